@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kernel configuration as a value, and what a kernel of a user's must have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+# What klp needs, and for what: a missing option is named with its reason.
+REQUIRED: Mapping[str, tuple[str, ...]] = {
+    "livepatches": ("LIVEPATCH", "MODULES", "KALLSYMS", "SYSFS", "PROC_FS"),
+    "probes": ("BPF_SYSCALL", "BPF_JIT", "BPF_EVENTS", "KPROBES", "KPROBE_EVENTS", "PERF_EVENTS"),
+    "the guest's disks and network": ("VIRTIO_PCI", "VIRTIO_BLK", "VIRTIO_NET", "EXT4_FS", "INET"),
+    "booting": (
+        "BLK_DEV_INITRD", "DEVTMPFS", "TMPFS", "SERIAL_8250_CONSOLE", "BINFMT_ELF",
+        "BINFMT_SCRIPT", "UNIX", "UNIX98_PTYS",
+    ),
+}  # fmt: skip
+
+_OPTION = re.compile(r'^CONFIG_(\w+)=("?)(.*)\2$')
+
+
+def read_config(file: Path) -> dict[str, str]:
+    """Read a .config: option without ``CONFIG_`` to its value, quotes removed."""
+    found = (_OPTION.match(line) for line in file.read_text(errors="replace").splitlines())
+    return {match[1]: match[3] for match in found if match}
+
+
+def missing_options(config: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Return what `config` lacks: the reason it is needed, to the options not set to y or m."""
+    lacks = {
+        reason: tuple(name for name in names if config.get(name) not in ("y", "m"))
+        for reason, names in REQUIRED.items()
+    }
+    return {reason: names for reason, names in lacks.items() if names}
+
+
+def compiler_of(config: Mapping[str, str]) -> str:
+    """Return the compiler that built the kernel as a Debian package is called, such as ``gcc-14``."""
+    text = config.get("CC_VERSION_TEXT", "")
+    found = re.search(r"\b(gcc|clang)\b.*?(\d+)\.\d+", text)
+    return f"{found[1]}-{found[2]}" if found else ""

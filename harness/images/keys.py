@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two key pairs of a cache: by one its guests are known, the other opens them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from filelock import FileLock
+
+
+def ensure_key(file: Path) -> str:
+    """Make an ed25519 key pair at `file` and ``file.pub`` unless it is there; return the public line."""
+    public = file.with_name(f"{file.name}.pub")
+    if file.exists() and public.exists():
+        return public.read_text().strip()
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with FileLock(file.with_name(f"{file.name}.lock")):
+        if not (file.exists() and public.exists()):
+            _make_pair(file, public)
+    return public.read_text().strip()
+
+
+def _make_pair(file: Path, public: Path) -> None:
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    line = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    _write(public, line + b"\n", 0o644)
+    _write(file, private, 0o600)
+
+
+def _write(file: Path, content: bytes, mode: int) -> None:
+    """Write a file whole: another klp may be reading it."""
+    growing = file.with_name(f"{file.name}.{os.getpid()}")
+    descriptor = os.open(growing, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(content)
+    growing.rename(file)

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every path that klp reads from its own tree or writes; joined nowhere else.
+
+Nothing here touches the disk: folders are made by whoever fills them.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+PACKAGE = Path(__file__).resolve().parent
+_CHECKOUT = PACKAGE.parent
+# A wheel carries the data folders inside the package (pyproject.toml, force-include).
+PROJECT = _CHECKOUT if (_CHECKOUT / "vm-images").is_dir() else PACKAGE / "data"
+
+IMAGE_DEFINITIONS = PROJECT / "vm-images"
+GUEST_FILES = IMAGE_DEFINITIONS / "guest"
+PATCHES = PROJECT / "patches"
+PROBES = PROJECT / "probes"
+SAMPLE_PLANS = PACKAGE / "suite" / "samples.toml"
+HOST_PACKAGES = PACKAGE / "host-packages.txt"
+
+
+def cache_root(setting: str = "") -> Path:
+    """Return the folder of built images: the setting, else klp/ in the XDG cache folder."""
+    return Path(setting).expanduser().absolute() if setting else platformdirs.user_cache_path("klp")
+
+
+def runs_root(setting: str = "") -> Path:
+    """Return the folder of run folders: the setting, else klp/runs/ in the XDG state folder."""
+    if setting:
+        return Path(setting).expanduser().absolute()
+    return platformdirs.user_state_path("klp") / "runs"
+
+
+def guests_root() -> Path:
+    """Return the folder with one folder for each guest that `klp up` keeps alive."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and Path(runtime).is_dir():
+        return Path(runtime) / "klp" / "guests"
+    return Path(tempfile.gettempdir()) / f"klp-{os.getuid()}" / "guests"
+
+
+@dataclass(frozen=True, slots=True)
+class CacheLayout:
+    """The cache's folders. An entry is a folder ``KIND-DIGEST`` that appears whole or not at all."""
+
+    root: Path
+
+    def entry(self, kind: str, digest: str) -> Path:
+        """A finished entry, whether or not it exists."""
+        return self.root / f"{kind}-{digest}"
+
+    def lock(self, kind: str, digest: str) -> Path:
+        """Held while that entry is being built."""
+        return self.root / "locks" / f"{kind}-{digest}.lock"
+
+    @property
+    def building(self) -> Path:
+        """Where unfinished entries grow; anything in it is rubbish once its builder is dead."""
+        return self.root / "building"
+
+    @property
+    def ssh_key(self) -> Path:
+        """The private key that opens every guest of this cache."""
+        return self.root / "ssh" / "id_ed25519"
+
+    @property
+    def host_key(self) -> Path:
+        """The private key by which the guests of this cache are known."""
+        return self.root / "ssh" / "host_ed25519"
+
+    @property
+    def accelerator(self) -> Path:
+        """The verdict on KVM, with the boot of the host it was reached in."""
+        return self.root / "accelerator.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RunLayout:
+    """The files of one run folder."""
+
+    root: Path
+
+    @property
+    def summary(self) -> Path:
+        """What was run on what, and the verdicts."""
+        return self.root / "run.json"
+
+    @property
+    def events(self) -> Path:
+        """Every traced event, one JSON object a line, in order of arrival."""
+        return self.root / "events.jsonl"
+
+    @property
+    def console(self) -> Path:
+        """The guest's serial console from the first byte."""
+        return self.root / "console.log"
+
+    @property
+    def dmesg(self) -> Path:
+        """The guest's kernel log, with its canaries."""
+        return self.root / "dmesg.log"
+
+    @property
+    def qemu_log(self) -> Path:
+        """What QEMU itself said."""
+        return self.root / "qemu.log"
+
+    @property
+    def pending(self) -> Path:
+        """The tasks that held a stuck transition, with kernel stacks; only after one."""
+        return self.root / "pending.txt"
+
+    @property
+    def modules(self) -> Path:
+        """The modules that were loaded, as built."""
+        return self.root / "modules"
+
+    @property
+    def disk(self) -> Path:
+        """The guest's writable overlay; removed when the guest ends."""
+        return self.root / "overlay.qcow2"

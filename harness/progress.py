@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Progress of long work: in place on a terminal, plain lines elsewhere, always on stderr.
+
+The library only ever calls `Progress.step`; what is shown is decided once, by the CLI.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Progress(Protocol):
+    """Where long work says what it is doing."""
+
+    def step(self, what: str) -> AbstractContextManager[None]:
+        """Context manager around one piece of work; nested steps are indented."""
+
+    def note(self, line: str) -> None:
+        """Say one line that stays."""
+
+
+class Silent:
+    """Says nothing: for tests, and for the library used without a CLI."""
+
+    @contextmanager
+    def step(self, what: str) -> Iterator[None]:
+        """See `Progress.step`."""
+        del what
+        yield
+
+    def note(self, line: str) -> None:
+        """See `Progress.note`."""
+
+
+class PlainLines:
+    """One line when a step begins, one when it ends, with the seconds it took."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._depth = 0
+
+    def _say(self, line: str) -> None:
+        self._console.print("  " * self._depth + line, highlight=False, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def step(self, what: str) -> Iterator[None]:
+        """See `Progress.step`."""
+        begun = time.monotonic()
+        self._say(f"{what} …")
+        self._depth += 1
+        try:
+            yield
+        except BaseException:
+            self._depth -= 1
+            self._say(f"{what}: failed after {time.monotonic() - begun:.1f} s")
+            raise
+        self._depth -= 1
+        self._say(f"{what}: {time.monotonic() - begun:.1f} s")
+
+    def note(self, line: str) -> None:
+        """See `Progress.note`."""
+        self._say(line)
+
+
+class InPlace:
+    """The running step with its elapsed seconds in the last line; finished ones stay above it."""
+
+    _REDRAW_S = 0.2
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._steps: list[tuple[str, float]] = []
+
+    @contextmanager
+    def step(self, what: str) -> Iterator[None]:
+        """See `Progress.step`."""
+        begun = time.monotonic()
+        self._steps.append((what, begun))
+        indent = "  " * (len(self._steps) - 1)
+        with self._console.status(f"{indent}{what}", spinner="line") as status:
+            stop = threading.Event()
+            ticker = threading.Thread(target=self._tick, args=(status, indent, stop), daemon=True)
+            ticker.start()
+            mark = "[red]✗[/red]"
+            try:
+                yield
+                mark = "[green]✓[/green]"
+            finally:
+                stop.set()
+                ticker.join()
+                self._steps.pop()
+        took = time.monotonic() - begun
+        self._console.print(f"{indent}{mark} {what} [dim]{took:.1f} s[/dim]", highlight=False)
+
+    def _tick(self, status: object, indent: str, stop: threading.Event) -> None:
+        what, begun = self._steps[-1]
+        while not stop.wait(self._REDRAW_S):
+            elapsed = time.monotonic() - begun
+            status.update(f"{indent}{what} [dim]{elapsed:.0f} s[/dim]")  # type: ignore[attr-defined]
+
+    def note(self, line: str) -> None:
+        """See `Progress.note`."""
+        self._console.print("  " * len(self._steps) + line, highlight=False, markup=False)
+
+
+def for_console(console: Console) -> Progress:
+    """Choose by what is on the other end of stderr."""
+    return InPlace(console) if console.is_terminal else PlainLines(console)

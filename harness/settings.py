@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings: defaults, then ``klp/config.toml`` in the XDG configuration folder, then ``KLP_*``.
+
+One row below declares a setting once: its type, its default and its help. A key that is not
+listed is an error with file and line, never silently ignored.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from harness.errors import SettingsError
+from harness.toml import read_toml
+
+AcceleratorChoice = Literal["auto", "kvm", "tcg"]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a user can set, with the defaults (units are in the names)."""
+
+    kernel: str = "6.12"
+    cache: str = ""
+    runs: str = ""
+    mirror: str = ""
+    accelerator: AcceleratorChoice = "auto"
+    memory_mib: Annotated[int, msgspec.Meta(ge=256, le=65536)] = 1024
+    cpus: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
+    deadline_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0
+    mitigations: bool = False
+
+
+HELP = {
+    "kernel": "the kernel to boot where none is named: a name of `klp kernels`, or a build tree",
+    "cache": "folder of built images; default: klp/ in the XDG cache folder",
+    "runs": "folder of run folders; default: klp/runs/ in the XDG state folder",
+    "mirror": "a Debian mirror's URI for image builds; default: the one mmdebstrap picks",
+    "accelerator": "auto, kvm or tcg; auto takes KVM only where it was seen to boot a kernel",
+    "memory_mib": "memory of a guest, in MiB",
+    "cpus": "virtual CPUs of a guest",
+    "deadline_s": "seconds a transition may take before it is called stuck",
+    "mitigations": "leave the kernel's CPU-bug mitigations on in the guest (slower)",
+}
+
+
+def config_file() -> Path:
+    """Return where a user's settings are read from, whether or not the file exists."""
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return Path(os.environ.get("KLP_CONFIG") or home / "klp" / "config.toml")
+
+
+def load() -> Settings:
+    """Read the settings of this process.
+
+    Raises:
+        SettingsError: broken TOML, an unknown key, or a value of the wrong kind; names the place.
+    """
+    file = config_file()
+    if file.exists():
+        settings = read_toml(file, Settings)
+    elif "KLP_CONFIG" in os.environ:
+        raise SettingsError(f"KLP_CONFIG={file}: no such file", hint="unset it, or create the file")
+    else:
+        settings = Settings()
+    return _with_environment(settings)
+
+
+def _with_environment(settings: Settings) -> Settings:
+    """Put ``KLP_CACHE``, ``KLP_KERNEL``, … over what the file said."""
+    known = {f"KLP_{name.upper()}": name for name in Settings.__struct_fields__}
+    changes: dict[str, Any] = {}
+    for variable, name in known.items():
+        if variable in os.environ:
+            changes[name] = os.environ[variable]
+    try:
+        merged = {**msgspec.to_builtins(settings), **changes}
+        return msgspec.convert(merged, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        wrong = next((v for v, n in known.items() if f"$.{n}" in str(error)), "KLP_*")
+        reason = str(error).split(" - at")[0]
+        raise SettingsError(
+            f"{wrong}={os.environ.get(wrong, '')}: {reason}", hint=HELP.get(known.get(wrong, ""))
+        ) from None

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One QEMU process: launched, watched, and gone when its context ends, whatever happens."""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+import subprocess
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from harness.errors import BootFailed, GuestPanicked, QemuGone
+from harness.process import end_group, run, spawn
+from harness.vm.console import Console
+from harness.vm.deadlines import Deadlines
+from harness.vm.monitor import Monitor
+from harness.vm.spec import MachineSpec, argv
+from harness.waiting import DeadlineMissed, wait_until
+
+log = logging.getLogger(__name__)
+
+_LOOK_S = 0.02
+_QUIT_S = 5.0
+
+
+def make_overlay(backing: Path, overlay: Path) -> None:
+    """Make the qcow2 file that takes a guest's writes, over a raw image that is never written."""
+    run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", backing, overlay])
+
+
+class Machine:
+    """A guest from QEMU's point of view.
+
+    Entering starts it and waits until its sshd listens; leaving ends it.
+    """
+
+    def __init__(self, spec: MachineSpec, qemu_log: Path, limits: Deadlines) -> None:
+        self.spec = spec
+        self.console = Console(spec.console)
+        self._log = qemu_log
+        self._limits = limits
+        self._process: subprocess.Popen[bytes] | None = None
+        self._monitor: Monitor | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.launch()
+            self.wait_booted()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def monitor(self) -> Monitor:
+        """The QMP connection of a launched machine."""
+        assert self._monitor is not None, "launch() comes first"
+        return self._monitor
+
+    @property
+    def pid(self) -> int:
+        """QEMU's process id."""
+        assert self._process is not None, "launch() comes first"
+        return self._process.pid
+
+    def launch(self) -> None:
+        """Start QEMU and connect to its monitor.
+
+        Raises:
+            HostLacks: QEMU is not installed.
+            QemuGone: it ended, or did not greet in time; with what it said.
+        """
+        ours, theirs = socket.socketpair()
+        with theirs, self._log.open("wb") as said:
+            command = argv(self.spec.with_qmp(theirs.fileno()))
+            self._process = spawn(command, stderr=said, pass_fds=[theirs.fileno()])
+        try:
+            self._monitor = Monitor(
+                ours, launch_s=self._limits.launch, command_s=self._limits.qmp
+            )
+        except QemuGone as error:
+            raise self._gone() or error from error
+
+    def wait_booted(self) -> None:
+        """Wait until sshd in the guest listens.
+
+        Raises:
+            BootFailed: the guest said that it cannot go on, or said nothing of use in time.
+            GuestPanicked: the kernel panicked.
+            QemuGone: QEMU ended.
+        """
+
+        def look() -> bool:
+            why = self.console.boot_failure()
+            if why:
+                raise BootFailed(f"the guest did not boot: {why}", console_tail=self.console.tail())
+            self.check_alive()
+            return self.console.ready()
+
+        try:
+            wait_until(look, what="boot", timeout_s=self._limits.boot, every_s=_LOOK_S)
+        except DeadlineMissed as missed:
+            raise BootFailed(
+                f"the guest did not reach sshd within {missed.waited_s:.0f} s",
+                console_tail=self.console.tail(),
+            ) from None
+
+    def check_alive(self) -> None:
+        """Return if nothing is known to be wrong with the machine.
+
+        Raises:
+            GuestPanicked: the console has the kernel's panic.
+            QemuGone: QEMU ended.
+        """
+        panic = self.console.panic()
+        if panic:
+            raise GuestPanicked(
+                f"the guest's kernel panicked: {panic}", console_tail=self.console.tail(30)
+            )
+        gone = self._gone()
+        if gone:
+            raise gone
+
+    def _gone(self) -> QemuGone | None:
+        assert self._process is not None
+        status = self._process.poll()
+        if status is None:
+            return None
+        panic = self.console.panic()
+        if panic:  # with -no-reboot a panic is also QEMU's end
+            return None
+        said = self._log.read_text(errors="replace").strip().splitlines()[-1:]
+        how = f"was killed by signal {-status}" if status < 0 else f"exited {status}"
+        return QemuGone(
+            f"QEMU {how}: {said[0] if said else 'it said nothing'}",
+            hint=f"its log: {self._log}", console_tail=self.console.tail(),
+        )  # fmt: skip
+
+    def ssh_port(self) -> int:
+        """Return the port on 127.0.0.1 that leads to the guest's sshd.
+
+        Raises:
+            QemuGone: QEMU has no such forwarding, or is gone.
+        """
+        table = self.monitor.human("info usernet")
+        found = re.search(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)", table)
+        if not found:
+            raise QemuGone(f"QEMU forwards no port to the guest: {table.strip()!r}")
+        return int(found[1])
+
+    def stop(self) -> None:
+        """End QEMU: asked over QMP first, killed if it does not go. Safe to call again."""
+        if self._monitor is not None:
+            try:
+                self._monitor.execute("quit")
+            except QemuGone as error:
+                log.debug("quit: %s", error)
+            self._monitor.close()
+            self._monitor = None
+        if self._process is not None:
+            try:
+                self._process.wait(_QUIT_S)
+            except subprocess.TimeoutExpired:
+                log.debug("QEMU %d did not quit; killing it", self._process.pid)
+            end_group(self._process)

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""QMP: the only door to qemu.qmp.
+
+The package is asynchronous; `Monitor` is a small synchronous face over one client in one thread with one
+event loop. Time limits live inside the loop: cancelling a call from outside lets a later disconnect
+overlap the unwinding, which trips an assertion in qemu.qmp 0.0.6.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError
+
+from harness.errors import QemuGone
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class CommandRefused(QemuGone):
+    """QEMU is there, and refused a command."""
+
+
+class Monitor:
+    """A QMP connection over our end of a socket pair whose other end QEMU inherited.
+
+    With a socket pair there is no path to collide or to leave behind, and no moment at which QEMU
+    listens already or not yet.
+    """
+
+    def __init__(self, end: socket.socket, *, launch_s: float, command_s: float) -> None:
+        self._command_s = command_s
+        self._client = QMPClient("klp")
+        # QEMU's greeting is awaited here; capability negotiation follows.
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="qmp", daemon=True)
+        self._thread.start()
+        try:
+            self._call(self._client.connect(end), launch_s, "greeting")
+        except BaseException:
+            self._stop_loop()
+            end.close()
+            raise
+
+    def _call(self, work: Coroutine[Any, Any, T], limit_s: float, what: str) -> T:
+        async def bounded() -> T:
+            return await asyncio.wait_for(work, limit_s)
+
+        try:
+            return asyncio.run_coroutine_threadsafe(bounded(), self._loop).result()
+        except TimeoutError:
+            raise QemuGone(f"QMP: no answer to {what} within {limit_s:g} s") from None
+        except ConnectError as error:
+            raise QemuGone(f"QMP: {error.exc}") from error
+        except ExecuteError as error:
+            raise CommandRefused(f"QMP: {what}: {error}") from error
+        except (QMPError, EOFError) as error:
+            raise QemuGone(f"QMP: {what}: QEMU went away ({error})") from error
+
+    def execute(self, command: str, **arguments: object) -> object:
+        """Run one QMP command and return what it returns.
+
+        Raises:
+            CommandRefused: QEMU said no.
+            QemuGone: QEMU ended, or did not answer in time.
+        """
+        return self._call(self._client.execute(command, arguments), self._command_s, command)
+
+    def human(self, line: str) -> str:
+        """Run one line of the human monitor, for what QMP has no command for."""
+        return str(self.execute("human-monitor-command", **{"command-line": line}))
+
+    def close(self) -> None:
+        """Disconnect and stop the thread; QEMU having gone first is no error here."""
+        try:
+            self._call(self._client.disconnect(), self._command_s, "disconnect")
+        except QemuGone as error:
+            log.debug("closing the monitor: %s", error)
+        finally:
+            self._stop_loop()
+
+    def _stop_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
