@@ -38,6 +38,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         inputs: what it was made from, in words.
         facts: what was learned in the making, such as the kernel's release.
         files: relative path to SHA-256 of each file that `verify` reads again.
+        size: bytes it takes on the disk.
         built: seconds since the epoch.
     """
 
@@ -46,6 +47,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     inputs: dict[str, str]
     facts: dict[str, str]
     files: dict[str, str]
+    size: int
     built: float
 
 
@@ -123,9 +125,14 @@ class Cache:
             try:
                 facts, files = build(growing)
                 manifest = Manifest(
-                    kind=kind, digest=digest, inputs=inputs, facts=facts, built=time.time(),
+                    kind=kind,
+                    digest=digest,
+                    inputs=inputs,
+                    facts=facts,
                     files={name: file_digest(growing / name) for name in files},
-                )  # fmt: skip
+                    size=_allocated(growing),
+                    built=time.time(),
+                )
                 (growing / MANIFEST).write_bytes(
                     msgspec.json.format(msgspec.json.encode(manifest), indent=1)
                 )
@@ -174,6 +181,12 @@ class Cache:
         """Remove an entry, waiting for whoever is building it."""
         with self._locked(manifest.kind, manifest.digest):
             remove_tree(entry)
+
+
+def _allocated(folder: Path) -> int:
+    """Return the bytes a folder's files take on the disk; holes of sparse files take none."""
+    found = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    return sum(os.lstat(file).st_blocks * 512 for file in found)
 
 
 def damaged_files(entry: Path, manifest: Manifest) -> list[str]:

@@ -38,9 +38,7 @@ def hook_text(name: str) -> str:
 
 def _mmdebstrap(definition: ImageDefinition, mirror: str, *options: str) -> list[str]:
     mode = "root" if os.geteuid() == 0 else "unshare"
-    suites = _hook(
-        "add-suites.sh", SUITE=definition.suite, EXTRA_SUITES=" ".join(definition.extra_suites)
-    )
+    suites = _hook("add-suites.sh", SUITE=definition.suite, EXTRA_SUITES=" ".join(definition.extra_suites))
     return [
         "mmdebstrap", f"--mode={mode}", f"--architectures={definition.architecture}",
         "--aptopt=APT::Install-Recommends false", "--aptopt=Acquire::Retries 3",
@@ -71,9 +69,7 @@ def fetch_kernel(definition: ImageDefinition, mirror: str, destination: Path) ->
     return (destination / "klp" / "release").read_text().strip()
 
 
-def make_root(
-    definition: ImageDefinition, mirror: str, packages: Sequence[str], destination: Path
-) -> None:
+def make_root(definition: ImageDefinition, mirror: str, packages: Sequence[str], destination: Path) -> None:
     """Unpack a minimal system with `packages` into `destination`, which must exist.
 
     Raises:

@@ -107,9 +107,13 @@ class Library:
 
         def fill(into: Path) -> tuple[dict[str, str], tuple[str, ...]]:
             scratch = into / "tree"
-            content = {**files, "bin/busybox": guest / "busybox", "modules": entry / "boot-modules",
-                       "guest/etc/klp/host_key": self.layout.host_key,
-                       "guest/etc/klp/authorized_keys": self.layout.ssh_key.with_suffix(".pub")}  # fmt: skip
+            content = {
+                **files,
+                "bin/busybox": guest / "busybox",
+                "modules": entry / "boot-modules",
+                "guest/etc/klp/host_key": self.layout.host_key,
+                "guest/etc/klp/authorized_keys": self.layout.ssh_key.with_suffix(".pub"),
+            }
             disk.make_initrd(content, scratch, into / "initrd")
             return {}, ("initrd",)
 

@@ -33,7 +33,7 @@ def inside(
     mounts = ["--tmpfs", "/"]
     for child in sorted(root.iterdir()):
         if child.is_symlink():
-            mounts += ["--symlink", os.readlink(child), f"/{child.name}"]
+            mounts += ["--symlink", str(child.readlink()), f"/{child.name}"]
         elif child.is_dir() and child.name not in ("proc", "dev", "tmp"):
             mounts += ["--ro-bind", str(child), f"/{child.name}"]
     return [

@@ -88,9 +88,7 @@ class TreeBuilder:
         )
         return self._cache.ensure("tree", inputs, lambda into: self._fill(tree, image, into))
 
-    def _fill(
-        self, tree: Path, image: Path, into: Path
-    ) -> tuple[dict[str, str], tuple[str, ...]]:
+    def _fill(self, tree: Path, image: Path, into: Path) -> tuple[dict[str, str], tuple[str, ...]]:
         release = (tree / "include/config/kernel.release").read_text().strip()
         with self._progress.step(f"kernel {release} from {tree}"):
             _fill_image(image, into / "kernel")

@@ -27,7 +27,8 @@ _MAGIC = 0x202
 _PAYLOAD = 0x248
 _SECTOR = 512
 # include/xen/interface/elfnote.h
-_XEN_ELFNOTE_PHYS32_ENTRY = 18
+# XEN_ELFNOTE_PHYS32_ENTRY; a string, since pyelftools gives names to the numbers it knows from others.
+_PHYS32_ENTRY = "18"
 
 
 def extract_vmlinux(bzimage: Path, destination: Path) -> None:
@@ -72,7 +73,7 @@ def has_pvh_entry(vmlinux: Path) -> bool:
     try:
         with vmlinux.open("rb") as stream:
             return any(
-                note["n_name"] == "Xen" and note["n_type"] == _XEN_ELFNOTE_PHYS32_ENTRY
+                note["n_name"] == "Xen" and str(note["n_type"]) == _PHYS32_ENTRY
                 for segment in ELFFile(stream).iter_segments()
                 if isinstance(segment, NoteSegment)
                 for note in segment.iter_notes()

@@ -220,7 +220,7 @@ class ShadowFreeAll(Event, frozen=True, kw_only=True, tag="shadow_free_all"):
 
 
 class ShadowFreed(Event, frozen=True, kw_only=True, tag="shadow_freed"):
-    """klp_shadow_free_struct: one variable left the hash; `age_ns` is null if it is older than the trace."""
+    """klp_shadow_free_struct: one variable left the hash; `age_ns` is null if older than the trace."""
 
     obj: str
     id: int

@@ -85,9 +85,7 @@ class Machine:
             command = argv(self.spec.with_qmp(theirs.fileno()))
             self._process = spawn(command, stderr=said, pass_fds=[theirs.fileno()])
         try:
-            self._monitor = Monitor(
-                ours, launch_s=self._limits.launch, command_s=self._limits.qmp
-            )
+            self._monitor = Monitor(ours, launch_s=self._limits.launch, command_s=self._limits.qmp)
         except QemuGone as error:
             raise self._gone() or error from error
 
@@ -124,9 +122,7 @@ class Machine:
         """
         panic = self.console.panic()
         if panic:
-            raise GuestPanicked(
-                f"the guest's kernel panicked: {panic}", console_tail=self.console.tail(30)
-            )
+            raise GuestPanicked(f"the guest's kernel panicked: {panic}", console_tail=self.console.tail(30))
         gone = self._gone()
         if gone:
             raise gone

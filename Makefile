@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+# Tasks of this checkout; `make help` lists them. ARGS="..." is handed on where a task says so.
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+.SUFFIXES:
+
+VENV := .venv
+PYTHON_VERSION := $(shell python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+# Named after Python, so that .venv is made anew when the host's Python is another.
+INSTALLED := $(VENV)/.installed-$(PYTHON_VERSION)
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
+PYTEST := $(VENV)/bin/python -m pytest --durations=10
+
+.PHONY: help run test lint bench setup host lock clean
+
+help:  ## list the tasks
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "  make %-6s  %s\n", $$1, $$2 }'
+
+run: setup  ## klp run ARGS: check livepatches in a guest
+	$(VENV)/bin/klp run $(ARGS)
+
+# Unit tests come first, in one run of pytest, so that its closing line counts them all.
+test: setup  ## all tests, ARGS for pytest; the unit tests first, then those that boot guests
+	$(PYTEST) tests/unit tests/integration $(ARGS)
+
+lint: setup  ## linters and style checks alone (they are tests; `make test` has them)
+	$(PYTEST) tests/unit/test_linters.py tests/unit/test_style.py tests/unit/test_layers.py $(ARGS)
+
+bench: setup  ## measure; ARGS for bench/
+	$(VENV)/bin/python -m bench $(ARGS)
+
+setup: $(INSTALLED)  ## install what the host lacks, and make .venv
+	@:
+
+# Order-only: looked at every time (it takes no time where nothing is missing), never a reason to reinstall.
+host:
+	@sh .ci/host-setup
+
+$(INSTALLED): pyproject.toml .ci/requirements.txt | host
+	$(VENV)/bin/python$(PYTHON_VERSION) -c '' 2>/dev/null || python3 -m venv --clear $(VENV)
+	$(PIP) install --require-hashes --requirement .ci/requirements.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	touch $@
+
+lock:  ## pin pyproject.toml's dependencies anew in .ci/requirements.txt; ARGS=--upgrade: the newest
+	sh .ci/lock $(ARGS)
+
+clean:  ## remove .venv and caches of this checkout (built images stay: see `klp image remove`)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What several commands need: the console, progress, settings with the command line over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+import msgspec
+from rich.console import Console
+
+from harness import settings as settings_room
+from harness.images.library import Library
+from harness.model import Image
+from harness.progress import Progress, for_console
+from harness.settings import Settings
+from harness.vm.accel import AcceleratorVerdict, choose
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+stdout = Console(highlight=False)
+stderr = Console(stderr=True, highlight=False)
+
+
+def kernel_option(function: F) -> F:
+    """Add ``--kernel``."""
+    return click.option(
+        "-k", "--kernel", metavar="K", help="A name of `klp kernels`, or a kernel build tree's folder."
+    )(function)
+
+
+def progress() -> Progress:
+    """Return where this process tells its progress: always stderr, so that stdout is data."""
+    return for_console(stderr)
+
+
+def settings(**changes: object) -> Settings:
+    """Return the settings, with those of `changes` that are not None over them."""
+    given = {name: value for name, value in changes.items() if value is not None}
+    return msgspec.structs.replace(settings_room.load(), **given)
+
+
+def image_and_accelerator(wanted: Settings) -> tuple[Image, AcceleratorVerdict]:
+    """Build what is missing of the kernel's image, and choose what runs it."""
+    library = Library(wanted, progress())
+    image = library.ensure(wanted.kernel)
+    verdict = choose(wanted, library.layout, image)
+    stderr.print(f"{verdict.accelerator.value}: {verdict.reason}", soft_wrap=True)
+    return image, verdict
+
+
+def print_json(value: object) -> None:
+    """Print a value as indented JSON on stdout."""
+    click.echo(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=1).decode())

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`klp`: the group of all commands, and the one place that turns a failure into an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import signal
+import sys
+from collections.abc import Mapping
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+import harness
+from harness.errors import BuildFailed, ExitCode, KlpError, VmLost
+
+# Command to where it lives; imported when it is asked for, so that `klp --help` stays quick.
+_COMMANDS: Mapping[str, tuple[str, str]] = {
+    "run": ("harness.cli.run:run", "Load and unload livepatches in a guest under probes; the main job."),
+    "build": ("harness.cli.build:build", "Build livepatch sources for a kernel."),
+    "kernels": ("harness.cli.images:kernels", "List the kernels that can be booted."),
+    "image": ("harness.cli.images:image", "Build, list, verify and remove images."),
+    "up": ("harness.cli.guests:up", "Boot a guest that stays up, for work by hand."),
+    "exec": ("harness.cli.guests:exec_", "Run a command in a guest that is up."),
+    "ssh": ("harness.cli.guests:ssh", "Open a terminal in a guest that is up."),
+    "cp": ("harness.cli.guests:cp", "Copy files to and from a guest that is up."),
+    "down": ("harness.cli.guests:down", "End a guest."),
+    "ps": ("harness.cli.guests:ps", "List the guests that are up."),
+    "doctor": ("harness.cli.doctor:doctor", "Say what this host has and lacks, and what mends it."),
+}
+
+
+class _Lazy(click.Group):
+    """A group whose commands are imported when they are run; their help lines stand in the table."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(harness.__version__, prog_name="klp")
+@click.option("--debug", is_flag=True, help="Show every command that is run, and tracebacks.")
+def klp(debug: bool) -> None:
+    """A laboratory for Linux kernel livepatches.
+
+    Exit codes: 0 all held, 1 a check failed, 2 usage or settings, 3 the guest was lost, 4 the host lacks
+    something, 130 interrupted.
+    """
+    if debug:
+        logging.basicConfig(level=logging.DEBUG, format="%(message)s")
+        logging.getLogger("paramiko").setLevel(logging.WARNING)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    """Treat SIGTERM and SIGHUP as Ctrl-C: everything that was begun is ended in order."""
+    del signum, frame
+    raise KeyboardInterrupt
+
+
+def _tell(error: KlpError) -> None:
+    if isinstance(error, BuildFailed):
+        click.echo(error.output.rstrip(), err=True)
+    if isinstance(error, VmLost):
+        for line in error.console_tail:
+            click.echo(f"  console: {line}", err=True)
+    click.echo(f"error: {error.message}", err=True)
+    if error.hint:
+        click.echo(f"  ({error.hint})", err=True)
+
+
+def main() -> NoReturn:
+    """Run `klp`; the entry point."""
+    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGHUP, _terminate)
+    try:
+        status = klp.main(standalone_mode=False)
+        sys.exit(int(status or ExitCode.OK))
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "klp"
+        click.echo(f"error: {error.format_message()}\n  ({where} --help)", err=True)
+        sys.exit(ExitCode.USAGE)
+    except KlpError as error:
+        if "--debug" in sys.argv:
+            raise
+        _tell(error)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("error: interrupted", err=True)
+        sys.exit(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output went away (klp … | head); that is no failure of ours.
+        sys.stderr.close()
+        sys.exit(ExitCode.OK)

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A booted guest over SSH: commands, files, livepatch control, kernel log. Starts no QEMU."""

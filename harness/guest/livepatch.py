@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Livepatch control from sysfs and /proc, in the words of the kernel's own selftests.
+
+Documentation/livepatch/livepatch.rst and Documentation/ABI/testing/sysfs-kernel-livepatch say what the
+files mean. A transition is watched, never forced unless `force` is called.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from harness.errors import CheckFailed, TransitionStuck
+from harness.guest.ssh import Guest
+from harness.model import Module
+from harness.waiting import DeadlineMissed, wait_until
+
+_SYSFS = "/sys/kernel/livepatch"
+_POLL_S = 0.1
+# Prints each attribute that this kernel has, one "path<TAB>value" a line.
+_LIST = (
+    f"cd {_SYSFS} 2>/dev/null || exit 0; "
+    "find . -type d -print -o -type f ! -name force ! -name uevent -print | while read -r f; do "
+    'if [ -f "$f" ]; then printf "%s\\t%s\\n" "$f" "$(cat "$f")"; else printf "%s\\t\\n" "$f"; fi; done'
+)
+# Reads pid, tid, name, patch_state and stack of every thread whose state is not $1 (or -1).
+_PENDING = (
+    "for t in /proc/[0-9]*/task/[0-9]*; do s=$(cat $t/patch_state 2>/dev/null) || continue; "
+    'if [ "$s" != "$1" ] && [ "$s" != -1 ]; then '
+    'printf "task %s %s %s\\n" "$s" "${t##*/}" "$(cat $t/comm)"; cat $t/stack; fi; done'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PatchedObject:
+    """An object of a livepatch: ``vmlinux`` or a module, and its functions (``name,sympos``).
+
+    `patched` is None on kernels before 6.2, which do not tell.
+    """
+
+    name: str
+    functions: tuple[str, ...]
+    patched: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class LivepatchState:
+    """A livepatch as sysfs shows it; None where this kernel has no such file."""
+
+    name: str
+    enabled: bool
+    transition: bool
+    replace: bool | None
+    stack_order: int | None
+    objects: tuple[PatchedObject, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PendingTask:
+    """A thread that has not reached the target state; `stack` is innermost first."""
+
+    pid: int
+    comm: str
+    patch_state: int
+    stack: tuple[str, ...]
+
+    def line(self) -> str:
+        """Return it in one line: who, and where it sleeps."""
+        where = self.stack[0].split("] ")[-1] if self.stack else "running, or no stack"
+        return f"{self.comm}[{self.pid}] patch_state {self.patch_state} in {where}"
+
+
+class Livepatches:
+    """The livepatches of one guest.
+
+    Args:
+        guest: the connection that works.
+        diagnosis: a second connection that is kept free, to ask why the first one waits.
+    """
+
+    def __init__(self, guest: Guest, diagnosis: Guest) -> None:
+        self._guest = guest
+        self._diagnosis = diagnosis
+
+    def list(self) -> tuple[LivepatchState, ...]:
+        """Return every livepatch that sysfs shows, by name."""
+        text = self._guest.run(_LIST).must("listing livepatches").stdout
+        return parse_listing(text)
+
+    def state(self, name: str) -> LivepatchState | None:
+        """Return one livepatch's state, or None if it is not there."""
+        return next((each for each in self.list() if each.name == name), None)
+
+    def load_module(self, path: str, parameters: str = "") -> None:
+        """insmod a module file of the guest.
+
+        Raises:
+            CheckFailed: the kernel refused it; with insmod's words and the kernel's.
+        """
+        result = self._guest.run(f"insmod {shlex.quote(path)} {parameters}")
+        if result.status:
+            said = self._guest.run("dmesg | tail -n 1").stdout.strip()
+            reason = result.stderr.strip().splitlines()[-1:] or ["insmod said nothing"]
+            raise CheckFailed(f"{reason[0]}; the kernel's last line: {said}")
+
+    def unload_module(self, module: Module) -> None:
+        """rmmod a module.
+
+        Raises:
+            CheckFailed: it is in use, or pinned.
+        """
+        self._guest.run(["rmmod", module.name]).must(f"unloading {module.name}")
+
+    def enable(self, name: str) -> None:
+        """Write 1 to `enabled`: begin, or reverse towards, the patching transition."""
+        self._write(name, "enabled", "1")
+
+    def disable(self, name: str) -> None:
+        """Write 0 to `enabled`: begin, or reverse towards, the unpatching transition."""
+        self._write(name, "enabled", "0")
+
+    def reverse(self, name: str) -> None:
+        """Turn a running transition round.
+
+        Raises:
+            CheckFailed: there is none to turn.
+        """
+        state = self.state(name)
+        if state is None or not state.transition:
+            raise CheckFailed(f"{name}: not in transition, so there is nothing to reverse")
+        self._write(name, "enabled", "0" if state.enabled else "1")
+
+    def force(self, name: str) -> None:
+        """Write 1 to `force`: switch all that remain at once; the module stays pinned for good."""
+        self._write(name, "force", "1")
+
+    def _write(self, name: str, attribute: str, value: str) -> None:
+        file = shlex.quote(f"{_SYSFS}/{name}/{attribute}")
+        self._guest.run(f"echo {value} >{file}").must(f"{name}: writing {value} to {attribute}")
+
+    def wait_transition(
+        self, name: str, *, deadline_s: float, stuck: Callable[[tuple[PendingTask, ...]], None]
+    ) -> None:
+        """Wait until `name` is no longer in transition, or is gone from sysfs.
+
+        Args:
+            name: the livepatch.
+            deadline_s: seconds before the transition is called stuck.
+            stuck: gets the pending tasks before anything else is done, to keep them.
+
+        Raises:
+            TransitionStuck: it outlasted the deadline; nothing was forced or torn down.
+        """
+        file = shlex.quote(f"{_SYSFS}/{name}/transition")
+        try:
+            wait_until(
+                lambda: self._guest.run(f"cat {file} 2>/dev/null || echo gone").stdout.strip() != "1",
+                what="transition", timeout_s=deadline_s, every_s=_POLL_S,
+            )  # fmt: skip
+        except DeadlineMissed as missed:
+            pending = self.pending(name)
+            stuck(pending)
+            lines = tuple(task.line() for task in pending)
+            raise TransitionStuck(name, missed.waited_s, lines) from None
+
+    def wait_gone(self, name: str, *, deadline_s: float) -> None:
+        """Wait until sysfs no longer shows `name`: after disabling, the kernel frees it by a work item.
+
+        Raises:
+            CheckFailed: it is still there.
+        """
+        try:
+            wait_until(
+                lambda: self.state(name) is None,
+                what="removal", timeout_s=deadline_s, every_s=_POLL_S,
+            )  # fmt: skip
+        except DeadlineMissed as missed:
+            raise CheckFailed(f"{name}: still in sysfs after {missed.waited_s:.0f} s") from None
+
+    def pending(self, name: str) -> tuple[PendingTask, ...]:
+        """Return the threads that hold the transition of `name`, with their kernel stacks.
+
+        Asked over the connection kept for diagnosis: the other one may be what is stuck.
+        """
+        enabled = self._diagnosis.run(f"cat {_SYSFS}/{shlex.quote(name)}/enabled").stdout.strip()
+        script = ["sh", "-c", _PENDING, "pending", enabled or "1"]
+        return parse_pending(self._diagnosis.run(script).stdout)
+
+
+def parse_listing(text: str) -> tuple[LivepatchState, ...]:
+    """Read `_LIST`'s output: ``./NAME/enabled<TAB>1``, ``./NAME/OBJECT/FUNCTION,1<TAB>`` and so on."""
+    tree: dict[str, dict[str, str]] = {}
+    for line in text.splitlines():
+        path, _, value = line.partition("\t")
+        parts = path.removeprefix("./").split("/", 1)
+        if parts[0] != ".":
+            tree.setdefault(parts[0], {})[parts[1] if len(parts) > 1 else ""] = value
+    return tuple(_one(name, files) for name, files in sorted(tree.items()))
+
+
+def _one(name: str, files: dict[str, str]) -> LivepatchState:
+    flags = {key: value == "1" for key, value in files.items() if "/" not in key}
+    owners = sorted({key.split("/")[0] for key in files if "/" in key or _is_object(key, files)})
+    order = files.get("stack_order")
+    return LivepatchState(
+        name=name,
+        enabled=flags.get("enabled", False),
+        transition=flags.get("transition", False),
+        replace=flags.get("replace"),
+        stack_order=int(order) if order else None,
+        objects=tuple(_object(owner, files) for owner in owners),
+    )
+
+
+def _is_object(key: str, files: dict[str, str]) -> bool:
+    """Whether a name without a slash is an object's folder: the other folders have none below them."""
+    return any(other.startswith(f"{key}/") for other in files)
+
+
+def _object(name: str, files: dict[str, str]) -> PatchedObject:
+    inside = [key.split("/", 1)[1] for key in files if key.startswith(f"{name}/")]
+    patched = files.get(f"{name}/patched")
+    return PatchedObject(
+        name=name,
+        functions=tuple(sorted(each for each in inside if each != "patched" and "/" not in each)),
+        patched=patched == "1" if patched is not None else None,
+    )
+
+
+def parse_pending(text: str) -> tuple[PendingTask, ...]:
+    """Read `_PENDING`'s output: a ``task STATE TID NAME`` line, then that task's stack."""
+    heads: list[tuple[int, str, int]] = []
+    stacks: list[list[str]] = []
+    for line in text.splitlines():
+        if line.startswith("task "):
+            _, state, pid, comm = line.split(" ", 3)
+            heads.append((int(pid), comm, int(state)))
+            stacks.append([])
+        elif line.strip() and stacks:
+            stacks[-1].append(line.strip())
+    return tuple(
+        PendingTask(pid, comm, state, tuple(stack))
+        for (pid, comm, state), stack in zip(heads, stacks, strict=True)
+    )

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run's result as a table for people."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from harness.analysis.result import PlanResult, RunResult, Verdict
+from harness.analysis.transitions import Straggler, Transition
+from harness.trace.events import PATCHED
+
+_STYLES = {Verdict.HELD: "green", Verdict.VIOLATED: "red", Verdict.NOT_OBSERVED: "yellow"}
+_NONE = "-"
+
+
+def run_table(result: RunResult) -> Table:
+    """Return one row for each plan of a run."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
+    table.title = f"kernel {result.provenance.kernel}, {result.provenance.accelerator}"
+    table.add_column("plan")
+    table.add_column("changes")
+    for title in ("patch s", "unpatch s", "passes", "tasks"):
+        table.add_column(title, justify="right")
+    table.add_column("stragglers")
+    table.add_column("shadow\nmade/freed/left", justify="right")
+    table.add_column("callbacks")
+    table.add_column("verdict")
+    for plan in result.plans:
+        table.add_row(*_cells(plan))
+    return table
+
+
+def _cells(plan: PlanResult) -> tuple[str | Text, ...]:
+    patch = [each for each in plan.transitions if each.target == PATCHED]
+    unpatch = [each for each in plan.transitions if each.target != PATCHED]
+    ledger = plan.shadow
+    used = ledger.allocated or ledger.freed
+    return (
+        plan.name,
+        "\n".join(_changes(plan)) or "(plain module)",
+        _seconds(patch),
+        _seconds(unpatch),
+        "+".join(str(each.passes) for each in plan.transitions) or _NONE,
+        "+".join(str(sum(each.tasks.values())) for each in plan.transitions) or _NONE,
+        "\n".join(_stragglers(plan)) or _NONE,
+        f"{ledger.allocated}/{ledger.freed}/{len(ledger.left)}" if used else _NONE,
+        "\n".join(_callbacks(plan)) or _NONE,
+        Text(plan.verdict.value, style=_STYLES[plan.verdict]),
+    )
+
+
+def _changes(plan: PlanResult) -> list[str]:
+    return [
+        f"{each.object}: {', '.join(name.split(',')[0] for name in each.functions)}"
+        for each in plan.objects
+    ]
+
+
+def _seconds(found: list[Transition]) -> str:
+    times = [f"{each.duration_ns / 1e9:.2f}" if each.duration_ns else "not ended" for each in found]
+    return " ".join(times) or _NONE
+
+
+def _stragglers(plan: PlanResult, most: int = 3) -> list[str]:
+    everyone = [one for each in plan.transitions for one in each.stragglers]
+    told = [straggler_line(each) for each in sorted(everyone, key=lambda one: -one.held_ns)]
+    return [*told[:most], f"and {len(told) - most} more"] if len(told) > most else told
+
+
+def straggler_line(straggler: Straggler) -> str:
+    """Return who was left behind, for how long, and why, in one line."""
+    reasons = ", ".join(straggler.reasons)
+    return f"{straggler.comm}[{straggler.pid}] {straggler.held_ns / 1e9:.2f} s: {reasons}"
+
+
+def _callbacks(plan: PlanResult) -> list[str]:
+    """Each object's callbacks in order, a line an object."""
+    by_object: dict[str, list[str]] = {}
+    for each in plan.callbacks:
+        refused = f"={each.result}" if each.result else ""
+        by_object.setdefault(each.object, []).append(f"{each.kind.replace('_', '-')}{refused}")
+    return [f"{name}: {' '.join(kinds)}" for name, kinds in by_object.items()]
+
+
+def failed_checks(result: RunResult) -> list[str]:
+    """Return a line for each check that did not hold."""
+    return [
+        f"{plan.name}: {check.name}: {check.evidence}"
+        for plan in result.plans
+        for check in plan.checks
+        if check.verdict is Verdict.VIOLATED
+    ]

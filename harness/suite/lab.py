@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A guest with everything attached: machine, two connections, livepatch control."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.guest.livepatch import Livepatches
+from harness.guest.ssh import Address, Guest, Limits
+from harness.model import Accelerator, Image
+from harness.paths import RunLayout
+from harness.progress import Progress
+from harness.settings import Settings
+from harness.vm.deadlines import deadlines
+from harness.vm.machine import Machine, make_overlay
+from harness.vm.spec import MachineSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """A booted guest.
+
+    Attributes:
+        guest: the connection that works.
+        diagnosis: a second one, kept free to find out why the first waits.
+        livepatches: control of the guest's livepatches.
+    """
+
+    image: Image
+    machine: Machine
+    guest: Guest
+    diagnosis: Guest
+    livepatches: Livepatches
+
+
+def machine_spec(image: Image, layout: RunLayout, settings: Settings, accel: Accelerator) -> MachineSpec:
+    """Return the machine that boots `image` with its files in `layout`."""
+    return MachineSpec(
+        kernel=image.kernel.image,
+        initrd=image.kernel.initrd,
+        disk=layout.disk,
+        kernel_disk=image.kernel.disk,
+        console=layout.console,
+        accelerator=accel,
+        memory_mib=settings.memory_mib,
+        cpus=settings.cpus,
+        mitigations=settings.mitigations,
+    )
+
+
+def connection_limits(accel: Accelerator) -> Limits:
+    """Return the seconds each step of talking to a guest may take."""
+    all_of_them = deadlines(accel)
+    return Limits(
+        banner=all_of_them.banner,
+        auth=all_of_them.auth,
+        channel=all_of_them.channel,
+        command=all_of_them.command,
+    )
+
+
+def guest_address(image: Image, port: int) -> Address:
+    """Return where a guest of `image` is reached."""
+    return Address(port=port, key=image.ssh_key, host_key=image.host_key)
+
+
+@contextmanager
+def booted(
+    image: Image, layout: RunLayout, settings: Settings, accel: Accelerator, progress: Progress
+) -> Iterator[Lab]:
+    """Boot a guest for the length of a block; its overlay goes with it, its console log stays.
+
+    Raises:
+        VmLost: it did not come up.
+        HostLacks: QEMU is missing, or the folder cannot be written.
+    """
+    with ExitStack() as stack:
+        stack.callback(_remove, layout.disk)
+        with progress.step(f"booting {image.kernel.release} ({accel.value})"):
+            make_overlay(image.root_disk, layout.disk)
+            spec = machine_spec(image, layout, settings, accel)
+            machine = stack.enter_context(Machine(spec, layout.qemu_log, deadlines(accel)))
+        with progress.step("connecting"):
+            address = guest_address(image, machine.ssh_port())
+            limits = connection_limits(accel)
+            guest = stack.enter_context(Guest(address, limits, machine.check_alive))
+            diagnosis = stack.enter_context(Guest(address, limits, machine.check_alive))
+        yield Lab(image, machine, guest, diagnosis, Livepatches(guest, diagnosis))
+
+
+def _remove(file: Path) -> None:
+    file.unlink(missing_ok=True)

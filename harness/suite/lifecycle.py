@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One plan, from load to unload: what is done to a livepatch, and what must be seen meanwhile.
+
+The order is that of the kernel's own selftests (tools/testing/selftests/livepatch/functions.sh):
+load_lp, check, disable_lp, unload_lp, with what the livepatch needs loaded before and removed after.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from harness.analysis.checks import (
+    alarm_check,
+    callback_calls,
+    check,
+    log_check,
+    loss_check,
+    shadow_check,
+    transition_checks,
+)
+from harness.analysis.result import Check, PatchedFunctions, PlanResult, Verdict, overall
+from harness.analysis.shadow import shadow_ledger
+from harness.analysis.transitions import transitions
+from harness.errors import CheckFailed, KlpError, VmLost
+from harness.guest import klog
+from harness.guest.livepatch import PendingTask
+from harness.model import Module
+from harness.modules.plan import PatchPlan
+from harness.paths import RunLayout
+from harness.progress import Progress
+from harness.suite.lab import Lab
+from harness.trace.tracer import Tracer
+from harness.waiting import DeadlineMissed, wait_until
+
+log = logging.getLogger(__name__)
+
+_MODULES = "/run/klp/modules"
+_LOG_POLL_S = 0.2
+
+
+@dataclass(slots=True)
+class _Observed:
+    """What has been seen so far, kept whatever happens next."""
+
+    objects: tuple[PatchedFunctions, ...] = ()
+    checks: list[Check] = field(default_factory=list)
+    loaded: list[Module] = field(default_factory=list)
+
+
+class Lifecycle:
+    """Runs plans in one lab, one after another.
+
+    Args:
+        modules: every module a plan may name, by the name of its file without ``.ko``.
+        deadline_s: seconds a transition may take.
+    """
+
+    def __init__(
+        self,
+        lab: Lab,
+        tracer: Tracer,
+        modules: Mapping[str, Module],
+        layout: RunLayout,
+        progress: Progress,
+        *,
+        deadline_s: float,
+    ) -> None:
+        self._lab = lab
+        self._tracer = tracer
+        self._modules = modules
+        self._layout = layout
+        self._progress = progress
+        self._deadline_s = deadline_s
+
+    def ship(self) -> None:
+        """Copy every module into the guest."""
+        self._lab.guest.run(["mkdir", "-p", _MODULES]).must("making room for modules")
+        for module in self._modules.values():
+            self._lab.guest.put(module.file, self._path(module))
+
+    def _path(self, module: Module) -> str:
+        return f"{_MODULES}/{module.file.name}"
+
+    def run(self, plan: PatchPlan) -> PlanResult:
+        """Run one plan to its end, or to its first failure, and judge what was seen.
+
+        Raises:
+            VmLost: the machine went away; nothing more can be run in this lab.
+        """
+        begun = self._tracer.mark()
+        canary = klog.write_canary(self._lab.guest, plan.name)
+        seen = _Observed()
+        error: str | None = None
+        try:
+            self._steps(plan, seen, canary)
+        except VmLost:
+            raise
+        except KlpError as failure:
+            error = failure.message
+            self._clear_up(seen)
+        self._tracer.mark()
+        lines = klog.lines_after(self._lab.guest, canary)
+        return self._judge(plan, seen, begun, lines, error)
+
+    def _steps(self, plan: PatchPlan, seen: _Observed, canary: klog.Canary) -> None:
+        for entry in plan.load:
+            self._load(self._module(entry.module), entry.parameters, seen)
+        self._observe(plan, "before", seen)
+        if plan.livepatch:
+            self._whole_life(plan, seen, canary)
+        for module in reversed(tuple(seen.loaded)):
+            self._unload(module, seen)
+        self._observe(plan, "after", seen)
+        self._await_log(plan, "unloaded", canary, seen)
+
+    def _whole_life(self, plan: PatchPlan, seen: _Observed, canary: klog.Canary) -> None:
+        module = self._module(plan.livepatch)
+        self._load(module, plan.parameters, seen)
+        state = self._lab.livepatches.state(module.name)
+        if state is None:
+            raise CheckFailed(f"{module.name}: loaded, and not in /sys/kernel/livepatch")
+        seen.objects = tuple(
+            PatchedFunctions(object=each.name, functions=each.functions) for each in state.objects
+        )
+        seen.checks.append(
+            check("enabled after loading", state.enabled, f"enabled is {int(state.enabled)}")
+        )
+        self._observe(plan, "enabled", seen)
+        self._await_log(plan, "enabled", canary, seen)
+        self._disable(module)
+        self._await_log(plan, "disabled", canary, seen)
+        self._rmmod(module, seen)
+
+    def _module(self, name: str) -> Module:
+        wanted = name.removesuffix(".ko").replace("-", "_")
+        try:
+            return self._modules[wanted]
+        except KeyError:
+            raise CheckFailed(f"the plan names a module {name} that was not built") from None
+
+    def _load(self, module: Module, parameters: str, seen: _Observed) -> None:
+        with self._progress.step(f"load {module.name}"):
+            self._lab.livepatches.load_module(self._path(module), parameters)
+            seen.loaded.append(module)
+            if module.livepatch:
+                self._await_transition(module)
+
+    def _unload(self, module: Module, seen: _Observed) -> None:
+        if module.livepatch:
+            self._disable(module)
+        self._rmmod(module, seen)
+
+    def _disable(self, module: Module) -> None:
+        with self._progress.step(f"disable {module.name}"):
+            self._lab.livepatches.disable(module.name)
+            self._await_transition(module)
+            self._lab.livepatches.wait_gone(module.name, deadline_s=self._deadline_s)
+
+    def _rmmod(self, module: Module, seen: _Observed) -> None:
+        with self._progress.step(f"unload {module.name}"):
+            self._lab.livepatches.unload_module(module)
+            seen.loaded.remove(module)
+
+    def _await_transition(self, module: Module) -> None:
+        self._lab.livepatches.wait_transition(
+            module.name, deadline_s=self._deadline_s, stuck=self._keep_pending
+        )
+
+    def _keep_pending(self, tasks: tuple[PendingTask, ...]) -> None:
+        """Write down who holds a stuck transition, before anything is torn down."""
+        with self._layout.pending.open("a") as file:
+            for task in tasks:
+                file.write("\n  ".join([task.line(), *task.stack]) + "\n")
+                self._progress.note(f"pending: {task.line()}")
+
+    def _observe(self, plan: PatchPlan, when: str, seen: _Observed) -> None:
+        for each in plan.observe:
+            pattern = getattr(each, when)
+            if pattern:
+                output = self._lab.guest.run(each.command).stdout.strip()
+                found = re.search(pattern, output) is not None
+                shown = output.splitlines()[-1][:100] if output else "nothing"
+                seen.checks.append(check(f"{when}: {each.command}", found, f"says {shown!r}"))
+
+    def _await_log(self, plan: PatchPlan, when: str, canary: klog.Canary, seen: _Observed) -> None:
+        """Wait, up to the plan's `settle`, for the lines the kernel log must have by now."""
+        for each in (entry for entry in plan.log if entry.when == when):
+            pattern = re.compile(each.pattern)
+
+            def matching(pattern: re.Pattern[str] = pattern) -> str | None:
+                lines = klog.lines_after(self._lab.guest, canary)
+                return next((line for line in lines if pattern.search(line)), None)
+
+            try:
+                line = wait_until(matching, what=each.pattern, timeout_s=plan.settle, every_s=_LOG_POLL_S)
+                seen.checks.append(check(f"{when}: log has {each.pattern}", True, klog.without_stamp(line)))
+            except DeadlineMissed as missed:
+                told = f"no such line within {missed.waited_s:.1f} s"
+                seen.checks.append(check(f"{when}: log has {each.pattern}", False, told))
+
+    def _clear_up(self, seen: _Observed) -> None:
+        """Take out what a failed plan left, so that the next one starts clean; the first error stands."""
+        for module in reversed(tuple(seen.loaded)):
+            try:
+                if module.livepatch and self._lab.livepatches.state(module.name):
+                    self._lab.livepatches.disable(module.name)
+                    self._await_transition(module)
+                    self._lab.livepatches.wait_gone(module.name, deadline_s=self._deadline_s)
+                self._rmmod(module, seen)
+            except VmLost:
+                raise
+            except KlpError as error:
+                self._progress.note(f"left behind: {module.name} ({error.message})")
+
+    def _judge(
+        self,
+        plan: PatchPlan,
+        seen: _Observed,
+        begun: int,
+        lines: tuple[str, ...],
+        error: str | None,
+    ) -> PlanResult:
+        events = self._tracer.store.since(begun)
+        name = plan.livepatch.removesuffix(".ko").replace("-", "_")
+        own = tuple(each for each in transitions(events) if each.patch == name)
+        ledger = shadow_ledger(events)
+        checks = list(seen.checks)
+        if name:
+            checks += [*transition_checks(own), log_check(own, lines, name)]
+        checks += [shadow_check(ledger), loss_check(events), alarm_check(klog.alarms(lines))]
+        if error:
+            checks.insert(0, check("life cycle", False, error))
+        return PlanResult(
+            name=plan.name,
+            livepatch=name,
+            objects=seen.objects,
+            transitions=own,
+            shadow=ledger,
+            callbacks=callback_calls(events, name),
+            checks=tuple(checks),
+            log=lines,
+            error=error,
+            verdict=overall(each.verdict for each in checks) if checks else Verdict.NOT_OBSERVED,
+        )

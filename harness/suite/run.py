@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole run: build, boot, arm, run every plan, write the folder."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import harness
+from harness import paths
+from harness.analysis.result import SCHEMA, PlanResult, Provenance, RunResult, Verdict, overall
+from harness.errors import HostLacks, KlpError, VmLost
+from harness.images.cache import file_digest
+from harness.model import Image, Module
+from harness.modules.plan import PatchPlan
+from harness.paths import RunLayout
+from harness.process import run as run_command
+from harness.progress import Progress
+from harness.report.asjson import encode
+from harness.settings import Settings
+from harness.suite.lab import Lab, booted
+from harness.suite.lifecycle import Lifecycle
+from harness.trace.tracer import Tracer, traced
+from harness.vm.accel import AcceleratorVerdict
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a run does: plans, the modules they name (by module name), and the image they run on."""
+
+    image: Image
+    plans: tuple[PatchPlan, ...]
+    modules: dict[str, Module]
+
+
+def make_run_folder(settings: Settings, out: Path | None, name: str) -> RunLayout:
+    """Make the folder of a new run; nothing of an earlier run is ever written over.
+
+    Raises:
+        HostLacks: `out` exists and is not empty, or cannot be made.
+    """
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    parent = paths.runs_root(settings.runs)
+    try:
+        if out is None:
+            return RunLayout(_fresh(parent, f"{stamp}-{name}"))
+        out.mkdir(parents=True, exist_ok=True)
+        if any(out.iterdir()):
+            raise HostLacks(f"{out}: not empty", hint="name a folder that is new or empty")
+        return RunLayout(out.absolute())
+    except OSError as error:
+        raise HostLacks(
+            f"{error.filename}: {error.strerror}", hint="--out DIR puts the run folder elsewhere"
+        ) from error
+
+
+def _fresh(parent: Path, name: str) -> Path:
+    for number in range(1, 1000):
+        folder = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise HostLacks(f"{parent}: too many runs in one second")
+
+
+class Run:
+    """One execution of a job, in one run folder.
+
+    What is found is complete at any moment, so that an early end, whatever its cause, loses nothing.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        layout: RunLayout,
+        settings: Settings,
+        accelerator: AcceleratorVerdict,
+        progress: Progress,
+    ) -> None:
+        self._job = job
+        self._layout = layout
+        self._settings = settings
+        self._accelerator = accelerator
+        self._progress = progress
+        self._begun = time.time()
+        self._provenance = _provenance(job, settings, accelerator)
+        self._plans: list[PlanResult] = []
+        self._unseen: tuple[str, ...] = ()
+        self._events = 0
+        self._lost = 0
+
+    def execute(self) -> tuple[RunResult, KlpError | None]:
+        """Run every plan; return what was found, with the failure that ended it early, if one did.
+
+        The result stands in ``run.json``, as far as it goes, whatever happens.
+        """
+        try:
+            with booted(
+                self._job.image,
+                self._layout,
+                self._settings,
+                self._accelerator.accelerator,
+                self._progress,
+            ) as lab:
+                self._in_guest(lab)
+        except KlpError as failure:
+            return self._conclude(failure.message), failure
+        except BaseException:
+            self._conclude("interrupted")
+            raise
+        return self._conclude(None), None
+
+    def _in_guest(self, lab: Lab) -> None:
+        try:
+            with traced(lab.guest, self._layout.events, self._progress) as tracer:
+                self._unseen = tracer.missing()
+                for line in self._unseen:
+                    self._progress.note(line)
+                try:
+                    self._all_plans(lab, tracer)
+                finally:
+                    self._events, self._lost = tracer.store.count(), tracer.store.lost()
+        finally:
+            _keep_log(lab, self._layout)
+
+    def _all_plans(self, lab: Lab, tracer: Tracer) -> None:
+        lifecycle = Lifecycle(
+            lab,
+            tracer,
+            self._job.modules,
+            self._layout,
+            self._progress,
+            deadline_s=self._settings.deadline_s,
+        )
+        with self._progress.step(f"shipping {len(self._job.modules)} modules"):
+            lifecycle.ship()
+        for plan in self._job.plans:
+            with self._progress.step(plan.name):
+                self._plans.append(lifecycle.run(plan))
+
+    def _conclude(self, error: str | None) -> RunResult:
+        """Write run.json with all that was found so far."""
+        result = RunResult(
+            schema=SCHEMA,
+            begun_at=self._begun,
+            ended_at=time.time(),
+            provenance=self._provenance,
+            plans=tuple(self._plans),
+            events=self._events,
+            lost_events=self._lost,
+            unseen=self._unseen,
+            error=error,
+            verdict=Verdict.VIOLATED if error else overall(plan.verdict for plan in self._plans),
+        )
+        write_result(self._layout, result)
+        return result
+
+
+def _keep_log(lab: Lab, layout: RunLayout) -> None:
+    """Write the kernel log down; a lost guest's is on its console."""
+    try:
+        layout.dmesg.write_text(lab.diagnosis.run("dmesg").stdout)
+    except VmLost:
+        layout.dmesg.write_text(lab.machine.console.text())
+
+
+def write_result(layout: RunLayout, result: RunResult) -> None:
+    """Write run.json, whole or not at all."""
+    growing = layout.summary.with_suffix(".part")
+    growing.write_bytes(encode(result))
+    growing.replace(layout.summary)
+
+
+def _provenance(job: Job, settings: Settings, accelerator: AcceleratorVerdict) -> Provenance:
+    probes = sorted([*paths.PROBES.glob("*.py"), *paths.PROBES.glob("*.bpf.c")])
+    return Provenance(
+        klp=harness.__version__,
+        qemu=qemu_version(),
+        python=platform.python_version(),
+        kernel=job.image.kernel.release,
+        kernel_name=job.image.kernel.name,
+        kernel_digest=job.image.kernel.digest,
+        image_digest=job.image.digest,
+        accelerator=accelerator.accelerator.value,
+        accelerator_reason=accelerator.reason,
+        memory_mib=settings.memory_mib,
+        cpus=settings.cpus,
+        modules={name: module.sha256 for name, module in job.modules.items()},
+        probes={probe.name: file_digest(probe) for probe in probes},
+    )
+
+
+def qemu_version() -> str:
+    """Return the version of the QEMU that is started.
+
+    Raises:
+        HostLacks: it is not installed.
+    """
+    words = run_command(["qemu-system-x86_64", "--version"]).stdout.split()
+    return words[words.index("version") + 1] if "version" in words else "unknown"
+
+
+def modules_by_name(modules: Sequence[Module]) -> dict[str, Module]:
+    """Index modules by the name lsmod shows."""
+    return {module.name: module for module in modules}

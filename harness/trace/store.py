@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The run's event store: every event on disk as it arrives, and in memory for the analysis."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from harness.errors import KlpError
+from harness.trace.events import AnyEvent, End, Header, Lost, Mark, decode
+
+
+class TornStream(KlpError):
+    """A probe's output is not what its schema promises: a line is broken, or a number is missing."""
+
+
+class EventStore:
+    """Appends lines to a run's events.jsonl; safe to feed from several threads.
+
+    A guest that dies leaves in the file all it had said.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file.open("ab")
+        self._lock = threading.Lock()
+        self._events: list[AnyEvent] = []
+        self._next: Counter[str] = Counter()
+        self._marks: Counter[str] = Counter()
+        self._failure: TornStream | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with self._lock:
+            self._file.close()
+
+    def append(self, lines: list[bytes]) -> None:
+        """Take whole lines as a probe wrote them; what is wrong with them is raised by `check`."""
+        with self._lock:
+            if self._file.closed:
+                return
+            self._file.writelines(line + b"\n" for line in lines)
+            self._file.flush()
+            for line in lines:
+                self._take(line)
+
+    def _take(self, line: bytes) -> None:
+        try:
+            event = decode(line)
+        except msgspec.DecodeError as error:
+            shown = line[:80].decode(errors="replace")
+            self._failure = self._failure or TornStream(f"a probe wrote {shown!r}: {error}")
+            return
+        expected = self._next[event.probe]
+        if event.seq != expected:
+            self._failure = self._failure or TornStream(
+                f"{event.probe}: event {event.seq} came where {expected} was due"
+            )
+        self._next[event.probe] = event.seq + 1
+        if isinstance(event, Mark):
+            self._marks[event.probe] = event.number
+        self._events.append(event)
+
+    def check(self) -> None:
+        """Return if the streams so far are whole.
+
+        Raises:
+            TornStream: a line was broken, or a number was missing.
+        """
+        with self._lock:
+            if self._failure:
+                raise self._failure
+
+    def header(self, probe: str) -> Header | None:
+        """Return a probe's first event, or None before it is armed."""
+        with self._lock:
+            heads = (each for each in self._events if isinstance(each, Header))
+            return next((head for head in heads if head.probe == probe), None)
+
+    def ended(self, probe: str) -> bool:
+        """Whether a probe has written its last event."""
+        with self._lock:
+            return any(isinstance(each, End) and each.probe == probe for each in self._events)
+
+    def marked(self, probe: str, number: int) -> bool:
+        """Whether a probe has written its `number`-th mark."""
+        with self._lock:
+            return self._marks[probe] >= number
+
+    def count(self) -> int:
+        """Return how many events there are; a position for `since`."""
+        with self._lock:
+            return len(self._events)
+
+    def since(self, position: int = 0) -> tuple[AnyEvent, ...]:
+        """Return the events from `position` on, in the order of their time stamps."""
+        with self._lock:
+            return tuple(sorted(self._events[position:], key=lambda event: event.ts_ns))
+
+    def lost(self) -> int:
+        """Return how many events the probes said they lost."""
+        with self._lock:
+            return sum(each.count for each in self._events if isinstance(each, Lost))

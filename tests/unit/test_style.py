@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Licence lines, sizes and docstrings: style that no linter here checks, each with a proof that it can."""
+
+from __future__ import annotations
+
+import ast
+import statistics
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+# Lines a function takes, from `def` to its end; and lines of a module.
+MEDIAN, NINETY_FIFTH, LONGEST, MODULE = 10, 40, 60, 400
+
+# JSON has no comments (a schema has $comment), the licences speak for themselves, and recordings are
+# kept as they were made.
+_NO_COMMENTS = (".json", ".jsonl")
+_HEAD_LINES = 3
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def expected_licence(file: Path) -> str:
+    """Livepatches are kernel code; all else is not."""
+    return "GPL-2.0-only" if file.parts[0] == "patches" else "Apache-2.0"
+
+
+def needs_licence_line(file: Path, content: bytes) -> bool:
+    if not content or file.parts[0] == "LICENSES" or file.parts[:2] == ("tests", "data"):
+        return False
+    if file.suffix in _NO_COMMENTS and not file.name.endswith(".schema.json"):
+        return False
+    return b"\0" not in content[:8000]
+
+
+def licence_complaint(file: Path, content: bytes) -> str | None:
+    """Return what is wrong with a file's licence line, if anything."""
+    if not needs_licence_line(file, content):
+        return None
+    head = content.decode(errors="replace").splitlines()[:_HEAD_LINES]
+    wanted = f"SPDX-License-Identifier: {expected_licence(file)}"
+    found = [line for line in head if "SPDX-License-Identifier:" in line]
+    if not found:
+        return f"{file}: no SPDX line among the first {_HEAD_LINES}"
+    said = found[0].partition("SPDX-License-Identifier:")[2].strip().strip('",').split()[0]
+    return None if said == wanted.split()[-1] else f"{file}: says {said}, must say {wanted}"
+
+
+def functions(tree: ast.AST) -> Iterator[Function]:
+    return (node for node in ast.walk(tree) if isinstance(node, Function))
+
+
+def length(function: Function) -> int:
+    assert function.end_lineno is not None
+    return function.end_lineno - function.lineno + 1
+
+
+def size_complaints(sources: dict[str, str]) -> list[str]:
+    """Return what breaks the size budget; `sources` maps a file's name to its text."""
+    complaints = [
+        f"{name}: {lines} lines; no module may have more than {MODULE}"
+        for name, text in sources.items()
+        if (lines := len(text.splitlines())) > MODULE
+    ]
+    lengths: list[int] = []
+    for name, text in sources.items():
+        for function in functions(ast.parse(text)):
+            lengths.append(length(function))
+            if lengths[-1] > LONGEST:
+                complaints.append(f"{name}:{function.lineno}: {function.name}: {lengths[-1]} lines")
+    if lengths:
+        complaints += spread_complaints(lengths)
+    return complaints
+
+
+def spread_complaints(lengths: list[int]) -> list[str]:
+    median = statistics.median(lengths)
+    high = sorted(lengths)[int(0.95 * (len(lengths) - 1))]
+    complaints = []
+    if median > MEDIAN:
+        complaints.append(f"the median function has {median:g} lines; at most {MEDIAN}")
+    if high > NINETY_FIFTH:
+        complaints.append(f"one function in twenty has {high} lines or more; at most {NINETY_FIFTH}")
+    return complaints
+
+
+def undocumented(tree: ast.Module) -> list[str]:
+    """Return the public names of a module that have no docstring (the module itself is ``module``)."""
+    missing = [] if ast.get_docstring(tree) else ["module"]
+
+    def visit(nodes: Iterable[ast.stmt], prefix: str) -> None:
+        for node in nodes:
+            if not isinstance(node, Function | ast.ClassDef) or node.name.startswith("_"):
+                continue
+            if not ast.get_docstring(node) and not is_overload(node):
+                missing.append(f"{prefix}{node.name}")
+            if isinstance(node, ast.ClassDef):
+                visit(node.body, f"{prefix}{node.name}.")
+
+    visit(tree.body, "")
+    return missing
+
+
+def is_overload(node: Function | ast.ClassDef) -> bool:
+    """Overloads and setters are documented where the name first stands, or at its implementation."""
+    names = [ast.unparse(decorator) for decorator in node.decorator_list]
+    return any(name.split(".")[-1] in ("overload", "setter") for name in names)
+
+
+def python_sources(root: Path, files: Iterable[Path], *rooms: str) -> dict[str, str]:
+    chosen = [file for file in files if file.parts[0] in rooms and file.suffix == ".py"]
+    return {str(file): (root / file).read_text() for file in chosen}
+
+
+def demand_none(complaints: list[str]) -> None:
+    if complaints:
+        pytest.fail("\n".join(complaints), pytrace=False)
+
+
+def test_licence_lines(root: Path, project_files: tuple[Path, ...]) -> None:
+    found = (licence_complaint(file, (root / file).read_bytes()) for file in project_files)
+    demand_none([complaint for complaint in found if complaint])
+
+
+def test_licences_are_there_in_full(root: Path) -> None:
+    assert "END OF TERMS AND CONDITIONS" in (root / "LICENSES/Apache-2.0.txt").read_text()
+    assert "END OF TERMS AND CONDITIONS" in (root / "LICENSES/GPL-2.0-only.txt").read_text()
+
+
+def test_sizes(root: Path, project_files: tuple[Path, ...]) -> None:
+    demand_none(size_complaints(python_sources(root, project_files, "harness", "probes")))
+
+
+def test_public_names_have_docstrings(root: Path, project_files: tuple[Path, ...]) -> None:
+    sources = python_sources(root, project_files, "harness")
+    demand_none([
+        f"{name}: no docstring: {what}"
+        for name, text in sources.items()
+        for what in undocumented(ast.parse(text))
+    ])  # fmt: skip
+
+
+def test_no_name_of_this_machine(root: Path, project_files: tuple[Path, ...]) -> None:
+    """Neither the checkout's own path nor that of this Python stands in any file."""
+    own = {str(root), sys.base_prefix} - {"/", "/usr", "/usr/local"}
+    demand_none([
+        f"{file}: holds the path {path}"
+        for file in project_files
+        for path in own
+        if path.encode() in (root / file).read_bytes()
+    ])  # fmt: skip
+
+
+# Each check can fail.
+
+_SPDX = "SPDX-License" + "-Identifier"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "wrong"),
+    [
+        ("harness/a.py", f"# {_SPDX}: Apache-2.0\n", False),
+        ("harness/a.py", "import os\n", True),
+        ("harness/a.py", f"\n\n\n# {_SPDX}: Apache-2.0\n", True),
+        ("harness/a.py", f"# {_SPDX}: GPL-2.0-only\n", True),
+        ("patches/x/x.c", f"// {_SPDX}: GPL-2.0-only\n", False),
+        ("patches/x/x.c", f"// {_SPDX}: Apache-2.0\n", True),
+        ("probes/x.bpf.c", f"/* {_SPDX}: Apache-2.0 */\n", False),
+        ("README.md", f"<!-- {_SPDX}: Apache-2.0 -->\n", False),
+        ("probes/e.schema.json", f'{{\n"$comment": "{_SPDX}: Apache-2.0",\n', False),
+        ("probes/e.schema.json", "{}\n", True),
+        ("docs/plain.json", "{}\n", False),
+        ("docs/picture.png", "\x89PNG\0\0", False),
+        ("LICENSES/GPL-2.0-only.txt", "GNU\n", False),
+        ("harness/py.typed", "", False),
+    ],
+)
+def test_licence_check_can_fail(file: str, text: str, wrong: bool) -> None:
+    assert (licence_complaint(Path(file), text.encode()) is not None) is wrong
+
+
+def _function(lines: int) -> str:
+    return "def f():\n" + "    x = 1\n" * (lines - 1)
+
+
+@pytest.mark.parametrize(
+    ("sources", "complaint"),
+    [
+        ({"a.py": _function(MEDIAN)}, None),
+        ({"a.py": _function(LONGEST + 1)}, "a.py:1: f: 61 lines"),
+        ({"a.py": _function(MEDIAN + 1)}, "the median function"),
+        ({"a.py": _function(2) * 15 + _function(NINETY_FIFTH + 1) * 5}, "one function in twenty"),
+        ({"a.py": "x = 1\n" * MODULE}, None),
+        ({"a.py": "x = 1\n" * (MODULE + 1)}, "a.py: 401 lines"),
+    ],
+)
+def test_size_check_can_fail(sources: dict[str, str], complaint: str | None) -> None:
+    found = size_complaints(sources)
+    assert any(complaint in each for each in found) if complaint else not found
+
+
+@pytest.mark.parametrize(
+    ("source", "missing"),
+    [
+        ('"""M."""\ndef f():\n    """F."""\n', []),
+        ("x = 1\n", ["module"]),
+        ('"""M."""\ndef f(): ...\n', ["f"]),
+        ('"""M."""\ndef _f(): ...\n', []),
+        ('"""M."""\nclass C:\n    """C."""\n    def m(self): ...\n    def _p(self): ...\n', ["C.m"]),
+        ('"""M."""\nclass C:\n    def __init__(self): ...\n', ["C"]),
+        ('"""M."""\ndef f():\n    """F."""\n    def inner(): ...\n', []),
+        ('"""M."""\n@overload\ndef f(): ...\n', []),
+    ],
+)
+def test_docstring_check_can_fail(source: str, missing: list[str]) -> None:
+    assert undocumented(ast.parse(source)) == missing
