@@ -166,13 +166,41 @@ def pipe(producer: Sequence[str | Path], consumer: Sequence[str | Path]) -> str:
     return complaint
 
 
+class Child:
+    """A long-lived child process in a session of its own."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def status(self) -> int | None:
+        """Return its exit status (negative for a signal), or None while it runs."""
+        return self._process.poll()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for its end; return whether it came in time."""
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def end(self) -> None:
+        """Kill it with all it started, if it has not ended."""
+        end_group(self._process)
+
+
 def spawn(
     argv: Sequence[str | Path],
     *,
     stderr: IO[bytes],
     pass_fds: Iterable[int] = (),
     die_with_parent: bool = True,
-) -> subprocess.Popen[bytes]:
+) -> Child:
     """Start a long-lived child in a session of its own.
 
     `die_with_parent` has the kernel kill it when the *thread* that called this ends
@@ -188,10 +216,10 @@ def spawn(
     for word in {words[0], str(argv[0])}:
         if which(word) is None:
             raise _missing([word])
-    return subprocess.Popen(
+    return Child(subprocess.Popen(
         words, env=environment(), stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr,
         pass_fds=tuple(pass_fds), start_new_session=True,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 def replace(argv: Sequence[str | Path]) -> None:

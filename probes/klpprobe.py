@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -88,22 +89,35 @@ def parse_kallsyms(lines: Iterable[str]) -> Iterator[Symbol]:
             yield Symbol(int(address, 16), kind, name, module[0][1:-1] if module else "")
 
 
+class Table:
+    """Symbols by address."""
+
+    def __init__(self, symbols: Iterable[Symbol]) -> None:
+        self.symbols = sorted(symbols)
+        self._addresses = [symbol.address for symbol in self.symbols]
+
+    def at(self, address: int) -> int:
+        """Return the index of the last symbol that is not after `address`, or -1."""
+        return bisect_right(self._addresses, address) - 1
+
+
 class Symbols:
     """The running kernel's symbols: names to addresses, and addresses back to names."""
 
     def __init__(self, read: Callable[[], str] = KALLSYMS.read_text) -> None:
         self._read = read
         self._modules_seen = _modules()
-        self._load(parse_kallsyms(read().splitlines()))
+        everything = list(parse_kallsyms(read().splitlines()))
+        self._core = Table(symbol for symbol in everything if not symbol.module)
+        self._modules = Table(symbol for symbol in everything if symbol.module)
 
-    def _load(self, symbols: Iterable[Symbol]) -> None:
-        self._sorted = sorted(symbols)
-        self._addresses = [symbol.address for symbol in self._sorted]
+    @cached_property
+    def _count(self) -> Counter[str]:
+        return Counter(symbol.name for symbol in self._core.symbols)
 
     @cached_property
     def _by_name(self) -> dict[str, Symbol]:
-        core = (symbol for symbol in self._sorted if not symbol.module)
-        return {symbol.name: symbol for symbol in core}
+        return {symbol.name: symbol for symbol in self._core.symbols}
 
     @cached_property
     def _suffixed(self) -> dict[str, str]:
@@ -113,7 +127,7 @@ class Symbols:
     @property
     def kernel(self) -> list[Symbol]:
         """Every symbol that is not a module's, by address."""
-        return [symbol for symbol in self._sorted if not symbol.module]
+        return self._core.symbols
 
     def resolve(self, name: str) -> str | None:
         """Return the name under which the kernel knows a function, or None if it was inlined."""
@@ -136,31 +150,45 @@ class Symbols:
     def span(self, name: str) -> tuple[int, int]:
         """Return first address and end of a function; (0, 0) where there is none."""
         start = self.address(self.resolve(name) or "")
-        following = bisect_right(self._addresses, start)
-        return (start, self._addresses[following]) if start else (0, 0)
+        following = self._core.at(start) + 1
+        return (start, self._core.symbols[following].address) if start else (0, 0)
 
-    def before(self, address: int) -> Symbol | None:
-        """Return the last symbol that is not after `address`."""
-        index = bisect_right(self._addresses, address) - 1
-        return self._sorted[index] if index >= 0 else None
+    def anchor(self, address: int) -> Symbol:
+        """Return the nearest symbol before `address` whose name no other has: enabled_store is many.
+
+        Raises:
+            LookupError: there is none.
+        """
+        for index in range(self._core.at(address), -1, -1):
+            symbol = self._core.symbols[index]
+            if self._count[symbol.name] == 1:
+                return symbol
+        raise LookupError(f"no symbol before 0x{address:x}")
 
     def describe(self, address: int) -> str:
         """Return `function+0xOFFSET [module]`, as the kernel's own %pB prints it."""
-        symbol = self.before(address)
-        if symbol is None:
+        core = self._core.symbols
+        if core and core[0].address <= address <= core[-1].address:
+            symbol = core[self._core.at(address)]
+            return f"{symbol.name}+0x{address - symbol.address:x}"
+        self._refresh()
+        index = self._modules.at(address)
+        if index < 0:
             return f"0x{address:x}"
-        module = f" [{symbol.module}]" if symbol.module else ""
-        return f"{symbol.name}+0x{address - symbol.address:x}{module}"
+        symbol = self._modules.symbols[index]
+        return f"{symbol.name}+0x{address - symbol.address:x} [{symbol.module}]"
 
-    def refresh(self) -> None:
+    def _refresh(self) -> None:
         """Learn the symbols of modules that came since; keep those that went, for late events."""
         now = _modules()
         if now == self._modules_seen:
             return
         self._modules_seen = now
-        fresh = [symbol for symbol in parse_kallsyms(self._read().splitlines()) if symbol.module]
+        lines = (line for line in self._read().splitlines() if line.endswith("]"))
+        fresh = list(parse_kallsyms(lines))
         taken = {symbol.address for symbol in fresh}
-        self._load([old for old in self._sorted if old.address not in taken] + fresh)
+        old = (symbol for symbol in self._modules.symbols if symbol.address not in taken)
+        self._modules = Table([*old, *fresh])
 
 
 def _modules() -> frozenset[str]:
@@ -188,7 +216,7 @@ class Output:
     lost: int = 0
     _began_ns: int = field(default_factory=time.monotonic_ns)
 
-    def event(self, kind: str, ts_ns: int, **fields: Any) -> None:
+    def event(self, kind: str, ts_ns: int, /, **fields: Any) -> None:
         """Write one event."""
         if self.as_json:
             head = {"type": kind, "probe": self.probe, "seq": self.seq, "ts_ns": ts_ns}
@@ -197,7 +225,7 @@ class Output:
             self.write(f"{max(0, ts_ns - self._began_ns) / 1e9:<12.6f}{line}\n")
         self.seq += 1
 
-    def now(self, kind: str, **fields: Any) -> None:
+    def now(self, kind: str, /, **fields: Any) -> None:
         """Write an event of the tool's own; people get these on stderr, if at all."""
         if self.as_json:
             self.event(kind, time.monotonic_ns(), **fields)
@@ -270,9 +298,7 @@ class Probes:
 
     def at(self, address: int, function: str) -> bool:
         """Run `function` at an instruction; False if the kernel refuses (it is not at one's start)."""
-        anchor = self.symbols.before(address)
-        if anchor is None:
-            return False
+        anchor = self.symbols.anchor(address)
         offset = address - anchor.address
         try:
             self.bpf.attach_kprobe(event=anchor.name, event_off=offset, fn_name=function)
@@ -399,7 +425,6 @@ def trace(tool: Tool, args: argparse.Namespace) -> None:
     tool.attach(probes)
 
     def drain() -> None:
-        symbols.refresh()
         for event in drain_ring():
             tool.show(out, symbols, event)
         out.lose(bpf["lost"][0].value)

@@ -59,14 +59,8 @@ BPF_HASH(objects, u64, struct object_t);
 
 static __always_inline void submit(struct event_t *event)
 {
-	u32 zero = 0;
-	u64 *count;
-
-	if (!events.ringbuf_output(event, sizeof(*event), BPF_RB_NO_WAKEUP))
-		return;
-	count = lost.lookup(&zero);
-	if (count)
-		__sync_fetch_and_add(count, 1);
+	if (events.ringbuf_output(event, sizeof(*event), BPF_RB_NO_WAKEUP))
+		lost.atomic_increment(0);
 }
 
 static __always_inline s32 target_state(void)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -19,8 +21,17 @@ from harness.vm.accel import AcceleratorVerdict, choose
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-stdout = Console(highlight=False)
-stderr = Console(stderr=True, highlight=False)
+# Where nobody has said how wide the output is (a file, a pipe, a CI log), wide enough for the tables.
+_UNKNOWN_WIDTH = 150
+
+
+def _console(*, stderr: bool) -> Console:
+    width = None if "COLUMNS" in os.environ or sys.stdout.isatty() else _UNKNOWN_WIDTH
+    return Console(stderr=stderr, highlight=False, width=width)
+
+
+stdout = _console(stderr=False)
+stderr = _console(stderr=True)
 
 
 def kernel_option(function: F) -> F:

@@ -33,7 +33,8 @@ class Canary:
 def write_canary(guest: Guest, what: str) -> Canary:
     """Write a unique line to the kernel log and return it."""
     canary = Canary(f"klp: {what} [{secrets.token_hex(6)}]")
-    guest.run("cat >/dev/kmsg", stdin=canary.token.encode()).must("writing to /dev/kmsg")
+    # Without its newline a record stays open for continuation, and no reader sees it until the next one.
+    guest.run("cat >/dev/kmsg", stdin=f"{canary.token}\n".encode()).must("writing to /dev/kmsg")
     return canary
 
 

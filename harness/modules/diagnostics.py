@@ -16,7 +16,7 @@ _NOISE = re.compile(
     r"^make(\[\d+\])?: (\*\*\* .*(Error \d+( \(ignored\))?|unfinished jobs\.+)$|Entering |Leaving )"
     r"|^Skipping BTF generation "
 )
-_ERROR = re.compile(r"^([^:]+:\d+)(?::\d+)?: (?:fatal error: |error: |\*\*\* )(.*)$", re.MULTILINE)
+_ERROR = re.compile(r"^([^:\n]+:\d+)(?::\d+)?: (?:fatal error: |error: |\*\*\* )(.*)$", re.MULTILINE)
 _WARNING = re.compile(r"^[^:]+:\d+(:\d+)?: warning: ")
 # modpost's verdict, else what stopped make; neither names a line.
 _OTHER = re.compile(r"^(?:ERROR: (?:modpost: )?|make(?:\[\d+\])?: \*\*\* )(.*)$", re.MULTILINE)

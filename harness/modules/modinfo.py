@@ -5,20 +5,23 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from pathlib import Path
 
-from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
 
 from harness.errors import NotALivepatch, UsageError
 from harness.model import Kernel, Module
 
 _ELF = b"\x7fELF"
+_ELF_HEADER_SIZE = 64  # Elf64_Ehdr
 _COMPRESSED = {
     b"\xfd7zXZ\0": "unxz",
     b"\x1f\x8b": "gunzip",
     b"\x28\xb5\x2f\xfd": "unzstd",
 }
+# It becomes part of paths below /sys and of commands in the guest.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+]*")
 _TRUNCATED_HINT = "copy or build it again"
 
 
@@ -31,8 +34,11 @@ def read_module(file: Path) -> Module:
     """
     data = _content(file)
     info = _parse(_modinfo(file, data))
+    name = info.get("name", file.stem).replace("-", "_")
+    if not _NAME.fullmatch(name):
+        raise NotALivepatch(f"{file}: damaged (its name is {name!r})", hint=_TRUNCATED_HINT)
     return Module(
-        name=info.get("name", file.stem).replace("-", "_"),
+        name=name,
         file=file,
         vermagic=info.get("vermagic", ""),
         livepatch=info.get("livepatch") == "Y",
@@ -77,17 +83,15 @@ def require_livepatch(module: Module) -> None:
 
 def _content(file: Path) -> bytes:
     """The whole file, once its first bytes are those of an ELF file."""
-    if not file.exists():
-        raise UsageError(f"{file}: no such file", hint="klp build makes modules from sources")
-    if not file.is_file():
-        raise UsageError(f"{file}: not a file", hint="name the .ko itself")
     try:
+        if file.exists() and not file.is_file():  # opening a pipe would wait for its writer
+            raise UsageError(f"{file}: not a file", hint="name the .ko itself")
         with file.open("rb") as stream:
             head = stream.read(len(max(_COMPRESSED, key=len)))
             _check_magic(file, head)
             return head + stream.read()
     except OSError as error:
-        raise UsageError(f"{file}: {error.strerror}") from None
+        raise UsageError(f"{file}: {error.strerror}", hint="klp build makes modules") from None
 
 
 def _check_magic(file: Path, head: bytes) -> None:
@@ -101,19 +105,23 @@ def _check_magic(file: Path, head: bytes) -> None:
 
 
 def _modinfo(file: Path, data: bytes) -> bytes:
+    """The .modinfo section's bytes."""
+    if len(data) < _ELF_HEADER_SIZE:
+        raise _truncated(file, len(data), _ELF_HEADER_SIZE)
     try:
         elf = ELFFile(io.BytesIO(data))
         _check_kind(file, elf)
         _check_complete(file, elf, len(data))
         section = elf.get_section_by_name(".modinfo")
-        content = b"" if section is None else bytes(section.data())
+        begin, length = (section["sh_offset"], section["sh_size"]) if section else (0, 0)
     except NotALivepatch:
         raise
     # pyelftools trusts what it reads: a damaged file ends in ELFError, or in construct's errors,
-    # AttributeError, KeyError, UnicodeDecodeError, MemoryError, zlib.error, … as it happens to be hit.
+    # AttributeError, KeyError, UnicodeDecodeError, OverflowError, … as it happens to be hit.
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise NotALivepatch(f"{file}: damaged ({reason})", hint=_TRUNCATED_HINT) from error
+    content = data[begin : begin + length]
     if not content:
         raise NotALivepatch(
             f"{file}: has no .modinfo section",
@@ -142,15 +150,11 @@ def _check_complete(file: Path, elf: ELFFile, size: int) -> None:
         stored = (s for s in sections if s["sh_type"] != "SHT_NOBITS")
         end = max((s["sh_offset"] + s["sh_size"] for s in stored), default=0)
     if end > size:
-        raise NotALivepatch(f"{file}: truncated, {size} bytes of at least {end}", hint=_TRUNCATED_HINT)
-    if any(s["sh_flags"] & SH_FLAGS.SHF_COMPRESSED for s in _allocated(elf)):
-        raise NotALivepatch(f"{file}: damaged (a compressed section)", hint=_TRUNCATED_HINT)
+        raise _truncated(file, size, end)
 
 
-def _allocated(elf: ELFFile) -> list[dict[str, int]]:
-    """Headers of the sections that the kernel copies into memory."""
-    headers = [section.header for section in elf.iter_sections()]
-    return [each for each in headers if each["sh_flags"] & SH_FLAGS.SHF_ALLOC]
+def _truncated(file: Path, size: int, needed: int) -> NotALivepatch:
+    return NotALivepatch(f"{file}: truncated, {size} bytes of at least {needed}", hint=_TRUNCATED_HINT)
 
 
 def _parse(modinfo: bytes) -> dict[str, str]:

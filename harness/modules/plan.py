@@ -100,7 +100,7 @@ class PatchPlan(_Table, frozen=True):
     summary: Text
     rules: tuple[RuleId, ...] = ()
     kernels: tuple[Text, ...] = ()
-    livepatch: ModuleName | Annotated[str, msgspec.Meta(max_length=0)] = ""
+    livepatch: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_]*$")] = ""
     parameters: str = ""
     load: tuple[Load, ...] = ()
     observe: tuple[Observation, ...] = ()

@@ -40,11 +40,12 @@ class ModuleSource:
     module: Path | None = None
 
 
-def find_source(path_or_word: str, kernel: Kernel) -> ModuleSource:
+def find_source(path_or_word: str, kernel: Kernel | None) -> ModuleSource:
     """Say what `path_or_word` stands for.
 
     A path that exists comes before a folder of patches/ of the same name; the word ``samples`` is
-    always upstream's (write ``./samples`` for a folder of your own).
+    always upstream's (write ``./samples`` for a folder of your own). Without a kernel, what can be
+    told without one is checked.
 
     Raises:
         UsageError: there is no such thing, or nothing that could be built into a module.
@@ -71,12 +72,12 @@ def _locate(word: str) -> Path:
     try:
         if word and path.exists():
             return path
-    except (OSError, ValueError) as error:  # too long a name, a folder without permission, a NUL
-        reason = error.strerror if isinstance(error, OSError) else "not a path"
-        raise UsageError(f"{word!r}: {reason}", hint=_known()) from None
-    if word and "/" not in word and (paths.PATCHES / word).is_dir() and word not in (".", ".."):
+    except OSError as error:  # too long a name, a folder without permission
+        raise UsageError(f"{word!r}: {error.strerror}", hint=_known()) from None
+    if word and "/" not in word and (paths.PATCHES / word).is_dir():
         return paths.PATCHES / word
-    raise UsageError(f"{word or repr(word)}: no such file or folder", hint=_known())
+    shown = word if word and word.isprintable() else repr(word)
+    raise UsageError(f"{shown}: no such file or folder", hint=_known())
 
 
 def _known() -> str:
@@ -84,7 +85,9 @@ def _known() -> str:
     return f"name a .c file, a .ko, a folder with a Kbuild, or one of {', '.join(own)}, samples"
 
 
-def _samples(kernel: Kernel) -> ModuleSource:
+def _samples(kernel: Kernel | None) -> ModuleSource:
+    if kernel is None:
+        return ModuleSource(name=SAMPLES_WORD, folder=Path(SAMPLES_WORD))
     if kernel.source is None or not (kernel.source / _SAMPLES).is_dir():
         raise UsageError(
             f"samples: kernel {kernel.name} comes without {_SAMPLES}",
@@ -105,7 +108,7 @@ def _kbuild(*stems: str) -> str:
     return "".join(f"obj-m += {stem}.o\n" for stem in stems)
 
 
-def _folder(folder: Path, kernel: Kernel) -> ModuleSource:
+def _folder(folder: Path, kernel: Kernel | None) -> ModuleSource:
     kbuild = next((folder / n for n in _KBUILD_NAMES if (folder / n).is_file()), None)
     if kbuild is None:
         raise UsageError(f"{folder}: no Kbuild in it", hint=_kbuild_hint(folder))
@@ -113,7 +116,8 @@ def _folder(folder: Path, kernel: Kernel) -> ModuleSource:
     if not _BUILDS_MODULES.search(text):
         raise UsageError(f"{kbuild}: names no module", hint="add a line: obj-m += NAME.o")
     name = folder.absolute().name
-    upstream = kernel.source is not None and folder.resolve().is_relative_to(kernel.source.resolve())
+    top = kernel.source if kernel else None
+    upstream = top is not None and folder.resolve().is_relative_to(top.resolve())
     if upstream and not _UNCONDITIONAL.search(text):
         return _upstream(name, folder)
     return ModuleSource(name=name, folder=folder)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -13,20 +15,24 @@ from harness.trace.events import PATCHED
 
 _STYLES = {Verdict.HELD: "green", Verdict.VIOLATED: "red", Verdict.NOT_OBSERVED: "yellow"}
 _NONE = "-"
+_BLOCK_TITLES = (
+    "changes", "patch s", "unpatch s", "passes", "tasks", "stragglers", "shadow made/freed/left",
+    "callbacks",
+)  # fmt: skip
 
 
 def run_table(result: RunResult) -> Table:
-    """Return one row for each plan of a run."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
-    table.title = f"kernel {result.provenance.kernel}, {result.provenance.accelerator}"
-    table.add_column("plan")
-    table.add_column("changes")
-    for title in ("patch s", "unpatch s", "passes", "tasks"):
-        table.add_column(title, justify="right")
-    table.add_column("stragglers")
-    table.add_column("shadow\nmade/freed/left", justify="right")
-    table.add_column("callbacks")
-    table.add_column("verdict")
+    """Return one row for each plan of a run; its title names the kernel."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", title_style="bold")
+    table.title = f"kernel {result.provenance.kernel} under {result.provenance.accelerator}"
+    table.add_column("plan", overflow="fold")
+    table.add_column("changes", overflow="fold")
+    for title in ("patch\ns", "unpatch\ns", "passes", "tasks"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("stragglers", overflow="fold")
+    table.add_column("shadow\nmade/freed/left", justify="right", no_wrap=True)
+    table.add_column("callbacks", overflow="fold")
+    table.add_column("verdict", no_wrap=True)
     for plan in result.plans:
         table.add_row(*_cells(plan))
     return table
@@ -53,9 +59,19 @@ def _cells(plan: PlanResult) -> tuple[str | Text, ...]:
 
 def _changes(plan: PlanResult) -> list[str]:
     return [
-        f"{each.object}: {', '.join(name.split(',')[0] for name in each.functions)}"
+        f"{each.object}: {', '.join(name.split(',')[0] for name in each.functions) or 'callbacks'}"
         for each in plan.objects
     ]
+
+
+def run_blocks(result: RunResult) -> Iterator[str]:
+    """Yield the same as lines, a block for each plan: for terminals too narrow for the table."""
+    for plan in result.plans:
+        cells = [str(cell) for cell in _cells(plan)]
+        yield f"{cells[0]}: {cells[-1]}"
+        for title, cell in zip(_BLOCK_TITLES, cells[1:-1], strict=True):
+            if cell != _NONE:
+                yield f"  {title}: " + "; ".join(cell.splitlines())
 
 
 def _seconds(found: list[Transition]) -> str:

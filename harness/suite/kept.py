@@ -132,7 +132,7 @@ def up(name: str, image: Image, settings: Settings, accelerator: Accelerator) ->
         )
 
     def look() -> KeptGuest | None:
-        ended = keeper.poll() is not None
+        ended = keeper.status() is not None
         found = _read(folder)
         if found is None and ended:
             raise VmLost(_why(folder), hint=f"its console: {folder.root / 'console.log'}")
@@ -141,8 +141,7 @@ def up(name: str, image: Image, settings: Settings, accelerator: Accelerator) ->
     try:
         return wait_until(look, what="guest", timeout_s=deadlines(accelerator).boot * 2, every_s=_LOOK_S)
     except BaseException as error:
-        keeper.terminate()
-        keeper.wait()
+        keeper.end()  # QEMU goes with it
         if isinstance(error, DeadlineMissed):
             raise VmLost(f"guest {name} did not come up: {_why(folder)}") from None
         raise

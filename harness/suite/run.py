@@ -5,61 +5,61 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import harness
 from harness import paths
 from harness.analysis.result import SCHEMA, PlanResult, Provenance, RunResult, Verdict, overall
 from harness.errors import HostLacks, KlpError, VmLost
-from harness.images.cache import file_digest
-from harness.model import Image, Module
-from harness.modules.plan import PatchPlan
+from harness.images.cache import file_digest, remove_tree
 from harness.paths import RunLayout
 from harness.process import run as run_command
 from harness.progress import Progress
 from harness.report.asjson import encode
 from harness.settings import Settings
+from harness.suite.jobs import Job
 from harness.suite.lab import Lab, booted
 from harness.suite.lifecycle import Lifecycle
 from harness.trace.tracer import Tracer, traced
 from harness.vm.accel import AcceleratorVerdict
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What a run does: plans, the modules they name (by module name), and the image they run on."""
-
-    image: Image
-    plans: tuple[PatchPlan, ...]
-    modules: dict[str, Module]
-
-
-def make_run_folder(settings: Settings, out: Path | None, name: str) -> RunLayout:
+@contextmanager
+def run_folder(settings: Settings, out: Path | None, name: str) -> Iterator[RunLayout]:
     """Make the folder of a new run; nothing of an earlier run is ever written over.
+
+    The folder is for keeps once the block ends well; if it fails, nothing was run yet and what was
+    made is removed again.
 
     Raises:
         HostLacks: `out` exists and is not empty, or cannot be made.
     """
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    parent = paths.runs_root(settings.runs)
     try:
-        if out is None:
-            return RunLayout(_fresh(parent, f"{stamp}-{name}"))
-        out.mkdir(parents=True, exist_ok=True)
-        if any(out.iterdir()):
-            raise HostLacks(f"{out}: not empty", hint="name a folder that is new or empty")
-        return RunLayout(out.absolute())
+        root = _named(out) if out else _fresh(paths.runs_root(settings.runs), name)
     except OSError as error:
         raise HostLacks(
             f"{error.filename}: {error.strerror}", hint="--out DIR puts the run folder elsewhere"
         ) from error
+    try:
+        yield RunLayout(root)
+    except BaseException:
+        remove_tree(root)
+        raise
+
+
+def _named(out: Path) -> Path:
+    out.mkdir(parents=True, exist_ok=True)
+    if any(out.iterdir()):
+        raise HostLacks(f"{out}: not empty", hint="name a folder that is new or empty")
+    return out.absolute()
 
 
 def _fresh(parent: Path, name: str) -> Path:
+    stamp = time.strftime("%Y%m%d-%H%M%S")
     for number in range(1, 1000):
-        folder = parent / (name if number == 1 else f"{name}-{number}")
+        folder = parent / (f"{stamp}-{name}" if number == 1 else f"{stamp}-{name}-{number}")
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
@@ -203,8 +203,3 @@ def qemu_version() -> str:
     """
     words = run_command(["qemu-system-x86_64", "--version"]).stdout.split()
     return words[words.index("version") + 1] if "version" in words else "unknown"
-
-
-def modules_by_name(modules: Sequence[Module]) -> dict[str, Module]:
-    """Index modules by the name lsmod shows."""
-    return {module.name: module for module in modules}

@@ -6,13 +6,12 @@ from __future__ import annotations
 import logging
 import re
 import socket
-import subprocess
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from harness.errors import BootFailed, GuestPanicked, QemuGone
-from harness.process import end_group, run, spawn
+from harness.process import Child, run, spawn
 from harness.vm.console import Console
 from harness.vm.deadlines import Deadlines
 from harness.vm.monitor import Monitor
@@ -41,7 +40,7 @@ class Machine:
         self.console = Console(spec.console)
         self._log = qemu_log
         self._limits = limits
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Child | None = None
         self._monitor: Monitor | None = None
 
     def __enter__(self) -> Self:
@@ -129,7 +128,7 @@ class Machine:
 
     def _gone(self) -> QemuGone | None:
         assert self._process is not None
-        status = self._process.poll()
+        status = self._process.status()
         if status is None:
             return None
         panic = self.console.panic()
@@ -164,8 +163,6 @@ class Machine:
             self._monitor.close()
             self._monitor = None
         if self._process is not None:
-            try:
-                self._process.wait(_QUIT_S)
-            except subprocess.TimeoutExpired:
+            if not self._process.wait(_QUIT_S):
                 log.debug("QEMU %d did not quit; killing it", self._process.pid)
-            end_group(self._process)
+            self._process.end()

@@ -175,9 +175,7 @@ def needed_modules(source: Source, known: set[str]) -> set[str]:
 def sources(root: Path, project_files: tuple[Path, ...]) -> list[Source]:
     chosen = [file for file in project_files if file.parts[0] in ("harness", "probes")]
     return [
-        Source(str(file), ast.parse((root / file).read_text()))
-        for file in chosen
-        if file.suffix == ".py"
+        Source(str(file), ast.parse((root / file).read_text())) for file in chosen if file.suffix == ".py"
     ]
 
 

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`klp run`: the main job."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+from harness.analysis.result import RunResult, Verdict
+from harness.cli.common import image_and_accelerator, kernel_option, progress, settings, stderr, stdout
+from harness.errors import ExitCode
+from harness.model import Image
+from harness.modules.plan import PatchPlan
+from harness.paths import RunLayout
+from harness.report.asjson import encode
+from harness.report.table import failed_checks, run_blocks, run_table
+from harness.settings import Settings
+from harness.suite.jobs import SAMPLES, check_words, make_job, plans_of
+from harness.suite.lab import machine_spec
+from harness.suite.run import Run, run_folder
+from harness.vm.accel import AcceleratorVerdict
+from harness.vm.spec import argv
+
+# Narrower than this, the table's cells would be a few letters wide.
+_TABLE_WIDTH = 110
+
+
+@click.command()
+@click.argument("patches", nargs=-1, metavar="[PATCH]...")
+@kernel_option
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Run folder; new or empty.")
+@click.option("-j", "--json", "as_json", is_flag=True, help="Print run.json instead of the table.")
+@click.option("--deadline", "deadline_s", type=float, metavar="S", help="Seconds a transition may take.")
+@click.option("--memory", "memory_mib", type=int, metavar="MIB", help="Memory of the guest.")
+@click.option("--cpus", type=int, metavar="N", help="Virtual CPUs of the guest.")
+@click.option("--dry-run", is_flag=True, help="Print every step and the QEMU command; run nothing.")
+def run(
+    patches: tuple[str, ...],
+    kernel: str | None,
+    out: Path | None,
+    as_json: bool,
+    dry_run: bool,
+    **limits: float | None,
+) -> int:
+    """Load, observe, disable and unload livepatches in a guest, under probes.
+
+    PATCH is a folder of patches/, a folder with a Kbuild, a .c file, a .ko, or `samples`, the default: the
+    seven livepatch samples of the kernel's own source.
+    """
+    wanted = settings(kernel=kernel, **limits)
+    words = patches or (SAMPLES,)
+    check_words(words)
+    image, accelerator = image_and_accelerator(wanted)
+    if dry_run:
+        _print_steps(words, image, wanted, accelerator)
+        return ExitCode.OK
+    told = progress()
+    with run_folder(wanted, out, image.kernel.release) as layout:
+        job = make_job(words, image, layout.modules, told)
+    result, failure = Run(job, layout, wanted, accelerator, told).execute()
+    _show(result, layout, as_json)
+    if failure:
+        raise failure
+    return ExitCode.CHECK_FAILED if result.verdict is Verdict.VIOLATED else ExitCode.OK
+
+
+def _show(result: RunResult, layout: RunLayout, as_json: bool) -> None:
+    if as_json:
+        click.echo(encode(result).decode(), nl=False)
+    elif result.plans:
+        if stdout.width < _TABLE_WIDTH:
+            stdout.print("\n".join(run_blocks(result)), soft_wrap=True)
+        else:
+            stdout.print(run_table(result))
+        for line in failed_checks(result):
+            stdout.print(f"violated: {line}", style="red", soft_wrap=True)
+    told = stderr if as_json else stdout
+    told.print(f"run folder: {layout.root}", soft_wrap=True)
+
+
+def _print_steps(
+    words: tuple[str, ...], image: Image, wanted: Settings, accelerator: AcceleratorVerdict
+) -> None:
+    """Print what a run would do, as lines that can be copied."""
+    layout = RunLayout(Path("RUN"))
+    spec = machine_spec(image, layout, wanted, accelerator.accelerator)
+    overlay = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(image.root_disk)]
+    lines = [f"klp build {shlex.join(words)} --kernel {shlex.quote(image.name)} -o RUN/modules"]
+    lines += [shlex.join([*overlay, str(layout.disk)]), shlex.join(argv(spec))]
+    for plan in plans_of(words):
+        lines += _plan_lines(plan)
+    for line in lines:
+        click.echo(line)
+
+
+def _plan_lines(plan: PatchPlan) -> list[str]:
+    loads = [f"insmod {each.module}.ko {each.parameters}".rstrip() for each in plan.load]
+    sysfs = f"/sys/kernel/livepatch/{plan.livepatch}"
+    own = [
+        f"insmod {plan.livepatch}.ko {plan.parameters}".rstrip(),
+        f"until [ $(cat {sysfs}/transition) = 0 ]; do :; done",
+        *(each.command for each in plan.observe if each.enabled),
+        f"echo 0 >{sysfs}/enabled",
+        f"rmmod {plan.livepatch}",
+    ]
+    unloads = [f"rmmod {each.module}" for each in reversed(plan.load)]
+    return [f"# {plan.name}: {plan.summary}", *loads, *(own if plan.livepatch else []), *unloads]

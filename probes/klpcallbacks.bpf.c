@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * klpcallbacks.bpf.c - Trace the callbacks of livepatched objects.
+ *
+ * klpcallbacks.py attaches on_call_REGISTER to the calls through that register, on_call_KIND to the
+ * calls of a wrapper that the compiler kept, and on_return to the instructions that follow.
+ */
+#include <linux/sched.h>
+#include <linux/livepatch.h>
+
+#define NAME_LEN 64
+#define MAX_SYMBOLS 256
+
+struct event_t {
+	u64 ts_ns;
+	u64 duration_ns;
+	u64 function;
+	u32 kind; /* CALLBACK_*, from klpcallbacks.py */
+	s32 result;
+	u32 pid;
+	u32 tgid;
+	char comm[TASK_COMM_LEN];
+	char patch[NAME_LEN];
+	char object[NAME_LEN];
+	char name[NAME_LEN]; /* of the function */
+};
+
+struct call_t {
+	struct klp_object *object;
+	u64 function;
+	u64 ts_ns;
+	u32 kind;
+};
+
+BPF_RINGBUF_OUTPUT(events, 16);
+BPF_ARRAY(lost, u64, 1);
+BPF_HASH(calls, u64, struct call_t); /* by task: klp_mutex lets one run at a time, but be exact */
+
+static __always_inline int enter(struct klp_object *object, u64 function, u32 kind)
+{
+	u64 self = bpf_get_current_task();
+	struct call_t call = { .object = object, .function = function, .kind = kind };
+
+	call.ts_ns = bpf_ktime_get_ns();
+	calls.update(&self, &call);
+	return 0;
+}
+
+/* The core calls other pointers too: an argument that is no object does not hold this function. */
+static __always_inline int enter_if_callback(struct klp_object *object, u64 function)
+{
+	struct klp_callbacks callbacks = {};
+
+	if (bpf_probe_read_kernel(&callbacks, sizeof(callbacks), &object->callbacks))
+		return 0; /* not even a pointer */
+	if (function == (u64)callbacks.pre_patch)
+		return enter(object, function, CALLBACK_PRE_PATCH);
+	if (function == (u64)callbacks.post_patch)
+		return enter(object, function, CALLBACK_POST_PATCH);
+	if (function == (u64)callbacks.pre_unpatch)
+		return enter(object, function, CALLBACK_PRE_UNPATCH);
+	if (function == (u64)callbacks.post_unpatch)
+		return enter(object, function, CALLBACK_POST_UNPATCH);
+	return 0;
+}
+
+#define CALL_THROUGH(register, field)                                                          \
+	int on_call_##register(struct pt_regs *ctx)                                            \
+	{                                                                                      \
+		return enter_if_callback((struct klp_object *)PT_REGS_PARM1(ctx), ctx->field); \
+	}
+
+CALL_THROUGH(rax, ax)
+CALL_THROUGH(rbx, bx)
+CALL_THROUGH(rcx, cx)
+CALL_THROUGH(rdx, dx)
+CALL_THROUGH(rsi, si)
+CALL_THROUGH(rbp, bp)
+CALL_THROUGH(r8, r8)
+CALL_THROUGH(r9, r9)
+CALL_THROUGH(r10, r10)
+CALL_THROUGH(r11, r11)
+CALL_THROUGH(r12, r12)
+CALL_THROUGH(r13, r13)
+CALL_THROUGH(r14, r14)
+CALL_THROUGH(r15, r15)
+
+/* A wrapper does nothing where the object has no such callback. */
+static __always_inline int enter_wrapper(struct klp_object *object, u32 kind)
+{
+	struct klp_callbacks callbacks = {};
+	void *function = NULL;
+
+	bpf_probe_read_kernel(&callbacks, sizeof(callbacks), &object->callbacks);
+	if (kind == CALLBACK_PRE_PATCH)
+		function = callbacks.pre_patch;
+	else if (kind == CALLBACK_POST_PATCH)
+		function = callbacks.post_patch;
+	else if (kind == CALLBACK_PRE_UNPATCH)
+		function = callbacks.pre_unpatch;
+	else if (callbacks.post_unpatch_enabled)
+		function = callbacks.post_unpatch;
+	return function ? enter(object, (u64)function, kind) : 0;
+}
+
+#define CALL_WRAPPER(member, kind)                                                    \
+	int on_call_##member(struct pt_regs *ctx)                                     \
+	{                                                                             \
+		return enter_wrapper((struct klp_object *)PT_REGS_PARM1(ctx), kind);  \
+	}
+
+CALL_WRAPPER(pre_patch, CALLBACK_PRE_PATCH)
+CALL_WRAPPER(post_patch, CALLBACK_POST_PATCH)
+CALL_WRAPPER(pre_unpatch, CALLBACK_PRE_UNPATCH)
+CALL_WRAPPER(post_unpatch, CALLBACK_POST_UNPATCH)
+
+/* An object does not point to its livepatch, but its directory in sysfs is inside the livepatch's. */
+static __always_inline struct module *module_of(struct klp_object *object)
+{
+	struct kobject *parent = NULL;
+	struct module *mod = NULL;
+	struct klp_patch *patch;
+
+	bpf_probe_read_kernel(&parent, sizeof(parent), &object->kobj.parent);
+	patch = (void *)parent - offsetof(struct klp_patch, kobj);
+	bpf_probe_read_kernel(&mod, sizeof(mod), (void *)patch + offsetof(struct klp_patch, mod));
+	return mod;
+}
+
+/*
+ * Look a function up in its module's own symbol table, now: a livepatch whose pre-patch callback
+ * fails is gone before user space can read /proc/kallsyms.
+ */
+static __always_inline void read_function_name(char *name, struct module *mod, u64 function)
+{
+	struct mod_kallsyms *table = NULL;
+	struct mod_kallsyms symbols = {};
+	Elf64_Sym symbol;
+
+	bpf_probe_read_kernel(&table, sizeof(table), (void *)mod + offsetof(struct module, kallsyms));
+	bpf_probe_read_kernel(&symbols, sizeof(symbols), table);
+	for (u32 i = 0; i < MAX_SYMBOLS && i < symbols.num_symtab; i++) {
+		if (bpf_probe_read_kernel(&symbol, sizeof(symbol), (void *)symbols.symtab + i * sizeof(symbol)))
+			return;
+		if (symbol.st_value == function && symbol.st_name) {
+			bpf_probe_read_kernel_str(name, NAME_LEN, symbols.strtab + symbol.st_name);
+			return;
+		}
+	}
+}
+
+static __always_inline void read_names(struct event_t *event, struct call_t *call)
+{
+	struct module *mod = module_of(call->object);
+	const char *name = NULL;
+
+	bpf_probe_read_kernel_str(event->patch, NAME_LEN, (void *)mod + offsetof(struct module, name));
+	bpf_probe_read_kernel(&name, sizeof(name), &call->object->name);
+	if (name) /* NULL is vmlinux */
+		bpf_probe_read_kernel_str(event->object, NAME_LEN, name);
+	read_function_name(event->name, mod, call->function);
+}
+
+/* Control comes here without the call too, where an object has no callback: then there is no entry. */
+int on_return(struct pt_regs *ctx)
+{
+	u64 self = bpf_get_current_task();
+	struct event_t event = {};
+	struct call_t *call = calls.lookup(&self);
+	u64 thread = bpf_get_current_pid_tgid();
+
+	if (!call)
+		return 0;
+	event.ts_ns = call->ts_ns;
+	event.duration_ns = bpf_ktime_get_ns() - call->ts_ns;
+	event.function = call->function;
+	event.kind = call->kind;
+	event.result = PT_REGS_RC(ctx);
+	event.pid = thread;
+	event.tgid = thread >> 32;
+	bpf_get_current_comm(event.comm, sizeof(event.comm));
+	read_names(&event, call);
+	calls.delete(&self);
+	if (events.ringbuf_output(&event, sizeof(event), BPF_RB_NO_WAKEUP))
+		lost.atomic_increment(0);
+	return 0;
+}

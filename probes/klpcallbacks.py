@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+#
+# klpcallbacks  Trace the callbacks of livepatched objects.
+#               For Linux, uses BCC, eBPF. x86-64 only.
+#
+# USAGE: klpcallbacks [-h] [-j] [-P PATCH] [-d SECONDS]
+#
+# Callbacks are functions of modules that may not be loaded yet, called by wrappers that the compiler
+# inlines. So this finds the indirect calls in the text of the livepatch core, puts a kprobe on each
+# and one on the instruction after it, and compares the pointer that is called with the object's four
+# callbacks. There is no return probe, so nothing is put on the stack of a callback that sleeps.
+"""Trace the callbacks of livepatched objects."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import sys
+from typing import Any
+
+import klpprobe
+import klptext
+from klpprobe import Fields, Output, ProbeError, Probes, Symbols
+
+NAME = "klpcallbacks"
+EXAMPLES = """examples:
+    ./klpcallbacks                                # trace all callbacks
+    ./klpcallbacks -P livepatch_callbacks_demo    # only this livepatch's
+    ./klpcallbacks -j -d 10                       # JSON lines for 10 seconds
+"""
+KINDS = ("pre_patch", "post_patch", "pre_unpatch", "post_unpatch")  # as in struct klp_callbacks
+HEAD = f"{'TIME(s)':<11} {'PID':<7} {'CALLBACK':<12} {'RESULT':<7} {'ms':>9}  OBJECT FUNCTION"
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = klpprobe.parser(NAME, "Trace the callbacks of livepatched objects", EXAMPLES)
+    parser.add_argument("-P", "--patch", help="trace this livepatch only")
+    return parser.parse_args()
+
+
+def calls(symbols: Symbols) -> list[klptext.Call]:
+    """Return the instructions of the livepatch core that may call a callback.
+
+    A wrapper that was not inlined (klp_post_unpatch_callback on 6.12) can hold no probe, because the
+    kernel marks all inline functions notrace: then the calls of the wrapper are taken instead.
+    """
+    thunk_at = klptext.thunks(symbols)
+    wrapper_at = {symbols.address(f"klp_{kind}_callback"): kind for kind in KINDS}
+    found: set[klptext.Call] = set()
+    for start, end in klptext.livepatch_text(symbols):
+        code = klptext.read_text(start, end)
+        found.update(klptext.indirect_calls(code, start, thunk_at))
+        found.update(klptext.direct_calls(code, start, wrapper_at))
+    return sorted(call for call in found if may_call(call, symbols))
+
+
+def may_call(call: klptext.Call, symbols: Symbols) -> bool:
+    """Leave out what cannot call a callback, or cannot be probed."""
+    inside = symbols.describe(call.site).partition("+")[0]
+    return (
+        call.target not in ("rdi", "rsp")  # the object and the stack
+        and "klp_shadow_" not in inside
+        and not inside.endswith("patch_callback")
+    )
+
+
+def cflags(_symbols: Symbols) -> list[str]:
+    """Number the callbacks as this file does."""
+    return klpprobe.numbered("CALLBACK", KINDS)
+
+
+def attach(probes: Probes) -> None:
+    """Probe each call and the instruction it returns to."""
+    for call in calls(probes.symbols):
+        # The return first: no callback is then seen to begin and not to end.
+        if probes.at(call.after, "on_return") and probes.at(call.site, f"on_call_{call.target}"):
+            probes.note(probes.symbols.describe(call.site))
+        else:
+            probes.miss(probes.symbols.describe(call.site), "callbacks called there")
+    if not probes.attached:
+        raise ProbeError("found no indirect call in the livepatch core")
+
+
+def fields_of(event: Any, symbols: Symbols) -> Fields:
+    """Return the fields of a BPF event."""
+    kind = KINDS[event.kind]
+    patch, function = klpprobe.text(event.patch), klpprobe.text(event.name)
+    return {
+        "patch": patch,
+        "object": klpprobe.text(event.object) or "vmlinux",
+        "kind": kind,
+        "function": f"{function} [{patch}]" if function else symbols.describe(event.function),
+        "result": event.result if kind == "pre_patch" else None,
+        "duration_ns": event.duration_ns,
+        "task": klpprobe.task_fields(event),
+    }
+
+
+def columns(_kind: str, fields: Fields) -> str:
+    """Return a line for people."""
+    result = fields["result"]
+    shown = "-" if result is None else errno.errorcode.get(-result, str(result))
+    return (
+        f"{fields['task']['pid']:<7} {fields['kind']:<12} {shown:<7} "
+        f"{fields['duration_ns'] / 1e6:>9.3f}  {fields['object']} {fields['function']}"
+    )
+
+
+def main() -> int:
+    """Trace as the command line says."""
+    args = arguments()
+
+    def show(out: Output, symbols: Symbols, event: Any) -> None:
+        fields = fields_of(event, symbols)
+        if args.patch in (None, fields["patch"]):
+            out.event("callback", event.ts_ns, **fields)
+
+    tool = klpprobe.Tool(NAME, HEAD, 0.1, columns, cflags, attach, show)
+    return klpprobe.run(tool, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kernel text: reading it from /proc/kcore, and finding the calls in it (x86-64).
+
+The callbacks of a livepatch, and the constructor of a shadow variable, are called through a pointer
+from functions that are inlined: there is no symbol to probe. But there is a call instruction. These
+functions find it, so that a kprobe can be put on it and on the instruction that it returns to. Bytes
+are searched, not disassembled: a match that is not an instruction is refused by the kernel itself,
+which decodes from the function's start before it accepts a kprobe.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from klpprobe import ProbeError, Symbols
+
+KCORE = Path("/proc/kcore")
+# Two symbols of one compilation unit are closer than this; its .cold parts are elsewhere.
+NEAR = 4096
+
+REGISTERS = "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15".split()
+_THUNK = "__x86_indirect_thunk_"
+# call *%REG: an optional REX.B, which selects r8 to r15, then ff /2 with a register operand. With
+# mitigations=off the kernel writes this over the calls to the thunks.
+_CALL_REGISTER = re.compile(rb"(?=(\x41?)\xff([\xd0-\xd7]))", re.DOTALL)
+# call rel32
+_CALL_RELATIVE = re.compile(rb"(?=\xe8(.{4}))", re.DOTALL)
+
+
+class Call(NamedTuple):
+    """A call instruction: where it is, where it returns to, and what it calls."""
+
+    site: int
+    after: int
+    target: str
+
+
+class Segment(NamedTuple):
+    """One PT_LOAD of an ELF core file."""
+
+    address: int
+    size: int
+    offset: int
+
+
+def segments(core: BinaryIO) -> Iterator[Segment]:
+    """Read the program headers of an ELF64 core file that hold memory."""
+    header = core.read(64)
+    (table,) = struct.unpack_from("<Q", header, 32)
+    size, count = struct.unpack_from("<HH", header, 54)
+    core.seek(table)
+    headers = core.read(size * count)
+    for at in range(0, len(headers), size):
+        kind, _flags, offset, address, _physical, length = struct.unpack_from("<IIQQQQ", headers, at)
+        if kind == 1:  # PT_LOAD
+            yield Segment(address, length, offset)
+
+
+def read_text(start: int, end: int, path: Path = KCORE) -> bytes:
+    """Read the kernel's memory from `start` to `end`.
+
+    Raises:
+        ProbeError: lockdown or the kernel's configuration does not let us.
+    """
+    try:
+        with path.open("rb", buffering=0) as core:
+            for segment in segments(core):
+                if segment.address <= start and end <= segment.address + segment.size:
+                    core.seek(segment.offset + start - segment.address)
+                    return core.read(end - start)
+    except OSError as error:
+        raise ProbeError(f"cannot read kernel text: {error}") from error
+    raise ProbeError(f"{path} does not hold 0x{start:x}..0x{end:x}")
+
+
+def thunks(symbols: Symbols) -> dict[int, str]:
+    """Return the retpolines: address to register."""
+    return {
+        symbol.address: symbol.name.removeprefix(_THUNK)
+        for symbol in symbols.kernel
+        if symbol.name.startswith(_THUNK) and symbol.name.removeprefix(_THUNK) in REGISTERS
+    }
+
+
+def indirect_calls(code: bytes, base: int, thunk_at: Mapping[int, str]) -> Iterator[Call]:
+    """Find calls through a register; `target` is the register."""
+    for match in _CALL_REGISTER.finditer(code):
+        rex, modrm = match[1], match[2][0]
+        if not rex and code[match.start() - 1 : match.start()] == b"\x41":
+            continue  # the tail of the instruction found just before
+        register = REGISTERS[(modrm & 7) + (8 if rex else 0)]
+        site = base + match.start()
+        yield Call(site, site + len(rex) + 2, register)
+    for site, after, target in _relative(code, base):
+        if target in thunk_at:
+            yield Call(site, after, thunk_at[target])
+
+
+def direct_calls(code: bytes, base: int, name_at: Mapping[int, str]) -> Iterator[Call]:
+    """Find calls of the functions in `name_at`; `target` is the name."""
+    for site, after, target in _relative(code, base):
+        if target in name_at:
+            yield Call(site, after, name_at[target])
+
+
+def _relative(code: bytes, base: int) -> Iterator[tuple[int, int, int]]:
+    for match in _CALL_RELATIVE.finditer(code):
+        site = base + match.start()
+        (distance,) = struct.unpack("<i", match[1])
+        yield site, site + 5, site + 5 + distance
+
+
+def livepatch_text(symbols: Symbols) -> list[tuple[int, int]]:
+    """Return the spans of text that hold the livepatch core.
+
+    The functions of kernel/livepatch/ are told by `klp_`; those between two of them, such as
+    enabled_store, belong to it too. gcc puts cold code elsewhere, hence more than one span.
+    """
+    spans: list[tuple[int, int]] = []
+    text = [symbol for symbol in symbols.kernel if symbol.kind in "tT"]
+    for symbol, following in zip(text, text[1:], strict=False):
+        if not symbol.name.startswith(("klp_", "__klp_")):
+            continue
+        if spans and symbol.address - spans[-1][1] <= NEAR:
+            spans[-1] = (spans[-1][0], following.address)
+        else:
+            spans.append((symbol.address, following.address))
+    return spans
