@@ -190,8 +190,9 @@ class Child:
         return True
 
     def end(self) -> None:
-        """Kill it with all it started, if it has not ended."""
-        end_group(self._process)
+        """Kill it with all it started, unless it has ended: its number may be another's by then."""
+        if self._process.poll() is None:
+            end_group(self._process)
 
 
 def spawn(

@@ -233,9 +233,7 @@ class Output:
     def header(self, attached: Iterable[str], missing: Iterable[Fields]) -> None:
         """Write the first event."""
         kernel = os.uname().release
-        self.now(
-            "header", schema=SCHEMA, kernel=kernel, attached=list(attached), missing=list(missing)
-        )
+        self.now("header", schema=SCHEMA, kernel=kernel, attached=list(attached), missing=list(missing))
 
     def mark(self) -> None:
         """Say that all that happened before this moment has been written."""
@@ -385,9 +383,7 @@ def follow(drain: Callable[[], None], out: Output, *, tick_s: float, duration_s:
     while not stopping:
         wait_s = min(tick_s, max(0.0, deadline - time.monotonic()))
         caught = signal.sigtimedwait(STOP_SIGNALS | {MARK_SIGNAL}, wait_s)
-        stopping = time.monotonic() >= deadline or (
-            caught is not None and caught.si_signo in STOP_SIGNALS
-        )
+        stopping = time.monotonic() >= deadline or (caught is not None and caught.si_signo in STOP_SIGNALS)
         drain()
         if caught is not None and caught.si_signo == MARK_SIGNAL:
             out.mark()

@@ -187,9 +187,7 @@ def main() -> int:
         print(f"klp_shadow_get was called {bpf['gets'][0].value} times.")
 
     flags = cflags(args.id)
-    tool = klpprobe.Tool(
-        NAME, HEAD, TICK_S, columns, lambda _symbols: flags, attach_all, show, finish
-    )
+    tool = klpprobe.Tool(NAME, HEAD, TICK_S, columns, lambda _symbols: flags, attach_all, show, finish)
     return klpprobe.run(tool, args)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -22,7 +23,13 @@ KCORE = Path("/proc/kcore")
 # Two symbols of one compilation unit are closer than this; its .cold parts are elsewhere.
 NEAR = 4096
 
-REGISTERS = "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15".split()
+# In the order of their numbers in an instruction.
+# fmt: off
+REGISTERS = (
+    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+    "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
+)
+# fmt: on
 _THUNK = "__x86_indirect_thunk_"
 # call *%REG: an optional REX.B, which selects r8 to r15, then ff /2 with a register operand. With
 # mitigations=off the kernel writes this over the calls to the thunks.
@@ -122,7 +129,7 @@ def livepatch_text(symbols: Symbols) -> list[tuple[int, int]]:
     """
     spans: list[tuple[int, int]] = []
     text = [symbol for symbol in symbols.kernel if symbol.kind in "tT"]
-    for symbol, following in zip(text, text[1:], strict=False):
+    for symbol, following in pairwise(text):
         if not symbol.name.startswith(("klp_", "__klp_")):
             continue
         if spans and symbol.address - spans[-1][1] <= NEAR:

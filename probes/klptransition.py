@@ -37,9 +37,12 @@ EXAMPLES = """examples:
     ./klptransition -p 181                # only attempts and switches of this task
     ./klptransition -j -d 10              # JSON lines for 10 seconds
 """
+# fmt: off
 EVENTS = (
-    "init start pass attempt switch signals complete cancel reverse force object".split()
+    "init", "start", "pass", "attempt", "switch", "signals", "complete", "cancel", "reverse", "force",
+    "object",
 )
+# fmt: on
 RESULTS = ("switched", "already", "refused")
 PATHS = ("exit", "idle", "scheduler", "fork", "force")
 # What klp_check_and_switch_task returns, and only it.
@@ -183,11 +186,9 @@ class Filter:
         self.current = fields.get("patch", self.current)
         if self.patch is not None and self.current != self.patch:
             return False
-        task = fields.get("task", {})
-        return self.pid is None or "target" in fields or self.pid in (
-            task.get("pid", self.pid),
-            task.get("tgid", self.pid),
-        )
+        if self.pid is None or "patch_state" not in fields:  # not about a task
+            return True
+        return self.pid in (fields["task"]["pid"], fields["task"]["tgid"])
 
 
 def in_transition() -> str:

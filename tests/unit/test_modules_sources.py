@@ -91,6 +91,13 @@ def test_samples_are_all_of_upstreams(with_samples: Kernel) -> None:
     assert find_source(str(found.folder), KERNEL).kbuild == ""
 
 
+def test_words_can_be_checked_before_there_is_a_kernel(folder: Path, with_samples: Kernel) -> None:
+    assert find_source("samples", None).name == "samples"
+    assert find_source("version-banner", None) == find_source("version-banner", with_samples)
+    with pytest.raises(UsageError, match="no Kbuild"):
+        find_source(str(folder), None)
+
+
 def test_a_kernel_without_samples_is_told(tmp_path: Path) -> None:
     assert "samples: kernel 6.12 comes without" in refusal("samples").message
     bare = dataclasses.replace(KERNEL, source=tmp_path)

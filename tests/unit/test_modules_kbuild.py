@@ -33,11 +33,12 @@ class FakeMake:
 
     def __init__(self, *modules: Path, status: int = 0, stderr: str = "") -> None:
         self.modules, self.status, self.stderr = modules, status, stderr
-        self.scratch = Path()
+        self.scratch, self.flags = Path(), ""
         self.seen: dict[str, str] = {}
 
     def __call__(self, argv: list[str], **_: object) -> Completed:
         self.scratch = Path(next(word for word in argv if word.startswith("M="))[2:])
+        self.flags = next(word for word in argv if word.startswith("KCFLAGS="))
         files = (each for each in self.scratch.rglob("*") if each.is_file())
         self.seen = {str(each.relative_to(self.scratch)): each.read_text() for each in files}
         folders = (each for each in self.scratch.rglob("*") if each.is_dir())
@@ -84,6 +85,9 @@ def test_modules_end_up_in_out(
     assert module.file.read_bytes() == KO.read_bytes()
     assert set(make.seen) == {"a.c", "sub/b.h", "Kbuild"}
     assert not make.scratch.exists()
+    # The folder itself, which debug info names since 6.13, and what is in it.
+    assert f"={make.scratch}=. " in make.flags
+    assert make.flags.endswith(f"={make.scratch}/=")
     assert [each.name for each in (tmp_path / "x/out").iterdir()] == ["0.ko"]
 
 
@@ -230,6 +234,8 @@ def test_the_compiler_speaks_in_the_users_paths(
     ("said", "message"),
     [
         ('ERROR: modpost: "f" [a.ko] undefined!\nmake: *** [x] Error 1', 'p: "f" [a.ko] undefined!'),
+        ('ERROR: modpost: "f" [a.ko] undefined!\nERROR: modpost: "g" [a.ko] undefined!',
+         'p: "f" [a.ko] undefined!'),
         ("make[3]: *** No rule to make target 'n.o'.  Stop.\nmake: *** [x] Error 2",
          "p: No rule to make target 'n.o'.  Stop."),
         ("SCRATCH/Kbuild:3: *** missing separator.  Stop.", "p/Kbuild:3: missing separator.  Stop."),
