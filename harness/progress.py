@@ -12,8 +12,11 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from rich.markup import escape
+
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.status import Status
 
 
 class Progress(Protocol):
@@ -83,27 +86,29 @@ class InPlace:
         """See `Progress.step`."""
         begun = time.monotonic()
         self._steps.append((what, begun))
-        indent = "  " * (len(self._steps) - 1)
-        with self._console.status(f"{indent}{what}", spinner="line") as status:
-            stop = threading.Event()
-            ticker = threading.Thread(target=self._tick, args=(status, indent, stop), daemon=True)
-            ticker.start()
-            mark = "[red]✗[/red]"
-            try:
-                yield
-                mark = "[green]✓[/green]"
-            finally:
-                stop.set()
-                ticker.join()
-                self._steps.pop()
-        took = time.monotonic() - begun
-        self._console.print(f"{indent}{mark} {what} [dim]{took:.1f} s[/dim]", highlight=False)
+        indent, shown = "  " * (len(self._steps) - 1), escape(what)
+        mark = "[red]✗[/red]"
+        try:
+            with self._console.status(f"{indent}{shown}", spinner="line") as status:
+                stop = threading.Event()
+                ticker = threading.Thread(
+                    target=self._tick, args=(status, f"{indent}{shown}", begun, stop), daemon=True
+                )
+                ticker.start()
+                try:
+                    yield
+                    mark = "[green]✓[/green]"
+                finally:
+                    stop.set()
+                    ticker.join()
+        finally:
+            self._steps.pop()
+            took = time.monotonic() - begun
+            self._console.print(f"{indent}{mark} {shown} [dim]{took:.1f} s[/dim]", highlight=False)
 
-    def _tick(self, status: object, indent: str, stop: threading.Event) -> None:
-        what, begun = self._steps[-1]
+    def _tick(self, status: Status, shown: str, begun: float, stop: threading.Event) -> None:
         while not stop.wait(self._REDRAW_S):
-            elapsed = time.monotonic() - begun
-            status.update(f"{indent}{what} [dim]{elapsed:.0f} s[/dim]")  # type: ignore[attr-defined]
+            status.update(f"{shown} [dim]{time.monotonic() - begun:.0f} s[/dim]")
 
     def note(self, line: str) -> None:
         """See `Progress.note`."""

@@ -61,7 +61,7 @@ def load() -> Settings:
     file = config_file()
     if file.exists():
         settings = read_toml(file, Settings)
-    elif "KLP_CONFIG" in os.environ:
+    elif os.environ.get("KLP_CONFIG"):
         raise SettingsError(f"KLP_CONFIG={file}: no such file", hint="unset it, or create the file")
     else:
         settings = Settings()

@@ -14,6 +14,8 @@ from harness.errors import SettingsError
 
 T = TypeVar("T")
 
+_HEADER = re.compile(r"^\s*\[+([^\]]*)\]")
+
 
 def read_toml(file: Path, kind: type[T]) -> T:
     """Read `file` as a `kind` (a msgspec Struct that forbids unknown fields).
@@ -47,7 +49,8 @@ def _shape_complaint(file: Path, text: str, said: str) -> str:
     unknown = re.search(r"unknown field `([^`]+)`", reason)
     parts = re.findall(r"[\w-]+", place.replace("$", ""))
     key = unknown[1] if unknown else next((p for p in reversed(parts) if not p.isdigit()), "")
-    line = _line_of(text, key)
+    table = [part for part in (parts if unknown else parts[:-1]) if not part.isdigit()]
+    line = _line_of(text, key, table)
     if unknown:
         reason = f"unknown setting {unknown[1]}"
     elif key:
@@ -55,8 +58,20 @@ def _shape_complaint(file: Path, text: str, said: str) -> str:
     return f"{file}:{line}: {reason}"
 
 
-def _line_of(text: str, key: str) -> int:
-    """The first line that assigns `key` or opens a table of that name; 1 where none does."""
-    pattern = re.compile(rf"^\s*(?:\[+[^\]]*\b{re.escape(key)}\b|[\"']?{re.escape(key)}[\"']?\s*=)")
-    lines = text.splitlines() if key else []
-    return next((n for n, line in enumerate(lines, 1) if pattern.match(line)), 1)
+def _line_of(text: str, key: str, table: list[str]) -> int:
+    """The first line that assigns `key` in `table` or opens a table of that name; 1 where none does.
+
+    Of an array's tables msgspec does not say which one it was.
+    """
+    assigns = re.compile(rf"^\s*[\"']?{re.escape(key)}[\"']?\s*=")
+    opens = re.compile(rf"^\s*\[+[^\]]*\b{re.escape(key)}\b")
+    current: list[str] = []
+    elsewhere = 0
+    for number, line in enumerate(text.splitlines() if key else [], 1):
+        if header := _HEADER.match(line):
+            current = re.findall(r"[\w-]+", header[1])
+        if opens.match(line) or (current == table and assigns.match(line)):
+            return number
+        if assigns.match(line):  # such as one in an inline table
+            elsewhere = elsewhere or number
+    return elsewhere or 1

@@ -21,7 +21,8 @@ from typing import Any
 
 import klpprobe
 import klptext
-from klpprobe import Fields, Output, ProbeError, Probes, Symbols
+from klpprobe import Fields, Output, ProbeError, Probes
+from klpsymbols import Symbols
 
 NAME = "klpcallbacks"
 EXAMPLES = """examples:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the klp probes have in common: options, kernel symbols, attaching, the event loop, output.
+"""What the klp probes have in common: options, attaching, the event loop, output.
 
-A tool is a `klpNAME.py` and a `klpNAME.bpf.c`; copied together with this file and `klptext.py` it runs
-on any machine with BCC. The lines of `-j` are described by `events.schema.json`.
+A tool is a `klpNAME.py` and a `klpNAME.bpf.c`; copied together with this file, `klpsymbols.py` and
+`klptext.py` it runs on any machine with BCC. The lines of `-j` are described by `events.schema.json`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,15 @@ import re
 import signal
 import sys
 import time
-from bisect import bisect_right
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+from klpsymbols import Symbols
 
 SCHEMA = 1
 RING_BUFFER_SINCE = (5, 8)
-KALLSYMS = Path("/proc/kallsyms")
-MODULES = Path("/proc/modules")
 LIVEPATCHES = Path("/sys/kernel/livepatch")
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 MARK_SIGNAL = signal.SIGUSR1
@@ -62,142 +59,6 @@ def program_text(tool: str) -> str:
 def numbered(prefix: str, names: Iterable[str]) -> list[str]:
     """Return compiler flags that number `names`, so that C and Python share one list."""
     return [f"-D{prefix}_{name.upper()}={number}" for number, name in enumerate(names)]
-
-
-# --- kernel symbols -----------------------------------------------------------------------------
-
-
-class Symbol(NamedTuple):
-    """One line of /proc/kallsyms."""
-
-    address: int
-    kind: str
-    name: str
-    module: str
-
-
-# A compiler that specialises or splits a function names the result so. `.cold` is left out: it is a
-# fragment which the function jumps to, not the function.
-_SUFFIXED = re.compile(r"(?P<base>[^.]+)(?:\.(?:isra|part|constprop)\.\d+)+$")
-
-
-def parse_kallsyms(lines: Iterable[str]) -> Iterator[Symbol]:
-    """Read lines of /proc/kallsyms, leaving out the padding before functions (`__pfx_`)."""
-    for line in lines:
-        address, kind, name, *module = line.split()
-        if not name.startswith("__pfx_"):
-            yield Symbol(int(address, 16), kind, name, module[0][1:-1] if module else "")
-
-
-class Table:
-    """Symbols by address."""
-
-    def __init__(self, symbols: Iterable[Symbol]) -> None:
-        self.symbols = sorted(symbols)
-        self._addresses = [symbol.address for symbol in self.symbols]
-
-    def at(self, address: int) -> int:
-        """Return the index of the last symbol that is not after `address`, or -1."""
-        return bisect_right(self._addresses, address) - 1
-
-
-class Symbols:
-    """The running kernel's symbols: names to addresses, and addresses back to names."""
-
-    def __init__(self, read: Callable[[], str] = KALLSYMS.read_text) -> None:
-        self._read = read
-        self._modules_seen = _modules()
-        everything = list(parse_kallsyms(read().splitlines()))
-        self._core = Table(symbol for symbol in everything if not symbol.module)
-        self._modules = Table(symbol for symbol in everything if symbol.module)
-
-    @cached_property
-    def _count(self) -> Counter[str]:
-        return Counter(symbol.name for symbol in self._core.symbols)
-
-    @cached_property
-    def _by_name(self) -> dict[str, Symbol]:
-        return {symbol.name: symbol for symbol in self._core.symbols}
-
-    @cached_property
-    def _suffixed(self) -> dict[str, str]:
-        matches = (_SUFFIXED.match(name) for name in self._by_name)
-        return {match["base"]: match[0] for match in matches if match}
-
-    @property
-    def kernel(self) -> list[Symbol]:
-        """Every symbol that is not a module's, by address."""
-        return self._core.symbols
-
-    def resolve(self, name: str) -> str | None:
-        """Return the name under which the kernel knows a function, or None if it was inlined."""
-        return name if name in self._by_name else self._suffixed.get(name)
-
-    def body(self, name: str) -> str | None:
-        """Return where a function's work is done: its `.part.0` if the compiler split one off.
-
-        A caller into which the function's head was inlined calls the part alone, as
-        klp_reverse_transition does with klp_start_transition.part.0 (6.12, gcc-14).
-        """
-        part = f"{name}.part.0"
-        return part if part in self._by_name else self.resolve(name)
-
-    def address(self, name: str) -> int:
-        """Return the address of a symbol, 0 if it has none (or kptr_restrict hides it)."""
-        found = self._by_name.get(name)
-        return found.address if found else 0
-
-    def span(self, name: str) -> tuple[int, int]:
-        """Return first address and end of a function; (0, 0) where there is none."""
-        start = self.address(self.resolve(name) or "")
-        following = self._core.at(start) + 1
-        return (start, self._core.symbols[following].address) if start else (0, 0)
-
-    def anchor(self, address: int) -> Symbol:
-        """Return the nearest symbol before `address` whose name no other has: enabled_store is many.
-
-        Raises:
-            LookupError: there is none.
-        """
-        for index in range(self._core.at(address), -1, -1):
-            symbol = self._core.symbols[index]
-            if self._count[symbol.name] == 1:
-                return symbol
-        raise LookupError(f"no symbol before 0x{address:x}")
-
-    def describe(self, address: int) -> str:
-        """Return `function+0xOFFSET [module]`, as the kernel's own %pB prints it."""
-        core = self._core.symbols
-        if core and core[0].address <= address <= core[-1].address:
-            symbol = core[self._core.at(address)]
-            return f"{symbol.name}+0x{address - symbol.address:x}"
-        self._refresh()
-        index = self._modules.at(address)
-        if index < 0:
-            return f"0x{address:x}"
-        symbol = self._modules.symbols[index]
-        return f"{symbol.name}+0x{address - symbol.address:x} [{symbol.module}]"
-
-    def _refresh(self) -> None:
-        """Learn the symbols of modules that came since; keep those that went, for late events."""
-        now = _modules()
-        if now == self._modules_seen:
-            return
-        self._modules_seen = now
-        lines = (line for line in self._read().splitlines() if line.endswith("]"))
-        fresh = list(parse_kallsyms(lines))
-        taken = {symbol.address for symbol in fresh}
-        old = (symbol for symbol in self._modules.symbols if symbol.address not in taken)
-        self._modules = Table([*old, *fresh])
-
-
-def _modules() -> frozenset[str]:
-    """Return what tells one set of loaded modules from another: names and addresses."""
-    try:
-        lines = MODULES.read_text().splitlines()
-    except OSError:  # a kernel without modules
-        return frozenset()
-    return frozenset(f"{line.split()[0]} {line.split()[5]}" for line in lines)
 
 
 # --- output -------------------------------------------------------------------------------------

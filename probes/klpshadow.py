@@ -21,7 +21,8 @@ from typing import Any
 
 import klpprobe
 import klptext
-from klpprobe import Fields, Output, Probes, Symbols
+from klpprobe import Fields, Output, Probes
+from klpsymbols import Symbols
 
 NAME = "klpshadow"
 EXAMPLES = """examples:

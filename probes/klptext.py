@@ -17,7 +17,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from klpprobe import ProbeError, Symbols
+from klpprobe import ProbeError
+from klpsymbols import Symbols
 
 KCORE = Path("/proc/kcore")
 # Two symbols of one compilation unit are closer than this; its .cold parts are elsewhere.

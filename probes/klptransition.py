@@ -27,7 +27,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import klpprobe
-from klpprobe import Fields, Output, ProbeError, Probes, Symbols
+from klpprobe import Fields, Output, ProbeError, Probes
+from klpsymbols import Symbols
 
 NAME = "klptransition"
 EXAMPLES = """examples:

@@ -25,21 +25,36 @@ def inside(
         writable: host folders seen at the same path, so that what a compiler prints names them.
         readable: the same, read-only.
     """
+    shared = (*writable, *readable)
     binds = [word for each in readable for word in ("--ro-bind", str(each), str(each))]
     binds += [word for each in writable for word in ("--bind", str(each), str(each))]
-    # A folder below / that the root lacks can only be made in a tmpfs.
-    tops = sorted({f"/{each.parts[1]}" for each in (*writable, *readable)})
-    covers = [word for top in tops if not (root / top[1:]).is_dir() for word in ("--dir", top)]
-    mounts = ["--tmpfs", "/"]
-    for child in sorted(root.iterdir()):
-        if child.is_symlink():
-            mounts += ["--symlink", str(child.readlink()), f"/{child.name}"]
-        elif child.is_dir() and child.name not in ("proc", "dev", "tmp"):
-            mounts += ["--ro-bind", str(child), f"/{child.name}"]
+    open_folders = {parent for each in shared for parent in each.parents}
     return [
-        "bwrap", *mounts, *covers, "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", *binds,
+        "bwrap", *_expose(root, Path("/"), open_folders, frozenset(shared)),
+        "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", *binds,
         "--unshare-all", "--die-with-parent", "--new-session", "--chdir", str(cwd), "--", *argv,
     ]  # fmt: skip
+
+
+def _expose(root: Path, folder: Path, open_folders: set[Path], shared: frozenset[Path]) -> list[str]:
+    """Return the mounts that show `folder` of `root` read-only, with room for what is shared below it.
+
+    bwrap can make a mount point only in a tmpfs, so every folder on the way to a shared one becomes a
+    tmpfs with its other children bound back in. ``/proc``, ``/dev`` and ``/tmp`` get mounts of their own.
+    """
+    mounts = ["--tmpfs", str(folder)]
+    inside = root / folder.relative_to("/")
+    for child in sorted(inside.iterdir()) if inside.is_dir() else ():
+        place = folder / child.name
+        if place in shared or str(place) in ("/proc", "/dev", "/tmp"):
+            continue
+        if child.is_symlink():
+            mounts += ["--symlink", str(child.readlink()), str(place)]
+        elif place in open_folders and child.is_dir():
+            mounts += _expose(root, place, open_folders, shared)
+        else:
+            mounts += ["--ro-bind", str(child), str(place)]
+    return mounts
 
 
 def as_root_of_files(argv: Sequence[str | Path]) -> list[str]:

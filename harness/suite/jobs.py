@@ -38,10 +38,9 @@ def _written_plans(word: str) -> tuple[PatchPlan, ...]:
     """Return the plans that stand in a file beside the sources; none where the author wrote none."""
     if word == SAMPLES:
         return read_plans(paths.SAMPLE_PLANS)
-    for folder in (Path(word), paths.PATCHES / word):
-        if (folder / _PLAN_FILE).is_file():
-            return (read_plan(folder / _PLAN_FILE),)
-    return ()
+    # As find_source does: what is there under that name comes before a folder of patches/.
+    folder = Path(word) if Path(word).exists() else paths.PATCHES / word
+    return (read_plan(folder / _PLAN_FILE),) if (folder / _PLAN_FILE).is_file() else ()
 
 
 def check_words(words: Sequence[str]) -> None:

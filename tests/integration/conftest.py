@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the integration tests share: the real CLI, and one guest without probes for a whole module."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import progress, settings
+from harness.images.library import Library
+from harness.model import Accelerator
+from harness.modules.build import build
+from harness.modules.sources import find_source
+from harness.paths import RunLayout
+from harness.suite.lab import booted
+from harness.vm.accel import choose
+
+KLP = Path(sys.executable).with_name("klp")
+
+
+@pytest.fixture(scope="session")
+def klp():
+    """Run the real `klp`; returns what it left."""
+
+    def run(*words, **options):
+        return subprocess.run(
+            [KLP, *map(str, words)], capture_output=True, text=True, check=False, **options
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def library():
+    return Library(settings.load(), progress.Silent())
+
+
+@pytest.fixture(scope="session")
+def image(library):
+    return library.ensure("6.12")
+
+
+@pytest.fixture(scope="session")
+def accelerator(library, image) -> Accelerator:
+    return choose(settings.load(), library.layout, image).accelerator
+
+
+@pytest.fixture(scope="session")
+def samples(image, tmp_path_factory):
+    """The upstream samples for the default kernel, by module name."""
+    out = tmp_path_factory.mktemp("samples")
+    built = build(find_source("samples", image.kernel), image.kernel, out, progress.Silent())
+    return {module.name: module for module in built}
+
+
+@pytest.fixture(scope="module")
+def lab(image, accelerator, tmp_path_factory):
+    """A booted guest without probes, one for each test module."""
+    layout = RunLayout(tmp_path_factory.mktemp("lab"))
+    with booted(image, layout, settings.load(), accelerator, progress.Silent()) as opened:
+        yield opened
