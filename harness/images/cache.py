@@ -148,7 +148,10 @@ class Cache:
     @contextmanager
     def _locked(self, kind: str, digest: str) -> Iterator[None]:
         lock_file = self.layout.lock(kind, digest)
-        lock_file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock_file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:  # a file in the way, too, or a place where there can be no folders
+            raise _unwritable(error, self.layout.root) from error
         lock = FileLock(lock_file)
         try:
             lock.acquire(timeout=0)
@@ -224,11 +227,15 @@ def _told(root: Path) -> Iterator[None]:
         if error.errno == errno.ENOSPC:
             raise _no_space(root) from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise HostLacks(
-                f"{error.filename or root}: {error.strerror}",
-                hint="KLP_CACHE=DIR puts the cache into a folder that can be written",
-            ) from error
+            raise _unwritable(error, root) from error
         raise
+
+
+def _unwritable(error: OSError, root: Path) -> KlpError:
+    return HostLacks(
+        f"{error.filename or root}: {error.strerror}",
+        hint="KLP_CACHE=DIR puts the cache into a folder that can be written",
+    )
 
 
 def _no_space(root: Path) -> KlpError:

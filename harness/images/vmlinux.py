@@ -19,7 +19,7 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.segments import NoteSegment
 
 from harness.errors import HostLacks, UsageError
-from harness.process import run
+from harness.process import CommandFailed, run
 
 # Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header".
 _SETUP_SECTS = 0x1F1
@@ -35,14 +35,20 @@ def extract_vmlinux(bzimage: Path, destination: Path) -> None:
     """Write the ELF kernel that is packed in `bzimage` to `destination`.
 
     Raises:
-        UsageError: not a bzImage, or packed in a way that is not known here.
+        UsageError: not a bzImage, or a damaged one.
+        HostLacks: packed in a way that is not known here.
     """
     data = bzimage.read_bytes()
     if data[_MAGIC : _MAGIC + 4] != b"HdrS":
         raise UsageError(f"{bzimage}: not a bzImage", hint="name the folder of a kernel build tree")
-    offset, length = struct.unpack_from("<II", data, _PAYLOAD)
-    begin = (data[_SETUP_SECTS] + 1) * _SECTOR + offset
-    unpacked = _unpack(data[begin : begin + length], bzimage)
+    try:
+        offset, length = struct.unpack_from("<II", data, _PAYLOAD)
+        begin = (data[_SETUP_SECTS] + 1) * _SECTOR + offset
+        if begin + length > len(data):
+            raise UsageError(f"{bzimage}: truncated", hint="build it again: make")
+        unpacked = _unpack(data[begin : begin + length], bzimage)
+    except (struct.error, lzma.LZMAError, zlib.error, EOFError, CommandFailed) as error:
+        raise UsageError(f"{bzimage}: damaged ({error})", hint="build it again: make") from error
     if not unpacked.startswith(b"\x7fELF"):
         raise UsageError(f"{bzimage}: its payload is no ELF kernel")
     destination.write_bytes(unpacked)
@@ -55,7 +61,7 @@ def _unpack(payload: bytes, bzimage: Path) -> bytes:
     if payload.startswith(b"\x1f\x8b"):
         return zlib.decompressobj(wbits=31).decompress(payload)
     if payload.startswith(b"BZh"):
-        return bz2.BZ2Decompressor().decompress(payload)
+        return _bunzip2(payload)
     if payload.startswith(b"\x28\xb5\x2f\xfd"):
         with tempfile.TemporaryDirectory() as folder:
             packed, plain = Path(folder, "packed"), Path(folder, "plain")
@@ -66,6 +72,13 @@ def _unpack(payload: bytes, bzimage: Path) -> bytes:
         f"{bzimage}: compressed in a way klp does not unpack (magic {payload[:4].hex()})",
         hint="build the kernel with CONFIG_KERNEL_ZSTD, _XZ, _GZIP or _BZIP2",
     )
+
+
+def _bunzip2(payload: bytes) -> bytes:
+    try:
+        return bz2.BZ2Decompressor().decompress(payload)
+    except OSError as error:  # what the other decompressors have an error of their own for
+        raise EOFError(str(error)) from error
 
 
 def has_pvh_entry(vmlinux: Path) -> bool:

@@ -21,6 +21,14 @@ from harness.vm.accel import choose
 KLP = Path(sys.executable).with_name("klp")
 
 
+def gone(pid: int) -> bool:
+    """Whether a process has ended; one that only waits to be reaped by its parent has."""
+    try:
+        return "Z (zombie)" in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 @pytest.fixture(scope="session")
 def klp():
     """Run the real `klp`; returns what it left."""

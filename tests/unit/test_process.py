@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -224,7 +225,7 @@ def test_a_child_gets_only_the_descriptors_it_is_given(tmp_path: Path) -> None:
     mine, theirs = os.pipe()
     other, _keep = os.pipe()
     with (tmp_path / "log").open("wb") as said:
-        script = f"[ -e /proc/self/fd/{theirs} ] && [ ! -e /proc/self/fd/{other} ] && echo yes >&{theirs}"
+        script = f"[ ! -e /proc/self/fd/{other} ] && echo yes >/proc/self/fd/{theirs}"
         child = spawn(sh(script), stderr=said, pass_fds=[theirs])
         assert child.wait(20)
     os.close(theirs)
@@ -248,8 +249,6 @@ sys.stdin.read()
 def test_a_child_dies_with_its_parent_unless_it_is_a_keeper(
     tmp_path: Path, root: Path, bound: bool
 ) -> None:
-    import subprocess
-
     file = tmp_path / "pid"
     argv = [sys.executable, "-c", _PARENT, str(file), "yes" if bound else "no"]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, cwd=root) as parent:

@@ -79,7 +79,7 @@ def test_an_unknown_key_is_told_with_file_and_line(config: Write) -> None:
         ('cpus = "two"', "cpus: Expected `int`, got `str`"),
         ("cpus = 0", "cpus: Expected `int` >= 1"),
         ("memory_mib = 1", "memory_mib: Expected `int` >= 256"),
-        ("deadline_s = 0", "deadline_s: Expected `float` > 0"),
+        ("deadline_s = 0", "deadline_s: Expected `float` > 0.0"),
         ('accelerator = "fast"', "accelerator: Invalid enum value 'fast'"),
         ('mitigations = "no"', "mitigations: Expected `bool`, got `str`"),
     ],
@@ -125,13 +125,6 @@ def test_klp_config_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     error = refusal()
     assert error.message == f"KLP_CONFIG={missing}: no such file"
     assert error.hint
-
-
-@pytest.mark.parametrize("variable", ["KLP_KERNAL", "KLP_MEMORY"])
-@pytest.mark.usefixtures("config")
-def test_an_unknown_variable_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    monkeypatch.setenv(variable, "1")
-    assert variable in refusal().message
 
 
 @pytest.mark.usefixtures("config")

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real guest over real SSH: commands, files, livepatch control, a stuck transition."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from harness.errors import CheckFailed, GuestSilent, TransitionStuck
+from harness.guest import klog
+from harness.guest.ssh import Guest
+from harness.suite.lab import connection_limits
+
+pytestmark = pytest.mark.vm("6.12")
+DEADLINE_S = 90
+
+
+@pytest.fixture
+def shipped(lab, samples):
+    """Put modules into the guest; returns a function from module name to path there."""
+    lab.guest.run(["mkdir", "-p", "/root/modules"]).must("mkdir")
+
+    def ship(name: str) -> str:
+        path = f"/root/modules/{name}.ko"
+        lab.guest.put(samples[name].file, path)
+        return path
+
+    return ship
+
+
+def nothing_stuck(tasks):
+    raise AssertionError(f"stuck: {tasks}")
+
+
+class TestCommands:
+    def test_streams_and_status(self, lab):
+        result = lab.guest.run("echo out; echo err >&2; exit 3")
+        assert (result.status, result.stdout, result.stderr) == (3, "out\n", "err\n")
+
+    def test_words_are_quoted(self, lab):
+        assert lab.guest.run(["printf", "%s", "a b; $HOME 'q'"]).stdout == "a b; $HOME 'q'"
+
+    def test_input_is_read_to_its_end(self, lab):
+        data = bytes(range(256)) * 4096
+        result = lab.guest.run("sha256sum", stdin=data)
+        import hashlib
+
+        assert result.stdout.split()[0] == hashlib.sha256(data).hexdigest()
+
+    def test_long_output_comes_whole(self, lab):
+        assert lab.guest.run("seq 200000").stdout == "".join(f"{n}\n" for n in range(1, 200001))
+
+    def test_command_without_end_misses_its_deadline(self, lab):
+        with pytest.raises(GuestSilent, match="sleep 600"):
+            lab.guest.run("sleep 600", timeout_s=1)
+        assert lab.guest.run("echo on").stdout == "on\n"
+
+    def test_failure_names_command_and_reason(self, lab):
+        with pytest.raises(CheckFailed, match=r"reading: .*No such file"):
+            lab.guest.run("cat /nonesuch").must("reading")
+
+
+class TestFiles:
+    def test_both_ways(self, lab, tmp_path):
+        source, back = tmp_path / "a", tmp_path / "b"
+        source.write_bytes(bytes(range(256)) * 1000)
+        source.chmod(0o755)
+        lab.guest.put(source, "/root/a")
+        assert lab.guest.run("stat -c %a /root/a").stdout == "755\n"
+        lab.guest.get("/root/a", back)
+        assert back.read_bytes() == source.read_bytes()
+
+    def test_a_file_that_is_not_there_leaves_what_was(self, lab, tmp_path):
+        old = tmp_path / "old"
+        old.write_text("kept")
+        with pytest.raises(CheckFailed, match="nonesuch"):
+            lab.guest.get("/nonesuch", old)
+        assert [each.name for each in tmp_path.iterdir()] == ["old"]
+        assert old.read_text() == "kept"
+
+    def test_no_such_folder(self, lab, tmp_path):
+        source = tmp_path / "a"
+        source.write_text("x")
+        with pytest.raises(CheckFailed, match="/nonesuch/a"):
+            lab.guest.put(source, "/nonesuch/a")
+
+
+class TestIdentity:
+    def test_another_host_key_is_refused(self, lab, accelerator, tmp_path):
+        from harness.images.keys import ensure_key
+
+        other = ensure_key(tmp_path / "other")
+        address = dataclasses.replace(lab.guest.address, host_key=other)
+        with pytest.raises(GuestSilent, match="opening SSH"):
+            Guest(address, connection_limits(accelerator), lab.machine.check_alive)
+
+    def test_another_client_key_is_refused(self, lab, accelerator, tmp_path):
+        from harness.images.keys import ensure_key
+
+        ensure_key(tmp_path / "other")
+        address = dataclasses.replace(lab.guest.address, key=tmp_path / "other")
+        with pytest.raises(GuestSilent, match="opening SSH"):
+            Guest(address, connection_limits(accelerator), lab.machine.check_alive)
+
+    def test_guest_cannot_reach_the_hosts_network(self, lab):
+        """10.0.2.2 is the host in QEMU's user network; restrict=on drops what is sent there."""
+        probe = "ip route add default via 10.0.2.2; timeout 3 bash -c 'echo >/dev/tcp/10.0.2.2/%d'"
+        result = lab.guest.run(probe % lab.guest.address.port)
+        assert result.status != 0
+
+
+class TestLivepatches:
+    def test_life_of_a_livepatch(self, lab, samples, shipped):
+        path = shipped("livepatch_sample")
+        module = samples["livepatch_sample"]
+        lab.livepatches.load_module(path)
+        lab.livepatches.wait_transition(module.name, deadline_s=DEADLINE_S, stuck=nothing_stuck)
+        state = lab.livepatches.state(module.name)
+        assert (state.enabled, state.transition) == (True, False)
+        assert [(each.name, each.functions) for each in state.objects] == [
+            ("vmlinux", ("cmdline_proc_show,1",))
+        ]
+        assert "live patched" in lab.guest.read("/proc/cmdline")
+        with pytest.raises(CheckFailed, match="in use"):
+            lab.livepatches.unload_module(module)
+        with pytest.raises(CheckFailed, match="nothing to reverse"):
+            lab.livepatches.reverse(module.name)
+        lab.livepatches.disable(module.name)
+        lab.livepatches.wait_transition(module.name, deadline_s=DEADLINE_S, stuck=nothing_stuck)
+        lab.livepatches.wait_gone(module.name, deadline_s=DEADLINE_S)
+        lab.livepatches.unload_module(module)
+        assert lab.livepatches.list() == ()
+        assert "live patched" not in lab.guest.read("/proc/cmdline")
+
+    def test_stuck_transition_names_its_task_then_reverses(self, lab, samples, shipped):
+        lab.livepatches.load_module(shipped("livepatch_callbacks_busymod"), "sleep_secs=20")
+        lab.livepatches.load_module(shipped("livepatch_callbacks_demo"))
+        kept = []
+        with pytest.raises(TransitionStuck) as caught:
+            lab.livepatches.wait_transition("livepatch_callbacks_demo", deadline_s=3, stuck=kept.extend)
+        [task] = [each for each in kept if "busymod_work_func" in " ".join(each.stack)]
+        assert task.comm.startswith("kworker/")
+        assert task.patch_state == 0
+        assert task.line() in caught.value.pending
+        # It is still what it was: watched, and neither forced nor torn down.
+        assert lab.livepatches.state("livepatch_callbacks_demo").transition
+        lab.livepatches.reverse("livepatch_callbacks_demo")
+        lab.livepatches.wait_transition(
+            "livepatch_callbacks_demo", deadline_s=DEADLINE_S, stuck=nothing_stuck
+        )
+        lab.livepatches.wait_gone("livepatch_callbacks_demo", deadline_s=DEADLINE_S)
+        for name in ("livepatch_callbacks_demo", "livepatch_callbacks_busymod"):
+            lab.livepatches.unload_module(samples[name])
+
+    def test_a_refused_module_is_told_in_the_kernels_words(self, lab, shipped):
+        with pytest.raises(CheckFailed, match=r"insmod: .*No such device"):
+            lab.livepatches.load_module(shipped("livepatch_callbacks_demo"), "pre_patch_ret=-19")
+
+    def test_force_switches_a_sleeper_and_pins_the_module(self, lab, samples, shipped):
+        """Last of its class: the livepatch stays for good."""
+        lab.livepatches.load_module(shipped("livepatch_callbacks_busymod"), "sleep_secs=20")
+        lab.livepatches.load_module(shipped("livepatch_callbacks_demo"))
+        lab.livepatches.force("livepatch_callbacks_demo")
+        lab.livepatches.wait_transition(
+            "livepatch_callbacks_demo", deadline_s=DEADLINE_S, stuck=nothing_stuck
+        )
+        lab.livepatches.disable("livepatch_callbacks_demo")
+        lab.livepatches.wait_transition(
+            "livepatch_callbacks_demo", deadline_s=DEADLINE_S, stuck=nothing_stuck
+        )
+
+
+class TestKernelLog:
+    def test_lines_after_the_canary(self, lab):
+        first = klog.write_canary(lab.guest, "first")
+        lab.guest.run("echo between >/dev/kmsg").must("kmsg")
+        second = klog.write_canary(lab.guest, "second")
+        between = [klog.without_stamp(line) for line in klog.lines_after(lab.guest, first)]
+        assert between == ["between", second.token]
+        assert klog.lines_after(lab.guest, second) == ()
+
+    def test_a_lost_canary_is_an_overflow(self, lab):
+        canary = klog.write_canary(lab.guest, "lost")
+        lab.guest.run("dmesg --clear").must("clearing")
+        with pytest.raises(CheckFailed, match="overflowed"):
+            klog.lines_after(lab.guest, canary)
