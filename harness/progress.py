@@ -104,7 +104,8 @@ class InPlace:
         finally:
             self._steps.pop()
             took = time.monotonic() - begun
-            self._console.print(f"{indent}{mark} {shown} [dim]{took:.1f} s[/dim]", highlight=False)
+            line = f"{indent}{mark} {shown} [dim]{took:.1f} s[/dim]"
+            self._console.print(line, highlight=False, markup=True)
 
     def _tick(self, status: Status, shown: str, begun: float, stop: threading.Event) -> None:
         while not stop.wait(self._REDRAW_S):

@@ -3,13 +3,30 @@
  * klpcallbacks.bpf.c - Trace the callbacks of livepatched objects.
  *
  * klpcallbacks.py attaches on_call_REGISTER to the calls through that register, on_call_KIND to the
- * calls of a wrapper that the compiler kept, and on_return to the instructions that follow.
+ * calls of a wrapper that the compiler kept, and on_return to the instructions that follow. KLP_*,
+ * KOBJECT_*, MODULE_* and MOD_KALLSYMS_* are offsets of members.
  */
-#include <linux/sched.h>
-#include <linux/livepatch.h>
+#include <linux/types.h>
+#include <uapi/linux/elf.h>
+#include <uapi/linux/ptrace.h>
 
+#define TASK_COMM_LEN 16
 #define NAME_LEN 64
 #define MAX_SYMBOLS 256
+
+struct klp_object;
+struct module;
+
+/* <linux/livepatch.h>; the same since 5.1 */
+struct klp_callbacks {
+	u64 pre_patch;
+	u64 post_patch;
+	u64 pre_unpatch;
+	u64 post_unpatch;
+	bool post_unpatch_enabled;
+};
+
+#define READ(to, base, offset) bpf_probe_read_kernel(&(to), sizeof(to), (void *)(base) + (offset))
 
 struct event_t {
 	u64 ts_ns;
@@ -51,15 +68,15 @@ static __always_inline int enter_if_callback(struct klp_object *object, u64 func
 {
 	struct klp_callbacks callbacks = {};
 
-	if (bpf_probe_read_kernel(&callbacks, sizeof(callbacks), &object->callbacks))
+	if (READ(callbacks, object, KLP_OBJECT_CALLBACKS))
 		return 0; /* not even a pointer */
-	if (function == (u64)callbacks.pre_patch)
+	if (function == callbacks.pre_patch)
 		return enter(object, function, CALLBACK_PRE_PATCH);
-	if (function == (u64)callbacks.post_patch)
+	if (function == callbacks.post_patch)
 		return enter(object, function, CALLBACK_POST_PATCH);
-	if (function == (u64)callbacks.pre_unpatch)
+	if (function == callbacks.pre_unpatch)
 		return enter(object, function, CALLBACK_PRE_UNPATCH);
-	if (function == (u64)callbacks.post_unpatch)
+	if (function == callbacks.post_unpatch)
 		return enter(object, function, CALLBACK_POST_UNPATCH);
 	return 0;
 }
@@ -89,9 +106,9 @@ CALL_THROUGH(r15, r15)
 static __always_inline int enter_wrapper(struct klp_object *object, u32 kind)
 {
 	struct klp_callbacks callbacks = {};
-	void *function = NULL;
+	u64 function = 0;
 
-	bpf_probe_read_kernel(&callbacks, sizeof(callbacks), &object->callbacks);
+	READ(callbacks, object, KLP_OBJECT_CALLBACKS);
 	if (kind == CALLBACK_PRE_PATCH)
 		function = callbacks.pre_patch;
 	else if (kind == CALLBACK_POST_PATCH)
@@ -100,7 +117,7 @@ static __always_inline int enter_wrapper(struct klp_object *object, u32 kind)
 		function = callbacks.pre_unpatch;
 	else if (callbacks.post_unpatch_enabled)
 		function = callbacks.post_unpatch;
-	return function ? enter(object, (u64)function, kind) : 0;
+	return function ? enter(object, function, kind) : 0;
 }
 
 #define CALL_WRAPPER(member, kind)                                                    \
@@ -117,13 +134,11 @@ CALL_WRAPPER(post_unpatch, CALLBACK_POST_UNPATCH)
 /* An object does not point to its livepatch, but its directory in sysfs is inside the livepatch's. */
 static __always_inline struct module *module_of(struct klp_object *object)
 {
-	struct kobject *parent = NULL;
 	struct module *mod = NULL;
-	struct klp_patch *patch;
+	void *patch_kobj = NULL;
 
-	bpf_probe_read_kernel(&parent, sizeof(parent), &object->kobj.parent);
-	patch = (void *)parent - offsetof(struct klp_patch, kobj);
-	bpf_probe_read_kernel(&mod, sizeof(mod), (void *)patch + offsetof(struct klp_patch, mod));
+	READ(patch_kobj, object, KLP_OBJECT_KOBJ + KOBJECT_PARENT);
+	READ(mod, patch_kobj, KLP_PATCH_MOD - KLP_PATCH_KOBJ);
 	return mod;
 }
 
@@ -133,17 +148,20 @@ static __always_inline struct module *module_of(struct klp_object *object)
  */
 static __always_inline void read_function_name(char *name, struct module *mod, u64 function)
 {
-	struct mod_kallsyms *table = NULL;
-	struct mod_kallsyms symbols = {};
+	void *table = NULL, *strings = NULL;
+	Elf64_Sym *symbols = NULL;
 	Elf64_Sym symbol;
+	u32 count = 0;
 
-	bpf_probe_read_kernel(&table, sizeof(table), (void *)mod + offsetof(struct module, kallsyms));
-	bpf_probe_read_kernel(&symbols, sizeof(symbols), table);
-	for (u32 i = 0; i < MAX_SYMBOLS && i < symbols.num_symtab; i++) {
-		if (bpf_probe_read_kernel(&symbol, sizeof(symbol), (void *)symbols.symtab + i * sizeof(symbol)))
+	READ(table, mod, MODULE_KALLSYMS);
+	READ(symbols, table, MOD_KALLSYMS_SYMTAB);
+	READ(strings, table, MOD_KALLSYMS_STRTAB);
+	READ(count, table, MOD_KALLSYMS_NUM_SYMTAB);
+	for (u32 i = 0; i < MAX_SYMBOLS && i < count; i++) {
+		if (READ(symbol, symbols, i * sizeof(symbol)))
 			return;
 		if (symbol.st_value == function && symbol.st_name) {
-			bpf_probe_read_kernel_str(name, NAME_LEN, symbols.strtab + symbol.st_name);
+			bpf_probe_read_kernel_str(name, NAME_LEN, strings + symbol.st_name);
 			return;
 		}
 	}
@@ -154,8 +172,8 @@ static __always_inline void read_names(struct event_t *event, struct call_t *cal
 	struct module *mod = module_of(call->object);
 	const char *name = NULL;
 
-	bpf_probe_read_kernel_str(event->patch, NAME_LEN, (void *)mod + offsetof(struct module, name));
-	bpf_probe_read_kernel(&name, sizeof(name), &call->object->name);
+	bpf_probe_read_kernel_str(event->patch, NAME_LEN, (void *)mod + MODULE_NAME);
+	READ(name, call->object, KLP_OBJECT_NAME);
 	if (name) /* NULL is vmlinux */
 		bpf_probe_read_kernel_str(event->object, NAME_LEN, name);
 	read_function_name(event->name, mod, call->function);

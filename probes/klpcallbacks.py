@@ -17,12 +17,14 @@ from __future__ import annotations
 import argparse
 import errno
 import sys
+from itertools import groupby
 from typing import Any
 
+import klpbtf
 import klpprobe
 import klptext
-from klpprobe import Fields, Output, ProbeError, Probes
-from klpsymbols import Symbols
+from klpprobe import Fields, Output, Probes
+from klpsymbols import ProbeError, Symbols
 
 NAME = "klpcallbacks"
 EXAMPLES = """examples:
@@ -31,6 +33,14 @@ EXAMPLES = """examples:
     ./klpcallbacks -j -d 10                       # JSON lines for 10 seconds
 """
 KINDS = ("pre_patch", "post_patch", "pre_unpatch", "post_unpatch")  # as in struct klp_callbacks
+MEMBERS = {
+    "klp_object": ("name", "callbacks", "kobj"),
+    "klp_patch": ("mod", "kobj"),
+    "kobject": ("parent",),
+    "mod_kallsyms": ("symtab", "num_symtab", "strtab"),
+    "module": ("name", "kallsyms"),
+}
+
 HEAD = f"{'TIME(s)':<11} {'PID':<7} {'CALLBACK':<12} {'RESULT':<7} {'ms':>9}  OBJECT FUNCTION"
 
 
@@ -54,7 +64,7 @@ def calls(symbols: Symbols) -> list[klptext.Call]:
         code = klptext.read_text(start, end)
         found.update(klptext.indirect_calls(code, start, thunk_at))
         found.update(klptext.direct_calls(code, start, wrapper_at))
-    return sorted(call for call in found if may_call(call, symbols))
+    return sorted(one for one in found if may_call(one, symbols))
 
 
 def may_call(call: klptext.Call, symbols: Symbols) -> bool:
@@ -68,18 +78,22 @@ def may_call(call: klptext.Call, symbols: Symbols) -> bool:
 
 
 def cflags(_symbols: Symbols) -> list[str]:
-    """Number the callbacks as this file does."""
-    return klpprobe.numbered("CALLBACK", KINDS)
+    """Tell the BPF program where members lie, and this file's numbers."""
+    return [*klpbtf.offsets(MEMBERS), *klpprobe.numbered("CALLBACK", KINDS)]
 
 
 def attach(probes: Probes) -> None:
     """Probe each call and the instruction it returns to."""
-    for call in calls(probes.symbols):
+    for after, readings in groupby(calls(probes.symbols), lambda call: call.after):
+        candidates = list(readings)
+        where = probes.symbols.describe(candidates[0].site)
         # The return first: no callback is then seen to begin and not to end.
-        if probes.at(call.after, "on_return") and probes.at(call.site, f"on_call_{call.target}"):
-            probes.note(probes.symbols.describe(call.site))
+        if probes.at(after, "on_return") and any(
+            probes.at(call.site, f"on_call_{call.target}") for call in candidates
+        ):
+            probes.note(where)
         else:
-            probes.miss(probes.symbols.describe(call.site), "callbacks called there")
+            probes.miss(where, "callbacks called there")
     if not probes.attached:
         raise ProbeError("found no indirect call in the livepatch core")
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from klpsymbols import Symbols
+from klpsymbols import ProbeError, Symbols
 
 SCHEMA = 1
 RING_BUFFER_SINCE = (5, 8)
@@ -28,10 +28,6 @@ STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 MARK_SIGNAL = signal.SIGUSR1
 
 Fields = dict[str, Any]
-
-
-class ProbeError(Exception):
-    """A tool cannot run here; its text is the one line that says why."""
 
 
 # --- arguments ----------------------------------------------------------------------------------
@@ -210,7 +206,10 @@ def load(tool: str, cflags: list[str]) -> Any:
         from bcc import BPF  # late: --help, --ebpf and the unit tests need no bcc
     except ImportError as error:
         raise ProbeError(f"python3-bpfcc is not installed ({error})") from error
-    return BPF(text=program_text(tool), cflags=[*cflags, "-Wno-macro-redefined"])
+    try:
+        return BPF(text=program_text(tool), cflags=[*cflags, "-Wno-macro-redefined"])
+    except Exception as error:  # bcc raises nothing narrower, after the compiler's own messages
+        raise ProbeError(f"{error}; are this kernel's headers installed?") from error
 
 
 def open_ring(bpf: Any) -> Callable[[], list[Any]]:

@@ -4,7 +4,10 @@
  *
  * EVENT_*, CALL_* and RESULT_* come from klpshadow.py; so does FILTER_ID, if one id is asked for.
  */
-#include <linux/sched.h>
+#include <linux/types.h>
+#include <uapi/linux/ptrace.h>
+
+#define TASK_COMM_LEN 16 /* <linux/sched.h> takes clang long to read */
 
 /* Private to shadow.c; the same since 4.15. */
 struct klp_shadow {

@@ -80,11 +80,12 @@ def attach_inside(probes: Probes) -> None:
     start, end = symbols.span(CORE)
     code = klptext.read_text(start, end) if start else b""
     allocators = {one.address: one.name for one in symbols.kernel if "kmalloc" in one.name}
-    constructors = klptext.indirect_calls(code, start, klptext.thunks(symbols))
+    thunks = klptext.thunks(symbols)
+    returns = {call.after for call in klptext.indirect_calls(code, start, thunks)}
     allocations = [
         probes.at(call.after, "on_memory") for call in klptext.direct_calls(code, start, allocators)
     ]
-    constructions = [probes.at(call.after, "on_constructed") for call in constructors]
+    constructions = [probes.at(after, "on_constructed") for after in returns]
     if any(allocations):
         probes.note(symbols.resolve(CORE) or CORE)
     else:

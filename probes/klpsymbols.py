@@ -19,6 +19,10 @@ KALLSYMS = Path("/proc/kallsyms")
 MODULES = Path("/proc/modules")
 
 
+class ProbeError(Exception):
+    """A tool cannot run here; its text is the one line that says why."""
+
+
 class Symbol(NamedTuple):
     """One line of /proc/kallsyms."""
 

@@ -17,8 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from klpprobe import ProbeError
-from klpsymbols import Symbols
+from klpsymbols import ProbeError, Symbols
 
 KCORE = Path("/proc/kcore")
 # Two symbols of one compilation unit are closer than this; its .cold parts are elsewhere.
@@ -32,9 +31,10 @@ REGISTERS = (
 )
 # fmt: on
 _THUNK = "__x86_indirect_thunk_"
-# call *%REG: an optional REX.B, which selects r8 to r15, then ff /2 with a register operand. With
-# mitigations=off the kernel writes this over the calls to the thunks.
-_CALL_REGISTER = re.compile(rb"(?=(\x41?)\xff([\xd0-\xd7]))", re.DOTALL)
+# call *%REG: ff /2 with a register operand; before it REX.B for r8 to r15, and before that padding.
+# With mitigations=off the kernel writes this over the calls to the thunks: until 6.12 with a nop
+# behind, on 7.2 with cs prefixes in front, to fill the five bytes.
+_CALL_REGISTER = re.compile(rb"(?=(\x2e*(\x41?)\xff([\xd0-\xd7])))")
 # call rel32
 _CALL_RELATIVE = re.compile(rb"(?=\xe8(.{4}))", re.DOTALL)
 
@@ -95,14 +95,15 @@ def thunks(symbols: Symbols) -> dict[int, str]:
 
 
 def indirect_calls(code: bytes, base: int, thunk_at: Mapping[int, str]) -> Iterator[Call]:
-    """Find calls through a register; `target` is the register."""
+    """Find calls through a register; `target` is the register.
+
+    An instruction with prefixes is also found at each byte past its first, with the same `after`: of
+    those the first that the kernel takes for an instruction is right.
+    """
     for match in _CALL_REGISTER.finditer(code):
-        rex, modrm = match[1], match[2][0]
-        if not rex and code[match.start() - 1 : match.start()] == b"\x41":
-            continue  # the tail of the instruction found just before
-        register = REGISTERS[(modrm & 7) + (8 if rex else 0)]
+        register = REGISTERS[(match[3][0] & 7) + (8 if match[2] else 0)]
         site = base + match.start()
-        yield Call(site, site + len(rex) + 2, register)
+        yield Call(site, site + len(match[1]), register)
     for site, after, target in _relative(code, base):
         if target in thunk_at:
             yield Call(site, after, thunk_at[target])

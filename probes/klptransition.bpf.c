@@ -5,11 +5,15 @@
  * KLP_TARGET_STATE, KLP_TRANSITION_PATCH and KLP_SIGNALS_CNT are the addresses of the core's static
  * variables, taken from /proc/kallsyms; PASS_START..PASS_END and FORCE_START..FORCE_END the text of
  * klp_try_complete_transition and klp_force_transition. EVENT_*, RESULT_* and PATH_* come from
- * klptransition.py.
+ * klptransition.py; KLP_PATCH_*, KLP_OBJECT_*, KOBJECT_*, TASK_STRUCT_* and THREAD_INFO_* are offsets
+ * of members.
  */
-#include <linux/sched.h>
-#include <linux/livepatch.h>
+#include <linux/errno.h>
+#include <linux/thread_info.h>
+#include <linux/types.h>
+#include <uapi/linux/ptrace.h>
 
+#define TASK_COMM_LEN 16
 #define NAME_LEN 64
 #define SIGNALS_TIMEOUT 15 /* kernel/livepatch/transition.c */
 
@@ -57,6 +61,12 @@ BPF_HASH(attempts, u64, struct attempt_t);
 BPF_HASH(running, u64, struct pass_t);
 BPF_HASH(objects, u64, struct object_t);
 
+struct task_struct;
+struct klp_patch;
+struct klp_object;
+
+#define READ(to, base, offset) bpf_probe_read_kernel(&(to), sizeof(to), (void *)(base) + (offset))
+
 static __always_inline void submit(struct event_t *event)
 {
 	if (events.ringbuf_output(event, sizeof(*event), BPF_RB_NO_WAKEUP))
@@ -67,7 +77,7 @@ static __always_inline s32 target_state(void)
 {
 	s32 state = -1;
 
-	bpf_probe_read_kernel(&state, sizeof(state), (void *)KLP_TARGET_STATE);
+	READ(state, KLP_TARGET_STATE, 0);
 	return state;
 }
 
@@ -75,7 +85,7 @@ static __always_inline struct klp_patch *transition_patch(void)
 {
 	struct klp_patch *patch = NULL;
 
-	bpf_probe_read_kernel(&patch, sizeof(patch), (void *)KLP_TRANSITION_PATCH);
+	READ(patch, KLP_TRANSITION_PATCH, 0);
 	return patch;
 }
 
@@ -83,23 +93,23 @@ static __always_inline u32 signals_count(void)
 {
 	u32 count = 0;
 
-	bpf_probe_read_kernel(&count, sizeof(count), (void *)KLP_SIGNALS_CNT);
+	READ(count, KLP_SIGNALS_CNT, 0);
 	return count;
 }
 
 static __always_inline void read_patch_name(char *name, struct klp_patch *patch)
 {
-	struct module *mod = NULL;
+	const char *at = NULL;
 
-	bpf_probe_read_kernel(&mod, sizeof(mod), (void *)patch + offsetof(struct klp_patch, mod));
-	bpf_probe_read_kernel_str(name, NAME_LEN, (void *)mod + offsetof(struct module, name));
+	READ(at, patch, KLP_PATCH_KOBJ + KOBJECT_NAME); /* its module's, in sysfs */
+	bpf_probe_read_kernel_str(name, NAME_LEN, at);
 }
 
 static __always_inline void read_object_name(char *name, struct klp_object *object)
 {
 	const char *at = NULL;
 
-	bpf_probe_read_kernel(&at, sizeof(at), (void *)object + offsetof(struct klp_object, name));
+	READ(at, object, KLP_OBJECT_NAME);
 	if (at) /* NULL is vmlinux */
 		bpf_probe_read_kernel_str(name, NAME_LEN, at);
 }
@@ -108,15 +118,15 @@ static __always_inline s32 read_patch_state(struct task_struct *task)
 {
 	s32 state = -1;
 
-	bpf_probe_read_kernel(&state, sizeof(state), &task->patch_state);
+	READ(state, task, TASK_STRUCT_PATCH_STATE);
 	return state;
 }
 
 static __always_inline void read_task(struct event_t *event, struct task_struct *task)
 {
-	bpf_probe_read_kernel(&event->pid, sizeof(event->pid), &task->pid);
-	bpf_probe_read_kernel(&event->tgid, sizeof(event->tgid), &task->tgid);
-	bpf_probe_read_kernel(event->comm, sizeof(event->comm), &task->comm);
+	READ(event->pid, task, TASK_STRUCT_PID);
+	READ(event->tgid, task, TASK_STRUCT_TGID);
+	READ(event->comm, task, TASK_STRUCT_COMM);
 }
 
 static __always_inline struct event_t new_event(u32 kind)
@@ -261,7 +271,7 @@ int on_check_return(struct pt_regs *ctx)
 	attempt->error = PT_REGS_RC(ctx);
 	if (attempt->error != -EADDRINUSE)
 		return 0;
-	bpf_probe_read_kernel(&name, sizeof(name), attempt->blocker);
+	READ(name, attempt->blocker, 0);
 	bpf_probe_read_kernel_str(attempt->function, NAME_LEN, name);
 	return 0;
 }
@@ -318,7 +328,7 @@ static __always_inline u32 path_of(struct pt_regs *ctx, u32 pid)
 {
 	u64 caller = 0;
 
-	bpf_probe_read_kernel(&caller, sizeof(caller), (void *)PT_REGS_SP(ctx));
+	READ(caller, PT_REGS_SP(ctx), 0);
 	if (caller >= FORCE_START && caller < FORCE_END)
 		return PATH_FORCE;
 	return pid ? PATH_EXIT : PATH_IDLE; /* exit_to_user_mode_loop, do_idle */
@@ -329,7 +339,7 @@ int on_update(struct pt_regs *ctx, struct task_struct *task)
 	struct event_t event = new_event(EVENT_SWITCH);
 	unsigned long flags = 0;
 
-	bpf_probe_read_kernel(&flags, sizeof(flags), &task->thread_info.flags);
+	READ(flags, task, TASK_STRUCT_THREAD_INFO + THREAD_INFO_FLAGS);
 	if (!(flags & (1UL << TIF_PATCH_PENDING)))
 		return 0; /* force walks over all tasks */
 	read_task(&event, task);
@@ -398,6 +408,6 @@ int on_unpatch_functions(struct pt_regs *ctx, struct klp_object *object, bool no
 {
 	bool dynamic = false;
 
-	bpf_probe_read_kernel(&dynamic, sizeof(dynamic), &object->dynamic);
+	READ(dynamic, object, KLP_OBJECT_DYNAMIC);
 	return nops_only && !dynamic ? 0 : submit_unpatch(object);
 }

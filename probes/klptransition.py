@@ -26,9 +26,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import klpbtf
 import klpprobe
-from klpprobe import Fields, Output, ProbeError, Probes
-from klpsymbols import Symbols
+from klpprobe import Fields, Output, Probes
+from klpsymbols import ProbeError, Symbols
 
 NAME = "klptransition"
 EXAMPLES = """examples:
@@ -50,6 +51,14 @@ PATHS = ("exit", "idle", "scheduler", "fork", "force")
 REASONS = {-errno.EBUSY: "running", -errno.EINVAL: "unreliable", -errno.EADDRINUSE: "sleeping"}
 STATES = {-1: "idle", 0: "unpatched", 1: "patched"}
 
+MEMBERS = {
+    "klp_object": ("name", "dynamic"),
+    "klp_patch": ("kobj",),
+    "kobject": ("name",),
+    "task_struct": ("pid", "tgid", "comm", "patch_state", "thread_info"),
+    "thread_info": ("flags",),
+}
+
 HEAD = f"{'TIME(s)':<11} {'EVENT':<9} {'PID':<7} {'COMM':<16} DETAIL"
 
 
@@ -68,7 +77,8 @@ def cflags(symbols: Symbols) -> list[str]:
     hidden = [name for name in needed if not symbols.address(name)]
     if hidden:
         raise ProbeError(f"/proc/kallsyms gives no address for {' and '.join(hidden)}")
-    flags = [f"-D{name.upper()}=0x{symbols.address(name):x}UL" for name in needed]
+    flags = klpbtf.offsets(MEMBERS)
+    flags += [f"-D{name.upper()}=0x{symbols.address(name):x}UL" for name in needed]
     flags += [f"-DKLP_SIGNALS_CNT=0x{symbols.address('klp_signals_cnt'):x}UL"]
     for prefix, name in (("PASS", "klp_try_complete_transition"), ("FORCE", "klp_force_transition")):
         start, end = symbols.span(name)

@@ -13,6 +13,7 @@ import msgspec
 from rich.console import Console
 
 from harness import settings as settings_room
+from harness.errors import UsageError
 from harness.images.library import Library
 from harness.model import Image
 from harness.progress import Progress, for_console
@@ -27,7 +28,8 @@ _UNKNOWN_WIDTH = 150
 
 def _console(*, stderr: bool) -> Console:
     width = None if "COLUMNS" in os.environ or sys.stdout.isatty() else _UNKNOWN_WIDTH
-    return Console(stderr=stderr, highlight=False, width=width)
+    # Without markup: paths, names and kernel symbols may have [brackets].
+    return Console(stderr=stderr, highlight=False, markup=False, width=width)
 
 
 stdout = _console(stderr=False)
@@ -47,9 +49,20 @@ def progress() -> Progress:
 
 
 def settings(**changes: object) -> Settings:
-    """Return the settings, with those of `changes` that are not None over them."""
+    """Return the settings, with those of `changes` that are not None over them.
+
+    Raises:
+        SettingsError: what a file or a variable says is wrong.
+        UsageError: a change is out of its setting's range.
+    """
     given = {name: value for name, value in changes.items() if value is not None}
-    return msgspec.structs.replace(settings_room.load(), **given)
+    whole = {**msgspec.to_builtins(settings_room.load()), **given}
+    try:
+        return msgspec.convert(whole, Settings)
+    except msgspec.ValidationError as error:
+        reason, _, place = str(error).partition(" - at `$.")
+        name = place.rstrip("`")
+        raise UsageError(f"{name} {given.get(name)}: {reason}", hint=settings_room.HELP.get(name)) from None
 
 
 def image_and_accelerator(wanted: Settings) -> tuple[Image, AcceleratorVerdict]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -84,18 +85,33 @@ def _tell(error: KlpError) -> None:
         click.echo(f"  ({error.hint})", err=True)
 
 
+def _tell_misuse(error: click.UsageError) -> None:
+    where = error.ctx.command_path if error.ctx else "klp"
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+    else:
+        click.echo(f"error: {error.format_message()}\n  ({where} --help)", err=True)
+
+
+def _invoke() -> int | None:
+    """Run the command; click's own `main` would keep some errors, such as a closed pipe, to itself."""
+    if "_KLP_COMPLETE" in os.environ:  # a shell asks for completions
+        klp.main()
+    with klp.make_context("klp", sys.argv[1:]) as context:
+        status: int | None = klp.invoke(context)
+        return status
+
+
 def main() -> NoReturn:
     """Run `klp`; the entry point."""
     signal.signal(signal.SIGTERM, _terminate)
     signal.signal(signal.SIGHUP, _terminate)
     try:
-        status = klp.main(standalone_mode=False)
-        sys.exit(int(status or ExitCode.OK))
+        sys.exit(_invoke() or ExitCode.OK)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.UsageError as error:
-        where = error.ctx.command_path if error.ctx else "klp"
-        click.echo(f"error: {error.format_message()}\n  ({where} --help)", err=True)
+        _tell_misuse(error)
         sys.exit(ExitCode.USAGE)
     except KlpError as error:
         if "--debug" in sys.argv:
@@ -107,5 +123,10 @@ def main() -> NoReturn:
         sys.exit(ExitCode.INTERRUPTED)
     except BrokenPipeError:
         # Whoever read our output went away (klp … | head); that is no failure of ours.
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.OK)
+    except SystemExit as ended:
+        # rich has seen the same, and made it a 1, which would say that a check failed.
+        if isinstance(ended.__context__, BrokenPipeError):
+            sys.exit(ExitCode.OK)
+        raise

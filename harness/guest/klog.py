@@ -17,9 +17,9 @@ from harness.guest.ssh import Guest
 _STAMP = re.compile(r"^\[\s*\d+\.\d+\]\s?")
 # What no scenario may cause unless it says so: kernel/panic.c, lib/bug.c, lockdep, RCU, hung_task.
 _ALARMS = re.compile(
-    r"WARNING: |BUG: |Oops|general protection fault|Call Trace:|INFO: task .* blocked for more than"
-    r"|rcu: INFO|possible circular locking|suspicious RCU usage|unregister_netdevice: waiting"
-    r"|watchdog: BUG|UBSAN:|KASAN:|refcount_t:"
+    r"WARNING: |BUG: |kernel BUG at |Oops|general protection fault|Call Trace:|rcu: INFO"
+    r"|INFO: task .* blocked for more than|possible circular locking|suspicious RCU usage"
+    r"|unregister_netdevice: waiting|watchdog: BUG|UBSAN:|KASAN:|refcount_t:"
 )
 
 

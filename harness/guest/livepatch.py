@@ -18,11 +18,11 @@ from harness.waiting import DeadlineMissed, wait_until
 
 _SYSFS = "/sys/kernel/livepatch"
 _POLL_S = 0.1
-# Prints each attribute that this kernel has, one "path<TAB>value" a line.
+# Prints each attribute that this kernel has, one "path<TAB>value" a line, and each folder as "path/<TAB>".
 _LIST = (
     f"cd {_SYSFS} 2>/dev/null || exit 0; "
     "find . -type d -print -o -type f ! -name force ! -name uevent -print | while read -r f; do "
-    'if [ -f "$f" ]; then printf "%s\\t%s\\n" "$f" "$(cat "$f")"; else printf "%s\\t\\n" "$f"; fi; done'
+    'if [ -f "$f" ]; then printf "%s\\t%s\\n" "$f" "$(cat "$f")"; else printf "%s/\\t\\n" "$f"; fi; done'
 )
 # Reads pid, tid, name, patch_state and stack of every thread whose state is not $1 (or -1).
 _PENDING = (
@@ -189,19 +189,19 @@ class Livepatches:
 
 
 def parse_listing(text: str) -> tuple[LivepatchState, ...]:
-    """Read `_LIST`'s output: ``./NAME/enabled<TAB>1``, ``./NAME/OBJECT/FUNCTION,1<TAB>`` and so on."""
+    """Read `_LIST`'s output: ``./NAME/enabled<TAB>1``, ``./NAME/OBJECT/FUNCTION,1/<TAB>`` and so on."""
     tree: dict[str, dict[str, str]] = {}
     for line in text.splitlines():
         path, _, value = line.partition("\t")
-        parts = path.removeprefix("./").split("/", 1)
-        if parts[0] != ".":
-            tree.setdefault(parts[0], {})[parts[1] if len(parts) > 1 else ""] = value
+        name, _, below = path.removeprefix("./").partition("/")
+        if name:
+            tree.setdefault(name, {})[below] = value
     return tuple(_one(name, files) for name, files in sorted(tree.items()))
 
 
 def _one(name: str, files: dict[str, str]) -> LivepatchState:
     flags = {key: value == "1" for key, value in files.items() if "/" not in key}
-    owners = sorted({key.split("/")[0] for key in files if "/" in key or _is_object(key, files)})
+    owners = sorted({key.split("/")[0] for key in files if "/" in key})
     order = files.get("stack_order")
     return LivepatchState(
         name=name,
@@ -213,17 +213,12 @@ def _one(name: str, files: dict[str, str]) -> LivepatchState:
     )
 
 
-def _is_object(key: str, files: dict[str, str]) -> bool:
-    """Whether a name without a slash is an object's folder: the other folders have none below them."""
-    return any(other.startswith(f"{key}/") for other in files)
-
-
 def _object(name: str, files: dict[str, str]) -> PatchedObject:
-    inside = [key.split("/", 1)[1] for key in files if key.startswith(f"{name}/")]
+    inside = [key.removeprefix(f"{name}/") for key in files if key.startswith(f"{name}/")]
     patched = files.get(f"{name}/patched")
     return PatchedObject(
         name=name,
-        functions=tuple(sorted(each for each in inside if each != "patched" and "/" not in each)),
+        functions=tuple(sorted(each.rstrip("/") for each in inside if each.endswith("/"))),
         patched=patched == "1" if patched is not None else None,
     )
 

@@ -32,6 +32,8 @@ def inside(
     return [
         "bwrap", *_expose(root, Path("/"), open_folders, frozenset(shared)),
         "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", *binds,
+        # The caller's PATH may name none of the root's folders.
+        "--setenv", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin",
         "--unshare-all", "--die-with-parent", "--new-session", "--chdir", str(cwd), "--", *argv,
     ]  # fmt: skip
 

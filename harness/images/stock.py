@@ -18,7 +18,7 @@ from harness.settings import Settings
 
 # What every guest has: BCC for the probes, sshd to talk to, busybox as its init, and common tools.
 GUEST_PACKAGES = (
-    "python3-bpfcc", "openssh-server", "busybox-static", "kmod", "iproute2", "procps", "coreutils",
+    "python3-bpfcc", "openssh-server", "busybox-static", "kmod", "iproute2", "procps", "coreutils", "mount",
 )  # fmt: skip
 _ROOT_SPARE_MIB = 1024
 # Raised whenever this code, or a hook, writes something else for the same definition: images are then

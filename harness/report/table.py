@@ -38,12 +38,13 @@ def run_table(result: RunResult) -> Table:
     return table
 
 
-def _cells(plan: PlanResult) -> tuple[str | Text, ...]:
+def _cells(plan: PlanResult) -> tuple[Text, ...]:
+    """Text, not str: rich would take a task's or a module's [name] for a style."""
     patch = [each for each in plan.transitions if each.target == PATCHED]
     unpatch = [each for each in plan.transitions if each.target != PATCHED]
     ledger = plan.shadow
     used = ledger.allocated or ledger.freed
-    return (
+    told = (
         plan.name,
         "\n".join(_changes(plan)) or "(plain module)",
         _seconds(patch),
@@ -53,8 +54,8 @@ def _cells(plan: PlanResult) -> tuple[str | Text, ...]:
         "\n".join(_stragglers(plan)) or _NONE,
         f"{ledger.allocated}/{ledger.freed}/{len(ledger.left)}" if used else _NONE,
         "\n".join(_callbacks(plan)) or _NONE,
-        Text(plan.verdict.value, style=_STYLES[plan.verdict]),
     )
+    return (*map(Text, told), Text(plan.verdict.value, style=_STYLES[plan.verdict]))
 
 
 def _changes(plan: PlanResult) -> list[str]:

@@ -113,7 +113,6 @@ class Lifecycle:
             self._whole_life(plan, seen, canary)
         for module in reversed(tuple(seen.loaded)):
             self._unload(module, seen)
-        self._observe(plan, "after", seen)
         self._await_log(plan, "unloaded", canary, seen)
 
     def _whole_life(self, plan: PatchPlan, seen: _Observed, canary: klog.Canary) -> None:
@@ -131,6 +130,7 @@ class Lifecycle:
         self._observe(plan, "enabled", seen)
         self._await_log(plan, "enabled", canary, seen)
         self._disable(module)
+        self._observe(plan, "after", seen)
         self._await_log(plan, "disabled", canary, seen)
         self._rmmod(module, seen)
 

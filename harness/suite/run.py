@@ -12,7 +12,7 @@ from pathlib import Path
 import harness
 from harness import paths
 from harness.analysis.result import SCHEMA, PlanResult, Provenance, RunResult, Verdict, overall
-from harness.errors import HostLacks, KlpError, VmLost
+from harness.errors import HostLacks, KlpError, UsageError, VmLost
 from harness.images.cache import file_digest, remove_tree
 from harness.paths import RunLayout
 from harness.process import run as run_command
@@ -34,12 +34,14 @@ def run_folder(settings: Settings, out: Path | None, name: str) -> Iterator[RunL
     made is removed again.
 
     Raises:
-        HostLacks: `out` exists and is not empty, or cannot be made.
+        UsageError: `out` is not empty, or something is in its way.
+        HostLacks: it cannot be made.
     """
     try:
         root = _named(out) if out else _fresh(paths.runs_root(settings.runs), name)
     except OSError as error:
-        raise HostLacks(
+        in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
+        raise (UsageError if in_the_way else HostLacks)(
             f"{error.filename}: {error.strerror}", hint="--out DIR puts the run folder elsewhere"
         ) from error
     try:
@@ -52,7 +54,7 @@ def run_folder(settings: Settings, out: Path | None, name: str) -> Iterator[RunL
 def _named(out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()):
-        raise HostLacks(f"{out}: not empty", hint="name a folder that is new or empty")
+        raise UsageError(f"{out}: not empty", hint="name a folder that is new or empty")
     return out.absolute()
 
 

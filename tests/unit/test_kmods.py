@@ -22,7 +22,8 @@ kernel/fs/mbcache.ko.xz:
 kernel/lib/crc16.ko.xz:
 kernel/arch/x86/crypto/crc32c-intel.ko.xz:
 kernel/crypto/unrelated.ko.xz:
-kernel/drivers/block/virtio_blk.ko.xz: kernel/drivers/virtio/virtio_ring.ko.xz kernel/drivers/virtio/virtio.ko.xz
+kernel/drivers/block/virtio_blk.ko.xz: kernel/drivers/virtio/virtio_ring.ko.xz \
+kernel/drivers/virtio/virtio.ko.xz
 kernel/drivers/net/virtio_net.ko.xz: kernel/drivers/net/net_failover.ko.xz kernel/net/core/failover.ko.xz \
 kernel/drivers/virtio/virtio_ring.ko.xz kernel/drivers/virtio/virtio.ko.xz
 kernel/drivers/net/net_failover.ko.xz: kernel/net/core/failover.ko.xz

@@ -66,17 +66,17 @@ def test_a_failure_is_told_by_its_last_line_and_its_command() -> None:
 
 
 def test_a_failure_without_a_word() -> None:
-    with pytest.raises(CommandFailed, match="^sh died of SIGTERM: it said nothing$"):
+    with pytest.raises(CommandFailed, match=r"^sh died of SIGTERM: it said nothing$"):
         run(sh("kill -TERM $$"))
 
 
 def test_a_failure_that_was_told_on_the_wrong_stream() -> None:
-    with pytest.raises(CommandFailed, match="^sh exited 1: sorry$"):
+    with pytest.raises(CommandFailed, match=r"^sh exited 1: sorry$"):
         run(sh("echo sorry; exit 1"))
 
 
 def test_a_missing_command() -> None:
-    with pytest.raises(HostLacks, match="^no-such-command is not installed here$"):
+    with pytest.raises(HostLacks, match=r"^no-such-command is not installed here$"):
         run(["no-such-command", "x"])
 
 
@@ -101,7 +101,7 @@ def test_standard_input_is_shut_or_given(tmp_path: Path) -> None:
 def test_a_timeout_ends_the_whole_group(tmp_path: Path) -> None:
     # The grandchild would outlive its parent, and hold the pipe open.
     script = 'sleep 600 & echo $! >"$1"; wait'
-    with pytest.raises(CommandFailed, match="^sh died of SIGKILL: no end within 0.5 s$"):
+    with pytest.raises(CommandFailed, match=r"^sh died of SIGKILL: no end within 0\.5 s$"):
         run(sh(script, str(tmp_path / "pid")), timeout_s=0.5)
     await_end(pid_in(tmp_path / "pid"))
 
@@ -166,13 +166,13 @@ def test_pipe_returns_what_the_producer_complained(tmp_path: Path) -> None:
 
 
 def test_pipe_tells_a_producer_that_fails() -> None:
-    with pytest.raises(CommandFailed, match="^sh exited 3: no source$") as caught:
+    with pytest.raises(CommandFailed, match=r"^sh exited 3: no source$") as caught:
         pipe(sh("echo half; echo no source >&2; exit 3"), ["cat"])
     assert caught.value.status == 3
 
 
 def test_pipe_tells_a_consumer_that_fails_not_the_sigpipe_it_causes() -> None:
-    with pytest.raises(CommandFailed, match="^sh exited 2: disk full$"):
+    with pytest.raises(CommandFailed, match=r"^sh exited 2: disk full$"):
         pipe(["yes"], sh("echo disk full >&2; exit 2"))
 
 
@@ -180,7 +180,7 @@ def test_pipe_tells_a_consumer_that_fails_not_the_sigpipe_it_causes() -> None:
 def test_pipe_with_a_missing_side(side: int) -> None:
     sides = [["cat"], ["cat"]]
     sides[side] = ["no-such-command"]
-    with pytest.raises(HostLacks, match="^no-such-command is not installed here$"):
+    with pytest.raises(HostLacks, match=r"^no-such-command is not installed here$"):
         pipe(*sides)
 
 
@@ -265,11 +265,11 @@ def test_a_child_dies_with_its_parent_unless_it_is_a_keeper(
 def test_spawn_of_a_missing_command(tmp_path: Path) -> None:
     with (
         (tmp_path / "log").open("wb") as said,
-        pytest.raises(HostLacks, match="^no-such-command is not installed here$"),
+        pytest.raises(HostLacks, match=r"^no-such-command is not installed here$"),
     ):
         spawn(["no-such-command"], stderr=said)
 
 
 def test_replace_of_a_missing_command() -> None:
-    with pytest.raises(HostLacks, match="^no-such-command is not installed here$"):
+    with pytest.raises(HostLacks, match=r"^no-such-command is not installed here$"):
         process.replace(["no-such-command"])

@@ -14,7 +14,8 @@ from harness.progress import InPlace, PlainLines, Progress, Silent, for_console
 
 def console(*, terminal: bool) -> tuple[Console, io.StringIO]:
     written = io.StringIO()
-    return Console(file=written, force_terminal=terminal, width=200, color_system=None), written
+    target = Console(file=written, force_terminal=terminal, width=200, color_system=None, markup=False)
+    return target, written
 
 
 def nested(progress: Progress) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings: defaults, the file over them, the environment over both; what is wrong is told with its place."""
+"""Settings: defaults, the file over them, the environment over both; mistakes are told with their place."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def test_the_environment_is_over_the_file(config: Write, monkeypatch: pytest.Mon
 
 
 def test_an_unknown_key_is_told_with_file_and_line(config: Write) -> None:
-    file = config('# mine\nkernel = "6.1"\nkernal = "6.1"\n')
-    assert refusal().message == f"{file}:3: unknown setting kernal"
+    file = config('# mine\nkernel = "6.1"\ncolour = "6.1"\n')
+    assert refusal().message == f"{file}:3: unknown setting colour"
 
 
 @pytest.mark.parametrize(

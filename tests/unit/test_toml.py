@@ -61,10 +61,10 @@ def test_broken_syntax(tmp_path: Path, text: str, place: str) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('name = "a"\nsise = 1\n', ":2: unknown setting sise"),
-        ('name = "a"\n[inner]\nsize = 1\nsise = 1\n', ":4: unknown setting sise"),
-        ('name = "a"\n[[many]]\nsize = 1\n[[many]]\nsise = 1\n', ":5: unknown setting sise"),
-        ('name = "a"\n[outher]\nx = 1\n', ":2: unknown setting outher"),
+        ('name = "a"\nheight = 1\n', ":2: unknown setting height"),
+        ('name = "a"\n[inner]\nsize = 1\nheight = 1\n', ":4: unknown setting height"),
+        ('name = "a"\n[[many]]\nsize = 1\n[[many]]\nheight = 1\n', ":5: unknown setting height"),
+        ('name = "a"\n[tables]\nx = 1\n', ":2: unknown setting tables"),
         ('name = "a"\ntwo_words = 1\n', ":2: unknown setting two_words"),
         ('name = "a"\n"two words" = 1\n', ":2: unknown setting two words"),
     ],

@@ -22,11 +22,14 @@ SETUP_SECTORS = 39
 PAYLOAD_OFFSET = 0x3B4
 
 
+def padded(name: bytes) -> bytes:
+    return name + bytes(-len(name) % 4)
+
+
 def elf(*notes: tuple[bytes, int]) -> bytes:
     """A 64-bit ELF executable with one PT_NOTE segment (elf(5))."""
     body = b"".join(
-        struct.pack("<III", len(name) + 1, 4, kind) + (name + b"\0").ljust(-(-(len(name) + 1) // 4) * 4, b"\0")
-        + struct.pack("<I", 0x1000000)
+        struct.pack("<III", len(name) + 1, 4, kind) + padded(name + b"\0") + struct.pack("<I", 0x1000000)
         for name, kind in notes
     )  # fmt: skip
     head = b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + struct.pack(

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: every command is listed and explained, and misuse ends in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import harness
+from harness.cli.main import _COMMANDS, klp, main
+from harness.images.definition import definitions
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a `klp` left."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Klp = Callable[..., Done]
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Klp]:
+    """Run `klp` here, as a user with nothing of their own."""
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
+    for name in [each for each in os.environ if each.startswith(("KLP_", "XDG_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", None)
+
+    def call(*words: str, **variables: str) -> Done:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", ["klp", *words])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        assert isinstance(caught.value.code, int)
+        return Done(caught.value.code, *capfd.readouterr())
+
+    yield call
+    for each, handler in handlers.items():
+        signal.signal(each, handler)
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
+    """Every command below a group, with the words that lead to it."""
+    found: list[tuple[tuple[str, ...], click.Command]] = []
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None, name
+        found.append(((*path, name), command))
+        if isinstance(command, click.Group):
+            found += commands(command, (*path, name))
+    return found
+
+
+ALL = commands(klp)
+IDS = [" ".join(path) for path, _ in ALL]
+
+
+def test_help_lists_every_command(run: Klp) -> None:
+    done = run("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    below = done.stdout.partition("Commands:")[2]
+    listed = [line.split()[0] for line in below.splitlines() if line[:2] == "  " and line[2:3] != " "]
+    assert listed == list(_COMMANDS)
+
+
+def test_every_room_of_commands_is_reachable() -> None:
+    assert {path[0] for path, _ in ALL} == set(_COMMANDS)
+
+
+@pytest.mark.parametrize(("path", "command"), ALL, ids=IDS)
+def test_every_command_has_help(path: tuple[str, ...], command: click.Command) -> None:
+    result = CliRunner().invoke(klp, [*path, "--help"])
+    assert result.exit_code == 0
+    assert command.help
+    assert command.help.splitlines()[0].endswith((".", ":")) or "." in command.help
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and parameter.name != "help":
+            assert parameter.help, f"{parameter.name} has no help"
+
+
+@pytest.mark.parametrize(("path", "command"), ALL, ids=IDS)
+def test_names_are_short_and_lower_case(path: tuple[str, ...], command: click.Command) -> None:
+    names = [path[-1], *(o for p in command.params if isinstance(p, click.Option) for o in p.opts)]
+    for name in names:
+        assert name == name.lower(), name
+        assert "_" not in name, name
+
+
+def error_line(done: Done) -> str:
+    """The one line that tells what went wrong."""
+    [line] = [each for each in done.stderr.splitlines() if each.startswith("error: ")]
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    return line
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["frobnicate"], "error: No such command 'frobnicate'."),
+        (["--frobnicate"], "error: No such option '--frobnicate'."),
+        (["run", "--frobnicate"], "error: No such option '--frobnicate'."),
+        (["image", "frobnicate"], "error: No such command 'frobnicate'."),
+        (["run", "--deadline", "soon"], "error: Invalid value for '--deadline'"),
+        (["run", "--deadline"], "error: Option '--deadline' requires an argument."),
+        (["build"], "error: Missing argument 'PATH...'."),
+        (["ps", "extra"], "error: Got unexpected extra argument (extra)"),
+    ],
+)
+def test_misuse_ends_in_one_line(run: Klp, words: list[str], says: str) -> None:
+    done = run(*words)
+    assert done.returncode == 2
+    assert error_line(done).startswith(says)
+    assert "--help)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--memory", "1"], "memory_mib 1: Expected `int` >= 256"),
+        (["--cpus", "0"], "cpus 0: Expected `int` >= 1"),
+        (["--cpus", "-3"], "cpus -3: Expected `int` >= 1"),
+        (["--deadline", "0"], "deadline_s 0.0: Expected `float` > 0.0"),
+        (["--deadline", "-1"], "deadline_s -1.0: Expected `float` > 0.0"),
+        (["--deadline", "nan"], "deadline_s nan: Expected `float` > 0.0"),
+    ],
+)
+def test_limits_of_the_command_line_are_those_of_the_settings(
+    run: Klp, words: list[str], says: str
+) -> None:
+    done = run("run", *words, "--kernel", "0.0")  # unknown: whatever gets past the check, nothing is built
+    assert done.returncode == 2
+    assert error_line(done) == f"error: {says}"
+
+
+@pytest.mark.parametrize("words", [[], ["image"]])
+def test_no_command_shows_help(run: Klp, words: list[str]) -> None:
+    done = run(*words)
+    assert done.stderr.startswith(f"Usage: {' '.join(['klp', *words])} ")
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_version(run: Klp) -> None:
+    assert harness.__version__ in run("--version").stdout
+
+
+def test_kernels_as_json(run: Klp) -> None:
+    done = run("kernels", "--json", KLP_KERNEL="6.1")
+    assert (done.returncode, done.stderr) == (0, "")
+    told = json.loads(done.stdout)
+    assert [each["name"] for each in told] == list(definitions())
+    assert [each["name"] for each in told if each["default"]] == ["6.1"]
+    assert {each["release"] for each in told} == {None}  # this user has built nothing
+
+
+def test_kernels_as_a_table(run: Klp) -> None:
+    done = run("kernels")
+    assert done.returncode == 0
+    assert "6.12 (default)" in done.stdout
+    assert done.stdout.count("not built") == len(definitions())
+
+
+@pytest.mark.parametrize("words", [["image", "list", "--json"], ["ps", "--json"]])
+def test_other_lists_as_json(run: Klp, words: list[str]) -> None:
+    done = run(*words)
+    assert done.returncode == 0
+    assert json.loads(done.stdout) == []
+
+
+@pytest.mark.parametrize("words", [["kernels"], ["image", "list"], ["ps"], ["--help"]])
+def test_looking_makes_nothing(run: Klp, tmp_path: Path, words: list[str]) -> None:
+    assert run(*words).returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["image", "verify", "6.1"], ["image", "rm", "6.1"]])
+def test_what_is_not_built(run: Klp, words: list[str]) -> None:
+    done = run(*words)
+    assert done.returncode == 2
+    assert error_line(done) == "error: 6.1: not built"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["exec", "true"], "no guest is up"),
+        (["ssh"], "no guest is up"),
+        (["down", "-n", "x"], "no guest x is up"),
+        (["cp", "a", "b"], "one of the two must be in the guest"),
+        (["cp", "guest:a", "guest:b"], "one of the two must be in the guest"),
+        (["cp", "missing", "guest:b"], "missing: no such file"),
+    ],
+)
+def test_guests_that_are_not_there(run: Klp, words: list[str], says: str) -> None:
+    done = run(*words)
+    assert done.returncode == 2
+    assert error_line(done) == f"error: {says}"
+
+
+@pytest.mark.parametrize("words", ["kernels --json", "kernels"])
+def test_a_reader_that_goes_away_is_no_failure(tmp_path: Path, words: str) -> None:
+    program = Path(sys.executable).with_name("klp")
+    script = f'{program} {words} | true; echo "${{PIPESTATUS[0]}}"'
+    done = subprocess.run(
+        ["bash", "-c", script], env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def test_help_is_quick_to_import() -> None:
+    """`klp --help` loads neither QEMU's nor SSH's libraries."""
+    script = "import sys, harness.cli.main; print(' '.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert not {"paramiko", "qemu.qmp", "elftools", "rich"} & set(done.stdout.split())

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What in a kernel log is an alarm, and what of it tells of transitions."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.analysis.klog import logged_counts
+from harness.guest.klog import alarms, without_stamp
+
+# From kernel/panic.c, lib/bug.c, arch/x86/mm/fault.c, kernel/rcu, kernel/locking, kernel/hung_task.c, …
+ALARMS = [
+    "WARNING: CPU: 1 PID: 12 at kernel/livepatch/transition.c:300 klp_try_switch_task+0x1/0x2",
+    "BUG: kernel NULL pointer dereference, address: 0000000000000000",
+    "BUG: sleeping function called from invalid context at mm/slab.h:1",
+    "BUG: scheduling while atomic: insmod/1/0x2",
+    "Oops: 0002 [#1] PREEMPT SMP NOPTI",
+    "Oops: int3: 0000 [#1] PREEMPT SMP NOPTI",
+    "general protection fault, probably for non-canonical address 0xdead: 0000 [#1]",
+    "Oops: general protection fault, probably for non-canonical address 0xdead: 0000 [#1]",
+    "Call Trace:",
+    "INFO: task kworker/0:1:12 blocked for more than 120 seconds.",
+    "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
+    "rcu: INFO: rcu_preempt self-detected stall on CPU",
+    "WARNING: possible circular locking dependency detected",
+    "WARNING: suspicious RCU usage",
+    "watchdog: BUG: soft lockup - CPU#0 stuck for 26s! [insmod:1]",
+    "UBSAN: array-index-out-of-bounds in fs/x.c:1:2",
+    "BUG: KASAN: slab-use-after-free in klp_shadow_get+0x1/0x2",
+    "refcount_t: underflow; use-after-free.",
+    "kernel BUG at kernel/livepatch/core.c:12!",
+]  # fmt: skip
+HARMLESS = [
+    "livepatch: enabling patch 'livepatch_sample'",
+    "livepatch: 'livepatch_sample': starting patching transition",
+    "livepatch: 'livepatch_sample': patching complete",
+    "livepatch_sample: tainting kernel with TAINT_LIVEPATCH",
+    "livepatch_sample: module verification failed: signature and/or required key missing - tainting kernel",
+    "livepatch: signaling remaining tasks",
+    "livepatch: pre_patch_callback: vmlinux",
+    "debug: nothing",
+    "rcu: Hierarchical SRCU implementation.",
+    "NMI watchdog: Perf NMI watchdog permanently disabled",
+]
+
+
+@pytest.mark.parametrize("stamp", ["", "[    1.234567] ", "[12345.678901] "])
+@pytest.mark.parametrize("line", ALARMS)
+def test_an_alarm_is_heard(line: str, stamp: str) -> None:
+    assert alarms(("[    1.0] before", stamp + line, "after")) == (stamp + line,)
+
+
+@pytest.mark.parametrize("line", HARMLESS)
+def test_what_is_said_in_passing_is_none(line: str) -> None:
+    assert alarms((f"[    1.234567] {line}",)) == ()
+
+
+def test_alarms_keep_their_order() -> None:
+    assert alarms(("x", "BUG: b", "y", "WARNING: a", "BUG: b")) == ("BUG: b", "WARNING: a", "BUG: b")
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("[    0.000000] Linux version", "Linux version"),
+        ("[12345.678901] a [1.0] b", "a [1.0] b"),
+        ("[    1.0]   indented", "  indented"),
+        ("no stamp", "no stamp"),
+    ],
+)
+def test_stamps(line: str, text: str) -> None:
+    assert without_stamp(line) == text
+
+
+LOG = (
+    "[    1.0] livepatch: enabling patch 'klp_a'",
+    "[    1.1] livepatch: 'klp_a': starting patching transition",
+    "[    1.2] livepatch: 'klp_a_b': starting patching transition",
+    "[    1.3] livepatch: 'klp_a': patching complete",
+    "[    2.1] livepatch: 'klp_a': starting unpatching transition",
+    "[    2.2] livepatch: 'klp_a': reversing transition from unpatching to patching",
+    "[    2.3] livepatch: 'klp_a': starting patching transition",
+    "[    2.4] livepatch: 'klp_a': patching complete",
+    "[    3.0] klp: 'klp_a': unpatching complete",
+)
+
+
+def test_the_log_is_counted_for_one_livepatch() -> None:
+    assert logged_counts(LOG, "klp_a") == {
+        "patching started": 2, "unpatching started": 1, "patching complete": 2,
+        "unpatching complete": 0,
+    }  # fmt: skip
+    assert logged_counts(LOG, "klp_a_b")["patching started"] == 1
+    assert not any(logged_counts(LOG, "klp").values())
+    assert set(logged_counts((), "klp_a").values()) == {0}

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The probes' view of /proc/kallsyms: suffixes, duplicates, modules that come and go."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "probes"))
+
+import klpsymbols
+from klpsymbols import Symbols
+
+CORE = """\
+ffffffff81000000 T _stext
+ffffffff81000fe0 t __pfx_enabled_store
+ffffffff81001000 t enabled_store
+ffffffff81002000 t klp_complete_transition.isra.0
+ffffffff81003000 T klp_start_transition
+ffffffff81004000 t enabled_store
+ffffffff81005000 t klp_start_transition.part.0
+ffffffff81005800 t klp_only_cold.cold
+ffffffff81006000 T _etext
+"""
+MODULE = "ffffffffc0001000 t demo_init\t[demo]\nffffffffc0001080 t demo_exit\t[demo]\n"
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    """A kernel whose text and modules a test can change."""
+    state = {"text": CORE + MODULE, "modules": frozenset({"demo"})}
+    monkeypatch.setattr(klpsymbols, "_modules", lambda: state["modules"])
+    return state
+
+
+@pytest.fixture
+def symbols(kernel):
+    return Symbols(lambda: kernel["text"])
+
+
+def test_finds_a_function_under_the_compilers_name(symbols):
+    assert symbols.resolve("klp_complete_transition") == "klp_complete_transition.isra.0"
+    assert symbols.resolve("klp_start_transition") == "klp_start_transition"
+    assert symbols.resolve("klp_absent") is None
+
+
+def test_a_cold_fragment_is_not_the_function(symbols):
+    assert symbols.resolve("klp_only_cold") is None
+
+
+def test_the_body_of_a_split_function_is_its_part(symbols):
+    assert symbols.body("klp_start_transition") == "klp_start_transition.part.0"
+    assert symbols.body("klp_complete_transition") == "klp_complete_transition.isra.0"
+
+
+def test_a_span_ends_where_the_next_symbol_begins(symbols):
+    assert symbols.span("klp_complete_transition") == (0xFFFFFFFF81002000, 0xFFFFFFFF81003000)
+    assert symbols.span("klp_absent") == (0, 0)
+
+
+def test_an_anchor_has_a_name_of_its_own(symbols):
+    assert symbols.anchor(0xFFFFFFFF81004010).name == "klp_start_transition"
+    assert symbols.anchor(0xFFFFFFFF81001010).name == "_stext"
+    with pytest.raises(LookupError):
+        symbols.anchor(0x1000)
+
+
+def test_describes_addresses_as_the_kernel_does(symbols):
+    assert symbols.describe(0xFFFFFFFF81003024) == "klp_start_transition+0x24"
+    assert symbols.describe(0xFFFFFFFFC0001004) == "demo_init+0x4 [demo]"
+    assert symbols.describe(0x10) == "0x10"
+
+
+def test_learns_a_module_that_came_and_keeps_one_that_went(kernel, symbols):
+    kernel["text"] = CORE + "ffffffffc0009000 t late_init\t[late]\n"
+    assert symbols.describe(0xFFFFFFFFC0009001) == "demo_exit+0x7f81 [demo]"  # nothing changed yet
+    kernel["modules"] = frozenset({"late"})
+    assert symbols.describe(0xFFFFFFFFC0009001) == "late_init+0x1 [late]"
+    assert symbols.describe(0xFFFFFFFFC0001081) == "demo_exit+0x1 [demo]"
+
+
+def test_tells_modules_apart_by_address_too(tmp_path, monkeypatch):
+    listing = tmp_path / "modules"
+    listing.write_text("demo 16384 0 - Live 0xffffffffc0001000 (OE)\n")
+    monkeypatch.setattr(klpsymbols, "MODULES", listing)
+    assert klpsymbols._modules() == {"demo 0xffffffffc0001000"}
+    listing.unlink()
+    assert klpsymbols._modules() == frozenset()

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run's result on a terminal, wide or narrow, and as JSON that reads back."""
+
+from __future__ import annotations
+
+import io
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from harness.analysis.result import (
+    CallbackCall,
+    Check,
+    PatchedFunctions,
+    PlanResult,
+    Provenance,
+    RunResult,
+    Verdict,
+)
+from harness.analysis.shadow import ShadowLedger, ShadowVariable
+from harness.analysis.transitions import Outcome, Straggler, Transition
+from harness.report.asjson import decode, encode
+from harness.report.table import failed_checks, run_blocks, run_table, straggler_line
+
+LEDGER = ShadowLedger(allocated=0, found=0, refused=0, freed=0, strays=0, left=())
+LEFT = ShadowVariable(obj="0xa", id=7, size=8, made_ns=1, caller="f+0x1 [m]")
+PROVENANCE = Provenance(
+    klp="0", qemu="10", python="3", kernel="6.12.1-amd64", kernel_name="6.12", kernel_digest="0",
+    image_digest="0", accelerator="tcg", accelerator_reason="so", memory_mib=1024, cpus=2, modules={},
+    probes={},
+)  # fmt: skip
+
+
+def straggler(pid: int, held_s: float) -> Straggler:
+    return Straggler(
+        pid=pid, comm=f"kworker/{pid}:[x]", reasons={"sleeping in busy": 2, "running on a CPU": 1},
+        held_ns=int(held_s * 1e9), switched_by="exit",
+    )  # fmt: skip
+
+
+def transition(target: int, seconds: float | None, *stragglers: Straggler) -> Transition:
+    return Transition(
+        patch="p", target=target, outcome=Outcome.COMPLETE, started=True, begun_ns=10**9,
+        ended_ns=None if seconds is None else 10**9 + int(seconds * 1e9), passes=4, attempts=5,
+        tasks={"attempt": 70, "exit": 5}, twice=(), stragglers=stragglers, signals=0, forced=False,
+    )  # fmt: skip
+
+
+FULL = PlanResult(
+    name="full", livepatch="p", verdict=Verdict.VIOLATED, error=None, log=(),
+    objects=(
+        PatchedFunctions(object="vmlinux", functions=("cmdline_proc_show,1", "b,2")),
+        PatchedFunctions(object="ext4", functions=()),
+    ),
+    transitions=(transition(1, 5.407, straggler(1, 3.935), straggler(2, 4.5)), transition(0, 0.378)),
+    shadow=msgspec.structs.replace(LEDGER, allocated=3, freed=2, left=(LEFT,)),
+    callbacks=(
+        CallbackCall(kind="pre_patch", object="vmlinux", function="f", result=-19, duration_ns=1),
+        CallbackCall(kind="post_unpatch", object="vmlinux", function="f", result=None, duration_ns=1),
+    ),
+    checks=(
+        Check(name="good", verdict=Verdict.HELD, evidence="well"),
+        Check(name="bad", verdict=Verdict.VIOLATED, evidence="saw [1]"),
+        Check(name="unseen", verdict=Verdict.NOT_OBSERVED, evidence="none"),
+    ),
+)  # fmt: skip
+PLAIN = PlanResult(
+    name="plain", livepatch="", objects=(), transitions=(), shadow=LEDGER, callbacks=(), checks=(),
+    log=(), error=None, verdict=Verdict.HELD,
+)  # fmt: skip
+
+
+def result(*plans: PlanResult) -> RunResult:
+    return RunResult(
+        schema=1, begun_at=1.0, ended_at=2.0, provenance=PROVENANCE, plans=plans, events=1, lost_events=0,
+        unseen=(), error=None, verdict=Verdict.HELD,
+    )  # fmt: skip
+
+
+def rendered(run: RunResult, width: int = 400) -> str:
+    written = io.StringIO()
+    Console(file=written, width=width).print(run_table(run))
+    return written.getvalue()
+
+
+def test_the_table_tells_everything() -> None:
+    text = rendered(result(FULL, PLAIN))
+    assert "kernel 6.12.1-amd64 under tcg" in text
+    for part in (
+        "vmlinux: cmdline_proc_show, b", "ext4: callbacks", "5.41", "0.38", "4+4", "75+75", "3/2/1",
+        "kworker/2:[x][2] 4.50 s: sleeping in busy, running on a CPU",
+        "vmlinux: pre-patch=-19 post-unpatch", "violated",
+    ):  # fmt: skip
+        assert part in text, part
+    [plain] = [line for line in text.splitlines() if "plain module" in line]
+    assert plain.split() == ["plain", "(plain", "module)", *["-"] * 7, "held"]
+
+
+def test_the_longest_held_stands_first() -> None:
+    text = rendered(result(FULL))
+    assert text.index("kworker/2:") < text.index("kworker/1:")
+
+
+def test_only_three_stragglers_are_named() -> None:
+    many = transition(1, 1.0, *(straggler(pid, pid) for pid in range(1, 6)))
+    text = rendered(result(msgspec.structs.replace(FULL, transitions=(many,))))
+    assert [f"[{pid}]" in text for pid in range(1, 6)] == [False, False, True, True, True]
+    assert "and 2 more" in text
+
+
+def test_a_transition_without_an_end() -> None:
+    plan = msgspec.structs.replace(FULL, transitions=(transition(1, None),))
+    assert "not ended" in rendered(result(plan))
+
+
+@pytest.mark.parametrize("width", [40, 80, 110, 300])
+def test_the_table_fits_every_width(width: int) -> None:
+    lines = rendered(result(FULL, PLAIN), width).splitlines()
+    assert max(map(len, lines)) <= width
+
+
+def test_blocks_for_narrow_terminals() -> None:
+    assert list(run_blocks(result(FULL, PLAIN))) == [
+        "full: violated",
+        "  changes: vmlinux: cmdline_proc_show, b; ext4: callbacks",
+        "  patch s: 5.41",
+        "  unpatch s: 0.38",
+        "  passes: 4+4",
+        "  tasks: 75+75",
+        "  stragglers: kworker/2:[x][2] 4.50 s: sleeping in busy, running on a CPU; "
+        "kworker/1:[x][1] 3.94 s: sleeping in busy, running on a CPU",
+        "  shadow made/freed/left: 3/2/1",
+        "  callbacks: vmlinux: pre-patch=-19 post-unpatch",
+        "plain: held",
+        "  changes: (plain module)",
+    ]
+
+
+def test_a_straggler_in_one_line() -> None:
+    assert straggler_line(straggler(7, 1.5)) == (
+        "kworker/7:[x][7] 1.50 s: sleeping in busy, running on a CPU"
+    )
+
+
+def test_only_violated_checks_failed() -> None:
+    assert failed_checks(result(FULL, PLAIN)) == ["full: bad: saw [1]"]
+    assert failed_checks(result(PLAIN)) == []
+
+
+def test_json_reads_back() -> None:
+    run = result(FULL, PLAIN)
+    assert decode(encode(run)) == run
+    assert encode(run).endswith(b"}\n")
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"{}", b'{"schema": 1}'])
+def test_torn_json_is_refused(text: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        decode(text)

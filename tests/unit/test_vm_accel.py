@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The choice between KVM and TCG: from what can be seen, and from what was seen to boot."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from harness.errors import BootFailed, HostLacks
+from harness.model import Accelerator, Image, Kernel
+from harness.paths import CacheLayout
+from harness.settings import Settings
+from harness.vm import accel
+from harness.vm.accel import choose, kvm_obstacle
+
+CPUINFO = "processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: fpu {} sse2\nbugs\t\t: vmx svm\n"
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Make a host with or without KVM, as choose() looks at it."""
+    kvm, cpuinfo, boot_id = tmp_path / "kvm", tmp_path / "cpuinfo", tmp_path / "boot_id"
+
+    def make(*, device: bool = True, flag: str = "vmx", boot: str = "boot-1") -> None:
+        kvm.unlink(missing_ok=True)
+        if device:
+            kvm.touch()
+        cpuinfo.write_text(CPUINFO.format(flag))
+        boot_id.write_text(f"{boot}\n")
+
+    monkeypatch.setattr(accel, "_BOOT_ID", boot_id)
+    monkeypatch.setattr(accel, "kvm_obstacle", lambda: kvm_obstacle(kvm, cpuinfo, "x86_64"))
+    make()
+    return make
+
+
+Host = Callable[..., None]
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> CacheLayout:
+    (tmp_path / "cache").mkdir()
+    return CacheLayout(tmp_path / "cache")
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Image:
+    kernel = Kernel(
+        name="6.12", release="6.12", digest="0", image=tmp_path, initrd=tmp_path, disk=tmp_path,
+        build=tmp_path, toolchain=tmp_path, source=None,
+    )  # fmt: skip
+    return Image(name="6.12", digest="0", kernel=kernel, root_disk=tmp_path, ssh_key=tmp_path, host_key="")
+
+
+class Machines:
+    """Stands in for Machine: boots, or fails to, and counts."""
+
+    def __init__(self, failure: Exception | None) -> None:
+        self.specs: list[object] = []
+        self._failure = failure
+
+    def __call__(self, spec: object, *_: object) -> Machines:
+        self.specs.append(spec)
+        return self
+
+    def __enter__(self) -> Machines:
+        if self._failure:
+            raise self._failure
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing runs."""
+
+
+@pytest.fixture
+def machines(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception | None], Machines]:
+    def install(failure: Exception | None = None) -> Machines:
+        made = Machines(failure)
+        monkeypatch.setattr(accel, "Machine", made)
+        monkeypatch.setattr(accel, "make_overlay", lambda *_: None)
+        return made
+
+    return install
+
+
+Install = Callable[..., Machines]
+
+
+def obstacle(tmp_path: Path, flags: str, machine: str = "x86_64") -> str | None:
+    (tmp_path / "kvm").touch()
+    (tmp_path / "cpuinfo").write_text(CPUINFO.format(flags))
+    return kvm_obstacle(tmp_path / "kvm", tmp_path / "cpuinfo", machine)
+
+
+@pytest.mark.parametrize("flags", ["vmx", "svm", "ept vmx pae"])
+def test_nothing_speaks_against_a_cpu_with_the_flag(tmp_path: Path, flags: str) -> None:
+    assert obstacle(tmp_path, flags) is None
+
+
+@pytest.mark.parametrize("flags", ["", "hypervisor", "vmxnet svm_lock"])
+def test_a_cpu_without_the_flag_is_refused_although_kvm_opens(tmp_path: Path, flags: str) -> None:
+    said = obstacle(tmp_path, flags)
+    assert said is not None
+    assert "neither vmx nor svm" in said
+
+
+def test_a_cpuinfo_without_flags(tmp_path: Path) -> None:
+    (tmp_path / "kvm").touch()
+    (tmp_path / "cpuinfo").write_text("processor: 0\n")
+    assert kvm_obstacle(tmp_path / "kvm", tmp_path / "cpuinfo", "x86_64") is not None
+
+
+def test_no_kvm(tmp_path: Path) -> None:
+    missing = tmp_path / "none"
+    assert kvm_obstacle(missing, tmp_path / "cpuinfo", "x86_64") == f"{missing} does not exist"
+
+
+def test_a_kvm_that_may_not_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # as root every file may be
+    said = obstacle(tmp_path, "vmx")
+    assert said == f"{tmp_path / 'kvm'} may not be opened by this user"
+
+
+def test_settings_may_ask_for_tcg(host: Host, layout: CacheLayout, image: Image, machines: Install) -> None:
+    host()
+    tried = machines()
+    verdict = choose(Settings(accelerator="tcg"), layout, image)
+    assert verdict.accelerator is Accelerator.TCG
+    assert verdict.reason == "the settings ask for it"
+    assert verdict.proven
+    assert tried.specs == []
+
+
+def test_without_kvm_it_is_tcg_and_says_why(host: Host, layout: CacheLayout) -> None:
+    host(device=False)
+    verdict = choose(Settings(), layout)
+    assert verdict.accelerator is Accelerator.TCG
+    assert verdict.proven
+    assert "does not exist" in verdict.reason
+
+
+@pytest.mark.parametrize("lack", [{"device": False}, {"flag": ""}])
+def test_kvm_that_is_demanded_and_cannot_be_had(
+    host: Host, layout: CacheLayout, lack: dict[str, object]
+) -> None:
+    host(**lack)
+    with pytest.raises(HostLacks, match=r"^KVM was asked for: ") as caught:
+        choose(Settings(accelerator="kvm"), layout)
+    assert caught.value.hint is not None
+    assert "KLP_ACCELERATOR" in caught.value.hint
+
+
+@pytest.mark.usefixtures("host")
+def test_kvm_is_unproven_until_a_guest_has_booted(layout: CacheLayout) -> None:
+    verdict = choose(Settings(), layout)
+    assert verdict.accelerator is Accelerator.KVM
+    assert not verdict.proven
+    assert not layout.accelerator.exists()
+
+
+@pytest.mark.parametrize("demanded", ["auto", "kvm"])
+@pytest.mark.usefixtures("host")
+def test_a_boot_proves_kvm_once(
+    layout: CacheLayout, image: Image, machines: Install, demanded: str
+) -> None:
+    tried = machines()
+    for _ in range(2):
+        verdict = choose(Settings(accelerator=demanded), layout, image)
+        assert verdict.accelerator is Accelerator.KVM
+        assert verdict.proven
+    assert len(tried.specs) == 1
+    assert choose(Settings(), layout).proven
+
+
+@pytest.mark.usefixtures("host")
+def test_a_boot_that_fails_is_remembered_with_its_reason(
+    layout: CacheLayout, image: Image, machines: Install
+) -> None:
+    tried = machines(BootFailed("the guest did not reach sshd within 15 s"))
+    for _ in range(2):
+        verdict = choose(Settings(), layout, image)
+        assert verdict.accelerator is Accelerator.TCG
+        assert "no guest boots with it (the guest did not reach sshd" in verdict.reason
+    assert len(tried.specs) == 1
+    with pytest.raises(HostLacks, match="no guest boots with it"):
+        choose(Settings(accelerator="kvm"), layout, image)
+
+
+def test_a_proof_holds_for_one_boot_of_the_host(
+    host: Host, layout: CacheLayout, image: Image, machines: Install
+) -> None:
+    machines(BootFailed("hung"))
+    assert choose(Settings(), layout, image).accelerator is Accelerator.TCG
+    host(boot="boot-2")
+    tried = machines()
+    assert choose(Settings(), layout, image).accelerator is Accelerator.KVM
+    assert len(tried.specs) == 1
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b'{"boot_id": 1}', b"[]"])
+@pytest.mark.usefixtures("host")
+def test_a_damaged_proof_is_none(layout: CacheLayout, image: Image, machines: Install, text: bytes) -> None:
+    layout.accelerator.write_bytes(text)
+    tried = machines()
+    assert choose(Settings(), layout, image).proven
+    assert len(tried.specs) == 1
+    assert msgspec.json.decode(layout.accelerator.read_bytes())["booted"] is True
