@@ -26,6 +26,11 @@ SAMPLE_PLANS = PACKAGE / "suite" / "samples.toml"
 HOST_PACKAGES = PACKAGE / "host-packages.txt"
 
 
+def probe_files() -> list[Path]:
+    """Return every file that the probes need in a guest."""
+    return sorted([*PROBES.glob("*.py"), *PROBES.glob("*.bpf.c")])
+
+
 def cache_root(setting: str = "") -> Path:
     """Return the folder of built images: the setting, else klp/ in the XDG cache folder."""
     return Path(setting).expanduser().absolute() if setting else platformdirs.user_cache_path("klp")

@@ -71,6 +71,17 @@ def which(command: str) -> str | None:
     return shutil.which(command, path=environment()["PATH"])
 
 
+def require(*commands: str) -> None:
+    """Return if every one of `commands` can be run here.
+
+    Raises:
+        HostLacks: naming the first that cannot.
+    """
+    for command in commands:
+        if which(command) is None:
+            raise _missing([command])
+
+
 def _missing(argv: Sequence[str]) -> HostLacks:
     return HostLacks(f"{argv[0]} is not installed here", hint="klp doctor names the package")
 

@@ -63,7 +63,10 @@ static __always_inline int enter(struct klp_object *object, u64 function, u32 ki
 	return 0;
 }
 
-/* The core calls other pointers too: an argument that is no object does not hold this function. */
+/*
+ * The core calls other pointers too: an argument that is no object does not hold this function. One
+ * function that serves as two callbacks is taken for the first of them.
+ */
 static __always_inline int enter_if_callback(struct klp_object *object, u64 function)
 {
 	struct klp_callbacks callbacks = {};

@@ -73,12 +73,17 @@ static __always_inline void submit(struct event_t *event)
 		lost.atomic_increment(0);
 }
 
+static __always_inline u32 read_u32(u64 address)
+{
+	u32 value = 0;
+
+	READ(value, address, 0);
+	return value;
+}
+
 static __always_inline s32 target_state(void)
 {
-	s32 state = -1;
-
-	READ(state, KLP_TARGET_STATE, 0);
-	return state;
+	return read_u32(KLP_TARGET_STATE);
 }
 
 static __always_inline struct klp_patch *transition_patch(void)
@@ -87,14 +92,6 @@ static __always_inline struct klp_patch *transition_patch(void)
 
 	READ(patch, KLP_TRANSITION_PATCH, 0);
 	return patch;
-}
-
-static __always_inline u32 signals_count(void)
-{
-	u32 count = 0;
-
-	READ(count, KLP_SIGNALS_CNT, 0);
-	return count;
 }
 
 static __always_inline void read_patch_name(char *name, struct klp_patch *patch)
@@ -116,10 +113,7 @@ static __always_inline void read_object_name(char *name, struct klp_object *obje
 
 static __always_inline s32 read_patch_state(struct task_struct *task)
 {
-	s32 state = -1;
-
-	READ(state, task, TASK_STRUCT_PATCH_STATE);
-	return state;
+	return read_u32((u64)task + TASK_STRUCT_PATCH_STATE);
 }
 
 static __always_inline void read_task(struct event_t *event, struct task_struct *task)
@@ -199,7 +193,7 @@ int on_pass(struct pt_regs *ctx)
 	*number += 1; /* klp_mutex is held */
 	pass.number = *number;
 	pass.ts_ns = bpf_ktime_get_ns();
-	pass.signals = signals_count();
+	pass.signals = read_u32(KLP_SIGNALS_CNT);
 	read_patch_name(pass.patch, transition_patch()); /* NULL once complete */
 	running.update(&self, &pass);
 	return 0;
@@ -211,7 +205,7 @@ int on_pass(struct pt_regs *ctx)
  */
 static __always_inline int was_signalled(u32 before)
 {
-	return before && !(before % SIGNALS_TIMEOUT) && signals_count() == before + 1;
+	return before && !(before % SIGNALS_TIMEOUT) && read_u32(KLP_SIGNALS_CNT) == before + 1;
 }
 
 int on_pass_return(struct pt_regs *ctx)
@@ -389,25 +383,16 @@ int on_patch_object_return(struct pt_regs *ctx)
 	return 0;
 }
 
-static __always_inline int submit_unpatch(struct klp_object *object)
+/* With nops_only, an object that is not itself dynamic loses its no-ops and stays patched. */
+int on_unpatch_object(struct pt_regs *ctx, struct klp_object *object, bool nops_only)
 {
 	struct event_t event = new_event(EVENT_OBJECT);
-
-	read_object_name(event.name, object);
-	submit(&event);
-	return 0;
-}
-
-int on_unpatch_object(struct pt_regs *ctx, struct klp_object *object)
-{
-	return submit_unpatch(object);
-}
-
-/* With nops_only, an object that is not itself dynamic loses its no-ops and stays patched. */
-int on_unpatch_functions(struct pt_regs *ctx, struct klp_object *object, bool nops_only)
-{
 	bool dynamic = false;
 
 	READ(dynamic, object, KLP_OBJECT_DYNAMIC);
-	return nops_only && !dynamic ? 0 : submit_unpatch(object);
+	if (nops_only && !dynamic)
+		return 0;
+	read_object_name(event.name, object);
+	submit(&event);
+	return 0;
 }

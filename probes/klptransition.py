@@ -34,7 +34,7 @@ from klpsymbols import ProbeError, Symbols
 NAME = "klptransition"
 EXAMPLES = """examples:
     ./klptransition                       # trace all transitions
-    ./klptransition -a                    # also each task that was switched
+    ./klptransition -a                    # with every task: also those switched at once, or forked
     ./klptransition -P livepatch_sample   # only this livepatch's
     ./klptransition -p 181                # only attempts and switches of this task
     ./klptransition -j -d 10              # JSON lines for 10 seconds
@@ -65,7 +65,7 @@ HEAD = f"{'TIME(s)':<11} {'EVENT':<9} {'PID':<7} {'COMM':<16} DETAIL"
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = klpprobe.parser(NAME, "Trace livepatch transitions, task by task", EXAMPLES)
-    parser.add_argument("-a", "--all", action="store_true", help="show each task that switched")
+    parser.add_argument("-a", "--all", action="store_true", help="show every task")
     parser.add_argument("-P", "--patch", help="trace this livepatch only")
     parser.add_argument("-p", "--pid", type=int, help="trace this task or process only")
     return parser.parse_args()
@@ -100,6 +100,8 @@ def attach(probes: Probes) -> None:
         ("klp_force_transition", "on_force", "forced transitions"),
         ("klp_update_patch_state", "on_update", "tasks that switch at exit, idle or by force"),
         ("klp_copy_process", "on_fork", "tasks forked in a transition"),
+        # Not klp_unpatch_object: its callers inline that thin wrapper.
+        ("__klp_unpatch_object", "on_unpatch_object", "objects being unpatched"),
     ):
         probes.enter(name, function, unseen)
     probes.enter_body("klp_start_transition", "on_start", "the start of transitions")
@@ -111,18 +113,8 @@ def attach(probes: Probes) -> None:
     ):
         probes.enter(name, function, unseen)
         probes.leave(name, f"{function}_return", unseen)
-    attach_unpatch(probes)
     if not probes.symbols.address("klp_signals_cnt"):
         probes.miss("klp_signals_cnt", "signals to the tasks that remain")
-
-
-def attach_unpatch(probes: Probes) -> None:
-    """Probe the innermost function: callers of the thin klp_unpatch_object inline it."""
-    inner = "__klp_unpatch_object"  # since 5.1, where no-ops came with atomic replace
-    if probes.symbols.resolve(inner):
-        probes.enter(inner, "on_unpatch_functions", "objects being unpatched")
-    else:
-        probes.enter("klp_unpatch_object", "on_unpatch_object", "objects being unpatched")
 
 
 # --- from BPF events to fields -------------------------------------------------------------------
@@ -224,8 +216,8 @@ class Columns:
         """Return an event's line, or None for one that is only counted."""
         if kind == "attempt":
             self.results[fields["result"]] += 1
-            if not self.every_task and fields["result"] in RESULTS[:2]:
-                return None
+        if not self.every_task and _usual(fields):
+            return None
         task = fields.get("task", {"pid": "", "comm": ""})
         detail = self._detail(kind, fields)
         return f"{kind:<9} {task['pid']:<7} {task['comm']:<16} {detail}".rstrip()
@@ -248,6 +240,11 @@ class Columns:
         counts = ", ".join(f"{count} {result}" for result, count in sorted(self.results.items()))
         self.results.clear()
         return f"{fields['number']}: {fields['duration_ns'] / 1e6:.1f} ms, {counts or 'no tasks'}"
+
+
+def _usual(fields: Fields) -> bool:
+    """Tell whether an event is one of the many that need no line: switched at once, or just forked."""
+    return fields.get("result") in ("switched", "already") or fields.get("path") == "fork"
 
 
 def main() -> int:

@@ -16,9 +16,11 @@ from harness import settings as settings_room
 from harness.errors import UsageError
 from harness.images.library import Library
 from harness.model import Image
+from harness.process import require
 from harness.progress import Progress, for_console
 from harness.settings import Settings
 from harness.vm.accel import AcceleratorVerdict, choose
+from harness.vm.machine import PROGRAMS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -65,11 +67,22 @@ def settings(**changes: object) -> Settings:
         raise UsageError(f"{name} {given.get(name)}: {reason}", hint=settings_room.HELP.get(name)) from None
 
 
-def image_and_accelerator(wanted: Settings) -> tuple[Image, AcceleratorVerdict]:
-    """Build what is missing of the kernel's image, and choose what runs it."""
-    library = Library(wanted, progress())
-    image = library.ensure(wanted.kernel)
-    verdict = choose(wanted, library.layout, image)
+def library(wanted: Settings) -> Library:
+    """Return the images of the cache that the settings name."""
+    return Library(wanted, progress())
+
+
+def image_and_accelerator(wanted: Settings, *, to_boot: bool = True) -> tuple[Image, AcceleratorVerdict]:
+    """Build what is missing of the kernel's image, and choose what runs it.
+
+    Raises:
+        HostLacks: what guests take is missing here, unless nothing is to be booted.
+    """
+    if to_boot:
+        require(*PROGRAMS)
+    shelf = library(wanted)
+    image = shelf.ensure(wanted.kernel)
+    verdict = choose(wanted, shelf.layout, image)
     stderr.print(f"{verdict.accelerator.value}: {verdict.reason}", soft_wrap=True)
     return image, verdict
 

@@ -119,6 +119,7 @@ def main() -> NoReturn:
         _tell(error)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is ended; a second Ctrl-C has nothing to stop
         click.echo("error: interrupted", err=True)
         sys.exit(ExitCode.INTERRUPTED)
     except BrokenPipeError:

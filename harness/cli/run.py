@@ -9,7 +9,15 @@ from pathlib import Path
 import click
 
 from harness.analysis.result import RunResult, Verdict
-from harness.cli.common import image_and_accelerator, kernel_option, progress, settings, stderr, stdout
+from harness.cli.common import (
+    image_and_accelerator,
+    kernel_option,
+    library,
+    progress,
+    settings,
+    stderr,
+    stdout,
+)
 from harness.errors import ExitCode
 from harness.model import Image
 from harness.modules.plan import PatchPlan
@@ -20,6 +28,7 @@ from harness.settings import Settings
 from harness.suite.jobs import SAMPLES, check_words, make_job, plans_of
 from harness.suite.lab import machine_spec
 from harness.suite.run import Run, run_folder
+from harness.suite.warm import ensure_warm
 from harness.vm.accel import AcceleratorVerdict
 from harness.vm.spec import argv
 
@@ -35,12 +44,15 @@ _TABLE_WIDTH = 110
 @click.option("--deadline", "deadline_s", type=float, metavar="S", help="Seconds a transition may take.")
 @click.option("--memory", "memory_mib", type=int, metavar="MIB", help="Memory of the guest.")
 @click.option("--cpus", type=int, metavar="N", help="Virtual CPUs of the guest.")
+@click.option("--cold", is_flag=True, help="Boot a guest and arm its probes; use no saved one.")
 @click.option("--dry-run", is_flag=True, help="Print every step and the QEMU command; run nothing.")
 def run(
     patches: tuple[str, ...],
+    *,
     kernel: str | None,
     out: Path | None,
     as_json: bool,
+    cold: bool,
     dry_run: bool,
     **limits: float | None,
 ) -> int:
@@ -52,14 +64,19 @@ def run(
     wanted = settings(kernel=kernel, **limits)
     words = patches or (SAMPLES,)
     check_words(words)
-    image, accelerator = image_and_accelerator(wanted)
+    image, accelerator = image_and_accelerator(wanted, to_boot=not dry_run)
     if dry_run:
         _print_steps(words, image, wanted, accelerator)
         return ExitCode.OK
     told = progress()
     with run_folder(wanted, out, image.kernel.release) as layout:
         job = make_job(words, image, layout.modules, told)
-    result, failure = Run(job, layout, wanted, accelerator, told).execute()
+        warm = (
+            None
+            if cold
+            else ensure_warm(library(wanted).cache, image, wanted, accelerator.accelerator, told)
+        )
+    result, failure = Run(job, layout, wanted, accelerator, progress=told, warm=warm).execute()
     _show(result, layout, as_json)
     if failure:
         raise failure

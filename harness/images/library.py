@@ -19,6 +19,7 @@ from harness.settings import Settings
 
 _GUEST_FILES = {
     "guest/usr/lib/klp/boot": "boot",
+    "guest/usr/lib/klp/quiesce": "quiesce",
     "guest/etc/inittab": "inittab",
     "guest/etc/klp/sshd_config": "sshd_config",
 }
@@ -138,6 +139,6 @@ class Library:
         boots = [
             (entry, manifest)
             for entry, manifest in self.cache.entries()
-            if manifest.kind == "boot" and manifest.inputs["kernel"] in digests
+            if manifest.kind in ("boot", "snapshot") and manifest.inputs["kernel"] in digests
         ]
         return own + boots

@@ -125,22 +125,30 @@ def _fill_image(image: Path, destination: Path) -> None:
 
 
 def _modules_of(tree: Path) -> list[Path]:
-    """Return the tree's built modules; modules.order names them, as .o since Linux 6.3."""
+    """Return the tree's built modules; modules.order names them, as .o since Linux 6.3.
+
+    Raises:
+        UsageError: one of them was not built.
+    """
     order = tree / "modules.order"
     lines = order.read_text().split() if order.is_file() else []
-    return [tree / Path(line).with_suffix(".ko") for line in lines]
+    modules = [tree / Path(line).with_suffix(".ko") for line in lines]
+    for module in modules:
+        if not module.is_file():
+            raise UsageError(f"{module}: listed in modules.order and not built", hint="make modules")
+    return modules
 
 
 def _install_modules(tree: Path, destination: Path) -> None:
     """Do what `make modules_install` does, without running the tree's makefiles as ourselves."""
     destination.mkdir(parents=True)
     for module in _modules_of(tree):
-        if not module.is_file():
-            raise UsageError(f"{module}: listed in modules.order and not built", hint="make modules")
         target = destination / "kernel" / module.relative_to(tree)
         target.parent.mkdir(parents=True, exist_ok=True)
         run(["cp", module, target])
-    for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
+    order = (each.relative_to(tree) for each in _modules_of(tree))
+    (destination / "modules.order").write_text("".join(f"kernel/{each}\n" for each in order))
+    for name in ("modules.builtin", "modules.builtin.modinfo"):
         target = destination / name
         if (tree / name).is_file():
             shutil.copyfile(tree / name, target)

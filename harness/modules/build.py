@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from harness.errors import BuildFailed, HostLacks, UsageError
+from harness.images.kconfig import compiler_of, read_config
 from harness.images.sandbox import inside
 from harness.model import Kernel, Module
 from harness.modules.diagnostics import Diagnostics
@@ -90,9 +91,17 @@ def _make(scratch: Path, kernel: Kernel) -> Completed:
     # sources would differ. GCC tries the last map first.
     maps = f"-ffile-prefix-map={scratch}=. -ffile-prefix-map={scratch}/="
     jobs = len(os.sched_getaffinity(0))
-    argv = ["make", "-C", str(kernel.build), f"M={scratch}", f"KCFLAGS={maps}", f"-j{jobs}", "modules"]
+    argv = ["make", "-C", str(kernel.build), f"M={scratch}", f"KCFLAGS={maps}", f"-j{jobs}",
+            *_compiler(kernel), "modules"]  # fmt: skip
     command = inside(kernel.toolchain, argv, cwd=scratch, writable=[scratch], readable=readable_for(kernel))
     return run(command, check=False, env={"TMPDIR": "/tmp"})
+
+
+def _compiler(kernel: Kernel) -> list[str]:
+    """Debian's headers name their compiler themselves; a tree's makefiles take whatever `gcc` is."""
+    if kernel.tree is None:
+        return []
+    return [f"CC={compiler_of(read_config(kernel.tree / '.config'))}"]
 
 
 def readable_for(kernel: Kernel) -> list[Path]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import harness
@@ -15,15 +15,16 @@ from harness.analysis.result import SCHEMA, PlanResult, Provenance, RunResult, V
 from harness.errors import HostLacks, KlpError, UsageError, VmLost
 from harness.images.cache import file_digest, remove_tree
 from harness.paths import RunLayout
-from harness.process import run as run_command
 from harness.progress import Progress
 from harness.report.asjson import encode
 from harness.settings import Settings
 from harness.suite.jobs import Job
 from harness.suite.lab import Lab, booted
 from harness.suite.lifecycle import Lifecycle
+from harness.suite.warm import WarmStart, restored
 from harness.trace.tracer import Tracer, traced
 from harness.vm.accel import AcceleratorVerdict
+from harness.vm.spec import qemu_version
 
 
 @contextmanager
@@ -73,6 +74,9 @@ def _fresh(parent: Path, name: str) -> Path:
 class Run:
     """One execution of a job, in one run folder.
 
+    Args:
+        warm: the saved guest to start from; None boots one and arms its probes.
+
     What is found is complete at any moment, so that an early end, whatever its cause, loses nothing.
     """
 
@@ -82,13 +86,16 @@ class Run:
         layout: RunLayout,
         settings: Settings,
         accelerator: AcceleratorVerdict,
+        *,
         progress: Progress,
+        warm: WarmStart | None,
     ) -> None:
         self._job = job
         self._layout = layout
         self._settings = settings
         self._accelerator = accelerator
         self._progress = progress
+        self._warm = warm
         self._begun = time.time()
         self._provenance = _provenance(job, settings, accelerator)
         self._plans: list[PlanResult] = []
@@ -102,13 +109,7 @@ class Run:
         The result stands in ``run.json``, as far as it goes, whatever happens.
         """
         try:
-            with booted(
-                self._job.image,
-                self._layout,
-                self._settings,
-                self._accelerator.accelerator,
-                self._progress,
-            ) as lab:
+            with self._lab() as lab:
                 self._in_guest(lab)
         except KlpError as failure:
             return self._conclude(failure.message), failure
@@ -117,9 +118,18 @@ class Run:
             raise
         return self._conclude(None), None
 
+    def _lab(self) -> AbstractContextManager[Lab]:
+        accel = self._accelerator.accelerator
+        image, layout, settings = self._job.image, self._layout, self._settings
+        if self._warm is None:
+            return booted(image, layout, settings, accel, self._progress)
+        self._progress.note("starting from a saved guest, its probes armed")
+        return restored(image, self._warm, layout, settings, accel)
+
     def _in_guest(self, lab: Lab) -> None:
+        running = self._warm.probes if self._warm else ()
         try:
-            with traced(lab.guest, self._layout.events, self._progress) as tracer:
+            with traced(lab.guest, self._layout.events, self._progress, running) as tracer:
                 self._unseen = tracer.missing()
                 for line in self._unseen:
                     self._progress.note(line)
@@ -179,7 +189,6 @@ def write_result(layout: RunLayout, result: RunResult) -> None:
 
 
 def _provenance(job: Job, settings: Settings, accelerator: AcceleratorVerdict) -> Provenance:
-    probes = sorted([*paths.PROBES.glob("*.py"), *paths.PROBES.glob("*.bpf.c")])
     return Provenance(
         klp=harness.__version__,
         qemu=qemu_version(),
@@ -193,15 +202,5 @@ def _provenance(job: Job, settings: Settings, accelerator: AcceleratorVerdict) -
         memory_mib=settings.memory_mib,
         cpus=settings.cpus,
         modules={name: module.sha256 for name, module in job.modules.items()},
-        probes={probe.name: file_digest(probe) for probe in probes},
+        probes={probe.name: file_digest(probe) for probe in paths.probe_files()},
     )
-
-
-def qemu_version() -> str:
-    """Return the version of the QEMU that is started.
-
-    Raises:
-        HostLacks: it is not installed.
-    """
-    words = run_command(["qemu-system-x86_64", "--version"]).stdout.split()
-    return words[words.index("version") + 1] if "version" in words else "unknown"

@@ -8,7 +8,6 @@ outlives an SSH connection, and whoever connects later reads the same events fro
 from __future__ import annotations
 
 import logging
-import shlex
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,12 +33,28 @@ _DRAIN_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class ArmedProbe:
-    """A probe that runs in the guest: its name, its process there, and the thread that follows it."""
+class ProbeProcess:
+    """A probe that runs in a guest: its name, and its process there."""
 
     name: str
     pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Followed:
+    """A probe's process, and the thread that copies what it writes."""
+
+    process: ProbeProcess
     follower: threading.Thread
+
+    @property
+    def name(self) -> str:
+        """The probe's name."""
+        return self.process.name
+
+
+def _output(name: str) -> str:
+    return f"{_FOLDER}/trace/{name}.jsonl"
 
 
 class Tracer:
@@ -48,10 +63,10 @@ class Tracer:
     def __init__(self, guest: Guest, store: EventStore) -> None:
         self._guest = guest
         self.store = store
-        self._armed: list[ArmedProbe] = []
+        self._armed: list[_Followed] = []
         self._marks = 0
 
-    def arm(self, names: tuple[str, ...] = PROBES) -> None:
+    def arm(self, names: tuple[str, ...] = PROBES) -> tuple[ProbeProcess, ...]:
         """Ship the probes, start them, and wait until each has said that it is attached.
 
         Raises:
@@ -59,42 +74,54 @@ class Tracer:
             VmLost: the machine was lost meanwhile.
         """
         self._ship()
-        self._armed += [self._start(name) for name in names]
+        processes = tuple(self._start(name) for name in names)
+        self.follow(processes)
+        return processes
+
+    def follow(self, processes: tuple[ProbeProcess, ...]) -> None:
+        """Read what running probes write, from their first event on; they may run since long ago.
+
+        Raises:
+            CheckFailed, VmLost: as `arm`.
+        """
+        self._armed += [_Followed(each, self._follower(each)) for each in processes]
         for probe in self._armed:
             self._wait(probe, partial(self._attached, probe.name), _ARM_S, "start")
+
+    def _follower(self, process: ProbeProcess) -> threading.Thread:
+        follower = threading.Thread(
+            target=self._copy, args=(process,), name=f"follow {process.name}", daemon=True
+        )
+        follower.start()
+        return follower
 
     def _attached(self, name: str) -> bool:
         return self.store.header(name) is not None
 
     def _ship(self) -> None:
         self._guest.run(f"mkdir -p {_FOLDER}/probes {_FOLDER}/trace").must("making room for probes")
-        for pattern in ("*.py", "*.bpf.c"):
-            for file in sorted(paths.PROBES.glob(pattern)):
-                self._guest.put(file, f"{_FOLDER}/probes/{file.name}")
+        for file in paths.probe_files():
+            self._guest.put(file, f"{_FOLDER}/probes/{file.name}")
 
-    def _start(self, name: str) -> ArmedProbe:
-        out, err = f"{_FOLDER}/trace/{name}.jsonl", f"{_FOLDER}/trace/{name}.err"
+    def _start(self, name: str) -> ProbeProcess:
+        out, err = _output(name), f"{_FOLDER}/trace/{name}.err"
         command = f"python3 {_FOLDER}/probes/{name}.py -j"
         started = self._guest.run(f"setsid {command} >{out} 2>{err} </dev/null & echo $!")
-        pid = int(started.must(f"starting {name}").stdout)
-        follower = threading.Thread(
-            target=self._follow, args=(out, pid), name=f"follow {name}", daemon=True
-        )
-        follower.start()
-        return ArmedProbe(name, pid, follower)
+        return ProbeProcess(name, int(started.must(f"starting {name}").stdout))
 
-    def _follow(self, file: str, pid: int) -> None:
+    def _copy(self, process: ProbeProcess) -> None:
         """Copy a probe's lines to the store until the probe, or the connection, ends."""
         rest = b""
         # --pid: tail ends with the probe, after its last line; -s is how often it looks for that.
-        for chunk in self._guest.stream(f"tail -c +1 -f -s 0.1 --pid={pid} {shlex.quote(file)}"):
+        follow = f"tail -c +1 -f -s 0.1 --pid={process.pid} {_output(process.name)}"
+        for chunk in self._guest.stream(follow):
             *lines, rest = (rest + chunk).split(b"\n")
             if lines:
                 self.store.append(lines)
         if rest:
-            log.debug("%s ended in the middle of a line: %r", file, rest)
+            log.debug("%s ended in the middle of a line: %r", process.name, rest)
 
-    def _wait(self, probe: ArmedProbe, done: Callable[[], bool], limit_s: float, what: str) -> None:
+    def _wait(self, probe: _Followed, done: Callable[[], bool], limit_s: float, what: str) -> None:
         def look() -> bool:
             self._guest.check_alive()
             self.store.check()
@@ -112,7 +139,7 @@ class Tracer:
                 hint=f"in the guest: python3 {_FOLDER}/probes/{probe.name}.py",
             ) from None
 
-    def _dead(self, probe: ArmedProbe, what: str) -> CheckFailed:
+    def _dead(self, probe: _Followed, what: str) -> CheckFailed:
         said = self._guest.run(f"tail -n 3 {_FOLDER}/trace/{probe.name}.err").stdout.strip()
         return CheckFailed(f"the probe {probe.name} ended before its {what}: {said or 'no word'}")
 
@@ -125,7 +152,7 @@ class Tracer:
         self._marks += 1
         number = self._marks
         if self._armed:
-            pids = " ".join(str(probe.pid) for probe in self._armed)
+            pids = " ".join(str(probe.process.pid) for probe in self._armed)
             self._guest.run(f"kill -USR1 {pids}").must("marking the trace")
         for probe in self._armed:
             self._wait(probe, partial(self.store.marked, probe.name, number), _DRAIN_S, "mark")
@@ -145,7 +172,7 @@ class Tracer:
         """Stop the probes in order, and wait for their last events."""
         if not self._armed:
             return
-        pids = " ".join(str(probe.pid) for probe in self._armed)
+        pids = " ".join(str(probe.process.pid) for probe in self._armed)
         self._guest.run(f"kill -INT {pids}").must("stopping the probes")
         for probe in self._armed:
             self._wait(probe, partial(self.store.ended, probe.name), _DRAIN_S, "end")
@@ -155,13 +182,20 @@ class Tracer:
 
 @contextmanager
 def traced(
-    guest: Guest, file: Path, progress: Progress, names: tuple[str, ...] = PROBES
+    guest: Guest, file: Path, progress: Progress, running: tuple[ProbeProcess, ...] = ()
 ) -> Iterator[Tracer]:
-    """Arm probes in a guest for the length of a block, their events going to `file`."""
+    """Have probes armed for the length of a block, their events going to `file`.
+
+    Args:
+        running: the probes that run in the guest already; none for arming them now.
+    """
     with EventStore(file) as store:
         tracer = Tracer(guest, store)
-        with progress.step(f"arming {', '.join(names)}"):
-            tracer.arm(names)
+        if running:
+            tracer.follow(running)
+        else:
+            with progress.step(f"arming {', '.join(PROBES)}"):
+                tracer.arm()
         yield tracer
         with progress.step("draining the probes"):
             tracer.stop()

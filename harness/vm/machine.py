@@ -20,13 +20,17 @@ from harness.waiting import DeadlineMissed, wait_until
 
 log = logging.getLogger(__name__)
 
+# What a guest takes; asked for before anything is built for one.
+PROGRAMS = ("qemu-system-x86_64", "qemu-img", "setpriv")
+
 _LOOK_S = 0.02
 _QUIT_S = 5.0
 
 
 def make_overlay(backing: Path, overlay: Path) -> None:
-    """Make the qcow2 file that takes a guest's writes, over a raw image that is never written."""
-    run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", backing, overlay])
+    """Make the qcow2 file that takes a guest's writes, over an image that is never written."""
+    kind = "qcow2" if backing.suffix == ".qcow2" else "raw"
+    run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", kind, "-b", backing, overlay])
 
 
 class Machine:

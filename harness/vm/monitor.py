@@ -72,6 +72,19 @@ class Monitor:
         """
         return self._call(self._client.execute(command, arguments), self._command_s, command)
 
+    def send_file(self, name: str, descriptor: int) -> None:
+        """Hand QEMU an open file, which later commands call `name`.
+
+        Raises:
+            QemuGone: QEMU ended, or did not answer in time.
+        """
+
+        async def send() -> object:
+            self._client.send_fd_scm(descriptor)
+            return await self._client.execute("getfd", {"fdname": name})
+
+        self._call(send(), self._command_s, "getfd")
+
     def human(self, line: str) -> str:
         """Run one line of the human monitor, for what QMP has no command for."""
         return str(self.execute("human-monitor-command", **{"command-line": line}))

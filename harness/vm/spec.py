@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.model import Accelerator
+from harness.process import run
 
 # Refuses what a guest's escape would need: other programs, other privileges, old system calls.
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
@@ -30,6 +31,10 @@ class MachineSpec:
         mitigations: leave the kernel's CPU-bug mitigations on.
         append: more words for the kernel's command line.
         qmp_fd: descriptor of our end's peer; QEMU speaks QMP on it.
+        memory_file: the guest's memory is this file; None for memory of QEMU's own.
+        memory_shared: what the guest writes reaches the file, to be kept as a snapshot; otherwise each
+            guest has its own copy of what it writes, and shares the rest with all others.
+        restored: wait for a snapshot's state in place of booting.
         binary: the QEMU to start.
     """
 
@@ -44,11 +49,24 @@ class MachineSpec:
     mitigations: bool = False
     append: tuple[str, ...] = ()
     qmp_fd: int = 3
+    memory_file: Path | None = None
+    memory_shared: bool = False
+    restored: bool = False
     binary: str = "qemu-system-x86_64"
 
     def with_qmp(self, descriptor: int) -> MachineSpec:
         """Return the same machine with another QMP descriptor."""
         return replace(self, qmp_fd=descriptor)
+
+
+def qemu_version(binary: str = "qemu-system-x86_64") -> str:
+    """Return the version of the QEMU that is started.
+
+    Raises:
+        HostLacks: it is not installed.
+    """
+    words = run([binary, "--version"]).stdout.split()
+    return words[words.index("version") + 1] if "version" in words else "unknown"
 
 
 def kernel_command_line(spec: MachineSpec) -> str:
@@ -73,7 +91,7 @@ def argv(spec: MachineSpec) -> list[str]:
     """Return the whole QEMU command line; the process is started elsewhere."""
     return [
         spec.binary, *_machine(spec), *_kernel(spec), *_disks(spec), *_network(), *_console(spec),
-        *_monitor(spec), "-sandbox", _SANDBOX,
+        *_monitor(spec), *_restore(spec), "-sandbox", _SANDBOX,
     ]  # fmt: skip
 
 
@@ -84,10 +102,30 @@ def _machine(spec: MachineSpec) -> list[str]:
     cpu = "host" if spec.accelerator is Accelerator.KVM else "max"
     return [
         "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
-        "-machine", "q35,usb=off,vmport=off,smbus=off,sata=off,hpet=off", "-accel", accel,
+        "-machine", f"q35,usb=off,vmport=off,smbus=off,sata=off,hpet=off{_memory_backend(spec)}",
+        "-accel", accel, *_memory(spec),
         "-cpu", cpu, "-smp", str(spec.cpus), "-m", f"{spec.memory_mib}M",
         "-object", "rng-builtin,id=rng0", "-device", "virtio-rng-pci,rng=rng0",
+        # Tells a restored kernel that it is another machine now, so that it reseeds its random numbers.
+        "-device", "vmgenid,guid=auto",
     ]  # fmt: skip
+
+
+def _memory_backend(spec: MachineSpec) -> str:
+    return ",memory-backend=ram0" if spec.memory_file else ""
+
+
+def _memory(spec: MachineSpec) -> list[str]:
+    if spec.memory_file is None:
+        return []
+    share = "on" if spec.memory_shared else "off"
+    return ["-object", f"memory-backend-file,id=ram0,size={spec.memory_mib}M,share={share},"
+            f"mem-path={_escaped(spec.memory_file)}"]  # fmt: skip
+
+
+def _restore(spec: MachineSpec) -> list[str]:
+    # Deferred: the capability that leaves the memory to its file is set over QMP first.
+    return ["-incoming", "defer"] if spec.restored else []
 
 
 def _kernel(spec: MachineSpec) -> list[str]:
@@ -115,7 +153,8 @@ def _network() -> list[str]:
 
 
 def _console(spec: MachineSpec) -> list[str]:
-    return ["-chardev", f"file,id=console,path={_escaped(spec.console)}",
+    # Appended: a restored guest's console begins with a copy of what was said until it was saved.
+    return ["-chardev", f"file,id=console,path={_escaped(spec.console)},append=on",
             "-serial", "chardev:console"]  # fmt: skip
 
 

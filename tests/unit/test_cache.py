@@ -260,8 +260,9 @@ def test_a_disk_that_is_really_full(tiny: Path) -> None:
 
 
 def test_a_disk_that_may_not_be_written(tiny: Path) -> None:
-    run(["mount", "-o", "remount,ro", tiny])
     cache = Cache(CacheLayout(tiny / "cache"), Silent())
+    cache.ensure("guest", {**INPUTS, "recipe": "2"}, Builder())  # so that its folders are there
+    run(["mount", "-o", "remount,ro", tiny])
     with pytest.raises(HostLacks, match="Read-only file system") as caught:
         cache.ensure("guest", INPUTS, Builder())
     assert str(tiny) in caught.value.message

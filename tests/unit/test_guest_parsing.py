@@ -33,7 +33,10 @@ def fill(folder: Path, files: dict[str, str | None]) -> None:
 def listed(sysfs: Path) -> tuple[LivepatchState, ...]:
     script = livepatch._LIST.replace(livepatch._SYSFS, str(sysfs))
     assert script != livepatch._LIST
-    return parse_listing(run(["sh", "-c", script]).stdout)
+    printed = run(["sh", "-c", script])
+    assert "/force" not in printed.stdout  # reading it is an error in a kernel
+    assert printed.stderr == ""
+    return parse_listing(printed.stdout)
 
 
 def pending(proc: Path, target: str) -> tuple[PendingTask, ...]:
@@ -150,7 +153,9 @@ def test_each_thread_counts(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("comm", ["task 0 7 x", "(sd-pam)", "a  b", "*", "$(false)", "%s%n", "-n", "\\t"])
+@pytest.mark.parametrize(
+    "comm", ["task 0 7 x", "(sd-pam)", "a  b", " a", "*", "$(false)", "%s%n", "-n", "\\t"]
+)
 def test_names_may_be_anything(tmp_path: Path, comm: str) -> None:
     task(tmp_path, 5, 5, "0\n", comm)
     [found] = pending(tmp_path, "1")

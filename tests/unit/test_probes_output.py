@@ -127,6 +127,7 @@ def test_columns_count_the_tasks_of_a_pass():
     columns = klptransition.Columns(every_task=False)
     attempt = {"task": {"pid": 1, "comm": "a"}, "function": None}
     assert columns.line("attempt", {**attempt, "result": "switched"}) is None
+    assert columns.line("switch", {**attempt, "path": "fork", "patch_state": 1}) is None
     assert "sleeping" in columns.line("attempt", {**attempt, "result": "sleeping"})
     done = columns.line("pass", {"number": 1, "duration_ns": 2_000_000})
     assert done.endswith("1: 2.0 ms, 1 sleeping, 1 switched")

@@ -91,7 +91,11 @@ def test_bytes_that_are_no_text_do_no_harm() -> None:
 
 
 def test_standard_input_is_shut_or_given(tmp_path: Path) -> None:
-    assert run(["cat"]).stdout == ""
+    script = "from harness.process import run; print(repr(run(['cat']).stdout))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], input="a key", capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "''\n"
     file = tmp_path / "f"
     file.write_text("given")
     with file.open("rb") as stream:
@@ -273,3 +277,10 @@ def test_spawn_of_a_missing_command(tmp_path: Path) -> None:
 def test_replace_of_a_missing_command() -> None:
     with pytest.raises(HostLacks, match=r"^no-such-command is not installed here$"):
         process.replace(["no-such-command"])
+
+
+def test_what_is_required() -> None:
+    process.require()
+    process.require("sh", "cat")
+    with pytest.raises(HostLacks, match=r"^no-such-command is not installed here$"):
+        process.require("sh", "no-such-command", "neither-this")

@@ -75,6 +75,7 @@ def test_a_refused_allocation_makes_nothing(result: str) -> None:
 def test_one_that_was_found_is_not_another() -> None:
     ledger = shadow_ledger([alloc(1, "0xa"), alloc(2, "0xa", result="found"), freed(3, "0xa")])
     assert (ledger.allocated, ledger.found, ledger.left) == (1, 1, ())
+    assert shadow_ledger([alloc(1, "0xa", result="found")]).left == ()
 
 
 def test_freeing_is_seen_where_it_happens_not_where_it_is_asked_for() -> None:

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Warm starts: a guest booted once, its probes armed and waiting, saved; every run begins from there.
+
+BCC's import and compile take most of a minute in an emulated guest. They are paid once for each
+(image, machine, QEMU, probes), for everything in that key is what a saved machine depends on.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import paths
+from harness.errors import VmLost
+from harness.guest.livepatch import Livepatches
+from harness.guest.ssh import Guest
+from harness.images.cache import Cache, Manifest, damaged_files, file_digest
+from harness.model import Accelerator, Image
+from harness.paths import RunLayout
+from harness.progress import Progress
+from harness.settings import Settings
+from harness.suite.lab import Lab, connection_limits, guest_address, machine_spec
+from harness.trace.store import EventStore
+from harness.trace.tracer import ProbeProcess, Tracer
+from harness.vm.deadlines import deadlines
+from harness.vm.machine import Machine, make_overlay
+from harness.vm.snapshot import SnapshotFiles, resume, save, to_be_restored, to_be_saved
+from harness.vm.spec import argv, qemu_version
+from harness.waiting import DeadlineMissed, wait_until
+
+_KIND = "snapshot"
+# Raised whenever this module leaves another guest behind for the same key.
+_RECIPE = "1"
+_QUIET = "klp: quiet"
+_QUIESCE = "setsid /usr/lib/klp/quiesce </dev/null >/dev/null 2>&1 &"
+
+
+@dataclass(frozen=True, slots=True)
+class WarmStart:
+    """A saved guest: its files, and the probes that run in it."""
+
+    files: SnapshotFiles
+    probes: tuple[ProbeProcess, ...]
+
+
+def ensure_warm(
+    cache: Cache, image: Image, settings: Settings, accel: Accelerator, progress: Progress
+) -> WarmStart:
+    """Return the snapshot to start from, making it where there is none that fits.
+
+    Raises:
+        CheckFailed: a probe could not be armed.
+        VmLost: the guest did not come up.
+    """
+    layout = RunLayout(Path("/run"))  # a place that is none: the key must not depend on where
+    spec = machine_spec(image, layout, settings, accel)
+    inputs = {
+        "image": image.digest,
+        "kernel": image.kernel.digest,
+        "machine": " ".join(argv(spec)),
+        "qemu": qemu_version(),
+        "recipe": _RECIPE,
+    }
+    inputs |= {probe.name: file_digest(probe) for probe in paths.probe_files()}
+    maker = _Maker(image, settings, accel, progress)
+    entry, manifest = cache.ensure(_KIND, inputs, maker.fill)
+    if not _whole(entry, manifest):
+        progress.note(f"{entry.name}: damaged; it is made anew")
+        cache.remove(entry, manifest)
+        entry, manifest = cache.ensure(_KIND, inputs, maker.fill)
+    probes = (pair.split(":") for pair in manifest.facts["probes"].split())
+    return WarmStart(SnapshotFiles(entry), tuple(ProbeProcess(name, int(pid)) for name, pid in probes))
+
+
+def _whole(entry: Path, manifest: Manifest) -> bool:
+    """Whether a snapshot is what was saved; read again only where a file seems to have changed."""
+    try:
+        if SnapshotFiles(entry).stamps() == manifest.facts["stamps"]:
+            return True
+    except FileNotFoundError:
+        return False
+    return not damaged_files(entry, manifest)
+
+
+@dataclass(frozen=True, slots=True)
+class _Maker:
+    """Makes a snapshot."""
+
+    image: Image
+    settings: Settings
+    accel: Accelerator
+    progress: Progress
+
+    def fill(self, into: Path) -> tuple[dict[str, str], tuple[str, ...]]:
+        """Boot, arm, wait for quiet, save."""
+        files = SnapshotFiles(into)
+        limits = deadlines(self.accel)
+        make_overlay(self.image.root_disk, files.disk)
+        spec = to_be_saved(machine_spec(self.image, RunLayout(into), self.settings, self.accel), files)
+        with ExitStack() as stack:
+            with self.progress.step(f"booting {self.image.kernel.release} to be saved"):
+                machine = stack.enter_context(Machine(spec, into / "qemu.log", limits))
+            probes = self._arm(machine, into / "events.jsonl")
+            with self.progress.step("saving the guest"):
+                self._await_quiet(machine, limits.boot)
+                save(machine, files, limit_s=limits.boot)
+        told = " ".join(f"{each.name}:{each.pid}" for each in probes)
+        kernel = self.image.kernel.release
+        return {"probes": told, "stamps": files.stamps(), "release": kernel}, (
+            files.memory.name,
+            files.state.name,
+            files.disk.name,
+        )
+
+    def _arm(self, machine: Machine, events: Path) -> tuple[ProbeProcess, ...]:
+        address = guest_address(self.image, machine.ssh_port())
+        with (
+            Guest(address, connection_limits(self.accel), machine.check_alive) as guest,
+            EventStore(events) as store,
+        ):
+            with self.progress.step("arming the probes (BCC compiles them in the guest)"):
+                probes = Tracer(guest, store).arm()
+            guest.run(_QUIESCE).must("waiting for quiet")
+        return probes
+
+    def _await_quiet(self, machine: Machine, limit_s: float) -> None:
+        def look() -> bool:
+            machine.check_alive()
+            return _QUIET in machine.console.text()
+
+        try:
+            wait_until(look, what="quiet guest", timeout_s=limit_s, every_s=0.05)
+        except DeadlineMissed as missed:
+            raise VmLost(f"saving the guest: {missed}", console_tail=machine.console.tail()) from None
+
+
+@contextmanager
+def restored(
+    image: Image, warm: WarmStart, layout: RunLayout, settings: Settings, accel: Accelerator
+) -> Iterator[Lab]:
+    """Have a guest that goes on where `warm` was saved, on a disk overlay of its own, for a block.
+
+    Raises:
+        VmLost: it did not come up.
+        HostLacks: QEMU is missing, or the folder cannot be written.
+    """
+    limits = deadlines(accel)
+    with ExitStack() as stack:
+        stack.callback(layout.disk.unlink, missing_ok=True)
+        make_overlay(warm.files.disk, layout.disk)
+        shutil.copyfile(warm.files.console, layout.console)
+        spec = to_be_restored(machine_spec(image, layout, settings, accel), warm.files)
+        machine = Machine(spec, layout.qemu_log, limits)
+        stack.callback(machine.stop)
+        machine.launch()
+        resume(machine, warm.files, limit_s=limits.launch)
+        address = guest_address(image, machine.ssh_port())
+        ways = connection_limits(accel)
+        guest = stack.enter_context(Guest(address, ways, machine.check_alive))
+        # Its wall clock stands where it was saved; the random numbers reseed themselves (vmgenid).
+        guest.run(["date", "--set", f"@{time.time():.3f}"]).must("setting the guest's clock")
+        diagnosis = stack.enter_context(Guest(address, ways, machine.check_alive))
+        yield Lab(image, machine, guest, diagnosis, Livepatches(guest, diagnosis))
