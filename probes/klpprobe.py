@@ -8,6 +8,7 @@ A tool is a `klpNAME.py` and a `klpNAME.bpf.c`; copied together with this file, 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import re
@@ -212,6 +213,12 @@ def load(tool: str, cflags: list[str]) -> Any:
         raise ProbeError(f"{error}; are this kernel's headers installed?") from error
 
 
+def release_memory(bpf: Any) -> None:
+    """Give back what clang and LLVM took: half of a tool's memory, and of no use once it is loaded."""
+    bpf.free_bcc_memory()
+    ctypes.CDLL(None).malloc_trim(0)
+
+
 def open_ring(bpf: Any) -> Callable[[], list[Any]]:
     """Open the ring buffer `events`; return the function that empties it."""
     table = bpf["events"]
@@ -289,6 +296,7 @@ def trace(tool: Tool, args: argparse.Namespace) -> None:
         print(f"Tracing the livepatch core... Hit Ctrl-C to end.\n{tool.head}")
     out.header(probes.attached, probes.missing)
     sys.stdout.flush()
+    release_memory(bpf)
     complain("ready")
     follow(drain, out, tick_s=tool.tick_s, duration_s=args.duration)
     if tool.finish and not args.json:

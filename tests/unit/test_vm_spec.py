@@ -48,8 +48,11 @@ def test_the_same_machine_has_the_same_command_line() -> None:
     ],
 )
 def test_each_fact_reaches_the_command_line(change: dict[str, object], option: str, value: str) -> None:
-    assert value not in after(argv(SPEC), option)
-    assert value in after(argv(changed(**change)), option)
+    def given(spec: MachineSpec) -> bool:
+        return any(f"{each},".startswith(f"{value},") for each in after(argv(spec), option))
+
+    assert not given(SPEC)
+    assert given(changed(**change))
 
 
 def test_another_qmp_descriptor_changes_nothing_else() -> None:
@@ -65,7 +68,7 @@ def test_tcg_runs_all_cpus_in_one_thread() -> None:
 def test_commas_in_paths_are_doubled(field: str) -> None:
     words = argv(changed(**{field: Path("/a,b/c,,d")}))
     [value] = [word for word in words if "/a" in word]
-    assert value.endswith("=/a,,b/c,,,,d")
+    assert "/a,,b/c,,,,d," in f"{value},"
 
 
 @pytest.mark.parametrize("field", ["kernel", "initrd"])
