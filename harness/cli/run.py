@@ -74,7 +74,7 @@ def run(
         warm = (
             None
             if cold
-            else ensure_warm(library(wanted).cache, image, wanted, accelerator.accelerator, told)
+            else ensure_warm(library(wanted).cache, image, wanted, accelerator.accelerator, progress=told)
         )
     result, failure = Run(job, layout, wanted, accelerator, progress=told, warm=warm).execute()
     _show(result, layout, as_json)

@@ -8,6 +8,7 @@ BCC's import and compile take most of a minute in an emulated guest. They are pa
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import paths
-from harness.errors import VmLost
+from harness.errors import HostLacks, VmLost
 from harness.guest.livepatch import Livepatches
 from harness.guest.ssh import Guest
 from harness.images.cache import Cache, Manifest, damaged_files, file_digest
@@ -25,9 +26,10 @@ from harness.progress import Progress
 from harness.settings import Settings
 from harness.suite.lab import Lab, connection_limits, guest_address, machine_spec
 from harness.trace.store import EventStore
-from harness.trace.tracer import ProbeProcess, Tracer
+from harness.trace.tracer import PROBES, ProbeProcess, Tracer
 from harness.vm.deadlines import deadlines
 from harness.vm.machine import Machine, make_overlay
+from harness.vm.pool import Pool, size_that_fits
 from harness.vm.snapshot import SnapshotFiles, resume, save, to_be_restored, to_be_saved
 from harness.vm.spec import argv, qemu_version
 from harness.waiting import DeadlineMissed, wait_until
@@ -48,11 +50,21 @@ class WarmStart:
 
 
 def ensure_warm(
-    cache: Cache, image: Image, settings: Settings, accel: Accelerator, progress: Progress
+    cache: Cache,
+    image: Image,
+    settings: Settings,
+    accel: Accelerator,
+    *,
+    progress: Progress,
+    probes: tuple[str, ...] = PROBES,
 ) -> WarmStart:
     """Return the snapshot to start from, making it where there is none that fits.
 
+    Args:
+        probes: the probes to have armed in it; none for a bare guest.
+
     Raises:
+        HostLacks: there is no room for it.
         CheckFailed: a probe could not be armed.
         VmLost: the guest did not come up.
     """
@@ -65,15 +77,16 @@ def ensure_warm(
         "qemu": qemu_version(),
         "recipe": _RECIPE,
     }
-    inputs |= {probe.name: file_digest(probe) for probe in paths.probe_files()}
-    maker = _Maker(image, settings, accel, progress)
+    if probes:
+        inputs |= {probe.name: file_digest(probe) for probe in paths.probe_files()}
+    maker = _Maker(image, settings, accel, progress, probes)
     entry, manifest = cache.ensure(_KIND, inputs, maker.fill)
     if not _whole(entry, manifest):
         progress.note(f"{entry.name}: damaged; it is made anew")
         cache.remove(entry, manifest)
         entry, manifest = cache.ensure(_KIND, inputs, maker.fill)
-    probes = (pair.split(":") for pair in manifest.facts["probes"].split())
-    return WarmStart(SnapshotFiles(entry), tuple(ProbeProcess(name, int(pid)) for name, pid in probes))
+    running = (pair.split(":") for pair in manifest.facts["probes"].split())
+    return WarmStart(SnapshotFiles(entry), tuple(ProbeProcess(name, int(pid)) for name, pid in running))
 
 
 def _whole(entry: Path, manifest: Manifest) -> bool:
@@ -94,10 +107,12 @@ class _Maker:
     settings: Settings
     accel: Accelerator
     progress: Progress
+    probes: tuple[str, ...]
 
     def fill(self, into: Path) -> tuple[dict[str, str], tuple[str, ...]]:
         """Boot, arm, wait for quiet, save."""
         files = SnapshotFiles(into)
+        self._check_room(into)
         limits = deadlines(self.accel)
         make_overlay(self.image.root_disk, files.disk)
         spec = to_be_saved(machine_spec(self.image, RunLayout(into), self.settings, self.accel), files)
@@ -116,6 +131,16 @@ class _Maker:
             files.disk.name,
         )
 
+    def _check_room(self, into: Path) -> None:
+        """See that the memory fits: a guest whose memory file cannot grow dies of SIGBUS in mid-air."""
+        free_mib = shutil.disk_usage(into).free // 2**20
+        if free_mib < self.settings.memory_mib:
+            raise HostLacks(
+                f"{into.parent}: no space left ({free_mib} MiB free) to save a guest of "
+                f"{self.settings.memory_mib} MiB",
+                hint="free some, set KLP_CACHE=DIR to a larger disk, or klp run --cold",
+            )
+
     def _arm(self, machine: Machine, events: Path) -> tuple[ProbeProcess, ...]:
         address = guest_address(self.image, machine.ssh_port())
         with (
@@ -123,7 +148,7 @@ class _Maker:
             EventStore(events) as store,
         ):
             with self.progress.step("arming the probes (BCC compiles them in the guest)"):
-                probes = Tracer(guest, store).arm()
+                probes = Tracer(guest, store).arm(self.probes)
             guest.run(_QUIESCE).must("waiting for quiet")
         return probes
 
@@ -165,3 +190,25 @@ def restored(
         guest.run(["date", "--set", f"@{time.time():.3f}"]).must("setting the guest's clock")
         diagnosis = stack.enter_context(Guest(address, ways, machine.check_alive))
         yield Lab(image, machine, guest, diagnosis, Livepatches(guest, diagnosis))
+
+
+@contextmanager
+def warm_pool(
+    image: Image, warm: WarmStart, settings: Settings, accel: Accelerator, *, asked: int | None = None
+) -> Iterator[Pool[Lab]]:
+    """Have a pool of restored guests for a block, as many as the host holds and at most `asked`.
+
+    Each has a folder of its own for its disk, console and logs, which goes with it.
+    """
+    with tempfile.TemporaryDirectory(prefix="klp-pool-") as folder:
+
+        @contextmanager
+        def one() -> Iterator[Lab]:
+            with (
+                tempfile.TemporaryDirectory(dir=folder) as own,
+                restored(image, warm, RunLayout(Path(own)), settings, accel) as lab,
+            ):
+                yield lab
+
+        with Pool(one, size_that_fits(settings.memory_mib, asked)) as pool:
+            yield pool

@@ -99,6 +99,16 @@ class Monitor:
             self._stop_loop()
 
     def _stop_loop(self) -> None:
+        """End the thread; first what an interrupted call left unfinished, or asyncio would complain."""
+
+        async def cancel_all() -> None:
+            left = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in left:
+                task.cancel()
+            if left:
+                await asyncio.wait(left, timeout=self._command_s)
+
+        asyncio.run_coroutine_threadsafe(cancel_all(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -15,7 +15,7 @@ from harness.model import Accelerator
 from harness.modules.build import build
 from harness.modules.sources import find_source
 from harness.paths import RunLayout
-from harness.suite.lab import booted
+from harness.suite.warm import ensure_warm, restored
 from harness.vm.accel import choose
 
 KLP = Path(sys.executable).with_name("klp")
@@ -64,9 +64,23 @@ def samples(image, tmp_path_factory):
     return {module.name: module for module in built}
 
 
+@pytest.fixture(scope="session")
+def warm(library, image, accelerator):
+    """The saved guest of the default kernel, its probes armed: what a user's run starts from."""
+    return ensure_warm(library.cache, image, settings.load(), accelerator, progress=progress.Silent())
+
+
+@pytest.fixture(scope="session")
+def bare(library, image, accelerator):
+    """A saved guest without probes: quicker to make anew."""
+    return ensure_warm(
+        library.cache, image, settings.load(), accelerator, progress=progress.Silent(), probes=()
+    )
+
+
 @pytest.fixture(scope="module")
-def lab(image, accelerator, tmp_path_factory):
-    """A booted guest without probes, one for each test module."""
+def lab(image, bare, accelerator, tmp_path_factory):
+    """A restored guest without probes, one for each test module."""
     layout = RunLayout(tmp_path_factory.mktemp("lab"))
-    with booted(image, layout, settings.load(), accelerator, progress.Silent()) as opened:
+    with restored(image, bare, layout, settings.load(), accelerator) as opened:
         yield opened

@@ -384,10 +384,10 @@ class Running:
 
 
 @contextmanager
-def running(here: Path) -> Iterator[Running]:
+def running(here: Path, *options: str) -> Iterator[Running]:
     said = here / "stderr"
     layout = RunLayout(here / "run")
-    command = [KLP, "run", "version-banner", "--kernel", "6.12", "--out", layout.root]
+    command = [KLP, "run", "version-banner", "--kernel", "6.12", "--out", layout.root, *options]
     with (
         said.open("wb") as stream,
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream) as process,
@@ -398,38 +398,78 @@ def running(here: Path) -> Iterator[Running]:
             process.kill()
 
 
-def nothing_left(layout: RunLayout) -> bool:
-    return not processes_of(layout.root) and not layout.disk.exists()
+def interrupt(run: Running, number: signal.Signals) -> None:
+    """Send a signal; what it started must be gone when `klp` is."""
+    run.process.send_signal(number)
+    assert run.process.wait(120) == ExitCode.INTERRUPTED, run.stderr()
+    assert error_line(run.stderr()) == "interrupted"
+    assert processes_of(run.layout.root) == []
+    assert not run.layout.disk.exists()
+
+
+def demand_a_record(layout: RunLayout) -> None:
+    """The run folder of an interrupted run says so, and what it ran on."""
+    result = json.loads(layout.summary.read_text())
+    assert result["error"] == "interrupted"
+    assert result["verdict"] != "held"
+    assert result["provenance"]["modules"].keys() == {"klp_version_banner"}
+    assert layout.console.stat().st_size > 0
+
+
+def traced_headers(layout: RunLayout) -> int:
+    return sum(json.loads(line)["type"] == "header" for line in layout.events.read_text().splitlines())
 
 
 @pytest.mark.vm("6.12")
 @pytest.mark.parametrize("moment", ["booting", "arming", "loading"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_an_interrupted_run(here, number, moment):
-    with running(here) as run:
+    with running(here, "--cold") as run:
         run.reach(moment)
         assert processes_of(run.layout.root)  # so that none at the end means something
         assert run.layout.disk.exists()
-        run.process.send_signal(number)
-        assert run.process.wait(120) == ExitCode.INTERRUPTED, run.stderr()
-        assert error_line(run.stderr()) == "interrupted"
-        assert processes_of(run.layout.root) == []
-        assert not run.layout.disk.exists()
-        result = json.loads(run.layout.summary.read_text())
-        assert result["error"] == "interrupted"
-        assert result["verdict"] != "held"
-        assert result["provenance"]["modules"].keys() == {"klp_version_banner"}
-        assert run.layout.console.stat().st_size > 0
+        interrupt(run, number)
+        demand_a_record(run.layout)
         if moment == "loading":
-            types = [json.loads(line)["type"] for line in run.layout.events.read_text().splitlines()]
-            assert types.count("header") == 3
+            assert traced_headers(run.layout) == 3
 
 
 @pytest.mark.vm("6.12")
-def test_a_user_who_cannot_wait(here):
-    """Ctrl-C again and again: even then QEMU does not outlive its run."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_an_interrupted_run_from_a_saved_guest(here, number):
     with running(here) as run:
-        run.reach("booting")
+        run.reach("loading")
+        assert processes_of(run.layout.root)
+        interrupt(run, number)
+        demand_a_record(run.layout)
+        assert traced_headers(run.layout) == 3
+
+
+@pytest.mark.vm("6.12")
+def test_an_interrupt_while_a_guest_is_being_saved(here):
+    """Nothing was run, so there is no run folder; and no half a snapshot that a later run would take."""
+    cache = Path(os.environ["KLP_CACHE"])
+    before = set(cache.glob("*-*"))
+    with running(here, "--memory", "1001") as run:  # a machine of which nobody keeps a snapshot
+        run.reach("arming")
+        [growing] = [each for each in (cache / "building").glob("snapshot-*") if processes_of(each)]
+        interrupt(run, signal.SIGINT)
+        assert processes_of(growing) == []
+        assert not growing.exists()
+        assert not run.layout.root.exists()
+    assert not [each for each in set(cache.glob("*-*")) - before if is_mine(each)]
+
+
+def is_mine(entry: Path) -> bool:
+    return "-m 1001M " in json.loads((entry / "manifest.json").read_text())["inputs"].get("machine", "")
+
+
+@pytest.mark.vm("6.12")
+@pytest.mark.parametrize("moment", ["booting", "arming"])
+def test_a_user_who_cannot_wait(here, moment):
+    """Ctrl-C again and again: even then QEMU does not outlive its run."""
+    with running(here, "--cold") as run:
+        run.reach(moment)
 
         def ended() -> bool:
             if run.process.poll() is None:

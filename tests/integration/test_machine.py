@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import progress, settings
+from harness import settings
 from harness.errors import BootFailed, GuestPanicked, QemuGone
 from harness.paths import RunLayout
-from harness.suite.lab import booted, machine_spec
+from harness.suite.lab import machine_spec
+from harness.suite.warm import restored
 from harness.vm.deadlines import deadlines
 from harness.vm.machine import Machine, make_overlay
 from harness.waiting import wait_until
@@ -84,11 +85,11 @@ class TestBoot:
 
 class TestLoss:
     @pytest.fixture
-    def lose(self, image, layout, accelerator):
+    def lose(self, image, bare, layout, accelerator):
         """Boot a guest, do something fatal to it, and return QEMU's process id."""
 
         def run(fatal):
-            with booted(image, layout, settings.load(), accelerator, progress.Silent()) as lab:
+            with restored(image, bare, layout, settings.load(), accelerator) as lab:
                 pids.append(lab.machine.pid)
                 fatal(lab)
 

@@ -3,8 +3,8 @@
 # mmdebstrap customize hook: find the newest kernel of series $SERIES and download its packages to
 # /klp in the new root ($1), checked against the signed index by apt.
 set -eu
-# shellcheck disable=SC2153 # SERIES, ARCH and SOURCE are set by the caller
 export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
+# shellcheck disable=SC2153 # SERIES, ARCH and SOURCE are set by the caller
 series=$(printf %s "$SERIES" | sed 's/\./\\./g')
 # 6.1.0-49-amd64 on bookworm, 6.12.117+deb13-amd64 since trixie; -cloud- and -rt- are other kernels.
 pattern="^linux-headers-$series\\.[0-9.]+(\\+deb[0-9]+)?(-[0-9]+)?-$ARCH\$"

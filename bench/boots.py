@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cold boots and warm starts beside vng; the cost of a command, and of each further guest."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from bench.measure import Series, in_turn, seconds
+from bench.peer import Peer
+from harness.model import Accelerator, Image
+from harness.paths import RunLayout
+from harness.progress import Silent
+from harness.settings import Settings
+from harness.suite.lab import Lab, booted
+from harness.suite.warm import WarmStart, restored
+
+VNG = "vng --disable-kvm: uname"
+_COMMANDS = 20
+_GUESTS = 4
+
+
+class Boots:
+    """The measurements that need an image and, for warm starts, a snapshot."""
+
+    def __init__(self, image: Image, warm: WarmStart, settings: Settings, accel: Accelerator) -> None:
+        self._image = image
+        self._warm = warm
+        self._settings = settings
+        self._accel = accel
+
+    def _folder(self, stack: ExitStack) -> RunLayout:
+        return RunLayout(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="klp-bench-"))))
+
+    def _cold(self, stack: ExitStack) -> Lab:
+        layout = self._folder(stack)
+        return stack.enter_context(booted(self._image, layout, self._settings, self._accel, Silent()))
+
+    def _restored(self, stack: ExitStack) -> Lab:
+        layout = self._folder(stack)
+        return stack.enter_context(restored(self._image, self._warm, layout, self._settings, self._accel))
+
+    def cold_seconds(self) -> float:
+        """Seconds from the call to the first answer of a guest that was booted."""
+        with ExitStack() as stack:
+            return seconds(lambda: self._cold(stack).guest.run("uname -a"))
+
+    def warm_seconds(self) -> float:
+        """Seconds from the call to the first answer of a guest that was restored."""
+        with ExitStack() as stack:
+            return seconds(lambda: self._restored(stack).guest.run("uname -a"))
+
+    def against(self, peer: Peer, rounds: int) -> list[Series]:
+        """Cold boot, warm start and vng in turn."""
+        return in_turn(
+            {
+                VNG: lambda: seconds(peer.boot),
+                "klp: cold boot to the first answer": self.cold_seconds,
+                "klp: warm start to the first answer, probes armed": self.warm_seconds,
+            },
+            rounds,
+            "s",
+        )
+
+    def commands(self) -> list[Series]:
+        """One command over an open connection."""
+        with ExitStack() as stack:
+            guest = self._restored(stack).guest
+            guest.run("true")
+            taken = tuple(seconds(lambda: guest.run("true")) for _ in range(_COMMANDS))
+        return [Series("one command over an open connection", "s", taken)]
+
+    def further_guests(self) -> list[Series]:
+        """What each further guest of one snapshot takes: its own share of memory (PSS), and time."""
+        times, memory = [], []
+        with ExitStack() as stack:
+            for _ in range(_GUESTS):
+                labs: list[Lab] = []
+                times.append(seconds(lambda into=labs: into.append(self._restored(stack))))
+                memory.append(_pss_mib(labs[0].machine.pid))
+        return [
+            Series("a further guest: start", "s", tuple(times)),
+            Series("a further guest: memory (PSS)", "MiB", tuple(memory)),
+        ]
+
+
+def _pss_mib(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
