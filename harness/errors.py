@@ -12,7 +12,9 @@
      |    +-- BuildFailed                Kbuild or the compiler refused the sources
      +-- VmLost                 exit 3   the machine went away, whatever the livepatch did
      |    +-- BootFailed                 it never came up
-     |    +-- GuestPanicked              the kernel said so on its console
+     |    +-- GuestPanicked              an oops or a panic is on its console
+     |    +-- GuestStalled               a lockup, an RCU stall, or a hung task is
+     |    +-- GuestOutOfMemory           it panicked for want of memory
      |    +-- QemuGone                   the QEMU process ended or does not answer
      |    +-- GuestSilent                SSH, or a command over it, missed its deadline
      +-- HostLacks              exit 4   a tool, a permission or disk space is missing here
@@ -22,7 +24,8 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
 
 
 class ExitCode(IntEnum):
@@ -99,20 +102,75 @@ class BuildFailed(UsageError):
         self.output = output
 
 
+class Category(StrEnum):
+    """What befell a guest."""
+
+    PANIC = "panic"
+    OOPS = "oops"
+    SOFT_LOCKUP = "soft lockup"
+    HARD_LOCKUP = "hard lockup"
+    RCU_STALL = "RCU stall"
+    HUNG_TASK = "hung task"
+    OUT_OF_MEMORY = "out of memory"
+    OOM_KILL = "task killed for memory"
+    SILENT = "silent"
+    QEMU_GONE = "QEMU gone"
+
+
+@dataclass(frozen=True, slots=True)
+class CrashReport:
+    """A guest's end, told apart from every other; the kernel's own words where it had any.
+
+    Attributes:
+        title: the kernel's one line about it.
+        function: where it happened, without offset; empty where nothing tells.
+        modules: those with a function in the call trace, topmost first.
+        trace: the call trace as printed, without the frames the kernel marks as unreliable.
+        fingerprint: equal for equal ends; neither addresses nor offsets nor times are in it.
+        lines: the whole report, as it stands on the console.
+        emulator_suspect: TCG may have run half-patched code; no livepatch is in the trace.
+    """
+
+    category: Category
+    title: str
+    function: str
+    modules: tuple[str, ...]
+    trace: tuple[str, ...]
+    fingerprint: str
+    lines: tuple[str, ...]
+    emulator_suspect: bool = False
+
+    def summary(self) -> str:
+        """Return it in one line."""
+        where = f" in {self.function}" if self.function else ""
+        whose = f" [{', '.join(self.modules)}]" if self.modules else ""
+        told = f"{self.category.value}{where}{whose}, fingerprint {self.fingerprint}: {self.title}"
+        if self.emulator_suspect:
+            told += " (no livepatch in the trace: rather a race of the emulator, try again)"
+        return told
+
+
 class VmLost(KlpError):
     """The machine under the livepatch was lost; says nothing about the livepatch itself.
 
     Attributes:
         console_tail: the last lines of the guest's serial console, oldest first.
+        report: what befell it, where that is known.
     """
 
     exit_code = ExitCode.VM_LOST
 
     def __init__(
-        self, message: str, *, hint: str | None = None, console_tail: tuple[str, ...] = ()
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        console_tail: tuple[str, ...] = (),
+        report: CrashReport | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
         self.console_tail = console_tail
+        self.report = report
 
 
 class BootFailed(VmLost):
@@ -121,6 +179,14 @@ class BootFailed(VmLost):
 
 class GuestPanicked(VmLost):
     """The kernel's own panic or oops was seen on the console."""
+
+
+class GuestStalled(VmLost):
+    """The kernel said that a CPU, RCU or a task of the guest does not get on."""
+
+
+class GuestOutOfMemory(VmLost):
+    """The guest's kernel panicked because there was no memory left, and nobody to kill for it."""
 
 
 class QemuGone(VmLost):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import mmap
 import os
 import re
 import signal
@@ -213,10 +214,19 @@ def load(tool: str, cflags: list[str]) -> Any:
         raise ProbeError(f"{error}; are this kernel's headers installed?") from error
 
 
-def release_memory(bpf: Any) -> None:
-    """Give back what clang and LLVM took: half of a tool's memory, and of no use once it is loaded."""
-    bpf.free_bcc_memory()
-    ctypes.CDLL(None).malloc_trim(0)
+def release_memory() -> None:
+    """Give back what clang and LLVM took: most of a tool's memory, and of no use once it is loaded.
+
+    Only their text is unmapped: it comes back from the file if it is needed again, while their data
+    holds relocations, which would not.
+    """
+    libc = ctypes.CDLL(None)
+    libc.malloc_trim(0)
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        span, permissions, *_, name = line.split()
+        if permissions == "r-xp" and re.search(r"/lib(LLVM|clang|bcc)", name):
+            begin, end = (int(address, 16) for address in span.split("-"))
+            libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)
 
 
 def open_ring(bpf: Any) -> Callable[[], list[Any]]:
@@ -296,7 +306,7 @@ def trace(tool: Tool, args: argparse.Namespace) -> None:
         print(f"Tracing the livepatch core... Hit Ctrl-C to end.\n{tool.head}")
     out.header(probes.attached, probes.missing)
     sys.stdout.flush()
-    release_memory(bpf)
+    release_memory()
     complain("ready")
     follow(drain, out, tick_s=tool.tick_s, duration_s=args.duration)
     if tool.finish and not args.json:

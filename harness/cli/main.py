@@ -63,8 +63,10 @@ def klp(debug: bool) -> None:
     Exit codes: 0 all held, 1 a check failed, 2 usage or settings, 3 the guest was lost, 4 the host lacks
     something, 130 interrupted.
     """
+    # Without a handler of ours, Python prints what paramiko and qemu.qmp log of a lost guest to stderr.
+    logging.getLogger().addHandler(logging.NullHandler())
     if debug:
-        logging.basicConfig(level=logging.DEBUG, format="%(message)s")
+        logging.basicConfig(level=logging.DEBUG, format="%(message)s", force=True)
         logging.getLogger("paramiko").setLevel(logging.WARNING)
 
 

@@ -25,6 +25,7 @@ from harness.waiting import DeadlineMissed, wait_until
 log = logging.getLogger(__name__)
 
 _LOOK_S = 0.005
+_REASON_S = 2.0
 _CHUNK = 65536
 _SSH_LOOPBACK = "127.0.0.1"
 # What both ends have that costs least under emulation; measured in docs/facts.md.
@@ -133,11 +134,21 @@ class Guest:
         return transport
 
     def _lost(self, doing: str, error: BaseException) -> VmLost:
-        """Return the machine's own reason where it has one, else that the guest is silent."""
-        try:
+        """Return the machine's own reason where it has one, else that the guest is silent.
+
+        A connection breaks a moment before the end of QEMU, or the panic, that broke it can be seen.
+        """
+
+        def look() -> bool:
             self.check_alive()
+            return False
+
+        try:
+            wait_until(look, what="reason", timeout_s=_REASON_S, every_s=_LOOK_S)
         except VmLost as lost:
             return lost
+        except DeadlineMissed:
+            log.debug("%s: no reason is known", doing)
         return GuestSilent(f"{doing}: the guest does not answer ({error or type(error).__name__})")
 
     def _open_channel(self) -> paramiko.Channel:

@@ -5,7 +5,13 @@ from __future__ import annotations
 
 import codecs
 import re
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
+
+from harness.errors import Category, CrashReport
+from harness.vm import crash
 
 # Said by vm-images/guest/init, or by the kernel when it cannot go on.
 _BOOT_FAILURE = re.compile(r"klp: boot failed: (.*)")
@@ -13,6 +19,19 @@ _PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
 # sshd says so itself (-e) when it listens; an earlier connection would be accepted by QEMU and hang.
 _READY = re.compile(r"Server listening on .* port 22\.")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A line that begins a report of the kernel's.
+
+    Attributes:
+        panics: the kernel ended with it.
+    """
+
+    line: int
+    category: Category
+    panics: bool
 
 
 class Console:
@@ -26,6 +45,7 @@ class Console:
         self._ready = False
         self._panic: str | None = None
         self._boot_failure: str | None = None
+        self._findings: list[Finding] = []
 
     def _catch_up(self) -> None:
         try:
@@ -41,8 +61,11 @@ class Console:
         text = self._lines[-1] + self._decoder.decode(fresh)
         self._lines[-1:] = [_ESCAPES.sub("", line) for line in text.split("\n")]
         # The last line may be half a line; it is looked at again when it has grown.
-        for line in self._lines[begun:-1]:
+        for number, line in enumerate(self._lines[begun:-1], begun):
             self._look_at(line)
+            category = crash.begins(line)
+            if category:
+                self._findings.append(Finding(number, category, crash.is_panic(line)))
 
     def _look_at(self, line: str) -> None:
         self._ready = self._ready or bool(_READY.search(line))
@@ -76,3 +99,47 @@ class Console:
         """Return why the guest's init gave up, or None."""
         self._catch_up()
         return self._boot_failure
+
+    def quiet_s(self) -> float:
+        """Return the seconds since the guest last said anything, by the host's clock."""
+        try:
+            return max(0.0, time.time() - self._file.stat().st_mtime)
+        except FileNotFoundError:
+            return 0.0
+
+    def loss(self, fatal: Collection[Category]) -> Finding | None:
+        """Return where the first report begins that a guest does not survive, or None.
+
+        Args:
+            fatal: categories that count as such; a panic always does.
+        """
+        self._catch_up()
+        found = next((each for each in self._findings if each.panics or each.category in fatal), None)
+        if found is None or not found.panics:
+            return found
+        # A kernel told to panic on a hung task reports the task first.
+        earlier = [each for each in self._findings if each.line < found.line]
+        return earlier[-1] if earlier and earlier[-1].category is found.category else found
+
+    def told_whole(self, finding: Finding) -> bool:
+        """Whether the report that begins there has its last line."""
+        self._catch_up()
+        return crash.closed(finding.category, self._lines[finding.line : -1])
+
+    def report(self, finding: Finding, *, emulated: bool) -> CrashReport:
+        """Return the report that begins there; all that follows belongs to it."""
+        self._catch_up()
+        lines = [line for line in self._lines[finding.line :] if line.strip()]
+        return crash.parse(finding.category, lines, emulated=emulated)
+
+    def survived(self, fatal: Collection[Category], *, emulated: bool) -> tuple[CrashReport, ...]:
+        """Return the reports that the guest survived, each once however often the kernel repeats it."""
+        lost = self.loss(fatal)
+        ends = [each.line for each in self._findings if lost is None or each.line < lost.line]
+        ends.append(lost.line if lost else len(self._lines))
+        told: dict[str, CrashReport] = {}
+        for each, end in zip(self._findings, ends[1:], strict=False):
+            own = crash.first_of(each.category, self._lines[each.line : end])
+            report = crash.parse(each.category, own, emulated=emulated)
+            told.setdefault(report.fingerprint, report)
+        return tuple(told.values())

@@ -10,9 +10,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from harness.errors import BootFailed, GuestPanicked, QemuGone
+from harness.errors import (
+    BootFailed,
+    Category,
+    CrashReport,
+    GuestOutOfMemory,
+    GuestPanicked,
+    GuestSilent,
+    GuestStalled,
+    QemuGone,
+    VmLost,
+)
+from harness.model import Accelerator
 from harness.process import Child, run, spawn
-from harness.vm.console import Console
+from harness.vm import crash
+from harness.vm.console import Console, Finding
 from harness.vm.deadlines import Deadlines
 from harness.vm.monitor import Monitor
 from harness.vm.spec import MachineSpec, argv
@@ -25,6 +37,17 @@ PROGRAMS = ("qemu-system-x86_64", "qemu-img", "setpriv")
 
 _LOOK_S = 0.02
 _QUIT_S = 5.0
+# A report is written in 5 to 50 ms, even under emulation; less than the 2 s in which a loss is told.
+_REPORT_S = 1.5
+_PAUSE_S = 0.2
+
+# What a lost guest is told by; any other category is a stall.
+_TOLD_BY: dict[Category, type[VmLost]] = {
+    Category.PANIC: GuestPanicked,
+    Category.OOPS: GuestPanicked,
+    Category.OUT_OF_MEMORY: GuestOutOfMemory,
+    Category.OOM_KILL: GuestOutOfMemory,
+}
 
 
 def make_overlay(backing: Path, overlay: Path) -> None:
@@ -37,15 +60,21 @@ class Machine:
     """A guest from QEMU's point of view.
 
     Entering starts it and waits until its sshd listens; leaving ends it.
+
+    Attributes:
+        fatal: the categories of kernel reports by which the guest counts as lost; may be changed at
+            any time. A panic always counts.
     """
 
     def __init__(self, spec: MachineSpec, qemu_log: Path, limits: Deadlines) -> None:
         self.spec = spec
         self.console = Console(spec.console)
+        self.fatal = crash.FATAL
         self._log = qemu_log
         self._limits = limits
         self._process: Child | None = None
         self._monitor: Monitor | None = None
+        self._report: CrashReport | None = None
 
     def __enter__(self) -> Self:
         try:
@@ -119,30 +148,77 @@ class Machine:
     def check_alive(self) -> None:
         """Return if nothing is known to be wrong with the machine.
 
-        Raises:
-            GuestPanicked: the console has the kernel's panic.
-            QemuGone: QEMU ended.
-        """
-        panic = self.console.panic()
-        if panic:
-            raise GuestPanicked(f"the guest's kernel panicked: {panic}", console_tail=self.console.tail(30))
-        gone = self._gone()
-        if gone:
-            raise gone
+        A report that has just begun on the console is waited for, so that it is told whole.
 
-    def _gone(self) -> QemuGone | None:
+        Raises:
+            GuestPanicked: the kernel oopsed or panicked.
+            GuestOutOfMemory: it did so for want of memory.
+            GuestStalled: it reported a lockup or a stall that counts as `fatal`.
+            QemuGone: QEMU ended, and the kernel had said nothing of the kind.
+        """
+        finding = self.console.loss(self.fatal)
+        lost = self._lost(finding) if finding else self._gone()
+        if lost:
+            raise lost
+
+    def _lost(self, finding: Finding) -> VmLost:
+        if self._report is None:
+            self._hear_out(finding)
+            self._report = self.console.report(finding, emulated=self._emulated)
+        kind = _TOLD_BY.get(finding.category, GuestStalled)
+        return kind(
+            f"the guest is lost: {self._report.summary()}",
+            console_tail=self.console.tail(30), report=self._report,
+        )  # fmt: skip
+
+    def _hear_out(self, finding: Finding) -> None:
+        """Wait for the end of a report: its last line and then a pause, or QEMU's end."""
+        assert self._process is not None
+        process = self._process
+
+        def heard() -> bool:
+            if process.status() is not None:
+                return True
+            return self.console.told_whole(finding) and self.console.quiet_s() >= _PAUSE_S
+
+        try:
+            wait_until(heard, what="end of the report", timeout_s=_REPORT_S, every_s=_LOOK_S)
+        except DeadlineMissed as missed:
+            log.debug("%s; it is told as far as it goes", missed)
+
+    @property
+    def _emulated(self) -> bool:
+        return self.spec.accelerator is Accelerator.TCG
+
+    def survived(self) -> tuple[CrashReport, ...]:
+        """Return what the kernel reported that is not `fatal`, such as hung tasks, each once."""
+        return self.console.survived(self.fatal, emulated=self._emulated)
+
+    def silent(self, what: str) -> GuestSilent:
+        """Return the error for a guest that `what` got no answer from; names its last words."""
+        tail = self.console.tail()
+        last = f"its console, last {self.console.quiet_s():.0f} s ago: {tail[-1] if tail else 'nothing'}"
+        before = "".join(f"; before: {each.summary()}" for each in self.survived()[-1:])
+        return GuestSilent(
+            f"{what}; {last}{before}", console_tail=tail,
+            report=crash.wordless(Category.SILENT, what, tail),
+        )  # fmt: skip
+
+    def _gone(self) -> VmLost | None:
         assert self._process is not None
         status = self._process.status()
         if status is None:
             return None
-        panic = self.console.panic()
-        if panic:  # with -no-reboot a panic is also QEMU's end
-            return None
+        finding = self.console.loss(self.fatal)
+        if finding:  # with -no-reboot a panic is also QEMU's end
+            return self._lost(finding)
         said = self._log.read_text(errors="replace").strip().splitlines()[-1:]
         how = f"was killed by signal {-status}" if status < 0 else f"exited {status}"
+        tail = self.console.tail()
         return QemuGone(
             f"QEMU {how}: {said[0] if said else 'it said nothing'}",
-            hint=f"its log: {self._log}", console_tail=self.console.tail(),
+            hint=f"its log: {self._log}", console_tail=tail,
+            report=crash.wordless(Category.QEMU_GONE, f"QEMU {how}", tail),
         )  # fmt: skip
 
     def ssh_port(self) -> int:

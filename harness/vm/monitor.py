@@ -60,7 +60,7 @@ class Monitor:
             raise QemuGone(f"QMP: {error.exc}") from error
         except ExecuteError as error:
             raise CommandRefused(f"QMP: {what}: {error}") from error
-        except (QMPError, EOFError) as error:
+        except (QMPError, EOFError, OSError) as error:  # OSError: a killed QEMU resets the socket
             raise QemuGone(f"QMP: {what}: QEMU went away ({error})") from error
 
     def execute(self, command: str, **arguments: object) -> object:

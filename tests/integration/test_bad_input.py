@@ -364,6 +364,10 @@ class Running:
     def stderr(self) -> str:
         return self._said.read_text()
 
+    def launching(self) -> bool:
+        """Its disk is there: QEMU is about to be started, or to answer for the first time."""
+        return self.layout.disk.exists()
+
     def booting(self) -> bool:
         """The kernel has begun to speak, and sshd has not."""
         return self.layout.console.exists() and b"Linux version" in self.layout.console.read_bytes()
@@ -413,7 +417,6 @@ def demand_a_record(layout: RunLayout) -> None:
     assert result["error"] == "interrupted"
     assert result["verdict"] != "held"
     assert result["provenance"]["modules"].keys() == {"klp_version_banner"}
-    assert layout.console.stat().st_size > 0
 
 
 def traced_headers(layout: RunLayout) -> int:
@@ -430,6 +433,7 @@ def test_an_interrupted_run(here, number, moment):
         assert run.layout.disk.exists()
         interrupt(run, number)
         demand_a_record(run.layout)
+        assert run.layout.console.stat().st_size > 0
         if moment == "loading":
             assert traced_headers(run.layout) == 3
 
@@ -442,7 +446,17 @@ def test_an_interrupted_run_from_a_saved_guest(here, number):
         assert processes_of(run.layout.root)
         interrupt(run, number)
         demand_a_record(run.layout)
+        assert run.layout.console.stat().st_size > 0
         assert traced_headers(run.layout) == 3
+
+
+@pytest.mark.vm("6.12")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_an_interrupt_before_qemu_has_answered(here, number):
+    with running(here) as run:
+        run.reach("launching")
+        interrupt(run, number)
+        demand_a_record(run.layout)
 
 
 @pytest.mark.vm("6.12")

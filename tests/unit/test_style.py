@@ -24,8 +24,9 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def expected_licence(file: Path) -> str:
-    """Livepatches are kernel code; all else is not."""
-    return "GPL-2.0-only" if file.parts[0] == "patches" else "Apache-2.0"
+    """Livepatches and the modules that tests load are kernel code; all else is not."""
+    kernel_code = file.parts[0] == "patches" or file.parts[:2] == ("tests", "faults")
+    return "GPL-2.0-only" if kernel_code else "Apache-2.0"
 
 
 def needs_licence_line(file: Path, content: bytes) -> bool:
@@ -156,6 +157,8 @@ _SPDX = "SPDX-License" + "-Identifier"
         ("harness/a.py", f"# {_SPDX}: GPL-2.0-only\n", True),
         ("patches/x/x.c", f"// {_SPDX}: GPL-2.0-only\n", False),
         ("patches/x/x.c", f"// {_SPDX}: Apache-2.0\n", True),
+        ("tests/faults/x.c", f"// {_SPDX}: GPL-2.0-only\n", False),
+        ("tests/faults/x.c", f"// {_SPDX}: Apache-2.0\n", True),
         ("probes/x.bpf.c", f"/* {_SPDX}: Apache-2.0 */\n", False),
         ("README.md", f"<!-- {_SPDX}: Apache-2.0 -->\n", False),
         ("probes/e.schema.json", f'{{\n"$comment": "{_SPDX}: Apache-2.0",\n', False),
