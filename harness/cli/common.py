@@ -25,7 +25,7 @@ from harness.vm.machine import PROGRAMS
 F = TypeVar("F", bound=Callable[..., Any])
 
 # Where nobody has said how wide the output is (a file, a pipe, a CI log), wide enough for the tables.
-_UNKNOWN_WIDTH = 150
+_UNKNOWN_WIDTH = 120
 
 
 def _console(*, stderr: bool) -> Console:

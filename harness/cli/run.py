@@ -23,7 +23,7 @@ from harness.model import Image
 from harness.modules.plan import PatchPlan
 from harness.paths import RunLayout
 from harness.report.asjson import encode
-from harness.report.table import failed_checks, run_blocks, run_table
+from harness.report.table import failed_checks, run_table
 from harness.settings import Settings
 from harness.suite.jobs import SAMPLES, check_words, make_job, plans_of
 from harness.suite.lab import machine_spec
@@ -31,9 +31,6 @@ from harness.suite.run import Run, run_folder
 from harness.suite.warm import ensure_warm
 from harness.vm.accel import AcceleratorVerdict
 from harness.vm.spec import argv
-
-# Narrower than this, the table's cells would be a few letters wide.
-_TABLE_WIDTH = 110
 
 
 @click.command()
@@ -87,10 +84,7 @@ def _show(result: RunResult, layout: RunLayout, as_json: bool) -> None:
     if as_json:
         click.echo(encode(result).decode(), nl=False)
     elif result.plans:
-        if stdout.width < _TABLE_WIDTH:
-            stdout.print("\n".join(run_blocks(result)), soft_wrap=True)
-        else:
-            stdout.print(run_table(result))
+        stdout.print(run_table(result))
         for line in failed_checks(result):
             stdout.print(f"violated: {line}", style="red", soft_wrap=True)
     told = stderr if as_json else stdout

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
-from rich import box
+from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -15,64 +16,71 @@ from harness.trace.events import PATCHED
 
 _STYLES = {Verdict.HELD: "green", Verdict.VIOLATED: "red", Verdict.NOT_OBSERVED: "yellow"}
 _NONE = "-"
-_BLOCK_TITLES = (
-    "changes", "patch s", "unpatch s", "passes", "tasks", "stragglers", "shadow made/freed/left",
-    "callbacks",
-)  # fmt: skip
+_TITLES = ("livepatch", "patch s", "unpatch s", "passes", "tasks", "shadow made/freed/left", "verdict")
+_FIGURE_WIDTH = 9
 
 
-def run_table(result: RunResult) -> Table:
-    """Return one row for each plan of a run; its title names the kernel."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", title_style="bold")
-    table.title = f"kernel {result.provenance.kernel} under {result.provenance.accelerator}"
-    table.add_column("plan", overflow="fold")
-    table.add_column("changes", overflow="fold")
-    for title in ("patch\ns", "unpatch\ns", "passes", "tasks"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("stragglers", overflow="fold")
-    table.add_column("shadow\nmade/freed/left", justify="right", no_wrap=True)
-    table.add_column("callbacks", overflow="fold")
-    table.add_column("verdict", no_wrap=True)
+def run_table(result: RunResult) -> Group:
+    """Return a line of figures for each plan of a run, with the names that belong to it below.
+
+    Names of functions and tasks are long and many; in columns of their own they would be cut to bits.
+    """
+    where = f"kernel {result.provenance.kernel} under {result.provenance.accelerator}"
+    width = max(len(name) for name in (_TITLES[0], *(plan.name for plan in result.plans)))
+    heading = _line([Text(title, style="dim") for title in _TITLES], width)
+    parts: list[RenderableType] = [Text(where, style="bold"), Text(), heading]
     for plan in result.plans:
-        table.add_row(*_cells(plan))
-    return table
+        parts.append(_line(_cells(plan), width))
+        parts += [Padding(Text(line, style="dim"), (0, 0, 0, 4)) for line in _details(plan)]
+    return Group(*parts, Text())
 
 
-def _cells(plan: PlanResult) -> tuple[Text, ...]:
-    """Text, not str: rich would take a task's or a module's [name] for a style."""
+def _line(cells: Sequence[Text], name_width: int) -> Table:
+    """Return one line of the table; its columns are as wide as in every other line."""
+    line = Table.grid(padding=(0, 2, 0, 0))
+    line.add_column(width=name_width, overflow="fold")
+    for title in _TITLES[1:-1]:
+        line.add_column(width=max(len(title), _FIGURE_WIDTH), justify="right", no_wrap=True)
+    line.add_column()
+    line.add_row(*cells)
+    return line
+
+
+def _cells(plan: PlanResult) -> list[Text]:
     patch = [each for each in plan.transitions if each.target == PATCHED]
     unpatch = [each for each in plan.transitions if each.target != PATCHED]
     ledger = plan.shadow
     used = ledger.allocated or ledger.freed
-    told = (
-        plan.name,
-        "\n".join(_changes(plan)) or "(plain module)",
+    figures = (
         _seconds(patch),
         _seconds(unpatch),
         "+".join(str(each.passes) for each in plan.transitions) or _NONE,
         "+".join(str(sum(each.tasks.values())) for each in plan.transitions) or _NONE,
-        "\n".join(_stragglers(plan)) or _NONE,
         f"{ledger.allocated}/{ledger.freed}/{len(ledger.left)}" if used else _NONE,
-        "\n".join(_callbacks(plan)) or _NONE,
     )
-    return (*map(Text, told), Text(plan.verdict.value, style=_STYLES[plan.verdict]))
+    verdict = Text(plan.verdict.value, style=_STYLES[plan.verdict])
+    return [Text(plan.name), *(Text(figure) for figure in figures), verdict]
 
 
-def _changes(plan: PlanResult) -> list[str]:
+def _details(plan: PlanResult) -> list[str]:
+    """What it changes, who was left behind, and which callbacks ran, a line each."""
     return [
-        f"{each.object}: {', '.join(name.split(',')[0] for name in each.functions) or 'callbacks'}"
-        for each in plan.objects
+        *_changes(plan),
+        *(f"left behind: {line}" for line in _stragglers(plan)),
+        *(f"callbacks of {line}" for line in _callbacks(plan)),
     ]
 
 
-def run_blocks(result: RunResult) -> Iterator[str]:
-    """Yield the same as lines, a block for each plan: for terminals too narrow for the table."""
-    for plan in result.plans:
-        cells = [str(cell) for cell in _cells(plan)]
-        yield f"{cells[0]}: {cells[-1]}"
-        for title, cell in zip(_BLOCK_TITLES, cells[1:-1], strict=True):
-            if cell != _NONE:
-                yield f"  {title}: " + "; ".join(cell.splitlines())
+def _changes(plan: PlanResult) -> list[str]:
+    if not plan.livepatch:
+        return ["a plain module, for others to act on"]
+    lines = [
+        f"changes {each.object}: {', '.join(name.split(',')[0] for name in each.functions)}"
+        for each in plan.objects
+        if each.functions
+    ]
+    bare = [each.object for each in plan.objects if not each.functions]
+    return [*lines, f"has callbacks alone for {', '.join(bare)}"] if bare else lines
 
 
 def _seconds(found: list[Transition]) -> str:
