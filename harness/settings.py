@@ -71,6 +71,7 @@ def load() -> Settings:
 def _with_environment(settings: Settings) -> Settings:
     """Put ``KLP_CACHE``, ``KLP_KERNEL``, … over what the file said."""
     known = {f"KLP_{name.upper()}": name for name in Settings.__struct_fields__}
+    _refuse_unknown({*known, "KLP_CONFIG"})
     changes: dict[str, Any] = {}
     for variable, name in known.items():
         if variable in os.environ:
@@ -84,3 +85,10 @@ def _with_environment(settings: Settings) -> Settings:
         raise SettingsError(
             f"{wrong}={os.environ.get(wrong, '')}: {reason}", hint=HELP.get(known.get(wrong, ""))
         ) from None
+
+
+def _refuse_unknown(known: set[str]) -> None:
+    """Refuse a KLP_ variable that sets nothing: a misspelt one would be ignored in silence."""
+    unknown = sorted(name for name in os.environ if name.startswith("KLP_") and name not in known)
+    if unknown:
+        raise SettingsError(f"{unknown[0]}: unknown setting", hint=f"known: {', '.join(sorted(known))}")

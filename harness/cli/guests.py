@@ -36,8 +36,8 @@ def up(kernel: str | None, name: str) -> None:
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(name: str | None, command: tuple[str, ...]) -> int:
     """Run COMMAND in a guest; its streams and exit status become ours."""
-    stdin = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
     with kept.connect(kept.find(name)) as guest:
+        stdin = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
         line = command[0] if len(command) == 1 else command
         result = guest.run(line, stdin=stdin, timeout_s=24 * 3600)
     click.echo(result.stdout, nl=False)

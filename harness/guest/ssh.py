@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 _LOOK_S = 0.005
 _REASON_S = 2.0
+# What a shell would report at least for a command that was ended by a signal.
+_KILLED = 128
 _CHUNK = 65536
 _SSH_LOOPBACK = "127.0.0.1"
 # What both ends have that costs least under emulation; measured in docs/facts.md.
@@ -60,7 +62,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
-    """What a command in the guest left: exit status, and its streams as text."""
+    """What a command in the guest left: exit status (128: ended by a signal), and its streams as text."""
 
     command: str
     status: int
@@ -85,12 +87,20 @@ class Guest:
     Args:
         check_alive: called while waiting; raises if the machine is known to be lost, so that a panic
             is reported as one and not as a time-out of SSH.
+        silent: makes the error for a guest that does not answer, of what was being done.
     """
 
-    def __init__(self, address: Address, limits: Limits, check_alive: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        address: Address,
+        limits: Limits,
+        check_alive: Callable[[], None],
+        silent: Callable[[str], GuestSilent] = GuestSilent,
+    ) -> None:
         self.address = address
         self.limits = limits
         self.check_alive = check_alive
+        self._silent = silent
         self._transport = self._connect()
         self._sftp: paramiko.SFTPClient | None = None
 
@@ -149,7 +159,7 @@ class Guest:
             return lost
         except DeadlineMissed:
             log.debug("%s: no reason is known", doing)
-        return GuestSilent(f"{doing}: the guest does not answer ({error or type(error).__name__})")
+        return self._silent(f"{doing}: the guest does not answer ({error or type(error).__name__})")
 
     def _open_channel(self) -> paramiko.Channel:
         try:
@@ -206,11 +216,12 @@ class Guest:
         try:
             wait_until(look, what=f"end of `{line}`", timeout_s=limit_s, every_s=_LOOK_S)
         except DeadlineMissed as missed:
-            raise GuestSilent(f"no end of `{line}` within {missed.waited_s:.0f} s") from None
-        status = channel.recv_exit_status() if channel.exit_status_ready() else -1
-        if status < 0:
+            raise self._silent(f"no end of `{line}` within {missed.waited_s:.0f} s") from None
+        if not (channel.exit_status_ready() and self._transport.is_active()):
             raise self._lost(line, EOFError("the connection broke"))
-        return CommandResult(line, status, _text(out), _text(err))
+        status = channel.recv_exit_status()
+        # sshd sends no status for a command that a signal ended, and paramiko passes over the signal.
+        return CommandResult(line, _KILLED if status < 0 else status, _text(out), _text(err))
 
     def stream(self, command: str) -> Iterator[bytes]:
         """Yield what a command writes to standard output as it comes, until it or the guest ends.

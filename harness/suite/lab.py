@@ -86,8 +86,8 @@ def booted(
         with progress.step("connecting"):
             address = guest_address(image, machine.ssh_port())
             limits = connection_limits(accel)
-            guest = stack.enter_context(Guest(address, limits, machine.check_alive))
-            diagnosis = stack.enter_context(Guest(address, limits, machine.check_alive))
+            guest = stack.enter_context(Guest(address, limits, machine.check_alive, machine.silent))
+            diagnosis = stack.enter_context(Guest(address, limits, machine.check_alive, machine.silent))
         yield Lab(image, machine, guest, diagnosis, Livepatches(guest, diagnosis))
 
 

@@ -145,7 +145,7 @@ class _Maker:
     def _arm(self, machine: Machine, events: Path) -> tuple[ProbeProcess, ...]:
         address = guest_address(self.image, machine.ssh_port())
         with (
-            Guest(address, connection_limits(self.accel), machine.check_alive) as guest,
+            Guest(address, connection_limits(self.accel), machine.check_alive, machine.silent) as guest,
             EventStore(events) as store,
         ):
             with self.progress.step("arming the probes (BCC compiles them in the guest)"):
@@ -186,10 +186,10 @@ def restored(
         resume(machine, warm.files, limit_s=limits.launch)
         address = guest_address(image, machine.ssh_port())
         ways = connection_limits(accel)
-        guest = stack.enter_context(Guest(address, ways, machine.check_alive))
+        guest = stack.enter_context(Guest(address, ways, machine.check_alive, machine.silent))
         # Its wall clock stands where it was saved; the random numbers reseed themselves (vmgenid).
         guest.run(["date", "--set", f"@{time.time():.3f}"]).must("setting the guest's clock")
-        diagnosis = stack.enter_context(Guest(address, ways, machine.check_alive))
+        diagnosis = stack.enter_context(Guest(address, ways, machine.check_alive, machine.silent))
         yield Lab(image, machine, guest, diagnosis, Livepatches(guest, diagnosis))
 
 

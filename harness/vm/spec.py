@@ -84,6 +84,9 @@ def kernel_command_line(spec: MachineSpec) -> str:
     ]  # fmt: skip
     if not spec.mitigations:
         words.append("mitigations=off")
+    if spec.accelerator is Accelerator.TCG:
+        # A busy host may keep an emulated CPU waiting for longer than a real one ever stands still.
+        words += ["watchdog_thresh=30", "rcupdate.rcu_cpu_stall_timeout=60"]
     return " ".join([*words, *spec.append])
 
 

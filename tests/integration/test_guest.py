@@ -56,6 +56,10 @@ class TestCommands:
             lab.guest.run("sleep 600", timeout_s=1)
         assert lab.guest.run("echo on").stdout == "on\n"
 
+    def test_a_killed_command_is_not_a_broken_connection(self, lab):
+        assert lab.guest.run("echo out; kill -KILL $$").status == 128
+        assert lab.guest.run("echo on").stdout == "on\n"
+
     def test_failure_names_command_and_reason(self, lab):
         with pytest.raises(CheckFailed, match=r"reading: .*No such file"):
             lab.guest.run("cat /nonesuch").must("reading")

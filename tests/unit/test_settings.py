@@ -131,3 +131,10 @@ def test_klp_config_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_an_empty_klp_config_is_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KLP_CONFIG", "")
     assert settings.load() == Settings()
+
+
+def test_a_misspelt_variable_is_an_unknown_setting(monkeypatch):
+    monkeypatch.setenv("KLP_KERNL", "7.2")
+    with pytest.raises(SettingsError, match="KLP_KERNL: unknown setting") as caught:
+        settings.load()
+    assert "KLP_KERNEL" in caught.value.hint
