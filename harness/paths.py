@@ -88,9 +88,21 @@ class CacheLayout:
 
 @dataclass(frozen=True, slots=True)
 class RunLayout:
-    """The files of one run folder."""
+    """The files of one run folder.
+
+    A guest that is lost is followed by another; what belongs to the second guest is numbered ``-2``.
+    """
 
     root: Path
+    guest: int = 1
+
+    def of_guest(self, number: int) -> RunLayout:
+        """Return the same folder for the run's `number`-th guest, counted from 1."""
+        return RunLayout(self.root, number)
+
+    def _own(self, name: str) -> Path:
+        stem, dot, suffix = name.partition(".")
+        return self.root / (name if self.guest == 1 else f"{stem}-{self.guest}{dot}{suffix}")
 
     @property
     def summary(self) -> Path:
@@ -100,27 +112,27 @@ class RunLayout:
     @property
     def events(self) -> Path:
         """Every traced event, one JSON object a line, in order of arrival."""
-        return self.root / "events.jsonl"
+        return self._own("events.jsonl")
 
     @property
     def console(self) -> Path:
         """The guest's serial console from the first byte."""
-        return self.root / "console.log"
+        return self._own("console.log")
 
     @property
     def dmesg(self) -> Path:
         """The guest's kernel log, with its canaries."""
-        return self.root / "dmesg.log"
+        return self._own("dmesg.log")
 
     @property
     def qemu_log(self) -> Path:
         """What QEMU itself said."""
-        return self.root / "qemu.log"
+        return self._own("qemu.log")
 
     @property
     def pending(self) -> Path:
         """The tasks that held a stuck transition, with kernel stacks; only after one."""
-        return self.root / "pending.txt"
+        return self._own("pending.txt")
 
     @property
     def modules(self) -> Path:
@@ -130,4 +142,4 @@ class RunLayout:
     @property
     def disk(self) -> Path:
         """The guest's writable overlay; removed when the guest ends."""
-        return self.root / "overlay.qcow2"
+        return self._own("overlay.qcow2")

@@ -42,6 +42,7 @@ from harness.vm.spec import argv
 @click.option("--memory", "memory_mib", type=int, metavar="MIB", help="Memory of the guest.")
 @click.option("--cpus", type=int, metavar="N", help="Virtual CPUs of the guest.")
 @click.option("--cold", is_flag=True, help="Boot a guest and arm its probes; use no saved one.")
+@click.option("--retry-lost", is_flag=True, help="Run a plan once more if its guest is lost under it.")
 @click.option("--dry-run", is_flag=True, help="Print every step and the QEMU command; run nothing.")
 def run(
     patches: tuple[str, ...],
@@ -50,6 +51,7 @@ def run(
     out: Path | None,
     as_json: bool,
     cold: bool,
+    retry_lost: bool,
     dry_run: bool,
     **limits: float | None,
 ) -> int:
@@ -73,7 +75,8 @@ def run(
             if cold
             else ensure_warm(library(wanted).cache, image, wanted, accelerator.accelerator, progress=told)
         )
-    result, failure = Run(job, layout, wanted, accelerator, progress=told, warm=warm).execute()
+    job_run = Run(job, layout, wanted, accelerator, progress=told, warm=warm, retry_lost=retry_lost)
+    result, failure = job_run.execute()
     _show(result, layout, as_json)
     if failure:
         raise failure

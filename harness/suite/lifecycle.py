@@ -50,6 +50,22 @@ class _Observed:
     loaded: list[Module] = field(default_factory=list)
 
 
+def lost_result(plan: PatchPlan, lost: VmLost) -> PlanResult:
+    """Return the result of a plan whose guest was lost under it: the trace ends where the guest did."""
+    return PlanResult(
+        name=plan.name,
+        livepatch=plan.livepatch,
+        objects=(),
+        transitions=(),
+        shadow=shadow_ledger(()),
+        callbacks=(),
+        checks=(check("guest survives", False, lost.message),),
+        log=lost.console_tail,
+        error=lost.message,
+        verdict=Verdict.VIOLATED,
+    )
+
+
 class Lifecycle:
     """Runs plans in one lab, one after another.
 

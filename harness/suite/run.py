@@ -20,7 +20,7 @@ from harness.report.asjson import encode
 from harness.settings import Settings
 from harness.suite.jobs import Job
 from harness.suite.lab import Lab, booted
-from harness.suite.lifecycle import Lifecycle
+from harness.suite.lifecycle import Lifecycle, lost_result
 from harness.suite.warm import WarmStart, restored
 from harness.trace.tracer import Tracer, traced
 from harness.vm.accel import AcceleratorVerdict
@@ -76,6 +76,7 @@ class Run:
 
     Args:
         warm: the saved guest to start from; None boots one and arms its probes.
+        retry_lost: run a plan whose guest was lost once more, in a fresh guest.
 
     What is found is complete at any moment, so that an early end, whatever its cause, loses nothing.
     """
@@ -89,6 +90,7 @@ class Run:
         *,
         progress: Progress,
         warm: WarmStart | None,
+        retry_lost: bool = False,
     ) -> None:
         self._job = job
         self._layout = layout
@@ -98,25 +100,60 @@ class Run:
         self._warm = warm
         self._begun = time.time()
         self._provenance = _provenance(job, settings, accelerator)
+        self._pending = list(job.plans)
+        self._retries = set(job.plans) if retry_lost else set()
         self._plans: list[PlanResult] = []
         self._unseen: tuple[str, ...] = ()
         self._events = 0
         self._lost = 0
+        self._in_plan = False  # whether the guest at hand got as far as a plan
 
     def execute(self) -> tuple[RunResult, KlpError | None]:
-        """Run every plan; return what was found, with the failure that ended it early, if one did.
+        """Run every plan; return what was found, with the first failure of a guest or of ours.
 
         The result stands in ``run.json``, as far as it goes, whatever happens.
         """
+        first: KlpError | None = None
         try:
-            with self._lab() as lab:
-                self._in_guest(lab)
+            while self._pending:
+                failure = self._one_guest()
+                first = first or failure
         except KlpError as failure:
-            return self._conclude(failure.message), failure
+            return self._conclude(failure.message), first or failure
         except BaseException:
             self._conclude("interrupted")
             raise
-        return self._conclude(None), None
+        return self._conclude(first.message if first else None), first
+
+    def _one_guest(self) -> VmLost | None:
+        """Run plans in one guest until all are done, or it is lost under one of them.
+
+        Returns the loss, unless that plan is to be run again.
+
+        Raises:
+            VmLost: the guest was lost before it was of any use; another would fare no better.
+        """
+        waiting = len(self._pending)
+        try:
+            with self._lab() as lab:
+                self._in_guest(lab)
+        except VmLost as lost:
+            return self._after_loss(lost, progressed=len(self._pending) < waiting)
+        return None
+
+    def _after_loss(self, lost: VmLost, *, progressed: bool) -> VmLost | None:
+        if not self._pending or not (progressed or self._in_plan):
+            raise lost
+        plan = self._pending[0]
+        self._layout = self._layout.of_guest(self._layout.guest + 1)
+        if plan in self._retries:
+            self._retries.remove(plan)
+            self._progress.note(f"{plan.name}: guest lost ({lost.message}); once more in a fresh one")
+            return None
+        self._progress.note(f"{plan.name}: guest lost ({lost.message})")
+        self._plans.append(lost_result(plan, lost))
+        self._pending.pop(0)
+        return lost
 
     def _lab(self) -> AbstractContextManager[Lab]:
         accel = self._accelerator.accelerator
@@ -128,6 +165,7 @@ class Run:
 
     def _in_guest(self, lab: Lab) -> None:
         running = self._warm.probes if self._warm else ()
+        self._in_plan = False
         try:
             with traced(lab.guest, self._layout.events, self._progress, running) as tracer:
                 self._unseen = tracer.missing()
@@ -136,7 +174,8 @@ class Run:
                 try:
                     self._all_plans(lab, tracer)
                 finally:
-                    self._events, self._lost = tracer.store.count(), tracer.store.lost()
+                    self._events += tracer.store.count()
+                    self._lost += tracer.store.lost()
         finally:
             _keep_log(lab, self._layout)
 
@@ -151,9 +190,12 @@ class Run:
         )
         with self._progress.step(f"shipping {len(self._job.modules)} modules"):
             lifecycle.ship()
-        for plan in self._job.plans:
+        while self._pending:
+            plan = self._pending[0]
+            self._in_plan = True
             with self._progress.step(plan.name):
                 self._plans.append(lifecycle.run(plan))
+            self._pending.pop(0)
 
     def _conclude(self, error: str | None) -> RunResult:
         """Write run.json with all that was found so far."""

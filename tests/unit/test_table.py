@@ -88,7 +88,8 @@ def test_the_table_tells_everything() -> None:
     text = rendered(result(FULL, PLAIN))
     assert "kernel 6.12.1-amd64 under tcg" in text
     for part in (
-        "changes vmlinux: cmdline_proc_show, b", "callbacks alone for ext4", "5.41", "0.38", "4+4", "75+75", "3/2/1",
+        "changes vmlinux: cmdline_proc_show, b", "callbacks alone for ext4", "5.41", "0.38", "4+4",
+        "75+75", "3/2/1",
         "kworker/2:[x][2] 4.50 s: sleeping in busy, running on a CPU",
         "vmlinux: pre-patch=-19 post-unpatch", "violated",
     ):  # fmt: skip
