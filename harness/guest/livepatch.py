@@ -76,10 +76,10 @@ class Livepatches:
 
     Args:
         guest: the connection that works.
-        diagnosis: a second connection that is kept free, to ask why the first one waits.
+        diagnosis: returns a second connection that is kept free, to ask why the first one waits.
     """
 
-    def __init__(self, guest: Guest, diagnosis: Guest) -> None:
+    def __init__(self, guest: Guest, diagnosis: Callable[[], Guest]) -> None:
         self._guest = guest
         self._diagnosis = diagnosis
 
@@ -98,6 +98,7 @@ class Livepatches:
         Raises:
             CheckFailed: the kernel refused it; with insmod's words and the kernel's.
         """
+        self._diagnosis()  # open before anything can wedge
         result = self._guest.run(f"insmod {shlex.quote(path)} {parameters}")
         if result.status:
             said = self._guest.run("dmesg | tail -n 1").stdout.strip()
@@ -183,9 +184,9 @@ class Livepatches:
 
         Asked over the connection kept for diagnosis: the other one may be what is stuck.
         """
-        enabled = self._diagnosis.run(f"cat {_SYSFS}/{shlex.quote(name)}/enabled").stdout.strip()
+        enabled = self._diagnosis().run(f"cat {_SYSFS}/{shlex.quote(name)}/enabled").stdout.strip()
         script = ["sh", "-c", _PENDING, "pending", enabled or "1"]
-        return parse_pending(self._diagnosis.run(script).stdout)
+        return parse_pending(self._diagnosis().run(script).stdout)
 
 
 def parse_listing(text: str) -> tuple[LivepatchState, ...]:

@@ -273,7 +273,8 @@ class Guest:
         """
         growing = destination.with_name(f"{destination.name}.part")
         try:
-            self._files().get(source, str(growing))
+            # paramiko reads ahead in a thread of its own, which has nobody to tell of a lost guest.
+            self._files().get(source, str(growing), prefetch=False)
             growing.replace(destination)
         except (paramiko.SSHException, EOFError) as error:
             raise self._lost(f"copying {source}", error) from error

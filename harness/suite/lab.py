@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from harness.guest.livepatch import Livepatches
@@ -25,15 +26,38 @@ class Lab:
 
     Attributes:
         guest: the connection that works.
-        diagnosis: a second one, kept free to find out why the first waits.
         livepatches: control of the guest's livepatches.
+        second: returns a second connection, the same each time; see `diagnosis`.
     """
 
     image: Image
     machine: Machine
     guest: Guest
-    diagnosis: Guest
     livepatches: Livepatches
+    second: Callable[[], Guest]
+
+    @property
+    def diagnosis(self) -> Guest:
+        """A second connection, kept free to find out why the first waits; opened when first needed.
+
+        `Livepatches` has it open before it loads anything: later the guest may not answer a new one.
+        """
+        return self.second()
+
+
+def connected(image: Image, machine: Machine, accel: Accelerator, stack: ExitStack) -> Lab:
+    """Connect to a guest that listens; its connections are closed with `stack`.
+
+    Raises:
+        VmLost: it does not answer.
+    """
+    address, limits = guest_address(image, machine.ssh_port()), connection_limits(accel)
+
+    def connect() -> Guest:
+        return stack.enter_context(Guest(address, limits, machine.check_alive, machine.silent))
+
+    guest, second = connect(), cache(connect)
+    return Lab(image, machine, guest, Livepatches(guest, second), second)
 
 
 def machine_spec(image: Image, layout: RunLayout, settings: Settings, accel: Accelerator) -> MachineSpec:
@@ -84,11 +108,8 @@ def booted(
             spec = machine_spec(image, layout, settings, accel)
             machine = stack.enter_context(Machine(spec, layout.qemu_log, deadlines(accel)))
         with progress.step("connecting"):
-            address = guest_address(image, machine.ssh_port())
-            limits = connection_limits(accel)
-            guest = stack.enter_context(Guest(address, limits, machine.check_alive, machine.silent))
-            diagnosis = stack.enter_context(Guest(address, limits, machine.check_alive, machine.silent))
-        yield Lab(image, machine, guest, diagnosis, Livepatches(guest, diagnosis))
+            lab = connected(image, machine, accel, stack)
+        yield lab
 
 
 def _remove(file: Path) -> None:

@@ -17,14 +17,13 @@ from pathlib import Path
 
 from harness import paths
 from harness.errors import HostLacks, VmLost
-from harness.guest.livepatch import Livepatches
 from harness.guest.ssh import Guest
 from harness.images.cache import Cache, Manifest, damaged_files, file_digest
 from harness.model import Accelerator, Image
 from harness.paths import RunLayout
 from harness.progress import Progress
 from harness.settings import Settings
-from harness.suite.lab import Lab, connection_limits, guest_address, machine_spec
+from harness.suite.lab import Lab, connected, connection_limits, guest_address, machine_spec
 from harness.trace.store import EventStore
 from harness.trace.tracer import PROBES, ProbeProcess, Tracer
 from harness.vm.deadlines import deadlines
@@ -184,13 +183,10 @@ def restored(
         stack.callback(machine.stop)
         machine.launch()
         resume(machine, warm.files, limit_s=limits.launch)
-        address = guest_address(image, machine.ssh_port())
-        ways = connection_limits(accel)
-        guest = stack.enter_context(Guest(address, ways, machine.check_alive, machine.silent))
+        lab = connected(image, machine, accel, stack)
         # Its wall clock stands where it was saved; the random numbers reseed themselves (vmgenid).
-        guest.run(["date", "--set", f"@{time.time():.3f}"]).must("setting the guest's clock")
-        diagnosis = stack.enter_context(Guest(address, ways, machine.check_alive, machine.silent))
-        yield Lab(image, machine, guest, diagnosis, Livepatches(guest, diagnosis))
+        lab.guest.run(f"date --set @{time.time():.3f}").must("setting the guest's clock")
+        yield lab
 
 
 @contextmanager
