@@ -260,7 +260,7 @@ class TestSnapshots:
         wanted = msgspec.structs.replace(settings.load(), **changes)
         return ensure_warm(cache, image, wanted, accelerator, progress=progress.Silent(), probes=())
 
-    @pytest.mark.parametrize("name", ["memory", "state"])
+    @pytest.mark.parametrize("name", ["memory", "state", "disk.qcow2"])
     def test_a_damaged_one_is_made_anew(self, cache, image, accelerator, tmp_path, name):
         made = self.make(cache, image, accelerator)
         built = read_manifest(made.files.root).built
