@@ -220,7 +220,7 @@ class Guest:
         if not (channel.exit_status_ready() and self._transport.is_active()):
             raise self._lost(line, EOFError("the connection broke"))
         status = channel.recv_exit_status()
-        # sshd sends no status for a command that a signal ended, and paramiko passes over the signal.
+        # The server sends no status for a command that a signal ended, and paramiko passes over the signal.
         return CommandResult(line, _KILLED if status < 0 else status, _text(out), _text(err))
 
     def stream(self, command: str) -> Iterator[bytes]:

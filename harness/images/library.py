@@ -21,7 +21,6 @@ _GUEST_FILES = {
     "guest/usr/lib/klp/boot": "boot",
     "guest/usr/lib/klp/quiesce": "quiesce",
     "guest/etc/inittab": "inittab",
-    "guest/etc/klp/sshd_config": "sshd_config",
 }
 
 
@@ -108,12 +107,14 @@ class Library:
 
         def fill(into: Path) -> tuple[dict[str, str], tuple[str, ...]]:
             scratch = into / "tree"
+            host_key = into / "host_key"
+            host_key.write_bytes(keys.dropbear_form(self.layout.host_key))
             content = {
                 **files,
                 "bin/busybox": guest / "busybox",
                 "modules": entry / "boot-modules",
-                "guest/etc/klp/host_key": self.layout.host_key,
-                "guest/etc/klp/authorized_keys": self.layout.ssh_key.with_suffix(".pub"),
+                "guest/etc/klp/host_key": host_key,
+                "guest/root/.ssh/authorized_keys": self.layout.ssh_key.with_suffix(".pub"),
             }
             disk.make_initrd(content, scratch, into / "initrd")
             return {}, ("initrd",)

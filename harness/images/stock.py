@@ -16,9 +16,10 @@ from harness.process import run
 from harness.progress import Progress
 from harness.settings import Settings
 
-# What every guest has: BCC for the probes, sshd to talk to, busybox as its init, and common tools.
+# What every guest has: BCC for the probes, an SSH server to talk to, busybox as its init, and common tools.
 GUEST_PACKAGES = (
-    "python3-bpfcc", "openssh-server", "busybox-static", "kmod", "iproute2", "procps", "coreutils", "mount",
+    "python3-bpfcc", "dropbear-bin", "openssh-sftp-server", "busybox-static", "kmod", "iproute2", "procps",
+    "coreutils", "mount",
 )  # fmt: skip
 _ROOT_SPARE_MIB = 1024
 # Raised whenever this code, or a hook, writes something else for the same definition: images are then
@@ -147,7 +148,7 @@ def _find(root: Path, *candidates: str) -> Path:
 
 def _versions(root: Path) -> dict[str, str]:
     """Read from dpkg's own record the versions that a run's provenance names."""
-    wanted = {"python3-bpfcc", "openssh-server"}
+    wanted = {"python3-bpfcc", "dropbear-bin"}
     found: dict[str, str] = {}
     package = ""
     for line in (root / "var/lib/dpkg/status").read_text().splitlines():

@@ -40,7 +40,7 @@ class KeptGuest(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: what it is called on the command line.
         keeper: process id that owns it.
-        port: on 127.0.0.1, to its sshd.
+        port: on 127.0.0.1, to its SSH server.
         key, host_key: how it is opened, and known.
     """
 

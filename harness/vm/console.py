@@ -16,8 +16,8 @@ from harness.vm import crash
 # Said by vm-images/guest/init, or by the kernel when it cannot go on.
 _BOOT_FAILURE = re.compile(r"klp: boot failed: (.*)")
 _PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
-# sshd says so itself (-e) when it listens; an earlier connection would be accepted by QEMU and hang.
-_READY = re.compile(r"Server listening on .* port 22\.")
+# dropbear says so itself (-E) once it listens; an earlier connection would be accepted by QEMU and hang.
+_READY = re.compile(r"^\[\d+\] .* Not backgrounding$")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 
 
@@ -86,7 +86,7 @@ class Console:
         return tuple(line for line in self._lines if line.strip())[-count:]
 
     def ready(self) -> bool:
-        """Whether sshd in the guest listens."""
+        """Whether the SSH server in the guest listens."""
         self._catch_up()
         return self._ready
 

@@ -18,8 +18,8 @@ class Deadlines:
     Attributes:
         launch: QEMU's start to its QMP greeting.
         qmp: one QMP command.
-        boot: the kernel's start to sshd listening.
-        banner: TCP connection to sshd's banner.
+        boot: the kernel's start to the SSH server listening.
+        banner: TCP connection to the SSH server's banner.
         auth: banner to an authenticated connection.
         channel: opening a channel on it.
         command: one command in the guest, where its caller names no other limit.

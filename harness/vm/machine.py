@@ -59,7 +59,7 @@ def make_overlay(backing: Path, overlay: Path) -> None:
 class Machine:
     """A guest from QEMU's point of view.
 
-    Entering starts it and waits until its sshd listens; leaving ends it.
+    Entering starts it and waits until its SSH server listens; leaving ends it.
 
     Attributes:
         fatal: the categories of kernel reports by which the guest counts as lost; may be changed at
@@ -122,7 +122,7 @@ class Machine:
             raise self._gone() or error from error
 
     def wait_booted(self) -> None:
-        """Wait until sshd in the guest listens.
+        """Wait until the SSH server in the guest listens.
 
         Raises:
             BootFailed: the guest said that it cannot go on, or said nothing of use in time.
@@ -141,7 +141,7 @@ class Machine:
             wait_until(look, what="boot", timeout_s=self._limits.boot, every_s=_LOOK_S)
         except DeadlineMissed as missed:
             raise BootFailed(
-                f"the guest did not reach sshd within {missed.waited_s:.0f} s",
+                f"the guest's SSH server did not listen within {missed.waited_s:.0f} s",
                 console_tail=self.console.tail(),
             ) from None
 
@@ -222,7 +222,7 @@ class Machine:
         )  # fmt: skip
 
     def ssh_port(self) -> int:
-        """Return the port on 127.0.0.1 that leads to the guest's sshd.
+        """Return the port on 127.0.0.1 that leads to the guest's SSH server.
 
         Raises:
             QemuGone: QEMU has no such forwarding, or is gone.

@@ -369,7 +369,7 @@ class Running:
         return self.layout.disk.exists()
 
     def booting(self) -> bool:
-        """The kernel has begun to speak, and sshd has not."""
+        """The kernel has begun to speak, and the SSH server has not."""
         return self.layout.console.exists() and b"Linux version" in self.layout.console.read_bytes()
 
     def arming(self) -> bool:

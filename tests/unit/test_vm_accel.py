@@ -180,11 +180,11 @@ def test_a_boot_proves_kvm_once(
 def test_a_boot_that_fails_is_remembered_with_its_reason(
     layout: CacheLayout, image: Image, machines: Install
 ) -> None:
-    tried = machines(BootFailed("the guest did not reach sshd within 15 s"))
+    tried = machines(BootFailed("the guest's SSH server did not listen within 15 s"))
     for _ in range(2):
         verdict = choose(Settings(), layout, image)
         assert verdict.accelerator is Accelerator.TCG
-        assert "no guest boots with it (the guest did not reach sshd" in verdict.reason
+        assert "no guest boots with it (the guest's SSH server did not listen" in verdict.reason
     assert len(tried.specs) == 1
     with pytest.raises(HostLacks, match="no guest boots with it"):
         choose(Settings(accelerator="kvm"), layout, image)
