@@ -23,7 +23,7 @@ from typing import Any
 
 from klpsymbols import ProbeError, Symbols
 
-SCHEMA = 1
+SCHEMA = 2
 RING_BUFFER_SINCE = (5, 8)
 LIVEPATCHES = Path("/sys/kernel/livepatch")
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
