@@ -8,6 +8,7 @@ files mean. A transition is watched, never forced unless `force` is called.
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,11 +19,17 @@ from harness.waiting import DeadlineMissed, wait_until
 
 _SYSFS = "/sys/kernel/livepatch"
 _POLL_S = 0.1
+# A transition that nobody holds up takes one retry, which comes after a second.
+_SLOW_S = 3.0
 # Prints each attribute that this kernel has, one "path<TAB>value" a line, and each folder as "path/<TAB>".
 _LIST = (
     f"cd {_SYSFS} 2>/dev/null || exit 0; "
     "find . -type d -print -o -type f ! -name force ! -name uevent -print | while read -r f; do "
     'if [ -f "$f" ]; then printf "%s\\t%s\\n" "$f" "$(cat "$f")"; else printf "%s/\\t\\n" "$f"; fi; done'
+)
+# Reads tid and patch_state of every thread.
+_PATCH_STATES = (
+    "for t in /proc/[0-9]*/task/[0-9]*; do s=$(cat $t/patch_state 2>/dev/null) && echo ${t##*/} $s; done"
 )
 # Reads pid, tid, name, patch_state and stack of every thread whose state is not $1 (or -1).
 _PENDING = (
@@ -141,7 +148,12 @@ class Livepatches:
         self._guest.run(f"echo {value} >{file}").must(f"{name}: writing {value} to {attribute}")
 
     def wait_transition(
-        self, name: str, *, deadline_s: float, stuck: Callable[[tuple[PendingTask, ...]], None]
+        self,
+        name: str,
+        *,
+        deadline_s: float,
+        stuck: Callable[[tuple[PendingTask, ...]], None],
+        slow: Callable[[tuple[PendingTask, ...]], None] | None = None,
     ) -> None:
         """Wait until `name` is no longer in transition, or is gone from sysfs.
 
@@ -149,16 +161,25 @@ class Livepatches:
             name: the livepatch.
             deadline_s: seconds before the transition is called stuck.
             stuck: gets the pending tasks before anything else is done, to keep them.
+            slow: gets the pending tasks every few seconds meanwhile, for whoever watches.
 
         Raises:
             TransitionStuck: it outlasted the deadline; nothing was forced or torn down.
         """
         file = shlex.quote(f"{_SYSFS}/{name}/transition")
+        told = time.monotonic()
+
+        def look() -> bool:
+            nonlocal told
+            if self._guest.run(f"cat {file} 2>/dev/null || echo gone").stdout.strip() != "1":
+                return True
+            if slow and time.monotonic() - told >= _SLOW_S:
+                slow(self.pending(name))
+                told = time.monotonic()
+            return False
+
         try:
-            wait_until(
-                lambda: self._guest.run(f"cat {file} 2>/dev/null || echo gone").stdout.strip() != "1",
-                what="transition", timeout_s=deadline_s, every_s=_POLL_S,
-            )  # fmt: skip
+            wait_until(look, what="transition", timeout_s=deadline_s, every_s=_POLL_S)
         except DeadlineMissed as missed:
             pending = self.pending(name)
             stuck(pending)
@@ -178,6 +199,11 @@ class Livepatches:
             )  # fmt: skip
         except DeadlineMissed as missed:
             raise CheckFailed(f"{name}: still in sysfs after {missed.waited_s:.0f} s") from None
+
+    def patch_states(self) -> dict[str, int]:
+        """Return the patch state of every thread, by thread id: -1 where no transition runs."""
+        lines = self._diagnosis().run(_PATCH_STATES).stdout.split()
+        return dict(zip(lines[::2], map(int, lines[1::2]), strict=True))
 
     def pending(self, name: str) -> tuple[PendingTask, ...]:
         """Return the threads that hold the transition of `name`, with their kernel stacks.

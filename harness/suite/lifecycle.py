@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from harness.analysis.checks import (
@@ -72,6 +72,7 @@ class Lifecycle:
     Args:
         modules: every module a plan may name, by the name of its file without ``.ko``.
         deadline_s: seconds a transition may take.
+        slow: gets the tasks that hold a transition which lasts.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Lifecycle:
         progress: Progress,
         *,
         deadline_s: float,
+        slow: Callable[[tuple[PendingTask, ...]], None] | None = None,
     ) -> None:
         self._lab = lab
         self._tracer = tracer
@@ -90,6 +92,7 @@ class Lifecycle:
         self._layout = layout
         self._progress = progress
         self._deadline_s = deadline_s
+        self._slow = slow
 
     def ship(self) -> None:
         """Copy every module into the guest."""
@@ -182,7 +185,7 @@ class Lifecycle:
 
     def _await_transition(self, module: Module) -> None:
         self._lab.livepatches.wait_transition(
-            module.name, deadline_s=self._deadline_s, stuck=self._keep_pending
+            module.name, deadline_s=self._deadline_s, stuck=self._keep_pending, slow=self._slow
         )
 
     def _keep_pending(self, tasks: tuple[PendingTask, ...]) -> None:

@@ -22,6 +22,7 @@ from harness.suite.jobs import Job
 from harness.suite.lab import Lab, booted
 from harness.suite.lifecycle import Lifecycle, lost_result
 from harness.suite.warm import WarmStart, restored
+from harness.suite.watch import Watch
 from harness.trace.tracer import Tracer, traced
 from harness.vm.accel import AcceleratorVerdict
 from harness.vm.spec import qemu_version
@@ -77,6 +78,7 @@ class Run:
     Args:
         warm: the saved guest to start from; None boots one and arms its probes.
         retry_lost: run a plan whose guest was lost once more, in a fresh guest.
+        watch: gets what happens while it happens.
 
     What is found is complete at any moment, so that an early end, whatever its cause, loses nothing.
     """
@@ -91,6 +93,7 @@ class Run:
         progress: Progress,
         warm: WarmStart | None,
         retry_lost: bool = False,
+        watch: Watch | None = None,
     ) -> None:
         self._job = job
         self._layout = layout
@@ -98,6 +101,7 @@ class Run:
         self._accelerator = accelerator
         self._progress = progress
         self._warm = warm
+        self._watch = watch
         self._begun = time.time()
         self._provenance = _provenance(job, settings, accelerator)
         self._pending = list(job.plans)
@@ -166,8 +170,9 @@ class Run:
     def _in_guest(self, lab: Lab) -> None:
         running = self._warm.probes if self._warm else ()
         self._in_plan = False
+        listen = self._watch.event if self._watch else None
         try:
-            with traced(lab.guest, self._layout.events, self._progress, running) as tracer:
+            with traced(lab.guest, self._layout.events, self._progress, running, listen) as tracer:
                 self._unseen = tracer.missing()
                 for line in self._unseen:
                     self._progress.note(line)
@@ -187,6 +192,7 @@ class Run:
             self._layout,
             self._progress,
             deadline_s=self._settings.deadline_s,
+            slow=self._watch.slow if self._watch else None,
         )
         with self._progress.step(f"shipping {len(self._job.modules)} modules"):
             lifecycle.ship()

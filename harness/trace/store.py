@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
 from harness.errors import KlpError
-from harness.trace.events import AnyEvent, End, Header, Lost, Mark, decode
+from harness.trace.events import AnyEvent, End, Event, Header, Lost, Mark, decode
 
 
 class TornStream(KlpError):
@@ -23,14 +24,19 @@ class EventStore:
     """Appends lines to a run's events.jsonl; safe to feed from several threads.
 
     A guest that dies leaves in the file all it had said.
+
+    Args:
+        listen: gets every event as it comes, in the thread that brings it; must be quick.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, listen: Callable[[AnyEvent], None] | None = None) -> None:
+        self._listen = listen
         self._file = file.open("ab")
         self._lock = threading.Lock()
         self._events: list[AnyEvent] = []
         self._next: Counter[str] = Counter()
         self._marks: Counter[str] = Counter()
+        self._latest_ns = 0
         self._failure: TornStream | None = None
 
     def __enter__(self) -> Self:
@@ -68,9 +74,33 @@ class EventStore:
                 f"{event.probe}: event {event.seq} came where {expected} was due"
             )
         self._next[event.probe] = event.seq + 1
+        self._latest_ns = max(self._latest_ns, event.ts_ns)
         if isinstance(event, Mark):
             self._marks[event.probe] = event.number
         self._events.append(event)
+        if self._listen:
+            self._listen(event)
+
+    def record(self, probe: str, kind: type[Event], ts_ns: int = 0, **fields: Any) -> None:
+        """Add an event that is made on the host, by `probe`, after all that is in the store so far.
+
+        Args:
+            ts_ns: the guest's clock as far as it is known here. An estimate must not put an observation
+                before what it was made after, so the event is stamped later than every other.
+        """
+        with self._lock:
+            if self._file.closed:
+                return
+            after = max(ts_ns, self._latest_ns + 1)
+            event = kind(probe=probe, seq=self._next[probe], ts_ns=after, **fields)
+            line = msgspec.json.encode(event)
+            self._file.write(line + b"\n")
+            self._file.flush()
+            self._take(line)
+
+    def close_stream(self, probe: str) -> None:
+        """Write the last event of a stream that was made by `record`."""
+        self.record(probe, End, events=self._next[probe], lost=0)
 
     def check(self) -> None:
         """Return if the streams so far are whole.
@@ -107,6 +137,16 @@ class EventStore:
         """Return the events from `position` on, in the order of their time stamps."""
         with self._lock:
             return tuple(sorted(self._events[position:], key=lambda event: event.ts_ns))
+
+    def numbered_since(self, position: int = 0) -> tuple[tuple[int, AnyEvent], ...]:
+        """Return (line number in the file, event) from `position` on, ordered by time, after all headers.
+
+        The headers say what the probes cannot see, which concerns every span.
+        """
+        with self._lock:
+            numbered = list(enumerate(self._events, 1))
+        heads = [each for each in numbered[:position] if isinstance(each[1], Header)]
+        return (*heads, *sorted(numbered[position:], key=lambda each: each[1].ts_ns))
 
     def lost(self) -> int:
         """Return how many events the probes said they lost."""

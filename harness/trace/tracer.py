@@ -19,6 +19,7 @@ from harness import paths
 from harness.errors import CheckFailed
 from harness.guest.ssh import Guest
 from harness.progress import Progress
+from harness.trace.events import AnyEvent
 from harness.trace.store import EventStore
 from harness.waiting import DeadlineMissed, wait_until
 
@@ -182,14 +183,19 @@ class Tracer:
 
 @contextmanager
 def traced(
-    guest: Guest, file: Path, progress: Progress, running: tuple[ProbeProcess, ...] = ()
+    guest: Guest,
+    file: Path,
+    progress: Progress,
+    running: tuple[ProbeProcess, ...] = (),
+    listen: Callable[[AnyEvent], None] | None = None,
 ) -> Iterator[Tracer]:
     """Have probes armed for the length of a block, their events going to `file`.
 
     Args:
         running: the probes that run in the guest already; none for arming them now.
+        listen: gets every event as it comes.
     """
-    with EventStore(file) as store:
+    with EventStore(file, listen) as store:
         tracer = Tracer(guest, store)
         if running:
             tracer.follow(running)

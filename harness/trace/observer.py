@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The harness's own part of a trace: what it did to the guest, and what it saw there.
+
+A recorded run is judged from its events alone, so what no probe can see is written among them: steps,
+sysfs, behaviour, the kernel log, taint. The stream is named ``klp``.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Literal
+
+from harness.guest import klog
+from harness.guest.livepatch import Livepatches, LivepatchState
+from harness.guest.ssh import Guest
+from harness.trace import events as ev
+from harness.trace.store import EventStore
+
+STREAM = "klp"
+# include/linux/panic.h: the letters of /proc/sys/kernel/tainted, by bit.
+_TAINTS = "PFSRMBUDAWCIOELKXTN"
+Action = Literal["load", "unload", "enable", "disable", "reverse", "force"]
+
+
+class Observer:
+    """Writes the harness's events of one guest to a store.
+
+    The guest's clock is known to some ten milliseconds: it is read once, over SSH.
+    """
+
+    def __init__(self, guest: Guest, livepatches: Livepatches, store: EventStore) -> None:
+        self._guest = guest
+        self._livepatches = livepatches
+        self._store = store
+        uptime_s = float(guest.read("/proc/uptime").split()[0])
+        self._ahead_ns = int(uptime_s * 1e9) - time.monotonic_ns()
+        kernel = guest.read("/proc/sys/kernel/osrelease")
+        self._record(ev.Header, schema=ev.SCHEMA, kernel=kernel, attached=(), missing=())
+
+    def _record(self, kind: type[ev.Event], **fields: Any) -> None:
+        self._store.record(STREAM, kind, time.monotonic_ns() + self._ahead_ns, **fields)
+
+    def begin(self, name: str, livepatch: str) -> None:
+        """Say that a plan begins."""
+        self._record(ev.Plan, name=name, livepatch=livepatch, moment="begin")
+
+    def end(self, name: str, livepatch: str) -> None:
+        """Say that a plan has ended."""
+        self._record(ev.Plan, name=name, livepatch=livepatch, moment="end")
+
+    def step(self, action: Action, subject: str, *, errno: int, duration_ns: int) -> None:
+        """Say what was done to `subject`; `errno` is 0, or negative: how the kernel refused."""
+        self._record(ev.Step, action=action, subject=subject, errno=errno, duration_ns=duration_ns)
+
+    def sysfs(self) -> tuple[LivepatchState, ...]:
+        """Write down every livepatch as sysfs shows it now, and return that."""
+        states = self._livepatches.list()
+        self._record(ev.Sysfs, patches=tuple(_as_event(each) for each in states))
+        return states
+
+    def behaviour(self, fields: dict[str, Any]) -> None:
+        """Write down what a command showed; `fields` are those of `Behaviour`."""
+        self._record(ev.Behaviour, **fields)
+
+    def log(self, lines: tuple[str, ...], expected: dict[str, str] | None = None) -> None:
+        """Write down lines of the kernel log; `expected` gives a reason for each that is no alarm."""
+        reasons = expected or {}
+        for line in lines:
+            self._record(ev.KernelLog, text=klog.without_stamp(line), expected=reasons.get(line))
+
+    def taint(self) -> None:
+        """Write down the kernel's taint flags."""
+        self._record(ev.Taint, flags=taint_letters(int(self._guest.read("/proc/sys/kernel/tainted"))))
+
+    def control(self, control: dict[str, Any]) -> None:
+        """Write down the same transition as a guest without probes made it; the fields of `Control`."""
+        self._record(ev.Control, **control)
+
+    def patch_states(self) -> dict[str, int]:
+        """Sample the patch state of every thread, write it down, and return it."""
+        tasks = self._livepatches.patch_states()
+        self._record(ev.PatchStates, tasks=tasks)
+        return tasks
+
+    def close(self) -> None:
+        """Write the stream's last event."""
+        self._store.close_stream(STREAM)
+
+
+def taint_letters(mask: int) -> str:
+    """Return the taint flags of a mask as the kernel's letters, in the order of their bits."""
+    return "".join(letter for bit, letter in enumerate(_TAINTS) if mask >> bit & 1)
+
+
+def _as_event(state: LivepatchState) -> ev.SysfsPatch:
+    return ev.SysfsPatch(
+        name=state.name,
+        enabled=state.enabled,
+        transition=state.transition,
+        replace=state.replace,
+        stack_order=state.stack_order,
+        objects={each.name: each.patched for each in state.objects},
+    )
