@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every event has, and the values that several share."""
+
+from __future__ import annotations
+
+import msgspec
+
+SCHEMA = 2
+
+# Values of klp_target_state and task_struct.patch_state; the names differ by kernel, the values do not.
+IDLE, UNPATCHED, PATCHED = -1, 0, 1
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """What every event has; see the module's text."""
+
+    probe: str
+    seq: int
+    ts_ns: int
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """A thread: its thread id (0 for an idle task), process id, and name (at most 15 bytes)."""
+
+    pid: int
+    tgid: int
+    comm: str
+
+
+class Core(msgspec.Struct, frozen=True, kw_only=True):
+    """The livepatch core's own variables at the moment of an event.
+
+    `target_state` is klp_target_state (-1, 0 or 1), `transition_patch` the name of
+    klp_transition_patch or null, `signals_cnt` klp_signals_cnt, `enabled` the transition patch's
+    klp_patch.enabled (null where there is no such patch).
+    """
+
+    target_state: int
+    transition_patch: str | None
+    signals_cnt: int
+    enabled: bool | None
+
+
+class Missing(msgspec.Struct, frozen=True, kw_only=True):
+    """A kernel function this kernel has no probe point for, and what is not seen for that reason."""
+
+    symbol: str
+    unseen: str
+
+
+class Header(Event, frozen=True, kw_only=True, tag="header"):
+    """The first event of a tool, written once all its probes are attached."""
+
+    schema: int
+    kernel: str
+    attached: tuple[str, ...]
+    missing: tuple[Missing, ...]
+
+
+class Mark(Event, frozen=True, kw_only=True, tag="mark"):
+    """All that happened before the tool got its `number`-th SIGUSR1 stands before this event."""
+
+    number: int
+
+
+class Lost(Event, frozen=True, kw_only=True, tag="lost"):
+    """`count` events found no room in the ring buffer since the last such event."""
+
+    count: int
+
+
+class End(Event, frozen=True, kw_only=True, tag="end"):
+    """The last event of a tool that was stopped in order; without one, the stream was cut.
+
+    `events` counts the lines before this one, the header included; `lost` is over the whole run.
+    """
+
+    events: int
+    lost: int
