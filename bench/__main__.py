@@ -15,9 +15,12 @@ from rich.console import Console
 from bench.boots import VNG, Boots
 from bench.measure import Series, table
 from bench.peer import peer
+from bench.probes import WITHOUT, ProbeCosts
 from harness import progress, settings
 from harness.errors import KlpError
 from harness.images.library import Library
+from harness.model import Image
+from harness.settings import Settings
 from harness.suite.warm import ensure_warm
 from harness.vm.accel import choose
 from harness.vm.spec import qemu_version
@@ -27,10 +30,18 @@ from harness.vm.spec import qemu_version
 @click.option("--rounds", default=5, show_default=True, help="Figures of each boot.")
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Write the figures here.")
 @click.option("--alone", is_flag=True, help="Without vng.")
-def main(rounds: int, out: Path | None, alone: bool) -> None:
-    """Measure cold boots, warm starts and commands, in turn with vng."""
+@click.option(
+    "--only", type=click.Choice(["boots", "guests", "probes"]), multiple=True, help="Measure just this."
+)
+@click.option(
+    "-k", "--kernel", help="A kernel of `klp kernels`, or a build tree; the settings' own without."
+)
+def main(rounds: int, out: Path | None, alone: bool, only: tuple[str, ...], kernel: str | None) -> None:
+    """Measure boots beside vng, what a guest costs, and what the probes cost beside bpftrace."""
     told = progress.for_console(Console(stderr=True))
     wanted = settings.load()
+    if kernel:
+        wanted = msgspec.structs.replace(wanted, kernel=kernel)
     library = Library(wanted, told)
     image = library.ensure(wanted.kernel)
     accel = choose(wanted, library.layout, image).accelerator
@@ -39,15 +50,29 @@ def main(rounds: int, out: Path | None, alone: bool) -> None:
     shown = Console(width=None if sys.stdout.isatty() else 120)
     machine = f"{os.cpu_count()} cores of {platform.machine()}"
     shown.print(f"{image.kernel.release}, {accel.value}, QEMU {qemu_version()}, {machine}")
-    boot_series: list[Series] = []
-    if not alone:
-        with told.step("cold boots and warm starts beside vng"), peer(wanted, image.kernel.release) as vng:
-            boot_series = boots.against(vng, rounds)
-        shown.print(table("boots", boot_series, base=VNG))
-    rest = [*boots.commands(), *boots.further_guests()]
-    shown.print(table("guests", rest))
+    parts = only or ("boots", "guests", "probes")
+    measured: dict[str, list[Series]] = {}
+    if "boots" in parts:
+        with told.step("cold boots and warm starts"):
+            measured["boots"] = _boots(boots, wanted, image, rounds, alone=alone)
+        shown.print(table("boots", measured["boots"], base=None if alone else VNG))
+    if "guests" in parts:
+        measured["guests"] = [*boots.commands(), *boots.further_guests()]
+        shown.print(table("guests", measured["guests"]))
+    if "probes" in parts:
+        costs = ProbeCosts(library, image, wanted, accel, told).measure()
+        for title, series in costs.items():
+            shown.print(table(f"{title} of the same livepatch or module", series, base=WITHOUT))
+        measured |= costs
     if out:
-        out.write_bytes(msgspec.json.format(msgspec.json.encode([*boot_series, *rest]), indent=1))
+        out.write_bytes(msgspec.json.format(msgspec.json.encode(measured), indent=1))
+
+
+def _boots(boots: Boots, wanted: Settings, image: Image, rounds: int, *, alone: bool) -> list[Series]:
+    if alone:
+        return boots.alone(rounds)
+    with peer(wanted, image.kernel.release) as vng:
+        return boots.against(vng, rounds)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -53,15 +54,17 @@ class Boots:
 
     def against(self, peer: Peer, rounds: int) -> list[Series]:
         """Cold boot, warm start and vng in turn."""
-        return in_turn(
-            {
-                VNG: lambda: seconds(peer.boot),
-                "klp: cold boot to the first answer": self.cold_seconds,
-                "klp: warm start to the first answer, probes armed": self.warm_seconds,
-            },
-            rounds,
-            "s",
-        )
+        return in_turn({VNG: lambda: seconds(peer.boot), **self._own()}, rounds, "s")
+
+    def alone(self, rounds: int) -> list[Series]:
+        """Cold boot and warm start in turn: for kernels that vng cannot be given."""
+        return in_turn(self._own(), rounds, "s")
+
+    def _own(self) -> dict[str, Callable[[], float]]:
+        return {
+            "klp: cold boot to the first answer": self.cold_seconds,
+            "klp: warm start to the first answer, probes armed": self.warm_seconds,
+        }
 
     def commands(self) -> list[Series]:
         """One command over an open connection."""

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the probes cost: transitions and shadow variables without them, with each, with all, with bpftrace."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from bench.bpftrace import bpftrace_files, ship, tracing
+from bench.measure import Series
+from harness import paths
+from harness.analysis.logged import LoggedTransition, logged_transitions
+from harness.guest import klog
+from harness.guest.ssh import Guest
+from harness.images.library import Library
+from harness.model import Accelerator, Image, Module
+from harness.modules.build import build
+from harness.modules.sources import find_source
+from harness.paths import RunLayout
+from harness.progress import Progress, Silent
+from harness.settings import Settings
+from harness.suite.lab import Lab
+from harness.suite.warm import ensure_warm, restored
+from harness.trace.store import EventStore
+from harness.trace.tracer import PROBES, Tracer
+
+WITHOUT = "no probe"
+_BPFTRACE = "bpftrace"
+_ALL = "all probes"
+_TIMES = 20
+_PAIRS = 20_000
+_SHADOW_RUNS = 5
+_DEADLINE_S = 60.0
+_NS = re.compile(r"klp_shadow_load: .*\bns=(\d+)")
+_MODULES = "/run/klp/modules"
+_FAULTS = paths.PROJECT / "tests" / "faults"
+
+
+class ProbeCosts:
+    """The measurements of one image, each variant in a restored guest of its own."""
+
+    def __init__(
+        self, library: Library, image: Image, settings: Settings, accel: Accelerator, progress: Progress
+    ) -> None:
+        self._image = image
+        self._settings = settings
+        self._accel = accel
+        self._progress = progress
+        self._bare = ensure_warm(library.cache, image, settings, accel, progress=progress, probes=())
+
+    def measure(self) -> dict[str, list[Series]]:
+        """Return transition times, passes, and the cost of a shadow variable, each for every variant."""
+        tables: dict[str, list[Series]] = {"transitions": [], "passes": [], "shadow variables": []}
+        with ExitStack() as stack:
+            out = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="klp-bench-")))
+            modules = self._modules(out)
+            root = stack.enter_context(bpftrace_files(self._settings))
+            for name in (WITHOUT, *PROBES, _ALL, _BPFTRACE):
+                with self._progress.step(name), self._guest(out / name) as lab:
+                    with self._armed(name, lab, out / name, root):
+                        taken = _transitions(lab, modules["livepatch_sample"])
+                        pairs = _pairs_us(lab.guest, modules["klp_shadow_load"])
+                tables["transitions"].append(Series(name, "s", tuple(each.seconds for each in taken)))
+                tables["passes"].append(Series(name, "", tuple(float(each.passes) for each in taken)))
+                tables["shadow variables"].append(Series(name, "us", pairs))
+        return tables
+
+    def _modules(self, out: Path) -> dict[str, Module]:
+        kernel = self._image.kernel
+        sources = (find_source("samples", kernel), find_source(str(_FAULTS), kernel))
+        built = (build(each, kernel, out / "modules", Silent()) for each in sources)
+        return {module.name: module for modules in built for module in modules}
+
+    @contextmanager
+    def _guest(self, folder: Path) -> Iterator[Lab]:
+        folder.mkdir()
+        with restored(self._image, self._bare, RunLayout(folder), self._settings, self._accel) as lab:
+            lab.guest.run(["mkdir", "-p", _MODULES]).must("making room for modules")
+            yield lab
+
+    @contextmanager
+    def _armed(self, name: str, lab: Lab, folder: Path, bpftrace: Path) -> Iterator[None]:
+        if name == _BPFTRACE:
+            ship(lab.guest, bpftrace)
+            with tracing(lab.guest):
+                yield
+            return
+        armed = {WITHOUT: (), _ALL: PROBES}.get(name, (name,))
+        with EventStore(folder / "events.jsonl") as store:
+            tracer = Tracer(lab.guest, store)
+            if armed:
+                tracer.arm(armed)
+            yield
+            tracer.stop()
+
+
+def _transitions(lab: Lab, module: Module) -> tuple[LoggedTransition, ...]:
+    """Enable and disable a livepatch, and return both transitions of each time by the kernel's own log."""
+    path = f"{_MODULES}/{module.file.name}"
+    lab.guest.put(module.file, path)
+    canary = klog.write_canary(lab.guest, "bench")
+
+    def settle() -> None:
+        lab.livepatches.wait_transition(module.name, deadline_s=_DEADLINE_S, stuck=lambda _tasks: None)
+
+    for _ in range(_TIMES):
+        lab.livepatches.load_module(path)
+        settle()
+        lab.livepatches.disable(module.name)
+        settle()
+        lab.livepatches.wait_gone(module.name, deadline_s=_DEADLINE_S)
+        lab.livepatches.unload_module(module)
+    return logged_transitions(klog.lines_after(lab.guest, canary))
+
+
+def _pairs_us(guest: Guest, module: Module) -> tuple[float, ...]:
+    """Return the microseconds of one klp_shadow_alloc and klp_shadow_free, by the module's own clock."""
+    path = f"{_MODULES}/{module.file.name}"
+    guest.put(module.file, path)
+    taken = []
+    for _ in range(_SHADOW_RUNS):
+        load = f"insmod {path} count={_PAIRS} && rmmod {module.name}"
+        script = f"{load} && dmesg | grep '{module.name}: ' | tail -n 1"
+        said = guest.run(script).must("running the shadow load").stdout
+        found = _NS.search(said)
+        if found is None:
+            raise ValueError(f"{module.name} told no time: {said!r}")
+        taken.append(int(found[1]) / 1000 / _PAIRS)
+    return tuple(taken)
