@@ -76,16 +76,25 @@ class Boots:
 
     def further_guests(self) -> list[Series]:
         """What each further guest of one snapshot takes: its own share of memory (PSS), and time."""
-        times, memory = [], []
+        times, memory, pids = [], [], []
         with ExitStack() as stack:
             for _ in range(_GUESTS):
                 labs: list[Lab] = []
                 times.append(seconds(lambda into=labs: into.append(self._restored(stack))))
-                memory.append(_pss_mib(labs[0].machine.pid))
+                pids.append(labs[0].machine.pid)
+                memory.append(_pss_mib(pids[-1]))
+            peaks = tuple(_peak_mib(pid) for pid in pids)
         return [
             Series("a further guest: start", "s", tuple(times)),
             Series("a further guest: memory (PSS)", "MiB", tuple(memory)),
+            Series("a guest: peak memory (VmHWM)", "MiB", peaks),
         ]
+
+
+def _peak_mib(pid: int) -> float:
+    """Return the most that QEMU had resident at once: what it shares with other guests included."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
 
 def _pss_mib(pid: int) -> float:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """bpftrace, what people trace a kernel with by hand, in a guest of klp's.
 
-It is not part of klp's images: it comes from the same Debian suite, with the libraries that the guest lacks.
+It is no part of klp's images: it comes from the same Debian suite, with the libraries the guest lacks.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the probes cost: transitions and shadow variables without them, with each, with all, with bpftrace."""
+"""What the probes cost: transitions and shadow variables without them, with each, all, and bpftrace."""
 
 from __future__ import annotations
 
@@ -59,10 +59,13 @@ class ProbeCosts:
             modules = self._modules(out)
             root = stack.enter_context(bpftrace_files(self._settings))
             for name in (WITHOUT, *PROBES, _ALL, _BPFTRACE):
-                with self._progress.step(name), self._guest(out / name) as lab:
-                    with self._armed(name, lab, out / name, root):
-                        taken = _transitions(lab, modules["livepatch_sample"])
-                        pairs = _pairs_us(lab.guest, modules["klp_shadow_load"])
+                with (
+                    self._progress.step(name),
+                    self._guest(out / name) as lab,
+                    self._armed(name, lab, out / name, root),
+                ):
+                    taken = _transitions(lab, modules["livepatch_sample"])
+                    pairs = _pairs_us(lab.guest, modules["klp_shadow_load"])
                 tables["transitions"].append(Series(name, "s", tuple(each.seconds for each in taken)))
                 tables["passes"].append(Series(name, "", tuple(float(each.passes) for each in taken)))
                 tables["shadow variables"].append(Series(name, "us", pairs))
