@@ -103,7 +103,7 @@ class Run:
         self._warm = warm
         self._watch = watch
         self._begun = time.time()
-        self._provenance = _provenance(job, settings, accelerator)
+        self._provenance = provenance(job, settings, accelerator)
         self._pending = list(job.plans)
         self._retries = set(job.plans) if retry_lost else set()
         self._plans: list[PlanResult] = []
@@ -236,7 +236,8 @@ def write_result(layout: RunLayout, result: RunResult) -> None:
     growing.replace(layout.summary)
 
 
-def _provenance(job: Job, settings: Settings, accelerator: AcceleratorVerdict) -> Provenance:
+def provenance(job: Job, settings: Settings, accelerator: AcceleratorVerdict) -> Provenance:
+    """Return what `job` runs on."""
     return Provenance(
         klp=harness.__version__,
         qemu=qemu_version(),

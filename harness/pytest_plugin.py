@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""pytest for livepatches: a pristine guest for each test, modules, an armed trace, a checked kernel log.
+
+docs/writing-tests.md teaches it. Importing this, and collecting, boots nothing and loads neither SSH nor
+QMP: what works is imported when the first test that needs a guest is about to run.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harness.errors import KlpError
+from harness.suite import marks
+
+if TYPE_CHECKING:
+    from harness.suite.case import Case, KernelLog, TestedGuest, Trace
+    from harness.suite.session import Session, Sharing
+    from harness.suite.subject import LivepatchSubject, ModuleSubject
+
+_KERNEL = "klp_kernel"
+_SESSION: pytest.StashKey[Session] = pytest.StashKey()
+_CASE: pytest.StashKey[Case] = pytest.StashKey()
+_FOLDER: pytest.StashKey[Path] = pytest.StashKey()
+_ERROR: pytest.StashKey[str] = pytest.StashKey()
+_LABEL: pytest.StashKey[tuple[str, str]] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options."""
+    group = parser.getgroup("klp", "kernel livepatches")
+    group.addoption(
+        "--klp-kernel", action="append", default=[], metavar="K",
+        help="run the tests on this kernel, a name of `klp kernels` or a build tree; can be given again",
+    )  # fmt: skip
+    group.addoption(
+        "--klp-out", type=Path, metavar="DIR", help="where failed tests leave their run folders"
+    )
+    group.addoption("--klp-keep", action="store_true", help="keep the run folders of passed tests, too")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers, and refuse a kernel that is none."""
+    for line in marks.MARKERS:
+        config.addinivalue_line("markers", line)
+    for kernel in config.getoption("--klp-kernel"):
+        if complaint := marks.kernel_complaint(kernel):
+            raise pytest.UsageError(f"--klp-kernel={kernel}: {complaint}")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what uses a guest once for each kernel."""
+    if _KERNEL not in metafunc.fixturenames:
+        return
+    kernels = dict.fromkeys(metafunc.config.getoption("--klp-kernel")) or [marks.default_kernel()]
+    metafunc.parametrize(
+        _KERNEL, list(kernels), indirect=True, scope="session", ids=[Path(each).name for each in kernels]
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse markers that say nothing, and kernels that are none."""
+    for item in items:
+        kernel = _kernel_of(item)
+        complaint = marks.complaint(item) or (kernel and marks.kernel_complaint(kernel))
+        if complaint:
+            raise pytest.UsageError(f"{item.nodeid}: {complaint}")
+
+
+def _kernel_of(item: pytest.Item) -> str | None:
+    """Return the kernel an item runs on; None for one without a guest."""
+    params: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+    kernel = params.get(_KERNEL)
+    return str(kernel) if kernel is not None else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Make the kernels ready before the first test: it may take minutes, and is no test's time."""
+    if not session.config.option.collectonly:
+        kernels = {each: _kernel_of(each) for each in session.items if not _not_for(each)}
+        for kernel in dict.fromkeys(kernel for kernel in kernels.values() if kernel):
+            with suppress(KlpError):  # told by each test that needs it
+                _session(session.config).bench(kernel)
+    return (yield)
+
+
+def _not_for(item: pytest.Item) -> str:
+    """Return why an item is not for its kernel; an empty string if it is, or if that is not known yet."""
+    kernel = _kernel_of(item)
+    return marks.not_for(item, marks.series_of(kernel)) if kernel else ""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what is not for its kernel, before anything is booted."""
+    why = _not_for(item)
+    if why:
+        pytest.skip(why)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Judge the guest and its kernel log once the test itself has passed."""
+    result = yield
+    if case := item.stash.get(_CASE, None):
+        case.check()
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Tell a failure of the guest or the kernel in its own words, and name the folder that is kept."""
+    report = yield
+    if _kernel_of(item) is None or not report.failed or call.excinfo is None:
+        return report
+    error = call.excinfo.value
+    if isinstance(error, KlpError) and not item.config.option.fulltrace:
+        report.longrepr = _short(item, call.excinfo, error)
+    item.stash[_ERROR] = call.excinfo.exconly()
+    if _FOLDER in item.stash:
+        report.sections.append(("klp run folder", str(item.stash[_FOLDER])))
+    return report
+
+
+def _short(item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException], error: KlpError) -> Any:
+    """Return the failure's story and the line of the test that met it."""
+    from harness.suite.case import story
+
+    where = ""
+    for entry in excinfo.traceback:
+        if Path(str(entry.path)) == item.path:
+            where = f"\nat {item.path.name}:{entry.lineno + 1}: {str(entry.statement).strip()}"
+    told = pytest.fail.Exception(story(error) + where, pytrace=False).with_traceback(excinfo.tb)
+    return pytest.ExceptionInfo.from_exception(told).getrepr(style="value")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of pytest-xdist what all workers share."""
+    from harness.suite import session, terminal
+
+    if _LABEL not in node.config.stash:
+        node.config.stash[_LABEL] = session.label(), terminal.path_for_workers(node.config)
+    node.workerinput["klp_label"], node.workerinput[terminal.TERMINAL_KEY] = node.config.stash[_LABEL]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End every guest."""
+    if session := config.stash.get(_SESSION, None):
+        session.end()
+
+
+def _session(config: pytest.Config) -> Session:
+    """Return the session's kernels; this is where the rest of the package is imported."""
+    if _SESSION not in config.stash:
+        from rich.console import Console
+
+        from harness.progress import PlainLines
+        from harness.suite import session, terminal
+
+        worker: dict[str, Any] = getattr(config, "workerinput", {})
+        console = Console(file=terminal.SessionTerminal(config).as_file(), width=120)
+        name, out = worker.get("klp_label") or session.label(), config.getoption("--klp-out")
+        config.stash[_SESSION] = session.Session(out, name, PlainLines(console), _sharing(worker))
+    return config.stash[_SESSION]
+
+
+def _sharing(worker: dict[str, Any]) -> Sharing:
+    from harness.suite.session import Sharing
+
+    if not worker:
+        return Sharing()
+    folder = Path(tempfile.gettempdir()) / f"klp-{os.getuid()}-{worker['testrunuid']}"
+    return Sharing(worker["workercount"], folder)
+
+
+@pytest.fixture(scope="session")
+def klp_kernel(request: pytest.FixtureRequest) -> str:
+    """The kernel this test runs on, as it was asked for: ``6.12``, or a build tree's folder."""
+    return str(request.param)
+
+
+@pytest.fixture
+def klp_case(request: pytest.FixtureRequest, klp_kernel: str) -> Iterator[Case]:
+    """The test's guest with all that belongs to it; tests use the fixtures below."""
+    from harness.suite.case import Case
+    from harness.suite.expected import Expected
+
+    item, session = request.node, _session(request.config)
+    bench = session.bench(klp_kernel)
+    expects = [Expected(*each) for each in marks.expects_of(item)]
+    places = (item.path.parent, request.config.invocation_params.dir, request.config.rootpath)
+    item.user_properties += [("klp_rule", rule) for rule in marks.rules_of(item)]
+    with session.lease(klp_kernel) as prepared:
+        case = Case(bench, prepared, places, expects)
+        item.stash[_CASE], item.stash[_FOLDER] = case, session.folder_for(item.nodeid)
+        yield case
+        item.user_properties += case.properties()
+        if request.config.getoption("--klp-keep") or _ERROR in item.stash:
+            case.keep(item.stash[_FOLDER], item.stash.get(_ERROR, None))
+
+
+@pytest.fixture
+def guest(klp_case: Case) -> TestedGuest:
+    """A pristine guest with its probes armed, this test's own: `run`, `read`, `put`, `get`, `version`, …"""
+    return klp_case.guest
+
+
+@pytest.fixture
+def livepatch(klp_case: Case) -> Callable[..., LivepatchSubject]:
+    """Build and ship a livepatch: ``livepatch(folder, .c, .ko, or upstream name[, module's name])``."""
+    return klp_case.livepatch
+
+
+@pytest.fixture
+def module(klp_case: Case) -> Callable[..., ModuleSubject]:
+    """Build and ship a plain module, such as a livepatch's target; as `livepatch`."""
+    return klp_case.module
+
+
+@pytest.fixture
+def trace(klp_case: Case) -> Trace:
+    """What the probes see in this guest: `mark`, `events`, `transitions`."""
+    return klp_case.trace
+
+
+@pytest.fixture
+def kernel_log(klp_case: Case) -> KernelLog:
+    """The guest's kernel log since the test began: `lines`, `find`, `wait`; it is checked in any case."""
+    return klp_case.log

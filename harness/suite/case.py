@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One test's guest: what a test may do with it, and what is judged and kept at the test's end."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from harness.analysis.result import SCHEMA, RunResult, Verdict
+from harness.analysis.transitions import Transition, transitions
+from harness.errors import CheckFailed, KlpError, VmLost
+from harness.guest import klog
+from harness.guest.livepatch import Livepatches, PendingTask
+from harness.guest.ssh import CommandResult
+from harness.model import Module
+from harness.suite import expected
+from harness.suite.bench import Bench, Prepared
+from harness.suite.run import write_result
+from harness.suite.subject import LivepatchSubject, ModuleSubject
+from harness.trace.events import AnyEvent
+from harness.waiting import DeadlineMissed, wait_until
+
+_MODULES = "/run/klp/modules"
+_LOOK_S = 0.1
+
+
+class Trace:
+    """What the probes saw since the guest was handed to the test."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self._tracer = prepared.tracer
+
+    def mark(self) -> int:
+        """Have the probes write out all they have seen; return the position after it, for `events`.
+
+        Raises:
+            CheckFailed: a probe is dead or silent.
+        """
+        return self._tracer.mark()
+
+    def events(self, since: int = 0) -> tuple[AnyEvent, ...]:
+        """Return every event up to now, from a position of `mark` on, in the order of time."""
+        self.mark()
+        return self._tracer.store.since(since)
+
+    def transitions(self, livepatch: str | ModuleSubject | None = None) -> tuple[Transition, ...]:
+        """Return the transitions up to now, oldest first; of one livepatch, or all."""
+        name = livepatch.name if isinstance(livepatch, ModuleSubject) else livepatch
+        found = transitions(self.events())
+        return tuple(each for each in found if name in (None, each.patch))
+
+    def lost(self) -> int:
+        """Return how many events the probes said they lost."""
+        return self._tracer.store.lost()
+
+
+class KernelLog:
+    """The guest's kernel log since the test began."""
+
+    def __init__(self, prepared: Prepared, deadline_s: float) -> None:
+        self._prepared = prepared
+        self._deadline_s = deadline_s
+
+    def lines(self) -> tuple[str, ...]:
+        """Return its lines, without their time stamps.
+
+        Raises:
+            CheckFailed: the log overflowed.
+        """
+        found = klog.lines_after(self._prepared.lab.guest, self._prepared.canary)
+        return tuple(klog.without_stamp(line) for line in found)
+
+    def find(self, pattern: str) -> tuple[str, ...]:
+        """Return the lines in which a regular expression is found (`re.search`)."""
+        return tuple(line for line in self.lines() if re.search(pattern, line))
+
+    def wait(self, pattern: str, *, deadline_s: float | None = None) -> str:
+        """Wait for a line with a regular expression in it, and return it.
+
+        Raises:
+            CheckFailed: none came in time.
+        """
+        limit = deadline_s or self._deadline_s
+        try:
+            found = wait_until(lambda: self.find(pattern), what=pattern, timeout_s=limit, every_s=_LOOK_S)
+        except DeadlineMissed as missed:
+            raise CheckFailed(f"the kernel log: {missed}") from None
+        return found[0]
+
+
+class TestedGuest:
+    """A pristine guest, the test's own.
+
+    Attributes:
+        kernel: what the kernel was asked for by: ``6.12``, or the folder of a build tree.
+        release: ``uname -r``.
+        version: its first two numbers, to compare with: ``(6, 12)``.
+        livepatches: control of its livepatches by name.
+        lab: machine and connections, for what is not offered here.
+    """
+
+    __test__ = False  # pytest: no class of tests, whatever its name begins with
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.lab = prepared.lab
+        self.kernel = self.lab.image.kernel.name
+        self.release = self.lab.image.kernel.release
+        self.version = series(self.release)
+        self.livepatches: Livepatches = self.lab.livepatches
+
+    def run(
+        self, command: str | Sequence[str], *, stdin: bytes = b"", timeout_s: float | None = None
+    ) -> CommandResult:
+        """Run a command as root to its end; its status is not judged (see `CommandResult.must`).
+
+        Args:
+            command: a line for the guest's shell, or words that are quoted for it.
+            stdin: what it reads.
+            timeout_s: seconds it may take.
+
+        Raises:
+            VmLost: the guest was lost meanwhile, or does not answer.
+        """
+        return self.lab.guest.run(command, stdin=stdin, timeout_s=timeout_s)
+
+    def read(self, path: str) -> str:
+        """Return a small text file, without its last newline.
+
+        Raises:
+            CheckFailed: there is none.
+        """
+        return self.lab.guest.read(path)
+
+    def put(self, source: Path, destination: str) -> None:
+        """Copy a file into the guest.
+
+        Raises:
+            CheckFailed: the guest refused it.
+        """
+        self.lab.guest.put(source, destination)
+
+    def get(self, source: str, destination: Path) -> None:
+        """Copy a file out of the guest.
+
+        Raises:
+            CheckFailed: it cannot be read there, or written here.
+        """
+        self.lab.guest.get(source, destination)
+
+
+class Case:
+    """One test: its guest, the modules it shipped, what it expects of the kernel log.
+
+    Args:
+        places: folders that a module's path may be relative to.
+        expects: what the kernel log may, and must, hold.
+    """
+
+    def __init__(
+        self,
+        bench: Bench,
+        prepared: Prepared,
+        places: Iterable[Path],
+        expects: Iterable[expected.Expected],
+    ) -> None:
+        prepared.begun_at = time.time()
+        self._bench = bench
+        self._prepared = prepared
+        self._places = tuple(places)
+        self._expects = tuple(expects)
+        self.modules: dict[str, Module] = {}
+        self.guest = TestedGuest(prepared)
+        self.trace = Trace(prepared)
+        self.log = KernelLog(prepared, bench.settings.deadline_s)
+
+    def module(self, word: str, name: str | None = None) -> ModuleSubject:
+        """Build a plain module, or take it as built before, and ship it.
+
+        Raises:
+            UsageError, BuildFailed: there is none, or it cannot be built.
+        """
+        module = self._bench.module(word, self._places, name, livepatch=False)
+        return ModuleSubject(self.guest.lab, module, self._ship(module))
+
+    def livepatch(self, word: str, name: str | None = None) -> LivepatchSubject:
+        """Build a livepatch, or take it as built before, and ship it.
+
+        Raises:
+            UsageError, BuildFailed, NotALivepatch: there is none, or it cannot be built.
+        """
+        module = self._bench.module(word, self._places, name, livepatch=True)
+        return LivepatchSubject(
+            self.guest.lab, module, self._ship(module),
+            deadline_s=self._bench.settings.deadline_s, stuck=self._keep_pending,
+        )  # fmt: skip
+
+    def _ship(self, module: Module) -> str:
+        path = f"{_MODULES}/{module.file.name}"
+        known = self.modules.get(module.name)
+        if known != module:
+            content = module.file.read_bytes()
+            command = f"mkdir -p {_MODULES} && cat >{path}"
+            self.guest.run(command, stdin=content).must(f"shipping {module.name}")
+            self.modules[module.name] = module
+        return path
+
+    def _keep_pending(self, tasks: tuple[PendingTask, ...]) -> None:
+        with self._prepared.layout.pending.open("a") as file:
+            for task in tasks:
+                file.write("\n  ".join([task.line(), *task.stack]) + "\n")
+
+    def check(self) -> None:
+        """See that the guest lives, and that the kernel log holds what was expected and nothing worse.
+
+        Raises:
+            CheckFailed: a report that nobody expected, or nothing where something was expected.
+            VmLost: the guest was lost since the test's last word.
+        """
+        self.guest.lab.machine.check_alive()
+        lines = self.log.lines()
+        for report in expected.unexpected(lines, self._expects):
+            raise CheckFailed("the kernel log holds an unexpected report:\n" + "\n".join(report))
+        for one in expected.missing(lines, self._expects):
+            raise CheckFailed(f"the kernel log has no {one.pattern!r}, expected because {one.reason}")
+
+    def properties(self) -> list[tuple[str, str]]:
+        """Return what the test ran on, as names and values for a JUnit file."""
+        known = self._bench.provenance(())
+        return [
+            ("klp_kernel", known.kernel),
+            ("klp_image", known.image_digest),
+            ("klp_accelerator", known.accelerator),
+            *((f"klp_module_{name}", module.sha256) for name, module in self.modules.items()),
+        ]
+
+    def keep(self, folder: Path, error: str | None) -> None:
+        """Have the guest's files kept in `folder`, with what they are, once the guest is ended."""
+        layout, store = self._prepared.layout, self._prepared.tracer.store
+        try:
+            self.trace.mark()
+            layout.dmesg.write_text(self.guest.lab.diagnosis.run("dmesg").stdout)
+        except VmLost:
+            layout.dmesg.write_text(self.guest.lab.machine.console.text())
+        except KlpError as failure:
+            error = f"{error}; {failure.message}" if error else failure.message
+        layout.modules.mkdir(exist_ok=True)
+        for module in self.modules.values():
+            (layout.modules / module.file.name).write_bytes(module.file.read_bytes())
+        result = RunResult(
+            schema=SCHEMA,
+            begun_at=self._prepared.begun_at,
+            ended_at=time.time(),
+            provenance=self._bench.provenance(self.modules.values()),
+            plans=(),
+            events=store.count(),
+            lost_events=store.lost(),
+            unseen=self._prepared.tracer.missing(),
+            error=error,
+            verdict=Verdict.VIOLATED if error else Verdict.NOT_OBSERVED,
+        )
+        write_result(layout, result)
+        self._prepared.keep_as = folder
+
+
+def series(release: str) -> tuple[int, ...]:
+    """Return a kernel's first two numbers: ``6.12.117+deb13-amd64`` is (6, 12)."""
+    found = re.match(r"(\d+)\.(\d+)", release)
+    return (int(found[1]), int(found[2])) if found else ()
+
+
+def story(error: KlpError) -> str:
+    """Return what a failure has to tell, for a test's report: no traceback of ours."""
+    lines = [error.message]
+    report = getattr(error, "report", None)
+    if report is not None:
+        where = f" in {report.function}" if report.function else ""
+        lines += [f"{report.category.value}{where}", report.title]
+        lines += ["call trace:", *(f"  {frame.strip()}" for frame in report.trace)] if report.trace else []
+    elif isinstance(error, VmLost):
+        lines += [f"console: {line}" for line in error.console_tail[-10:]]
+    output = getattr(error, "output", "")
+    lines += [output.rstrip()] if output else []
+    return "\n".join([*lines, *([f"({error.hint})"] if error.hint else [])])

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A module and a livepatch as a test handles them: loaded, watched, turned round, refused.
+
+Nothing has to be cleaned up: the guest is discarded with all that is loaded in it.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+
+from harness.errors import CheckFailed
+from harness.guest.livepatch import LivepatchState, PendingTask
+from harness.guest.ssh import CommandResult
+from harness.model import Module
+from harness.suite.errnos import errno_of, name_of
+from harness.suite.lab import Lab
+
+_SYSFS = "/sys/kernel/livepatch"
+
+
+class ModuleSubject:
+    """A plain module in a guest.
+
+    What can be refused takes `expect`: the errno it must be refused with, 0 (the default) for success,
+    or None to take either; the errno is returned, 0 for success.
+
+    Attributes:
+        module: what was built.
+        path: its file in the guest.
+    """
+
+    def __init__(self, lab: Lab, module: Module, path: str) -> None:
+        self._lab = lab
+        self.module = module
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        """Its name as lsmod and sysfs show it."""
+        return self.module.name
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the kernel has it."""
+        return self._lab.guest.run(["test", "-d", f"/sys/module/{self.name}"]).status == 0
+
+    def load(self, parameters: str = "", *, expect: int | None = 0) -> int:
+        """Load it with insmod.
+
+        Args:
+            parameters: as insmod takes them: ``k=v k=v``.
+            expect: see the class.
+
+        Raises:
+            CheckFailed: the kernel did otherwise than expected; with insmod's words and the kernel's.
+        """
+        words = ["insmod", self.path, *shlex.split(parameters)]
+        return self._settle("load", self._lab.guest.run(words), expect)
+
+    def unload(self, *, expect: int | None = 0) -> int:
+        """Remove it with rmmod; a livepatch must be disabled before.
+
+        Raises:
+            CheckFailed: the kernel did otherwise than expected.
+        """
+        return self._settle("unload", self._lab.guest.run(["rmmod", self.name]), expect)
+
+    def parameter(self, name: str) -> str:
+        """Return a module parameter's value, as /sys/module shows it."""
+        return self._lab.guest.read(f"/sys/module/{self.name}/parameters/{name}")
+
+    def _settle(self, doing: str, result: CommandResult, expect: int | None) -> int:
+        """Return the errno of what was done, if it is the one expected."""
+        got = errno_of(result.stderr) if result.status else 0
+        if got is not None and expect in (None, got):
+            return got
+        wanted = f"; expected {name_of(expect)}" if expect else ""
+        if not result.status:
+            raise CheckFailed(f"{self.name}: {doing} succeeded{wanted}")
+        said = result.stderr.strip().splitlines()[-1:] or [f"{result.command} said nothing"]
+        last = self._lab.guest.run("dmesg | tail -n 1").stdout.strip()
+        raise CheckFailed(
+            f"{self.name}: {doing} failed with {name_of(got)} ({said[0]}){wanted}",
+            hint=f"the kernel's last line: {last}",
+        )
+
+
+class LivepatchSubject(ModuleSubject):
+    """A livepatch in a guest; see `ModuleSubject` for `expect`.
+
+    Args:
+        deadline_s: seconds a transition may take.
+        stuck: gets the pending tasks of a transition that outlasted it.
+    """
+
+    def __init__(
+        self,
+        lab: Lab,
+        module: Module,
+        path: str,
+        *,
+        deadline_s: float,
+        stuck: Callable[[tuple[PendingTask, ...]], None],
+    ) -> None:
+        super().__init__(lab, module, path)
+        self._deadline_s = deadline_s
+        self._stuck = stuck
+
+    def load(self, parameters: str = "", *, wait: bool = True, expect: int | None = 0) -> int:
+        """Load it, which enables it, and wait for its transition.
+
+        Args:
+            parameters: as insmod takes them.
+            wait: whether to wait until the transition is complete.
+            expect: see the class.
+
+        Raises:
+            CheckFailed: the kernel did otherwise than expected.
+            TransitionStuck: the transition outlasted its deadline.
+        """
+        got = super().load(parameters, expect=expect)
+        if wait and not got:
+            self.wait()
+        return got
+
+    def wait(self, *, deadline_s: float | None = None) -> None:
+        """Wait until it is in no transition.
+
+        Raises:
+            TransitionStuck: it still is, after `deadline_s` or the settings' deadline.
+        """
+        self._lab.livepatches.wait_transition(
+            self.name, deadline_s=deadline_s or self._deadline_s, stuck=self._stuck
+        )
+
+    def wait_gone(self) -> None:
+        """Wait until sysfs shows it no longer: the kernel frees it after its last transition.
+
+        Raises:
+            CheckFailed: it is still there at the deadline.
+        """
+        self._lab.livepatches.wait_gone(self.name, deadline_s=self._deadline_s)
+
+    def disable(self, *, wait: bool = True, expect: int | None = 0) -> int:
+        """Write 0 to `enabled`; with `wait` until it is gone from sysfs.
+
+        Raises:
+            CheckFailed: the kernel did otherwise than expected, or it does not go.
+            TransitionStuck: the transition outlasted its deadline.
+        """
+        got = self._write("enabled", 0, "disable", expect)
+        if wait and not got:
+            self.wait()
+            self.wait_gone()
+        return got
+
+    def enable(self, *, wait: bool = True, expect: int | None = 0) -> int:
+        """Write 1 to `enabled`: turn a disabling transition round.
+
+        Raises:
+            CheckFailed, TransitionStuck: as `load`.
+        """
+        got = self._write("enabled", 1, "enable", expect)
+        if wait and not got:
+            self.wait()
+        return got
+
+    def reverse(self) -> None:
+        """Turn a running transition round, and do not wait.
+
+        Raises:
+            CheckFailed: there is none.
+        """
+        self._lab.livepatches.reverse(self.name)
+
+    def force(self, *, wait: bool = True, expect: int | None = 0) -> int:
+        """Write 1 to `force`: switch all remaining tasks at once; the module may stay pinned for good.
+
+        Raises:
+            CheckFailed, TransitionStuck: as `load`.
+        """
+        got = self._write("force", 1, "force", expect)
+        if wait and not got:
+            self.wait()
+        return got
+
+    @property
+    def state(self) -> LivepatchState | None:
+        """What sysfs shows of it, or None."""
+        return self._lab.livepatches.state(self.name)
+
+    @property
+    def in_transition(self) -> bool:
+        """Whether a transition of it runs."""
+        state = self.state
+        return state is not None and state.transition
+
+    @property
+    def enabled(self) -> bool:
+        """Whether sysfs shows it enabled."""
+        state = self.state
+        return state is not None and state.enabled
+
+    def pending(self) -> tuple[PendingTask, ...]:
+        """Return the tasks that have not reached the target state, with their kernel stacks."""
+        return self._lab.livepatches.pending(self.name)
+
+    def _write(self, attribute: str, value: int, doing: str, expect: int | None) -> int:
+        # bash names the error of a failed write; a shell that does not would hide it.
+        script = f"echo {value} >{_SYSFS}/{self.name}/{attribute}"
+        return self._settle(doing, self._lab.guest.run(["bash", "-c", script]), expect)
