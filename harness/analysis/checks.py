@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.analysis.evidence import Verdict
 from harness.analysis.klog import logged_counts, traced_counts
-from harness.analysis.result import CallbackCall, Check, Verdict
+from harness.analysis.result import CallbackCall, Check
 from harness.analysis.shadow import ShadowLedger
 from harness.analysis.transitions import Outcome, Transition
 from harness.trace import events as ev

@@ -1,28 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run found out: the values in run.json, schema version 1.
+"""What a run found out: the values in run.json, schema version 2.
 
 Times are seconds since the epoch on the host where they say `_at`, else nanoseconds of the guest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from enum import StrEnum
-
 import msgspec
 
+from harness.analysis.evidence import Verdict
 from harness.analysis.shadow import ShadowLedger
 from harness.analysis.transitions import Transition
 
-SCHEMA = 1
-
-
-class Verdict(StrEnum):
-    """The outcome of a check, and of what checks make up."""
-
-    HELD = "held"
-    VIOLATED = "violated"
-    NOT_OBSERVED = "not observed"
+SCHEMA = 2
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,11 +123,3 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     unseen: tuple[str, ...]
     error: str | None
     verdict: Verdict
-
-
-def overall(verdicts: Iterable[Verdict]) -> Verdict:
-    """Return violated if any is, else held if any is: what could not be observed counts for neither."""
-    seen = set(verdicts)
-    if Verdict.VIOLATED in seen:
-        return Verdict.VIOLATED
-    return Verdict.HELD if Verdict.HELD in seen else Verdict.NOT_OBSERVED

@@ -23,6 +23,8 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "trace": ("harness.cli.trace:trace", "Watch a livepatch's transitions as they go."),
     "probes": ("harness.cli.probes:probes", "List the probes, which also work on their own."),
     "build": ("harness.cli.build:build", "Build livepatch sources for a kernel."),
+    "analyze": ("harness.cli.analyze:analyze", "Judge a recorded run by every rule, again."),
+    "rules": ("harness.cli.rules:rules", "List the rules that traces are judged by."),
     "kernels": ("harness.cli.images:kernels", "List the kernels that can be booted."),
     "image": ("harness.cli.images:image", "Build, list, verify and remove images."),
     "up": ("harness.cli.guests:up", "Boot a guest that stays up, for work by hand."),

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from harness.analysis.result import RunResult, Verdict
+from harness.analysis.evidence import Verdict
+from harness.analysis.result import RunResult
 from harness.cli.common import (
     image_and_accelerator,
     kernel_option,

@@ -10,11 +10,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from harness.analysis.result import PlanResult, RunResult, Verdict
+from harness.analysis.evidence import Verdict
+from harness.analysis.result import PlanResult, RunResult
 from harness.analysis.transitions import Straggler, Transition
 from harness.trace.events import PATCHED
 
-_STYLES = {Verdict.HELD: "green", Verdict.VIOLATED: "red", Verdict.NOT_OBSERVED: "yellow"}
+# How a verdict looks.
+STYLES = {Verdict.HELD: "green", Verdict.VIOLATED: "red", Verdict.NOT_OBSERVED: "yellow"}
 _NONE = "-"
 _TITLES = ("livepatch", "patch s", "unpatch s", "passes", "tasks", "shadow made/freed/left", "verdict")
 _FIGURE_WIDTH = 9
@@ -58,7 +60,7 @@ def _cells(plan: PlanResult) -> list[Text]:
         "+".join(str(sum(each.tasks.values())) for each in plan.transitions) or _NONE,
         f"{ledger.allocated}/{ledger.freed}/{len(ledger.left)}" if used else _NONE,
     )
-    verdict = Text(plan.verdict.value, style=_STYLES[plan.verdict])
+    verdict = Text(plan.verdict.value, style=STYLES[plan.verdict])
     return [Text(plan.name), *(Text(figure) for figure in figures), verdict]
 
 

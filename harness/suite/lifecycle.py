@@ -21,7 +21,8 @@ from harness.analysis.checks import (
     shadow_check,
     transition_checks,
 )
-from harness.analysis.result import Check, PatchedFunctions, PlanResult, Verdict, overall
+from harness.analysis.evidence import Verdict, overall
+from harness.analysis.result import Check, PatchedFunctions, PlanResult
 from harness.analysis.shadow import shadow_ledger
 from harness.analysis.transitions import transitions
 from harness.errors import CheckFailed, KlpError, VmLost

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import harness
 from harness import paths
-from harness.analysis.result import SCHEMA, PlanResult, Provenance, RunResult, Verdict, overall
+from harness.analysis.evidence import Verdict, overall
+from harness.analysis.result import SCHEMA, PlanResult, Provenance, RunResult
 from harness.errors import HostLacks, KlpError, UsageError, VmLost
 from harness.images.cache import file_digest, remove_tree
 from harness.paths import RunLayout

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a verdict is made of: observations that were counted, and those that broke a rule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import msgspec
+
+# How many broken observations are kept in words; all of them are counted.
+KEPT = 20
+
+
+class Verdict(StrEnum):
+    """The outcome of a rule, of a check, and of what these make up."""
+
+    HELD = "held"
+    VIOLATED = "violated"
+    NOT_OBSERVED = "not observed"
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What was seen: the numbers of the events (lines of events.jsonl), and words."""
+
+    events: tuple[int, ...]
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a trace has to say on one rule, before it is weighed against the trace's holes.
+
+    Attributes:
+        observations: how often the trace could have shown the rule broken.
+        broken: those that did, the first `KEPT` of them.
+        lacking: those that did if the trace is whole: something that had to be there was not seen.
+        gap: what this trace cannot show, if that keeps the rule from being held.
+        shown: a few of those that did not, for the reader.
+        why: where there is no observation, what was missing.
+    """
+
+    observations: int
+    broken: tuple[Evidence, ...] = ()
+    shown: tuple[Evidence, ...] = ()
+    why: str = ""
+    lacking: tuple[Evidence, ...] = ()
+    gap: str = ""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts observations as they pass, and keeps the broken ones and a few of the others."""
+
+    seen: int = 0
+    broken: list[Evidence] = field(default_factory=list)
+    lacked: list[Evidence] = field(default_factory=list)
+    gap: str = ""
+    shown: list[Evidence] = field(default_factory=list)
+
+    def judge(self, good: bool, words: str, *events: int) -> None:
+        """Count one observation; `words` say what it was."""
+        self.seen += 1
+        kept, room = (self.shown, 3) if good else (self.broken, KEPT)
+        if len(kept) < room:
+            kept.append(Evidence(events=events, words=words))
+
+    def good(self, count: int = 1) -> None:
+        """Count observations that broke nothing and need no words."""
+        self.seen += count
+
+    def breach(self, words: str, *events: int) -> None:
+        """Count one observation that broke the rule."""
+        self.judge(False, words, *events)
+
+    def lacking(self, words: str, *events: int) -> None:
+        """Count one observation that broke the rule by what was not seen after it or before it."""
+        self.seen += 1
+        if len(self.lacked) < KEPT:
+            self.lacked.append(Evidence(events=events, words=words))
+
+    def finding(self, why: str = "") -> Finding:
+        """Return what was counted; `why` says what was missing where nothing was."""
+        return Finding(self.seen, tuple(self.broken), tuple(self.shown), why, tuple(self.lacked), self.gap)
+
+
+def overall(verdicts: Iterable[Verdict]) -> Verdict:
+    """Return violated if any is, else held if any is: what could not be observed counts for neither."""
+    seen = set(verdicts)
+    if Verdict.VIOLATED in seen:
+        return Verdict.VIOLATED
+    return Verdict.HELD if Verdict.HELD in seen else Verdict.NOT_OBSERVED

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`klp analyze`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from harness.analysis.evidence import Verdict
+from harness.analysis.history import history
+from harness.analysis.rules.registry import RULES, judge_all, merged
+from harness.cli.common import print_json, stdout
+from harness.errors import ExitCode, UsageError
+from harness.paths import RunLayout
+from harness.report.rules import verdicts_table
+from harness.trace.reading import read_events
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("-j", "--json", "as_json", is_flag=True, help="Print the verdicts as JSON.")
+@click.option("--rule", "only", multiple=True, metavar="ID", help="Judge this rule; may be given often.")
+def analyze(run: Path, as_json: bool, only: tuple[str, ...]) -> int:
+    """Judge a recorded run by the rules of `klp rules`.
+
+    RUN is a run folder, or an events.jsonl. Numbers with a # are lines of that file.
+    """
+    unknown = [each for each in only if each not in RULES]
+    if unknown:
+        raise UsageError(f"{unknown[0]}: no such rule", hint="`klp rules` lists them")
+    files = _traces(run)
+    verdicts = merged([(file.name, judge_all(history(read_events(file)), only)) for file in files])
+    if as_json:
+        print_json(verdicts)
+    else:
+        stdout.print(verdicts_table(verdicts))
+    broken = any(each.verdict is Verdict.VIOLATED for each in verdicts)
+    return ExitCode.CHECK_FAILED if broken else ExitCode.OK
+
+
+def _traces(run: Path) -> list[Path]:
+    """Return the events files of a run, one for each of its guests."""
+    if not run.is_dir():
+        return [run]
+    layout, found = RunLayout(run), []
+    while layout.events.is_file():
+        found.append(layout.events)
+        layout = layout.of_guest(layout.guest + 1)
+    if not found:
+        raise UsageError(f"{run}: no events.jsonl in it", hint="name the folder that `klp run` printed")
+    return found
