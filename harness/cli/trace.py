@@ -13,8 +13,8 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from harness.analysis.evidence import Verdict
 from harness.analysis.live import Watcher
-from harness.analysis.result import Verdict
 from harness.cli.common import image_and_accelerator, kernel_option, library, progress, settings, stdout
 from harness.errors import ExitCode
 from harness.guest.livepatch import PendingTask

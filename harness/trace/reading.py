@@ -144,7 +144,7 @@ class _Streams:
         """Refuse a probe that stopped before the others did; see the module's text."""
         probes = set(self._next) - {HARNESS}
         cut = sorted(probes - self._ended)
-        if self._ended and cut:
+        if self._ended - {HARNESS} and cut:
             raise self._refused(
                 self._last_line[cut[0]], f"cut: {cut[0]} ends here without its end, others have theirs"
             )

@@ -14,7 +14,8 @@ from harness.analysis.checks import (
     shadow_check,
     transition_checks,
 )
-from harness.analysis.result import Check, Verdict, overall
+from harness.analysis.evidence import Verdict, overall
+from harness.analysis.result import Check
 from harness.analysis.shadow import ShadowLedger, ShadowVariable
 from harness.analysis.transitions import Outcome, Transition
 from harness.trace import events as ev

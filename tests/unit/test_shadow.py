@@ -15,7 +15,8 @@ TASK = ev.Task(pid=1, tgid=1, comm="insmod")
 
 def alloc(ts_ns: int, obj: str, number: int = 1, result: Any = "made") -> ev.ShadowAlloc:
     return ev.ShadowAlloc(
-        probe="klpshadow", seq=ts_ns, ts_ns=ts_ns, call="alloc", obj=obj, id=number, size=8, ctor=False,
+        probe="klpshadow", seq=ts_ns, ts_ns=ts_ns, call="alloc", obj=obj, id=number, size=8, flags=0,
+        ctor=False, ctor_calls=0, ctor_result=None, zeroed=None, stack=None, duration_ns=0,
         result=result, variable=None if result in ("failed", "exists") else "0x10", caller="f+0x1 [m]",
         task=TASK,
     )  # fmt: skip
@@ -23,7 +24,15 @@ def alloc(ts_ns: int, obj: str, number: int = 1, result: Any = "made") -> ev.Sha
 
 def freed(ts_ns: int, obj: str, number: int = 1) -> ev.ShadowFreed:
     return ev.ShadowFreed(
-        probe="klpshadow", seq=ts_ns, ts_ns=ts_ns, obj=obj, id=number, variable="0x10", age_ns=None
+        probe="klpshadow",
+        seq=ts_ns,
+        ts_ns=ts_ns,
+        obj=obj,
+        id=number,
+        variable="0x10",
+        age_ns=None,
+        dtor=False,
+        dtor_calls=0,
     )
 
 
@@ -39,7 +48,7 @@ def test_what_is_freed_is_not_left() -> None:
 
 def test_what_is_left_is_named() -> None:
     ledger = shadow_ledger([alloc(1, "0xa"), alloc(2, "0xb", 7), freed(3, "0xa")])
-    assert ledger.left == (ShadowVariable(obj="0xb", id=7, size=8, made_ns=2, caller="f+0x1 [m]"),)
+    assert ledger.left == (ShadowVariable(obj="0xb", id=7, size=8, made_ns=2, caller="f+0x1 [m]", event=2),)
 
 
 def test_variables_are_told_apart_by_object_and_id() -> None:
@@ -80,10 +89,10 @@ def test_one_that_was_found_is_not_another() -> None:
 
 def test_freeing_is_seen_where_it_happens_not_where_it_is_asked_for() -> None:
     asked = ev.ShadowFree(
-        probe="klpshadow", seq=2, ts_ns=2, obj="0xa", id=1, dtor=False, caller="f", task=TASK
+        probe="klpshadow", seq=2, ts_ns=2, obj="0xa", id=1, dtor=False, freed=True, caller="f", task=TASK
     )
     every = ev.ShadowFreeAll(
-        probe="klpshadow", seq=3, ts_ns=3, id=1, dtor=False, count=1, caller="f", task=TASK
+        probe="klpshadow", seq=3, ts_ns=3, id=1, dtor=False, count=1, duration_ns=1, caller="f", task=TASK
     )
     ledger = shadow_ledger([alloc(1, "0xa"), asked, every])
     assert ledger.freed == 0
