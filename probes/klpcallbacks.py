@@ -4,7 +4,7 @@
 # klpcallbacks  Trace the callbacks of livepatched objects.
 #               For Linux, uses BCC, eBPF. x86-64 only.
 #
-# USAGE: klpcallbacks [-h] [-j] [-P PATCH] [-d SECONDS]
+# USAGE: klpcallbacks [-h] [-j] [-d SECONDS] [-P PATCH] [-p PID]
 #
 # Callbacks are functions of modules that may not be loaded yet, called by wrappers that the compiler
 # inlines. So this finds the indirect calls in the text of the livepatch core, puts a kprobe on each
@@ -30,6 +30,7 @@ NAME = "klpcallbacks"
 EXAMPLES = """examples:
     ./klpcallbacks                                # trace all callbacks
     ./klpcallbacks -P livepatch_callbacks_demo    # only this livepatch's
+    ./klpcallbacks -p 181                         # only calls in this task or process
     ./klpcallbacks -j -d 10                       # JSON lines for 10 seconds
 """
 KINDS = ("pre_patch", "post_patch", "pre_unpatch", "post_unpatch")  # as in struct klp_callbacks
@@ -48,6 +49,7 @@ def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = klpprobe.parser(NAME, "Trace the callbacks of livepatched objects", EXAMPLES)
     parser.add_argument("-P", "--patch", help="trace this livepatch only")
+    parser.add_argument("-p", "--pid", type=int, help="trace this task or process only")
     return parser.parse_args()
 
 
@@ -84,7 +86,12 @@ def cflags(_symbols: Symbols) -> list[str]:
 
 def attach(probes: Probes) -> None:
     """Probe each call and the instruction it returns to."""
-    for after, readings in groupby(calls(probes.symbols), lambda call: call.after):
+    try:
+        found = calls(probes.symbols)
+    except ProbeError as error:  # another machine, or a kernel that does not let us read it
+        probes.miss("klp_object.callbacks", f"callbacks ({error})")
+        return
+    for after, readings in groupby(found, lambda call: call.after):
         candidates = list(readings)
         where = probes.symbols.describe(candidates[0].site)
         # The return first: no callback is then seen to begin and not to end.
@@ -113,6 +120,12 @@ def fields_of(event: Any, symbols: Symbols) -> Fields:
     }
 
 
+def wants(fields: Fields, patch: str | None, pid: int | None) -> bool:
+    """Tell whether an event is of the livepatch and the task or process asked for."""
+    task = fields["task"]
+    return patch in (None, fields["patch"]) and pid in (None, task["pid"], task["tgid"])
+
+
 def columns(_kind: str, fields: Fields) -> str:
     """Return a line for people."""
     result = fields["result"]
@@ -126,10 +139,11 @@ def columns(_kind: str, fields: Fields) -> str:
 def main() -> int:
     """Trace as the command line says."""
     args = arguments()
+    patch = args.patch and args.patch.replace("-", "_")
 
     def show(out: Output, symbols: Symbols, event: Any) -> None:
         fields = fields_of(event, symbols)
-        if args.patch in (None, fields["patch"]):
+        if wants(fields, patch, args.pid):
             out.event("callback", event.ts_ns, **fields)
 
     tool = klpprobe.Tool(NAME, HEAD, 0.1, columns, cflags, attach, show)

@@ -28,6 +28,8 @@ RING_BUFFER_SINCE = (5, 8)
 LIVEPATCHES = Path("/sys/kernel/livepatch")
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 MARK_SIGNAL = signal.SIGUSR1
+# More than any tool's ring buffer holds: after so many, all that was there before has been read.
+RING_EVENTS = 16384
 
 Fields = dict[str, Any]
 
@@ -234,9 +236,10 @@ def open_ring(bpf: Any) -> Callable[[], list[Any]]:
     table = bpf["events"]
     batch: list[Any] = []
 
-    def keep(_context: Any, data: Any, _size: int) -> None:
+    def keep(_context: Any, data: Any, _size: int) -> int:
         event = table.event(data)
         batch.append(type(event).from_buffer_copy(event))  # the ring's memory is reused
+        return -1 if len(batch) >= RING_EVENTS else 0  # a ring that fills as fast would never end
 
     table.open_ring_buffer(keep)
 
@@ -248,8 +251,15 @@ def open_ring(bpf: Any) -> Callable[[], list[Any]]:
     return drain
 
 
-def follow(drain: Callable[[], None], out: Output, *, tick_s: float, duration_s: float | None) -> None:
-    """Drain until told to stop, and mark the stream at each SIGUSR1.
+def follow(
+    drain: Callable[[], None],
+    out: Output,
+    *,
+    tick_s: float,
+    duration_s: float | None,
+    tell: Callable[[], None] = lambda: None,
+) -> None:
+    """Drain until told to stop, and mark the stream at each SIGUSR1; before a mark and the end, `tell`.
 
     The BPF side never wakes this process (BPF_RB_NO_WAKEUP): a wake-up per event would itself be
     scheduling activity in a transition. Blocked signals are awaited in place of handlers, so one
@@ -263,8 +273,10 @@ def follow(drain: Callable[[], None], out: Output, *, tick_s: float, duration_s:
         stopping = time.monotonic() >= deadline or (caught is not None and caught.si_signo in STOP_SIGNALS)
         drain()
         if caught is not None and caught.si_signo == MARK_SIGNAL:
+            tell()
             out.mark()
         sys.stdout.flush()
+    tell()
     out.end()
     sys.stdout.flush()
 
@@ -274,7 +286,8 @@ class Tool:
     """What is particular to one tool.
 
     `head` is the columns' first line. `prepare` returns the compiler's flags; `attach` places the
-    probes; `show` writes one BPF event; `finish`, if any, has the last word in columns mode.
+    probes; `show` writes one BPF event; `tell`, if any, writes what was counted in the kernel, before
+    each mark and before the end, and is given the function that drains.
     """
 
     name: str
@@ -284,7 +297,7 @@ class Tool:
     prepare: Callable[[Symbols], list[str]]
     attach: Callable[[Probes], None]
     show: Callable[[Output, Symbols, Any], None]
-    finish: Callable[[Any], None] | None = None
+    tell: Callable[[Output, Callable[[], None]], None] | None = None
 
 
 def trace(tool: Tool, args: argparse.Namespace) -> None:
@@ -300,7 +313,11 @@ def trace(tool: Tool, args: argparse.Namespace) -> None:
     def drain() -> None:
         for event in drain_ring():
             tool.show(out, symbols, event)
-        out.lose(bpf["lost"][0].value)
+        out.lose(sum(count.value for count in bpf["lost"].values()))
+
+    def tell() -> None:
+        if tool.tell:
+            tool.tell(out, drain)
 
     if not args.json:
         print(f"Tracing the livepatch core... Hit Ctrl-C to end.\n{tool.head}")
@@ -308,9 +325,7 @@ def trace(tool: Tool, args: argparse.Namespace) -> None:
     sys.stdout.flush()
     release_memory()
     complain("ready")
-    follow(drain, out, tick_s=tool.tick_s, duration_s=args.duration)
-    if tool.finish and not args.json:
-        tool.finish(bpf)
+    follow(drain, out, tick_s=tool.tick_s, duration_s=args.duration, tell=tell)
 
 
 def run(tool: Tool, args: argparse.Namespace) -> int:

@@ -1,41 +1,64 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 #
-# klpshadow  Trace shadow variables: who makes and frees them, and how old they get.
-#            For Linux, uses BCC, eBPF. x86-64 only.
+# klpshadow  Trace shadow variables: who makes, gets and frees them, and how old they get.
+#            For Linux, uses BCC, eBPF. What happens inside the functions is seen on x86-64 only.
 #
-# USAGE: klpshadow [-h] [-j] [-i ID] [-d SECONDS]
+# USAGE: klpshadow [-h] [-j] [-d SECONDS] [-i ID] [-P PATCH] [-p PID] [-s]
 #
 # This puts kprobes on kernel/livepatch/shadow.c. Whether klp_shadow_get_or_alloc found a variable or
-# made one cannot be told from its result, so two more kprobes stand inside __klp_shadow_get_or_alloc:
-# after its call of the allocator and after its call of the constructor. klp_shadow_get, which patched
-# functions may call very often, is only counted, and only for people.
+# made one cannot be told from its result, and constructors and destructors are called through a
+# pointer: so there are kprobes on these calls, too. klp_shadow_get, which patched functions may call
+# very often, is judged and counted in the kernel; only a wrong answer is an event.
 """Trace shadow variables."""
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import klpprobe
 import klptext
 from klpprobe import Fields, Output, Probes
-from klpsymbols import Symbols
+from klpsymbols import ProbeError, Symbols
 
 NAME = "klpshadow"
 EXAMPLES = """examples:
-    ./klpshadow             # trace all shadow variables
-    ./klpshadow -i 1        # only those of id 1
-    ./klpshadow -j -d 10    # JSON lines for 10 seconds
+    ./klpshadow                          # trace all shadow variables
+    ./klpshadow -i 1                     # only those of id 1
+    ./klpshadow -p 181                   # only calls of this task or process
+    ./klpshadow -P livepatch_shadow_fix1 # only calls by this livepatch
+    ./klpshadow -s                       # with the kernel stacks of those who make them
+    ./klpshadow -j -d 10                 # JSON lines for 10 seconds
 """
-EVENTS = ("shadow_alloc", "shadow_free", "shadow_free_all", "shadow_freed")
+# The last one is counted in the kernel, and has no BPF event.
+EVENTS = (
+    "shadow_alloc",
+    "shadow_free",
+    "shadow_free_all",
+    "shadow_freed",
+    "shadow_get_wrong",
+    "shadow_gets",
+)
 CALLS = ("alloc", "get_or_alloc")
 RESULTS = ("made", "found", "exists", "failed")
+TOTALS = (*RESULTS, "freed")
+GETS = ("found", "absent", "racing", "wrong", "unknown")
 CORE = "__klp_shadow_get_or_alloc"
+FREE = "klp_shadow_free_struct"
 # A caller in a module that is about to go must be named before its symbols are gone.
 TICK_S = 0.05
+# klp_shadow_get does not sleep: one that began this long ago has returned unseen.
+OVERDUE_NS = 1_000_000_000
+LOST_UNSEEN = 1
+# How often totals are read again because the kernel went on counting.
+TRIES = 5
 
 HEAD = f"{'TIME(s)':<11} {'EVENT':<10} {'OBJ':<18} {'ID':<6} {'PID':<7} DETAIL"
 
@@ -44,121 +67,297 @@ def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = klpprobe.parser(NAME, "Trace shadow variables", EXAMPLES)
     parser.add_argument("-i", "--id", type=lambda given: int(given, 0), help="trace this id only")
+    parser.add_argument(
+        "-P", "--patch", help="trace calls by this livepatch only (gets and totals are not counted)"
+    )
+    parser.add_argument("-p", "--pid", type=int, help="trace this task or process only")
+    parser.add_argument("-s", "--stacks", action="store_true", help="show stacks (-j always does)")
     return parser.parse_args()
 
 
-def cflags(wanted_id: int | None) -> list[str]:
-    """Tell the BPF program this file's numbers, and the id asked for."""
-    flags = [] if wanted_id is None else [f"-DFILTER_ID={wanted_id}UL"]
-    for prefix, names in (("EVENT", EVENTS), ("CALL", CALLS), ("RESULT", RESULTS)):
+def cflags(args: argparse.Namespace) -> list[str]:
+    """Tell the BPF program this file's numbers, and what was asked for."""
+    flags = [] if args.id is None else [f"-DFILTER_ID={args.id}UL"]
+    flags += [] if args.pid is None else [f"-DFILTER_PID={args.pid}"]
+    flags += ["-DSTACKS"] if args.stacks or args.json else []
+    lists = {"EVENT": EVENTS, "CALL": CALLS, "RESULT": RESULTS, "TOTAL": TOTALS, "GET": GETS}
+    for prefix, names in lists.items():
         flags += klpprobe.numbered(prefix, names)
+        flags.append(f"-D{prefix}_COUNT={len(names)}")
     return flags
 
 
+# --- attaching -----------------------------------------------------------------------------------
+
+# Kernel function, BPF functions at its entry and at its return, and what they see.
+POINTS = (
+    ("klp_shadow_alloc", "on_alloc", "on_alloc_return", "calls of klp_shadow_alloc"),
+    ("klp_shadow_get_or_alloc", "on_get_or_alloc", "on_alloc_return", "calls of klp_shadow_get_or_alloc"),
+    ("klp_shadow_free_all", "on_free_all", "on_free_all_return", "calls of klp_shadow_free_all"),
+    ("klp_shadow_free", "on_free", "on_free_return", "calls of klp_shadow_free"),
+    ("klp_shadow_get", "on_get", "on_get_return", "calls of klp_shadow_get"),
+)  # fmt: skip
+
+
 def attach(probes: Probes) -> None:
-    """Put the probes on the shadow variable functions."""
-    for name, entry, leave, unseen in (
-        ("klp_shadow_alloc", "on_alloc", "on_alloc_return", "allocations by klp_shadow_alloc"),
-        (
-            "klp_shadow_get_or_alloc",
-            "on_get_or_alloc",
-            "on_alloc_return",
-            "allocations by klp_shadow_get_or_alloc",
-        ),
-        ("klp_shadow_free_all", "on_free_all", "on_free_all_return", "calls of klp_shadow_free_all"),
-    ):
-        probes.enter(name, entry, unseen)
-        probes.leave(name, leave, unseen)
-    probes.enter("klp_shadow_free", "on_free", "calls of klp_shadow_free")
-    probes.enter("klp_shadow_free_struct", "on_freed", "which variables were freed, and their age")
+    """Put the probes on the shadow variable functions, those inside of them first.
+
+    A call is followed from its entry on: whatever happens in it is then seen.
+    """
     attach_inside(probes)
+    probes.enter(FREE, "on_freed", "which variables were freed, and their age")
+    for name, entry, leave, unseen in POINTS:
+        probes.leave(name, leave, unseen)
+        probes.enter(name, entry, unseen)
 
 
 def attach_inside(probes: Probes) -> None:
-    """Probe what __klp_shadow_get_or_alloc gets from the allocator and from the constructor."""
-    symbols = probes.symbols
-    start, end = symbols.span(CORE)
-    code = klptext.read_text(start, end) if start else b""
-    allocators = {one.address: one.name for one in symbols.kernel if "kmalloc" in one.name}
-    thunks = klptext.thunks(symbols)
-    returns = {call.after for call in klptext.indirect_calls(code, start, thunks)}
-    allocations = [
-        probes.at(call.after, "on_memory") for call in klptext.direct_calls(code, start, allocators)
+    """Probe what is called in the functions: allocator, constructor and destructor."""
+    memory = [probes.at(call.after, "on_memory") for call in allocations(probes.symbols)]
+    require(probes, any(memory), CORE, "whether a variable was made or found")
+    constructed = [
+        probes.at(after, "on_constructed") and any(probes.at(site, "on_construct") for site in sites)
+        for after, sites in pointer_calls(probes.symbols, CORE)
     ]
-    constructions = [probes.at(after, "on_constructed") for after in returns]
-    if any(allocations):
-        probes.note(symbols.resolve(CORE) or CORE)
+    require(probes, any(constructed), CORE, "constructors")
+    destructed = [
+        any(probes.at(site, "on_destruct") for site in sites)
+        for _after, sites in pointer_calls(probes.symbols, FREE)
+    ]
+    require(probes, any(destructed), FREE, "calls of destructors")
+
+
+def require(probes: Probes, attached: bool, name: str, unseen: str) -> None:
+    """Note a function as attached, or say what is not seen."""
+    if attached:
+        probes.note(probes.symbols.resolve(name) or name)
     else:
-        probes.miss(CORE, "whether a variable was made or found")
-    if not any(constructions):
-        probes.miss(CORE, "constructors that fail")
+        probes.miss(name, unseen)
+
+
+def allocations(symbols: Symbols) -> list[klptext.Call]:
+    """Return the calls of kmalloc, by any of its names, where a variable's memory comes from."""
+    allocators = {one.address: one.name for one in symbols.kernel if "kmalloc" in one.name}
+    code, start = text_of(symbols, CORE)
+    return list(klptext.direct_calls(code, start, allocators))
+
+
+def pointer_calls(symbols: Symbols, name: str) -> list[tuple[int, list[int]]]:
+    """Return the calls through a pointer: where each returns to, and where it may begin.
+
+    The instruction after a call can also be reached without it, as where there is no destructor: so
+    calls are counted at the call.
+    """
+    code, start = text_of(symbols, name)
+    calls = sorted(
+        klptext.indirect_calls(code, start, klptext.thunks(symbols)), key=lambda call: call.after
+    )
+    return [
+        (after, sorted({call.site for call in readings}))
+        for after, readings in groupby(calls, lambda call: call.after)
+    ]
+
+
+def text_of(symbols: Symbols, name: str) -> tuple[bytes, int]:
+    """Return a function's instructions and where they begin; none where they cannot be read."""
+    start, end = symbols.span(name)
+    try:
+        return (klptext.read_text(start, end) if start else b""), start
+    except ProbeError as error:
+        klpprobe.complain(f"{NAME}: {error}")
+        return b"", start
 
 
 # --- from BPF events to fields -------------------------------------------------------------------
 
 
-def _alloc(event: Any, symbols: Symbols) -> Fields:
+@dataclass
+class Names:
+    """Names of code addresses, each looked up once in a tick: modules come and go."""
+
+    symbols: Symbols
+    clock: Callable[[], float] = time.monotonic
+    _until: float = 0.0
+    _known: dict[int, str] = field(default_factory=dict)
+
+    def of(self, address: int) -> str:
+        """Return `function+0xOFFSET [module]`."""
+        now = self.clock()
+        if now >= self._until:
+            self._known.clear()
+            self._until = now + TICK_S
+        if address not in self._known:
+            self._known[address] = self.symbols.describe(address)
+        return self._known[address]
+
+
+def hex_or_none(address: int) -> str | None:
+    """Return an address as events have it; none for NULL."""
+    return hex(address) if address else None
+
+
+def _alloc(event: Any, names: Names) -> Fields:
     return {
         "call": CALLS[event.call],
         "obj": hex(event.obj),
         "id": event.id,
         "size": event.size,
+        "flags": event.flags,
         "ctor": bool(event.function),
+        "ctor_calls": event.calls,
+        "ctor_result": event.returned if event.calls else None,
         "result": RESULTS[event.result],
-        "variable": hex(event.variable) if event.variable else None,
-        "caller": symbols.describe(event.caller),
+        "variable": hex_or_none(event.variable),
+        "zeroed": None if event.zeroed < 0 else bool(event.zeroed),
+        "caller": names.of(event.caller),
+        "stack": None if event.stack < 0 else event.stack,
+        "duration_ns": event.duration_ns,
         "task": klpprobe.task_fields(event),
     }
 
 
-def _free(event: Any, symbols: Symbols) -> Fields:
+def _free(event: Any, names: Names) -> Fields:
     return {
         "obj": hex(event.obj),
         "id": event.id,
         "dtor": bool(event.function),
-        "caller": symbols.describe(event.caller),
+        "freed": event.count > 0,
+        "caller": names.of(event.caller),
         "task": klpprobe.task_fields(event),
     }
 
 
-def _free_all(event: Any, symbols: Symbols) -> Fields:
+def _free_all(event: Any, names: Names) -> Fields:
     return {
         "id": event.id,
         "dtor": bool(event.function),
         "count": event.count,
-        "caller": symbols.describe(event.caller),
+        "duration_ns": event.duration_ns,
+        "caller": names.of(event.caller),
         "task": klpprobe.task_fields(event),
     }
 
 
-def _freed(event: Any, _symbols: Symbols) -> Fields:
+def _freed(event: Any, _names: Names) -> Fields:
     return {
         "obj": hex(event.obj),
         "id": event.id,
         "variable": hex(event.variable),
-        "age_ns": event.age_ns or None,
+        "age_ns": event.duration_ns or None,
+        "dtor": bool(event.function),
+        "dtor_calls": event.calls,
     }
 
 
-FIELDS: dict[str, Callable[[Any, Symbols], Fields]] = {
+def _get_wrong(event: Any, names: Names) -> Fields:
+    return {
+        "obj": hex(event.obj),
+        "id": event.id,
+        "returned": hex_or_none(event.variable),
+        "expected": hex_or_none(event.expected),
+        "caller": names.of(event.caller),
+        "task": klpprobe.task_fields(event),
+    }
+
+
+FIELDS: dict[str, Callable[[Any, Names], Fields]] = {
     "shadow_alloc": _alloc,
     "shadow_free": _free,
     "shadow_free_all": _free_all,
     "shadow_freed": _freed,
+    "shadow_get_wrong": _get_wrong,
 }
 
 
-def show(out: Output, symbols: Symbols, event: Any) -> None:
-    """Write a BPF event."""
-    kind = EVENTS[event.kind]
-    out.event(kind, event.ts_ns, **FIELDS[kind](event, symbols))
+@dataclass
+class Shadow:
+    """What klpshadow knows while it follows: the stacks it has told, and the counts it has."""
+
+    patch: str | None = None
+    _told: dict[int, str] = field(default_factory=dict)
+    _gets: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    _overdue: set[tuple[int, int]] = field(default_factory=set)
+
+    def attach(self, probes: Probes) -> None:
+        """Attach the probes, and remember whose they are."""
+        self.bpf, self.names = probes.bpf, Names(probes.symbols)
+        attach(probes)
+
+    def show(self, out: Output, event: Any) -> None:
+        """Write a BPF event, and before it the stack that it names, if that is new."""
+        kind = EVENTS[event.kind]
+        if self.patch is not None and not self._by_patch(event):
+            return
+        if event.stack >= 0:
+            self._tell_stack(out, event)
+        out.event(kind, event.ts_ns, **FIELDS[kind](event, self.names))
+
+    def _by_patch(self, event: Any) -> bool:
+        """A call is a livepatch's if it comes from that module, or its constructor or destructor."""
+        names = (self.names.of(address) for address in (event.caller, event.function) if address)
+        return any(name.endswith(f" [{self.patch}]") for name in names)
+
+    def _tell_stack(self, out: Output, event: Any) -> None:
+        """Tell a stack once; again if a module with other names has come to where its caller was."""
+        caller = self.names.of(event.caller)
+        if self._told.get(event.stack) != caller:
+            self._told[event.stack] = caller
+            frames = [self.names.of(address) for address in self.bpf["stacks"].walk(event.stack)]
+            out.event("callers", event.ts_ns, stack=event.stack, frames=frames)
+
+    def tell_counts(self, out: Output, drain: Callable[[], None]) -> None:
+        """Write what the kernel counted, once all that it counted has been drained."""
+        self._count_overdue()
+        counted, before = read_counts(self.bpf), None
+        for _ in range(TRIES):
+            drain()
+            before, counted = counted, read_counts(self.bpf)
+            if before == counted:
+                break
+        if self.patch is None:
+            self._write_counts(out, *counted)
+
+    def _write_counts(self, out: Output, gets: dict[int, tuple[int, ...]], totals: tuple[int, ...]) -> None:
+        now = time.monotonic_ns()
+        for number, counts in sorted(gets.items()):
+            if self._gets.get(number) != counts:
+                out.event("shadow_gets", now, id=number, **dict(zip(GETS, counts, strict=True)))
+        self._gets = gets
+        out.event("shadow_totals", now, **dict(zip(TOTALS, totals, strict=True)))
+
+    def _count_overdue(self) -> None:
+        """Count as lost the calls whose return was not seen, as when the kernel is out of return probes.
+
+        The next call of the same task tells the kernel side; this is for tasks that call no more.
+        """
+        now = time.monotonic_ns()
+        for table in ("frees", "getting"):
+            for task, call in list(self.bpf[table].items()):
+                if now - call.ts_ns > OVERDUE_NS:
+                    self._overdue.add((task.value, call.ts_ns))
+                    del self.bpf[table][task]
+        self.bpf["lost"][LOST_UNSEEN] = ctypes.c_ulonglong(len(self._overdue))
+
+
+def read_counts(bpf: Any) -> tuple[dict[int, tuple[int, ...]], tuple[int, ...]]:
+    """Return the gets by id, and the totals, summed over CPUs."""
+    gets = {
+        key.value: tuple(sum(one.count[kind] for one in cpus) for kind in range(len(GETS)))
+        for key, cpus in bpf["gets"].items()
+    }
+    return gets, tuple(sum(bpf["totals"][index]) for index in range(len(TOTALS)))
 
 
 # --- columns -------------------------------------------------------------------------------------
 
 
 def columns(kind: str, fields: Fields) -> str:
-    """Return a line for people."""
+    """Return a line, or for a stack some lines, for people."""
+    match kind:
+        case "callers":
+            return "stack\n" + "\n".join(f"{'':<12}    {frame}" for frame in fields["frames"])
+        case "shadow_totals":
+            return "totals     " + ", ".join(f"{fields[name]} {name}" for name in TOTALS)
     pid = fields["task"]["pid"] if "task" in fields else ""
     start = f"{kind.removeprefix('shadow_'):<10} {fields.get('obj', '*'):<18} {fields['id']:<6}"
     return f"{start} {pid:<7} {_detail(kind, fields)}"
@@ -167,29 +366,31 @@ def columns(kind: str, fields: Fields) -> str:
 def _detail(kind: str, fields: Fields) -> str:
     match kind:
         case "shadow_alloc":
-            return f"{fields['result']} {fields['size']} B by {fields['caller']}"
+            ran = f", constructor: {fields['ctor_result']}" if fields["ctor_calls"] else ""
+            return f"{fields['result']} {fields['size']} B by {fields['caller']}{ran}"
         case "shadow_freed":
             age_ns = fields["age_ns"]
             return f"aged {age_ns / 1e9:.3f} s" if age_ns else "older than this trace"
         case "shadow_free_all":
             return f"{fields['count']} by {fields['caller']}"
-    return f"by {fields['caller']}"
+        case "shadow_gets":
+            return ", ".join(f"{fields[name]} {name}" for name in GETS if fields[name])
+        case "shadow_get_wrong":
+            return f"{fields['returned']} in place of {fields['expected']} by {fields['caller']}"
+    return f"by {fields['caller']}" + ("" if fields["freed"] else ": there was none")
 
 
 def main() -> int:
     """Trace as the command line says."""
     args = arguments()
-
-    def attach_all(probes: Probes) -> None:
-        attach(probes)
-        if not args.json:
-            probes.enter("klp_shadow_get", "on_get", "calls of klp_shadow_get")
-
-    def finish(bpf: Any) -> None:
-        print(f"klp_shadow_get was called {bpf['gets'][0].value} times.")
-
-    flags = cflags(args.id)
-    tool = klpprobe.Tool(NAME, HEAD, TICK_S, columns, lambda _symbols: flags, attach_all, show, finish)
+    shadow = Shadow(args.patch and args.patch.replace("-", "_"))
+    tool = klpprobe.Tool(
+        *(NAME, HEAD, TICK_S, columns),
+        prepare=lambda _symbols: cflags(args),
+        attach=shadow.attach,
+        show=lambda out, _symbols, event: shadow.show(out, event),
+        tell=shadow.tell_counts,
+    )
     return klpprobe.run(tool, args)
 
 

@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 KALLSYMS = Path("/proc/kallsyms")
 MODULES = Path("/proc/modules")
+# How far the symbols reach that are in no module, such as a trampoline's of ftrace.
+PAGE = 4096
 
 
 class ProbeError(Exception):
@@ -63,6 +65,7 @@ class Symbols:
     def __init__(self, read: Callable[[], str] = KALLSYMS.read_text) -> None:
         self._read = read
         self._modules_seen = _modules()
+        self._reach = _sizes(self._modules_seen)
         everything = list(parse_kallsyms(read().splitlines()))
         self._core = Table(symbol for symbol in everything if not symbol.module)
         self._modules = Table(symbol for symbol in everything if symbol.module)
@@ -132,6 +135,8 @@ class Symbols:
         if index < 0:
             return f"0x{address:x}"
         symbol = self._modules.symbols[index]
+        if address - symbol.address >= self._reach.get(symbol.module, PAGE):
+            return f"0x{address:x}"  # of a module that came and went unseen
         return f"{symbol.name}+0x{address - symbol.address:x} [{symbol.module}]"
 
     def _refresh(self) -> None:
@@ -140,6 +145,7 @@ class Symbols:
         if now == self._modules_seen:
             return
         self._modules_seen = now
+        self._reach |= _sizes(now)
         lines = (line for line in self._read().splitlines() if line.endswith("]"))
         fresh = list(parse_kallsyms(lines))
         taken = {symbol.address for symbol in fresh}
@@ -148,9 +154,14 @@ class Symbols:
 
 
 def _modules() -> frozenset[str]:
-    """Return what tells one set of loaded modules from another: names and addresses."""
+    """Return what tells one set of loaded modules from another: names, sizes and addresses."""
     try:
         lines = MODULES.read_text().splitlines()
     except OSError:  # a kernel without modules
         return frozenset()
-    return frozenset(f"{line.split()[0]} {line.split()[5]}" for line in lines)
+    return frozenset(" ".join(line.split()[number] for number in (0, 1, 5)) for line in lines)
+
+
+def _sizes(modules: Iterable[str]) -> dict[str, int]:
+    """Return the bytes of each module: no symbol of it is further from an address in it."""
+    return {name: int(size) for name, size, _address in (module.split() for module in modules)}

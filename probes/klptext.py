@@ -10,6 +10,7 @@ which decodes from the function's start before it accepts a kprobe.
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ from typing import BinaryIO, NamedTuple
 from klpsymbols import ProbeError, Symbols
 
 KCORE = Path("/proc/kcore")
+MACHINE = "x86_64"
 # Two symbols of one compilation unit are closer than this; its .cold parts are elsewhere.
 NEAR = 4096
 
@@ -72,8 +74,10 @@ def read_text(start: int, end: int, path: Path = KCORE) -> bytes:
     """Read the kernel's memory from `start` to `end`.
 
     Raises:
-        ProbeError: lockdown or the kernel's configuration does not let us.
+        ProbeError: lockdown or the kernel's configuration does not let us, or it is not x86-64.
     """
+    if os.uname().machine != MACHINE:
+        raise ProbeError(f"calls in kernel text are found on {MACHINE} only")
     try:
         with path.open("rb", buffering=0) as core:
             for segment in segments(core):

@@ -16,9 +16,7 @@ from harness.trace import events
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "probes"))
 
-import klpcallbacks
 import klpprobe
-import klpshadow
 import klptransition
 
 PROBES = Path(klpprobe.__file__).parent
@@ -81,29 +79,6 @@ def test_an_errno_is_told_as_a_reason(result, error, told):
     detail = klptransition.RESULTS.index(result)
     fields = klptransition.FIELDS["attempt"](bpf_event(detail=detail, error=error))
     assert (fields["result"], fields["function"]) == (told, None)
-
-
-@pytest.mark.parametrize("number", range(len(klpshadow.EVENTS)))
-def test_every_shadow_event_decodes(out, lines, number):
-    event = bpf_event(kind=number, obj=1 << 63, id=2, size=8, variable=0, caller=0, function=1, result=1)
-    klpshadow.show(out, SimpleNamespace(describe=hex), event)
-    decoded(lines)
-
-
-def callback(**fields):
-    event = bpf_event(patch=b"demo", object=b"", function=0x10, result=-19, kind=0, **fields)
-    return klpcallbacks.fields_of(event, SimpleNamespace(describe=hex))
-
-
-def test_only_pre_patch_has_a_result(out, lines):
-    out.event("callback", 5, **callback(name=b"pre"))
-    event = decoded(lines)[0]
-    assert (event.result, event.object, event.function) == (-19, "vmlinux", "pre [demo]")
-    assert "ENODEV" in klpcallbacks.columns("callback", callback())
-
-
-def test_a_function_without_a_name_is_told_by_address():
-    assert callback()["function"] == "0x10"
 
 
 def test_a_filter_follows_the_livepatch_in_transition():

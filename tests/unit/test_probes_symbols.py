@@ -30,7 +30,7 @@ MODULE = "ffffffffc0001000 t demo_init\t[demo]\nffffffffc0001080 t demo_exit\t[d
 @pytest.fixture
 def kernel(monkeypatch):
     """A kernel whose text and modules a test can change."""
-    state = {"text": CORE + MODULE, "modules": frozenset({"demo"})}
+    state = {"text": CORE + MODULE, "modules": frozenset({"demo 8192 0xffffffffc0001000"})}
     monkeypatch.setattr(klpsymbols, "_modules", lambda: state["modules"])
     return state
 
@@ -75,8 +75,8 @@ def test_describes_addresses_as_the_kernel_does(symbols):
 
 def test_learns_a_module_that_came_and_keeps_one_that_went(kernel, symbols):
     kernel["text"] = CORE + "ffffffffc0009000 t late_init\t[late]\n"
-    assert symbols.describe(0xFFFFFFFFC0009001) == "demo_exit+0x7f81 [demo]"  # nothing changed yet
-    kernel["modules"] = frozenset({"late"})
+    assert symbols.describe(0xFFFFFFFFC0009001) == "0xffffffffc0009001"  # demo is not that long
+    kernel["modules"] = frozenset({"late 4096 0xffffffffc0009000"})
     assert symbols.describe(0xFFFFFFFFC0009001) == "late_init+0x1 [late]"
     assert symbols.describe(0xFFFFFFFFC0001081) == "demo_exit+0x1 [demo]"
 
@@ -85,6 +85,6 @@ def test_tells_modules_apart_by_address_too(tmp_path, monkeypatch):
     listing = tmp_path / "modules"
     listing.write_text("demo 16384 0 - Live 0xffffffffc0001000 (OE)\n")
     monkeypatch.setattr(klpsymbols, "MODULES", listing)
-    assert klpsymbols._modules() == {"demo 0xffffffffc0001000"}
+    assert klpsymbols._modules() == {"demo 16384 0xffffffffc0001000"}
     listing.unlink()
     assert klpsymbols._modules() == frozenset()
