@@ -23,6 +23,7 @@ from harness.paths import RunLayout
 from harness.progress import Progress, Silent
 from harness.settings import Settings
 from harness.suite.lab import Lab
+from harness.suite.subject import LivepatchSubject
 from harness.suite.warm import ensure_warm, restored
 from harness.trace.store import EventStore
 from harness.trace.tracer import PROBES, Tracer
@@ -106,16 +107,11 @@ def _transitions(lab: Lab, module: Module) -> tuple[LoggedTransition, ...]:
     lab.guest.put(module.file, path)
     canary = klog.write_canary(lab.guest, "bench")
 
-    def settle() -> None:
-        lab.livepatches.wait_transition(module.name, deadline_s=_DEADLINE_S, stuck=lambda _tasks: None)
-
+    subject = LivepatchSubject(lab, module, path, deadline_s=_DEADLINE_S, stuck=lambda _tasks: None)
     for _ in range(_TIMES):
-        lab.livepatches.load_module(path)
-        settle()
-        lab.livepatches.disable(module.name)
-        settle()
-        lab.livepatches.wait_gone(module.name, deadline_s=_DEADLINE_S)
-        lab.livepatches.unload_module(module)
+        subject.load()
+        subject.disable()
+        subject.unload()
     return logged_transitions(klog.lines_after(lab.guest, canary))
 
 

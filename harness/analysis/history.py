@@ -195,8 +195,8 @@ class _Builder:
             kept.append((number, event))
         if event.probe == "klpshadow" or isinstance(event, ev.PatchStack | ev.ModuleNotice):
             self._ledger.take(number, event)
+        self._holes.take(event)
         if kept is None:
-            self._holes.take(event)
             self._of_a_transition(number, event)
 
     def _of_a_transition(self, number: int, event: ev.AnyEvent) -> None:

@@ -45,7 +45,8 @@ class HoleBuilder:
     def __init__(self) -> None:
         self.headers: dict[str, ev.Header] = {}
         self._lost: Counter[str] = Counter()
-        self._ends: set[str] = set()
+        # Probes that have said last that all is told: by their end, or at a mark.
+        self._whole: set[str] = set()
 
     def take(self, event: ev.AnyEvent) -> None:
         """Add one event."""
@@ -53,8 +54,11 @@ class HoleBuilder:
             self.headers[event.probe] = event
         elif isinstance(event, ev.Lost):
             self._lost[event.probe] += event.count
-        elif isinstance(event, ev.End):
-            self._ends.add(event.probe)
+        if isinstance(event, ev.Mark | ev.End):
+            self._whole.add(event.probe)
+        else:
+            self._whole.discard(event.probe)
+        if isinstance(event, ev.End):
             self._lost[event.probe] = max(self._lost[event.probe], event.lost)
 
     def built(self) -> tuple[Hole, ...]:
@@ -74,6 +78,6 @@ class HoleBuilder:
                 for each in header.missing
                 if release(header.kernel) >= _SINCE.get(bare(each.symbol), (0, 0))
             ]
-            if probe not in self._ends and probe != "klp":
+            if probe not in self._whole and probe != "klp":
                 holes.append(Hole(probe=probe, symbol="", words=f"{probe} has no end: the guest was lost"))
         return tuple(holes)

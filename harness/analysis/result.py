@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from harness.analysis.evidence import Verdict
+from harness.analysis.rules.rule import RuleVerdict
 from harness.analysis.shadow import ShadowLedger
 from harness.analysis.transitions import Transition
 
@@ -110,7 +111,8 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
         events, lost_events: written by the probes; said by them to be lost.
         unseen: what the probes cannot see on this kernel.
         error: why the run ended early, in words; null if it did not.
-        verdict: violated if any plan is; held only if all are.
+        rules: what the whole trace says on every rule, as `klp analyze` judges it.
+        verdict: violated if any plan or rule is; held only if all plans are.
     """
 
     schema: int
@@ -122,4 +124,5 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     lost_events: int
     unseen: tuple[str, ...]
     error: str | None
+    rules: tuple[RuleVerdict, ...]
     verdict: Verdict

@@ -8,13 +8,11 @@ from pathlib import Path
 import click
 
 from harness.analysis.evidence import Verdict
-from harness.analysis.history import history
-from harness.analysis.rules.registry import RULES, judge_all, merged
+from harness.analysis.rules.registry import RULES
 from harness.cli.common import print_json, stdout
 from harness.errors import ExitCode, UsageError
-from harness.paths import RunLayout
 from harness.report.rules import verdicts_table
-from harness.trace.reading import read_events
+from harness.suite.judging import judge_run
 
 
 @click.command()
@@ -29,24 +27,10 @@ def analyze(run: Path, as_json: bool, only: tuple[str, ...]) -> int:
     unknown = [each for each in only if each not in RULES]
     if unknown:
         raise UsageError(f"{unknown[0]}: no such rule", hint="`klp rules` lists them")
-    files = _traces(run)
-    verdicts = merged([(file.name, judge_all(history(read_events(file)), only)) for file in files])
+    verdicts = judge_run(run, only)
     if as_json:
         print_json(verdicts)
     else:
         stdout.print(verdicts_table(verdicts))
     broken = any(each.verdict is Verdict.VIOLATED for each in verdicts)
     return ExitCode.CHECK_FAILED if broken else ExitCode.OK
-
-
-def _traces(run: Path) -> list[Path]:
-    """Return the events files of a run, one for each of its guests."""
-    if not run.is_dir():
-        return [run]
-    layout, found = RunLayout(run), []
-    while layout.events.is_file():
-        found.append(layout.events)
-        layout = layout.of_guest(layout.guest + 1)
-    if not found:
-        raise UsageError(f"{run}: no events.jsonl in it", hint="name the folder that `klp run` printed")
-    return found

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from harness.errors import CheckFailed, TransitionStuck
 from harness.guest.ssh import Guest
-from harness.model import Module
 from harness.waiting import DeadlineMissed, wait_until
 
 _SYSFS = "/sys/kernel/livepatch"
@@ -98,54 +97,6 @@ class Livepatches:
     def state(self, name: str) -> LivepatchState | None:
         """Return one livepatch's state, or None if it is not there."""
         return next((each for each in self.list() if each.name == name), None)
-
-    def load_module(self, path: str, parameters: str = "") -> None:
-        """insmod a module file of the guest.
-
-        Raises:
-            CheckFailed: the kernel refused it; with insmod's words and the kernel's.
-        """
-        self._diagnosis()  # open before anything can wedge
-        result = self._guest.run(f"insmod {shlex.quote(path)} {parameters}")
-        if result.status:
-            said = self._guest.run("dmesg | tail -n 1").stdout.strip()
-            reason = result.stderr.strip().splitlines()[-1:] or ["insmod said nothing"]
-            raise CheckFailed(f"{reason[0]}; the kernel's last line: {said}")
-
-    def unload_module(self, module: Module) -> None:
-        """rmmod a module.
-
-        Raises:
-            CheckFailed: it is in use, or pinned.
-        """
-        self._guest.run(["rmmod", module.name]).must(f"unloading {module.name}")
-
-    def enable(self, name: str) -> None:
-        """Write 1 to `enabled`: begin, or reverse towards, the patching transition."""
-        self._write(name, "enabled", "1")
-
-    def disable(self, name: str) -> None:
-        """Write 0 to `enabled`: begin, or reverse towards, the unpatching transition."""
-        self._write(name, "enabled", "0")
-
-    def reverse(self, name: str) -> None:
-        """Turn a running transition round.
-
-        Raises:
-            CheckFailed: there is none to turn.
-        """
-        state = self.state(name)
-        if state is None or not state.transition:
-            raise CheckFailed(f"{name}: not in transition, so there is nothing to reverse")
-        self._write(name, "enabled", "0" if state.enabled else "1")
-
-    def force(self, name: str) -> None:
-        """Write 1 to `force`: switch all that remain at once; the module stays pinned for good."""
-        self._write(name, "force", "1")
-
-    def _write(self, name: str, attribute: str, value: str) -> None:
-        file = shlex.quote(f"{_SYSFS}/{name}/{attribute}")
-        self._guest.run(f"echo {value} >{file}").must(f"{name}: writing {value} to {attribute}")
 
     def wait_transition(
         self,

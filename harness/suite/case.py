@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from harness.analysis.result import SCHEMA, RunResult, Verdict
+from harness.analysis.evidence import Verdict
+from harness.analysis.result import SCHEMA, RunResult
 from harness.analysis.transitions import Transition, transitions
 from harness.errors import CheckFailed, KlpError, VmLost
 from harness.guest import klog
@@ -258,6 +259,7 @@ class Case:
             lost_events=store.lost(),
             unseen=self._prepared.tracer.missing(),
             error=error,
+            rules=(),
             verdict=Verdict.VIOLATED if error else Verdict.NOT_OBSERVED,
         )
         write_result(layout, result)

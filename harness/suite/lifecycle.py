@@ -33,6 +33,8 @@ from harness.modules.plan import PatchPlan
 from harness.paths import RunLayout
 from harness.progress import Progress
 from harness.suite.lab import Lab
+from harness.suite.subject import LivepatchSubject, ModuleSubject
+from harness.trace.observer import Observer
 from harness.trace.tracer import Tracer
 from harness.waiting import DeadlineMissed, wait_until
 
@@ -67,6 +69,11 @@ def lost_result(plan: PatchPlan, lost: VmLost) -> PlanResult:
     )
 
 
+def _module_name(word: str) -> str:
+    """Return a module's name as the kernel tells it, of what a plan calls it."""
+    return word.removesuffix(".ko").replace("-", "_")
+
+
 class Lifecycle:
     """Runs plans in one lab, one after another.
 
@@ -94,6 +101,7 @@ class Lifecycle:
         self._progress = progress
         self._deadline_s = deadline_s
         self._slow = slow
+        self._observer = Observer(lab.guest, lab.livepatches, tracer.store)
 
     def ship(self) -> None:
         """Copy every module into the guest."""
@@ -111,6 +119,7 @@ class Lifecycle:
             VmLost: the machine went away; nothing more can be run in this lab.
         """
         begun = self._tracer.mark()
+        self._observer.begin(plan.name, _module_name(plan.livepatch))
         canary = klog.write_canary(self._lab.guest, plan.name)
         seen = _Observed()
         error: str | None = None
@@ -123,6 +132,9 @@ class Lifecycle:
             self._clear_up(seen)
         self._tracer.mark()
         lines = klog.lines_after(self._lab.guest, canary)
+        self._observer.log(lines)
+        self._observer.taint()
+        self._observer.end(plan.name, _module_name(plan.livepatch))
         return self._judge(plan, seen, begun, lines, error)
 
     def _steps(self, plan: PatchPlan, seen: _Observed, canary: klog.Canary) -> None:
@@ -138,7 +150,7 @@ class Lifecycle:
     def _whole_life(self, plan: PatchPlan, seen: _Observed, canary: klog.Canary) -> None:
         module = self._module(plan.livepatch)
         self._load(module, plan.parameters, seen)
-        state = self._lab.livepatches.state(module.name)
+        state = next((each for each in self._observer.sysfs() if each.name == module.name), None)
         if state is None:
             raise CheckFailed(f"{module.name}: loaded, and not in /sys/kernel/livepatch")
         seen.objects = tuple(
@@ -150,23 +162,32 @@ class Lifecycle:
         self._observe(plan, "enabled", seen)
         self._await_log(plan, "enabled", canary, seen)
         self._disable(module)
+        self._observer.sysfs()
         self._observe(plan, "after", seen)
         self._await_log(plan, "disabled", canary, seen)
         self._rmmod(module, seen)
 
     def _module(self, name: str) -> Module:
-        wanted = name.removesuffix(".ko").replace("-", "_")
         try:
-            return self._modules[wanted]
+            return self._modules[_module_name(name)]
         except KeyError:
-            raise CheckFailed(f"the plan names a module {name} that was not built") from None
+            raise CheckFailed(f"the plan names a module {_module_name(name)} that was not built") from None
+
+    def _plain(self, module: Module) -> ModuleSubject:
+        return ModuleSubject(self._lab, module, self._path(module), self._observer)
+
+    def _livepatch(self, module: Module) -> LivepatchSubject:
+        return LivepatchSubject(
+            self._lab, module, self._path(module), deadline_s=self._deadline_s,
+            stuck=self._keep_pending, slow=self._slow, observer=self._observer,
+        )  # fmt: skip
 
     def _load(self, module: Module, parameters: str, seen: _Observed) -> None:
         with self._progress.step(f"load {module.name}"):
-            self._lab.livepatches.load_module(self._path(module), parameters)
+            self._plain(module).load(parameters)
             seen.loaded.append(module)
             if module.livepatch:
-                self._await_transition(module)
+                self._livepatch(module).wait()
 
     def _unload(self, module: Module, seen: _Observed) -> None:
         if module.livepatch:
@@ -175,19 +196,12 @@ class Lifecycle:
 
     def _disable(self, module: Module) -> None:
         with self._progress.step(f"disable {module.name}"):
-            self._lab.livepatches.disable(module.name)
-            self._await_transition(module)
-            self._lab.livepatches.wait_gone(module.name, deadline_s=self._deadline_s)
+            self._livepatch(module).disable()
 
     def _rmmod(self, module: Module, seen: _Observed) -> None:
         with self._progress.step(f"unload {module.name}"):
-            self._lab.livepatches.unload_module(module)
+            self._plain(module).unload()
             seen.loaded.remove(module)
-
-    def _await_transition(self, module: Module) -> None:
-        self._lab.livepatches.wait_transition(
-            module.name, deadline_s=self._deadline_s, stuck=self._keep_pending, slow=self._slow
-        )
 
     def _keep_pending(self, tasks: tuple[PendingTask, ...]) -> None:
         """Write down who holds a stuck transition, before anything is torn down."""
@@ -203,6 +217,10 @@ class Lifecycle:
                 output = self._lab.guest.run(each.command).stdout.strip()
                 found = re.search(pattern, output) is not None
                 shown = output.splitlines()[-1][:100] if output else "nothing"
+                self._observer.behaviour(
+                    patch=_module_name(plan.livepatch), moment=when, command=each.command, pattern=pattern,
+                    output=output, held=found, rules=plan.rules,
+                )  # fmt: skip
                 seen.checks.append(check(f"{when}: {each.command}", found, f"says {shown!r}"))
 
     def _await_log(self, plan: PatchPlan, when: str, canary: klog.Canary, seen: _Observed) -> None:
@@ -225,10 +243,8 @@ class Lifecycle:
         """Take out what a failed plan left, so that the next one starts clean; the first error stands."""
         for module in reversed(tuple(seen.loaded)):
             try:
-                if module.livepatch and self._lab.livepatches.state(module.name):
-                    self._lab.livepatches.disable(module.name)
-                    self._await_transition(module)
-                    self._lab.livepatches.wait_gone(module.name, deadline_s=self._deadline_s)
+                if module.livepatch and self._livepatch(module).enabled:
+                    self._livepatch(module).disable()
                 self._rmmod(module, seen)
             except VmLost:
                 raise
@@ -244,7 +260,7 @@ class Lifecycle:
         error: str | None,
     ) -> PlanResult:
         events = self._tracer.store.since(begun)
-        name = plan.livepatch.removesuffix(".ko").replace("-", "_")
+        name = _module_name(plan.livepatch)
         own = tuple(each for each in transitions(events) if each.patch == name)
         ledger = shadow_ledger(events)
         checks = list(seen.checks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import harness
 from harness import paths
 from harness.analysis.evidence import Verdict, overall
 from harness.analysis.result import SCHEMA, PlanResult, Provenance, RunResult
+from harness.analysis.rules.rule import RuleVerdict
 from harness.errors import HostLacks, KlpError, UsageError, VmLost
 from harness.images.cache import file_digest, remove_tree
 from harness.paths import RunLayout
@@ -20,6 +21,7 @@ from harness.progress import Progress
 from harness.report.asjson import encode
 from harness.settings import Settings
 from harness.suite.jobs import Job
+from harness.suite.judging import judge_run
 from harness.suite.lab import Lab, booted
 from harness.suite.lifecycle import Lifecycle, lost_result
 from harness.suite.warm import WarmStart, restored
@@ -204,8 +206,17 @@ class Run:
                 self._plans.append(lifecycle.run(plan))
             self._pending.pop(0)
 
+    def _rules(self) -> tuple[RuleVerdict, ...]:
+        """Judge what was recorded, from the files: as `klp analyze` will."""
+        try:
+            return judge_run(self._layout.root)
+        except UsageError as error:  # nothing was recorded yet, or a stream was cut by what ended the run
+            self._progress.note(f"not judged by the rules: {error.message}")
+            return ()
+
     def _conclude(self, error: str | None) -> RunResult:
         """Write run.json with all that was found so far."""
+        rules = self._rules()
         result = RunResult(
             schema=SCHEMA,
             begun_at=self._begun,
@@ -216,10 +227,17 @@ class Run:
             lost_events=self._lost,
             unseen=self._unseen,
             error=error,
-            verdict=Verdict.VIOLATED if error else overall(plan.verdict for plan in self._plans),
+            rules=rules,
+            verdict=Verdict.VIOLATED if error else overall(_verdicts(self._plans, rules)),
         )
         write_result(self._layout, result)
         return result
+
+
+def _verdicts(plans: Sequence[PlanResult], rules: Sequence[RuleVerdict]) -> list[Verdict]:
+    """Return what a run's own verdict is made of: its plans, and the rules that were broken."""
+    broken = [each.verdict for each in rules if each.verdict is Verdict.VIOLATED]
+    return [*(plan.verdict for plan in plans), *broken]
 
 
 def _keep_log(lab: Lab, layout: RunLayout) -> None:

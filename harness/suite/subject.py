@@ -6,8 +6,10 @@ Nothing has to be cleaned up: the guest is discarded with all that is loaded in 
 
 from __future__ import annotations
 
+import errno
 import shlex
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 
 from harness.errors import CheckFailed
 from harness.guest.livepatch import LivepatchState, PendingTask
@@ -15,6 +17,7 @@ from harness.guest.ssh import CommandResult
 from harness.model import Module
 from harness.suite.errnos import errno_of, name_of
 from harness.suite.lab import Lab
+from harness.trace.observer import Action, Observer
 
 _SYSFS = "/sys/kernel/livepatch"
 
@@ -30,8 +33,9 @@ class ModuleSubject:
         path: its file in the guest.
     """
 
-    def __init__(self, lab: Lab, module: Module, path: str) -> None:
+    def __init__(self, lab: Lab, module: Module, path: str, observer: Observer | None = None) -> None:
         self._lab = lab
+        self._observer = observer
         self.module = module
         self.path = path
 
@@ -55,8 +59,8 @@ class ModuleSubject:
         Raises:
             CheckFailed: the kernel did otherwise than expected; with insmod's words and the kernel's.
         """
-        words = ["insmod", self.path, *shlex.split(parameters)]
-        return self._settle("load", self._lab.guest.run(words), expect)
+        self._lab.second()  # open before anything can wedge
+        return self._do("load", ["insmod", self.path, *shlex.split(parameters)], expect)
 
     def unload(self, *, expect: int | None = 0) -> int:
         """Remove it with rmmod; a livepatch must be disabled before.
@@ -64,15 +68,26 @@ class ModuleSubject:
         Raises:
             CheckFailed: the kernel did otherwise than expected.
         """
-        return self._settle("unload", self._lab.guest.run(["rmmod", self.name]), expect)
+        return self._do("unload", ["rmmod", self.name], expect)
 
     def parameter(self, name: str) -> str:
         """Return a module parameter's value, as /sys/module shows it."""
         return self._lab.guest.read(f"/sys/module/{self.name}/parameters/{name}")
 
-    def _settle(self, doing: str, result: CommandResult, expect: int | None) -> int:
-        """Return the errno of what was done, if it is the one expected."""
+    def _do(self, action: Action, command: Sequence[str], expect: int | None) -> int:
+        """Do something to it, write that into the trace, and return its errno if it is the one expected."""
+        begun = time.monotonic_ns()
+        result = self._lab.guest.run(command)
         got = errno_of(result.stderr) if result.status else 0
+        if self._observer:
+            # A command that failed in words nobody knows: the kernel's own errno is lost.
+            told = errno.EIO if got is None else got
+            lasted = time.monotonic_ns() - begun
+            self._observer.step(action, self.name, errno=-told, duration_ns=lasted)
+        return self._settle(action, result, got, expect)
+
+    def _settle(self, doing: str, result: CommandResult, got: int | None, expect: int | None) -> int:
+        """Return what came of it, if that was expected."""
         if got is not None and expect in (None, got):
             return got
         wanted = f"; expected {name_of(expect)}" if expect else ""
@@ -92,6 +107,7 @@ class LivepatchSubject(ModuleSubject):
     Args:
         deadline_s: seconds a transition may take.
         stuck: gets the pending tasks of a transition that outlasted it.
+        slow: gets the pending tasks of a transition that lasts, every few seconds.
     """
 
     def __init__(
@@ -102,10 +118,13 @@ class LivepatchSubject(ModuleSubject):
         *,
         deadline_s: float,
         stuck: Callable[[tuple[PendingTask, ...]], None],
+        slow: Callable[[tuple[PendingTask, ...]], None] | None = None,
+        observer: Observer | None = None,
     ) -> None:
-        super().__init__(lab, module, path)
+        super().__init__(lab, module, path, observer)
         self._deadline_s = deadline_s
         self._stuck = stuck
+        self._slow = slow
 
     def load(self, parameters: str = "", *, wait: bool = True, expect: int | None = 0) -> int:
         """Load it, which enables it, and wait for its transition.
@@ -131,7 +150,7 @@ class LivepatchSubject(ModuleSubject):
             TransitionStuck: it still is, after `deadline_s` or the settings' deadline.
         """
         self._lab.livepatches.wait_transition(
-            self.name, deadline_s=deadline_s or self._deadline_s, stuck=self._stuck
+            self.name, deadline_s=deadline_s or self._deadline_s, stuck=self._stuck, slow=self._slow
         )
 
     def wait_gone(self) -> None:
@@ -149,7 +168,7 @@ class LivepatchSubject(ModuleSubject):
             CheckFailed: the kernel did otherwise than expected, or it does not go.
             TransitionStuck: the transition outlasted its deadline.
         """
-        got = self._write("enabled", 0, "disable", expect)
+        got = self._write("disable", "enabled", 0, expect)
         if wait and not got:
             self.wait()
             self.wait_gone()
@@ -161,7 +180,7 @@ class LivepatchSubject(ModuleSubject):
         Raises:
             CheckFailed, TransitionStuck: as `load`.
         """
-        got = self._write("enabled", 1, "enable", expect)
+        got = self._write("enable", "enabled", 1, expect)
         if wait and not got:
             self.wait()
         return got
@@ -172,7 +191,10 @@ class LivepatchSubject(ModuleSubject):
         Raises:
             CheckFailed: there is none.
         """
-        self._lab.livepatches.reverse(self.name)
+        state = self.state
+        if state is None or not state.transition:
+            raise CheckFailed(f"{self.name}: not in transition, so there is nothing to reverse")
+        self._write("reverse", "enabled", int(not state.enabled), 0)
 
     def force(self, *, wait: bool = True, expect: int | None = 0) -> int:
         """Write 1 to `force`: switch all remaining tasks at once; the module may stay pinned for good.
@@ -180,7 +202,7 @@ class LivepatchSubject(ModuleSubject):
         Raises:
             CheckFailed, TransitionStuck: as `load`.
         """
-        got = self._write("force", 1, "force", expect)
+        got = self._write("force", "force", 1, expect)
         if wait and not got:
             self.wait()
         return got
@@ -206,7 +228,7 @@ class LivepatchSubject(ModuleSubject):
         """Return the tasks that have not reached the target state, with their kernel stacks."""
         return self._lab.livepatches.pending(self.name)
 
-    def _write(self, attribute: str, value: int, doing: str, expect: int | None) -> int:
+    def _write(self, action: Action, attribute: str, value: int, expect: int | None) -> int:
         # bash names the error of a failed write; a shell that does not would hide it.
         script = f"echo {value} >{_SYSFS}/{self.name}/{attribute}"
-        return self._settle(doing, self._lab.guest.run(["bash", "-c", script]), expect)
+        return self._do(action, ["bash", "-c", script], expect)

@@ -58,7 +58,7 @@ class Observer:
         self._record(ev.Sysfs, patches=tuple(_as_event(each) for each in states))
         return states
 
-    def behaviour(self, fields: dict[str, Any]) -> None:
+    def behaviour(self, **fields: Any) -> None:
         """Write down what a command showed; `fields` are those of `Behaviour`."""
         self._record(ev.Behaviour, **fields)
 
@@ -72,9 +72,9 @@ class Observer:
         """Write down the kernel's taint flags."""
         self._record(ev.Taint, flags=taint_letters(int(self._guest.read("/proc/sys/kernel/tainted"))))
 
-    def control(self, control: dict[str, Any]) -> None:
-        """Write down the same transition as a guest without probes made it; the fields of `Control`."""
-        self._record(ev.Control, **control)
+    def control(self, patch: str, target: int, *, passes: int, duration_ns: int) -> None:
+        """Write down the same transition as a guest without probes made it (see `Control`)."""
+        self._record(ev.Control, patch=patch, target=target, passes=passes, duration_ns=duration_ns)
 
     def patch_states(self) -> dict[str, int]:
         """Sample the patch state of every thread, write it down, and return it."""

@@ -11,6 +11,7 @@ from harness.errors import CheckFailed, GuestSilent, TransitionStuck
 from harness.guest import klog
 from harness.guest.ssh import Guest
 from harness.suite.lab import connection_limits
+from harness.suite.subject import LivepatchSubject, ModuleSubject
 
 pytestmark = pytest.mark.vm("6.12")
 DEADLINE_S = 90
@@ -114,65 +115,83 @@ class TestIdentity:
         assert result.status != 0
 
 
+@pytest.fixture
+def subject(lab, samples, shipped):
+    """A sample in the guest, as a test handles it; what holds its transition is kept in `stuck`."""
+
+    def one(name, stuck=None):
+        path = shipped(name)
+        if not samples[name].livepatch:
+            return ModuleSubject(lab, samples[name], path)
+        keep = nothing_stuck if stuck is None else stuck.extend
+        return LivepatchSubject(lab, samples[name], path, deadline_s=DEADLINE_S, stuck=keep)
+
+    return one
+
+
 class TestLivepatches:
-    def test_life_of_a_livepatch(self, lab, samples, shipped):
-        path = shipped("livepatch_sample")
-        module = samples["livepatch_sample"]
-        lab.livepatches.load_module(path)
-        lab.livepatches.wait_transition(module.name, deadline_s=DEADLINE_S, stuck=nothing_stuck)
-        state = lab.livepatches.state(module.name)
-        assert (state.enabled, state.transition) == (True, False)
-        assert [(each.name, each.functions) for each in state.objects] == [
+    def test_life_of_a_livepatch(self, lab, subject):
+        sample = subject("livepatch_sample")
+        sample.load()
+        assert (sample.state.enabled, sample.state.transition) == (True, False)
+        assert [(each.name, each.functions) for each in sample.state.objects] == [
             ("vmlinux", ("cmdline_proc_show,1",))
         ]
         assert "live patched" in lab.guest.read("/proc/cmdline")
         with pytest.raises(CheckFailed, match="in use"):
-            lab.livepatches.unload_module(module)
+            sample.unload()
         with pytest.raises(CheckFailed, match="nothing to reverse"):
-            lab.livepatches.reverse(module.name)
-        lab.livepatches.disable(module.name)
-        lab.livepatches.wait_transition(module.name, deadline_s=DEADLINE_S, stuck=nothing_stuck)
-        lab.livepatches.wait_gone(module.name, deadline_s=DEADLINE_S)
-        lab.livepatches.unload_module(module)
+            sample.reverse()
+        sample.disable()
+        sample.unload()
         assert lab.livepatches.list() == ()
         assert "live patched" not in lab.guest.read("/proc/cmdline")
 
-    def test_stuck_transition_names_its_task_then_reverses(self, lab, samples, shipped):
-        lab.livepatches.load_module(shipped("livepatch_callbacks_busymod"), "sleep_secs=20")
-        lab.livepatches.load_module(shipped("livepatch_callbacks_demo"))
+    def test_stuck_transition_names_its_task_then_reverses(self, subject):
         kept = []
+        busy, demo = subject("livepatch_callbacks_busymod"), subject("livepatch_callbacks_demo", kept)
+        busy.load("sleep_secs=20")
+        demo.load(wait=False)
         with pytest.raises(TransitionStuck) as caught:
-            lab.livepatches.wait_transition("livepatch_callbacks_demo", deadline_s=3, stuck=kept.extend)
+            demo.wait(deadline_s=3)
         [task] = [each for each in kept if "busymod_work_func" in " ".join(each.stack)]
         assert task.comm.startswith("kworker/")
         assert task.patch_state == 0
         assert task.line() in caught.value.pending
         # It is still what it was: watched, and neither forced nor torn down.
-        assert lab.livepatches.state("livepatch_callbacks_demo").transition
-        lab.livepatches.reverse("livepatch_callbacks_demo")
-        lab.livepatches.wait_transition(
-            "livepatch_callbacks_demo", deadline_s=DEADLINE_S, stuck=nothing_stuck
-        )
-        lab.livepatches.wait_gone("livepatch_callbacks_demo", deadline_s=DEADLINE_S)
-        for name in ("livepatch_callbacks_demo", "livepatch_callbacks_busymod"):
-            lab.livepatches.unload_module(samples[name])
+        assert demo.in_transition
+        demo.reverse()
+        demo.wait()
+        demo.wait_gone()
+        demo.unload()
+        busy.unload()
 
-    def test_a_refused_module_is_told_in_the_kernels_words(self, lab, shipped):
-        with pytest.raises(CheckFailed, match=r"insmod: .*No such device"):
-            lab.livepatches.load_module(shipped("livepatch_callbacks_demo"), "pre_patch_ret=-19")
+    def test_a_slow_transition_is_told_before_it_is_stuck(self, lab, subject):
+        told = []
+        busy, demo = subject("livepatch_callbacks_busymod"), subject("livepatch_callbacks_demo")
+        busy.load("sleep_secs=20")
+        demo.load(wait=False)
+        with pytest.raises(TransitionStuck):
+            lab.livepatches.wait_transition(demo.name, deadline_s=5, stuck=list, slow=told.append)
+        assert any("busymod_work_func" in frame for tasks in told for task in tasks for frame in task.stack)
+        demo.reverse()
+        demo.wait()
+        demo.wait_gone()
+        demo.unload()
+        busy.unload()
 
-    def test_force_switches_a_sleeper_and_pins_the_module(self, lab, samples, shipped):
+    def test_a_refused_module_is_told_in_the_kernels_words(self, subject):
+        with pytest.raises(CheckFailed, match=r"ENODEV .*No such device"):
+            subject("livepatch_callbacks_demo").load("pre_patch_ret=-19")
+
+    def test_force_switches_a_sleeper_and_pins_the_module(self, subject):
         """Last of its class: the livepatch stays for good."""
-        lab.livepatches.load_module(shipped("livepatch_callbacks_busymod"), "sleep_secs=20")
-        lab.livepatches.load_module(shipped("livepatch_callbacks_demo"))
-        lab.livepatches.force("livepatch_callbacks_demo")
-        lab.livepatches.wait_transition(
-            "livepatch_callbacks_demo", deadline_s=DEADLINE_S, stuck=nothing_stuck
-        )
-        lab.livepatches.disable("livepatch_callbacks_demo")
-        lab.livepatches.wait_transition(
-            "livepatch_callbacks_demo", deadline_s=DEADLINE_S, stuck=nothing_stuck
-        )
+        subject("livepatch_callbacks_busymod").load("sleep_secs=20")
+        demo = subject("livepatch_callbacks_demo")
+        demo.load(wait=False)
+        demo.force()
+        demo.disable(wait=False)
+        demo.wait()
 
 
 class TestKernelLog:

@@ -215,14 +215,14 @@ class TestQemuKilled:
         self.kill_when(
             pid, lambda: lab.diagnosis.run("until [ -e /sys/module/livepatch_sample ]; do :; done")
         )
-        lab.livepatches.load_module("/root/l.ko")
+        lab.guest.run("insmod /root/l.ko")
         lab.guest.run("sleep 600")
 
     def in_a_transition(self, lab, pid, samples, tmp_path):
         for name in ("livepatch_callbacks_busymod", "livepatch_callbacks_demo"):
             lab.guest.put(samples[name].file, f"/root/{name}.ko")
-        lab.livepatches.load_module("/root/livepatch_callbacks_busymod.ko", "sleep_secs=100")
-        lab.livepatches.load_module("/root/livepatch_callbacks_demo.ko")
+        lab.guest.run("cd /root && insmod livepatch_callbacks_busymod.ko sleep_secs=100").must("insmod")
+        lab.guest.run("insmod /root/livepatch_callbacks_demo.ko").must("insmod")
         self.kill(pid)
         lab.livepatches.wait_transition("livepatch_callbacks_demo", deadline_s=DEADLINE_S, stuck=print)
 

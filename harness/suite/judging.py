@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rules' verdicts on what a run recorded: read back from its files, now or years later."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from harness.analysis.history import history
+from harness.analysis.rules.registry import RuleVerdict, judge_all, merged
+from harness.errors import UsageError
+from harness.paths import RunLayout
+from harness.trace.reading import read_events
+
+
+def recorded_traces(run: Path) -> list[Path]:
+    """Return the events files of a run folder, one for each of its guests; a file stands for itself.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if not run.is_dir():
+        return [run]
+    layout, found = RunLayout(run), []
+    while layout.events.is_file():
+        found.append(layout.events)
+        layout = layout.of_guest(layout.guest + 1)
+    if not found:
+        raise UsageError(f"{run}: no events.jsonl in it", hint="name the folder that `klp run` printed")
+    return found
+
+
+def judge_run(run: Path, only: Collection[str] = ()) -> tuple[RuleVerdict, ...]:
+    """Return the verdicts of a recorded run on every rule, or on those in `only`.
+
+    Raises:
+        UsageError: there is no trace, or it cannot be trusted (`harness.trace.reading.BadTrace`).
+    """
+    files = recorded_traces(run)
+    return merged([(file.name, judge_all(history(read_events(file)), only)) for file in files])
