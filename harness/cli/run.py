@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from pathlib import Path
 
 import click
@@ -44,6 +45,7 @@ from harness.vm.spec import argv
 @click.option("--cpus", type=int, metavar="N", help="Virtual CPUs of the guest.")
 @click.option("--cold", is_flag=True, help="Boot a guest and arm its probes; use no saved one.")
 @click.option("--retry-lost", is_flag=True, help="Run a plan once more if its guest is lost under it.")
+@click.option("--control", is_flag=True, help="Do the same without probes, too: see whether they disturb.")
 @click.option("--dry-run", is_flag=True, help="Print every step and the QEMU command; run nothing.")
 def run(
     patches: tuple[str, ...],
@@ -53,6 +55,7 @@ def run(
     as_json: bool,
     cold: bool,
     retry_lost: bool,
+    control: bool,
     dry_run: bool,
     **limits: float | None,
 ) -> int:
@@ -71,12 +74,14 @@ def run(
     told = progress()
     with run_folder(wanted, out, image.kernel.release) as layout:
         job = make_job(words, image, layout.modules, told)
-        warm = (
-            None
-            if cold
-            else ensure_warm(library(wanted).cache, image, wanted, accelerator.accelerator, progress=told)
+        saved = partial(
+            ensure_warm, library(wanted).cache, image, wanted, accelerator.accelerator, progress=told
         )
-    job_run = Run(job, layout, wanted, accelerator, progress=told, warm=warm, retry_lost=retry_lost)
+        warm = None if cold else saved()
+        bare = saved(probes=()) if control else None
+    job_run = Run(
+        job, layout, wanted, accelerator, progress=told, warm=warm, retry_lost=retry_lost, bare=bare
+    )
     result, failure = job_run.execute()
     _show(result, layout, as_json)
     if failure:

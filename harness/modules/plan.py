@@ -136,6 +136,11 @@ def read_plans(file: Path) -> tuple[PatchPlan, ...]:
     return read_toml(file, _PlanList).plan
 
 
+def module_name(word: str) -> str:
+    """Return a module's name as the kernel tells it, of what a plan or a user calls it."""
+    return word.removesuffix(".ko").replace("-", "_")
+
+
 def _check_expression(key: str, expression: str) -> None:
     try:
         re.compile(expression)

@@ -29,9 +29,10 @@ from harness.errors import CheckFailed, KlpError, VmLost
 from harness.guest import klog
 from harness.guest.livepatch import PendingTask
 from harness.model import Module
-from harness.modules.plan import PatchPlan
+from harness.modules.plan import PatchPlan, module_name
 from harness.paths import RunLayout
 from harness.progress import Progress
+from harness.suite.control import Controls
 from harness.suite.lab import Lab
 from harness.suite.subject import LivepatchSubject, ModuleSubject
 from harness.trace.observer import Observer
@@ -69,11 +70,6 @@ def lost_result(plan: PatchPlan, lost: VmLost) -> PlanResult:
     )
 
 
-def _module_name(word: str) -> str:
-    """Return a module's name as the kernel tells it, of what a plan calls it."""
-    return word.removesuffix(".ko").replace("-", "_")
-
-
 class Lifecycle:
     """Runs plans in one lab, one after another.
 
@@ -81,6 +77,7 @@ class Lifecycle:
         modules: every module a plan may name, by the name of its file without ``.ko``.
         deadline_s: seconds a transition may take.
         slow: gets the tasks that hold a transition which lasts.
+        controls: what the plans' livepatches did in a guest without probes.
     """
 
     def __init__(
@@ -93,6 +90,7 @@ class Lifecycle:
         *,
         deadline_s: float,
         slow: Callable[[tuple[PendingTask, ...]], None] | None = None,
+        controls: Controls | None = None,
     ) -> None:
         self._lab = lab
         self._tracer = tracer
@@ -101,6 +99,7 @@ class Lifecycle:
         self._progress = progress
         self._deadline_s = deadline_s
         self._slow = slow
+        self._controls = controls or {}
         self._observer = Observer(lab.guest, lab.livepatches, tracer.store)
 
     def ship(self) -> None:
@@ -119,7 +118,7 @@ class Lifecycle:
             VmLost: the machine went away; nothing more can be run in this lab.
         """
         begun = self._tracer.mark()
-        self._observer.begin(plan.name, _module_name(plan.livepatch))
+        self._observer.begin(plan.name, module_name(plan.livepatch))
         canary = klog.write_canary(self._lab.guest, plan.name)
         seen = _Observed()
         error: str | None = None
@@ -134,7 +133,10 @@ class Lifecycle:
         lines = klog.lines_after(self._lab.guest, canary)
         self._observer.log(lines)
         self._observer.taint()
-        self._observer.end(plan.name, _module_name(plan.livepatch))
+        for same in self._controls.get(plan.name, ()):
+            lasted = int(same.seconds * 1e9)
+            self._observer.control(same.patch, same.target, passes=same.passes, duration_ns=lasted)
+        self._observer.end(plan.name, module_name(plan.livepatch))
         return self._judge(plan, seen, begun, lines, error)
 
     def _steps(self, plan: PatchPlan, seen: _Observed, canary: klog.Canary) -> None:
@@ -169,9 +171,9 @@ class Lifecycle:
 
     def _module(self, name: str) -> Module:
         try:
-            return self._modules[_module_name(name)]
+            return self._modules[module_name(name)]
         except KeyError:
-            raise CheckFailed(f"the plan names a module {_module_name(name)} that was not built") from None
+            raise CheckFailed(f"the plan names a module {module_name(name)} that was not built") from None
 
     def _plain(self, module: Module) -> ModuleSubject:
         return ModuleSubject(self._lab, module, self._path(module), self._observer)
@@ -218,7 +220,7 @@ class Lifecycle:
                 found = re.search(pattern, output) is not None
                 shown = output.splitlines()[-1][:100] if output else "nothing"
                 self._observer.behaviour(
-                    patch=_module_name(plan.livepatch), moment=when, command=each.command, pattern=pattern,
+                    patch=module_name(plan.livepatch), moment=when, command=each.command, pattern=pattern,
                     output=output, held=found, rules=plan.rules,
                 )  # fmt: skip
                 seen.checks.append(check(f"{when}: {each.command}", found, f"says {shown!r}"))
@@ -260,7 +262,7 @@ class Lifecycle:
         error: str | None,
     ) -> PlanResult:
         events = self._tracer.store.since(begun)
-        name = _module_name(plan.livepatch)
+        name = module_name(plan.livepatch)
         own = tuple(each for each in transitions(events) if each.patch == name)
         ledger = shadow_ledger(events)
         checks = list(seen.checks)

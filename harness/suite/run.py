@@ -20,6 +20,7 @@ from harness.paths import RunLayout
 from harness.progress import Progress
 from harness.report.asjson import encode
 from harness.settings import Settings
+from harness.suite.control import Controls, unprobed
 from harness.suite.jobs import Job
 from harness.suite.judging import judge_run
 from harness.suite.lab import Lab, booted
@@ -82,6 +83,8 @@ class Run:
         warm: the saved guest to start from; None boots one and arms its probes.
         retry_lost: run a plan whose guest was lost once more, in a fresh guest.
         watch: gets what happens while it happens.
+        bare: a saved guest without probes, in which every plan's modules are loaded as well, so that the
+            trace can tell whether the probes changed anything (T14).
 
     What is found is complete at any moment, so that an early end, whatever its cause, loses nothing.
     """
@@ -97,6 +100,7 @@ class Run:
         warm: WarmStart | None,
         retry_lost: bool = False,
         watch: Watch | None = None,
+        bare: WarmStart | None = None,
     ) -> None:
         self._job = job
         self._layout = layout
@@ -105,6 +109,8 @@ class Run:
         self._progress = progress
         self._warm = warm
         self._watch = watch
+        self._bare = bare
+        self._controls: Controls = {}
         self._begun = time.time()
         self._provenance = provenance(job, settings, accelerator)
         self._pending = list(job.plans)
@@ -122,6 +128,7 @@ class Run:
         """
         first: KlpError | None = None
         try:
+            self._controls = self._unprobed()
             while self._pending:
                 failure = self._one_guest()
                 first = first or failure
@@ -131,6 +138,14 @@ class Run:
             self._conclude("interrupted")
             raise
         return self._conclude(first.message if first else None), first
+
+    def _unprobed(self) -> Controls:
+        if self._bare is None:
+            return {}
+        return unprobed(
+            self._job.plans, self._job.modules, self._job.image, self._bare, self._settings,
+            self._accelerator.accelerator, self._progress,
+        )  # fmt: skip
 
     def _one_guest(self) -> VmLost | None:
         """Run plans in one guest until all are done, or it is lost under one of them.
@@ -196,6 +211,7 @@ class Run:
             self._progress,
             deadline_s=self._settings.deadline_s,
             slow=self._watch.slow if self._watch else None,
+            controls=self._controls,
         )
         with self._progress.step(f"shipping {len(self._job.modules)} modules"):
             lifecycle.ship()
