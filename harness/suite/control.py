@@ -10,11 +10,12 @@ from pathlib import Path
 from harness.analysis.logged import LoggedTransition, logged_transitions
 from harness.errors import CheckFailed
 from harness.guest import klog
-from harness.model import Accelerator, Image, Module
+from harness.model import Accelerator, Module
 from harness.modules.plan import PatchPlan, module_name
 from harness.paths import RunLayout
 from harness.progress import Progress
 from harness.settings import Settings
+from harness.suite.jobs import Job
 from harness.suite.lab import Lab
 from harness.suite.subject import LivepatchSubject, ModuleSubject
 from harness.suite.warm import WarmStart, restored
@@ -24,13 +25,7 @@ Controls = dict[str, tuple[LoggedTransition, ...]]
 
 
 def unprobed(
-    plans: tuple[PatchPlan, ...],
-    modules: Mapping[str, Module],
-    image: Image,
-    bare: WarmStart,
-    settings: Settings,
-    accel: Accelerator,
-    progress: Progress,
+    job: Job, bare: WarmStart, settings: Settings, accel: Accelerator, progress: Progress
 ) -> Controls:
     """Return the transitions that each plan's modules make in a guest without probes, by the plan's name.
 
@@ -42,14 +37,13 @@ def unprobed(
     Raises:
         VmLost: that guest was lost.
     """
-    with tempfile.TemporaryDirectory(prefix="klp-control-") as folder:
-        layout = RunLayout(Path(folder))
-        with (
-            progress.step("the same without probes"),
-            restored(image, bare, layout, settings, accel) as lab,
-        ):
-            guest = _Unprobed(lab, modules, settings.deadline_s)
-            return {plan.name: guest.transitions(plan) for plan in plans if plan.livepatch}
+    with (
+        tempfile.TemporaryDirectory(prefix="klp-control-") as folder,
+        progress.step("the same without probes"),
+        restored(job.image, bare, RunLayout(Path(folder)), settings, accel) as lab,
+    ):
+        guest = _Unprobed(lab, job.modules, settings.deadline_s)
+        return {plan.name: guest.transitions(plan) for plan in job.plans if plan.livepatch}
 
 
 class _Unprobed:

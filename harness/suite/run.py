@@ -142,10 +142,8 @@ class Run:
     def _unprobed(self) -> Controls:
         if self._bare is None:
             return {}
-        return unprobed(
-            self._job.plans, self._job.modules, self._job.image, self._bare, self._settings,
-            self._accelerator.accelerator, self._progress,
-        )  # fmt: skip
+        accel = self._accelerator.accelerator
+        return unprobed(self._job, self._bare, self._settings, accel, self._progress)
 
     def _one_guest(self) -> VmLost | None:
         """Run plans in one guest until all are done, or it is lost under one of them.
