@@ -133,6 +133,11 @@ class Leg:
         """Whether it started and completed, so that every task had to switch in it."""
         return self.started is not None and self.completed is not None and self.cancelled is None
 
+    def over_at(self, ts_ns: int) -> bool:
+        """Whether klp_complete_transition had returned before a moment, as far as that was told."""
+        ends = [each.ts_ns for _, each in self.censuses if each.moment == "completed"]
+        return bool(ends) and ts_ns > ends[0]
+
     def census(self, moment: str) -> Iterator[tuple[int, ev.Census]]:
         """Yield the censuses of one moment that were taken whole."""
         return ((n, each) for n, each in self.censuses if each.moment == moment and each.whole)

@@ -8,12 +8,12 @@ from types import ModuleType
 
 from harness.analysis.evidence import Evidence, overall
 from harness.analysis.history import History
-from harness.analysis.rules import callbacks, lifecycle, shadow, states, transition
+from harness.analysis.rules import callbacks, lifecycle, shadow, states, switching, transition
 from harness.analysis.rules.rule import Judged, Needs, Rule, RuleVerdict, verdict_of
 
 __all__ = ["RULES", "Needs", "Rule", "RuleVerdict", "judge_all", "merged"]
 
-_ROOMS: tuple[ModuleType, ...] = (transition, shadow, callbacks, states, lifecycle)
+_ROOMS: tuple[ModuleType, ...] = (transition, switching, shadow, callbacks, states, lifecycle)
 
 
 def _gathered() -> dict[str, Judged]:
