@@ -52,8 +52,14 @@ def parser(prog: str, description: str, examples: str) -> argparse.ArgumentParse
 
 
 def program_text(tool: str) -> str:
-    """Return the BPF program of a tool, which stands beside this file."""
-    return Path(__file__).with_name(f"{tool}.bpf.c").read_text(encoding="utf-8")
+    """Return the BPF program of a tool, which stands beside this file, and the parts it includes.
+
+    They are put in here, because bcc rewrites what is in the main file only.
+    """
+    folder = Path(__file__).parent
+    program = (folder / f"{tool}.bpf.c").read_text(encoding="utf-8")
+    part = re.compile(r'^#include "(klp\w+\.bpf\.c)"\n', re.MULTILINE)
+    return part.sub(lambda match: (folder / match[1]).read_text(encoding="utf-8"), program)
 
 
 def numbered(prefix: str, names: Iterable[str]) -> list[str]:
@@ -154,6 +160,25 @@ class Probes:
         A task that sleeps below a return probe is one whose stack the kernel may call unreliable.
         """
         self._attach(self.bpf.attach_kretprobe, name, self.symbols.resolve(name), function, unseen)
+
+    def leave_body(self, name: str, function: str, unseen: str) -> None:
+        """Run `function` where the work of `name` ends; see `leave`."""
+        self._attach(self.bpf.attach_kretprobe, name, self.symbols.body(name), function, unseen)
+
+    def tracepoint(self, name: str, function: str, unseen: str) -> None:
+        """Run `function` at a raw tracepoint."""
+        try:
+            self.bpf.attach_raw_tracepoint(tp=name, fn_name=function)
+        except Exception:  # bcc raises nothing narrower
+            self.miss(name, unseen)
+        else:
+            self.note(name)
+
+    def tail_calls(self, table: str, functions: Iterable[str]) -> None:
+        """Let kprobe programs call `functions` through a BPF_PROG_ARRAY, by their place in it."""
+        for place, function in enumerate(functions):
+            loaded = self.bpf.load_func(function, self.bpf.KPROBE)
+            self.bpf[table][ctypes.c_int(place)] = ctypes.c_int(loaded.fd)
 
     def at(self, address: int, function: str) -> bool:
         """Run `function` at an instruction; False if the kernel refuses (it is not at one's start)."""
