@@ -244,7 +244,8 @@ class Columns:
     def _object(self, fields: Fields) -> str:
         failed = f": {errno.errorcode.get(-fields['errno'], '?')}" if fields["errno"] else ""
         nops = ", no-ops only" if fields["nops_only"] else ""
-        return f"{fields['action']} {fields['object']}, {fields['functions']} functions{nops}{failed}"
+        functions = f"{fields['functions']} function{'s' if fields['functions'] != 1 else ''}"
+        return f"{fields['action']} {fields['object']}, {functions}{nops}{failed}"
 
 
 def _state(fields: Fields, role: str) -> str:
