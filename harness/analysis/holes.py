@@ -11,7 +11,7 @@ import msgspec
 from harness.trace import events as ev
 
 # A function that older kernels do not have, and its absence is no hole: what it does is not done there.
-_SINCE = {"__klp_sched_try_switch": (6, 3), "klp_sched_try_switch": (6, 3)}
+_SINCE = {"klp_sched_try_switch": (6, 3)}
 
 
 class Hole(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,8 +35,11 @@ def release(kernel: str) -> tuple[int, int]:
 
 
 def bare(symbol: str) -> str:
-    """Return a symbol without what compilers add to it, such as ``.part.0``."""
-    return symbol.partition(".")[0]
+    """Return a symbol without what compilers add to it, such as ``.part.0``, and leading underscores.
+
+    What the kernel calls klp_unpatch_object, a probe may have to see at __klp_unpatch_object.
+    """
+    return symbol.partition(".")[0].lstrip("_")
 
 
 class HoleBuilder:

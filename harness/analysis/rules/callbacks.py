@@ -173,8 +173,12 @@ def _judge_notice(
     kind = "pre_patch" if notice.action == "coming" else "post_unpatch"
     if notice.errno or not history.callbacks.has(done.patch, done.object, kind):
         return
-    ran = [n for n, each in history.callbacks.of(done.patch, done.object) if spans(notice, each.ts_ns)]
-    words = f"{done.object} {notice.action}: {len(ran)} callbacks of {done.patch} for it"
+    ran = [
+        n
+        for n, each in history.callbacks.of(done.patch, done.object)
+        if each.kind == kind and spans(notice, each.ts_ns)
+    ]
+    words = f"{done.object} {notice.action}: {len(ran)} {kind.replace('_', '-')} of {done.patch} for it"
     if ran:
         tally.judge(True, words, number, *ran)
     else:

@@ -9,6 +9,7 @@ import msgspec
 
 from harness.analysis.evidence import Evidence, Finding, Verdict
 from harness.analysis.history import History
+from harness.analysis.holes import bare
 
 Judge = Callable[[History], Finding]
 
@@ -77,6 +78,7 @@ def rule(id_: str, text: str, source: str, probes: str, symbols: str = "") -> Ca
 def holes_for(wanted: Rule, history: History) -> list[str]:
     """Return in words what a trace lacks of what a rule needs."""
     needs = wanted.needs
+    symbols = {bare(each) for each in needs.symbols}
     absent = [
         f"{probe} was not running"
         for probe in needs.probes
@@ -85,7 +87,7 @@ def holes_for(wanted: Rule, history: History) -> list[str]:
     return absent + [
         hole.words
         for hole in history.holes
-        if hole.probe in needs.probes and (not hole.symbol or hole.symbol in needs.symbols)
+        if hole.probe in needs.probes and (not hole.symbol or hole.symbol in symbols)
     ]
 
 

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every rule is held by a trace that holds it, and caught by one that breaks it."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+
+from harness.analysis.evidence import Verdict
+from harness.analysis.history import history
+from harness.analysis.rules.registry import RULES, RuleVerdict, judge_all
+from tests.unit.everything import everything
+from tests.unit.mutation import Mutation, base, events, mutated, mutations
+
+ALL = mutations()
+KERNELS = ("6.1.0", "6.12.117", "7.2.12")
+
+
+def named(verdicts: tuple[RuleVerdict, ...], kind: Verdict) -> dict[str, str]:
+    """Each rule with that verdict, and why."""
+    return {each.rule.id: each.why for each in verdicts if each.verdict is kind}
+
+
+@cache
+def verdicts_of_base(name: str) -> tuple[RuleVerdict, ...]:
+    return judge_all(history(events(base(name))))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_trace_in_which_every_rule_holds(kernel: str) -> None:
+    verdicts = judge_all(history(everything(kernel).numbered()))
+    assert list(named(verdicts, Verdict.HELD)) == list(RULES)
+    for each in verdicts:
+        assert each.observations > 0
+        assert all(one.words for one in each.evidence)
+
+
+@pytest.mark.parametrize("mutation", ALL, ids=[f"{each.rule}-{i}" for i, each in enumerate(ALL)])
+def test_a_trace_changed_in_one_place_breaks_its_rule(mutation: Mutation) -> None:
+    assert not named(verdicts_of_base(mutation.base), Verdict.VIOLATED)
+    verdicts = judge_all(history(events(mutated(mutation))))
+    broken = named(verdicts, Verdict.VIOLATED)
+    assert set(broken) == {mutation.rule, *mutation.also}, broken
+    [own] = [each for each in verdicts if each.rule.id == mutation.rule]
+    assert own.evidence
+
+
+def test_every_rule_has_a_trace_that_breaks_it() -> None:
+    assert {each.rule for each in ALL} == set(RULES)
+    assert all(each.reason for each in ALL)
