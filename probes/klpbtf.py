@@ -52,21 +52,26 @@ class Btf:
         """Return the byte offsets of all members of some structures."""
         names = {self._name_at(name): name for name in wanted}
         found: dict[str, dict[str, int]] = {}
-        for at, name_at, count in self._structures():
+        for at, name_at, count, _size in self._structures():
             if name_at in names and count:
                 found[names[name_at]] = dict(self._members(at, count))
                 if len(found) == len(names):
                     break
         return found
 
-    def _structures(self) -> Iterator[tuple[int, int, int]]:
-        """Yield where each structure's members begin, its name, and how many there are."""
+    def size(self, name: str) -> int:
+        """Return the size of a structure in bytes, 0 if there is none of that name."""
+        wanted = self._name_at(name)
+        return next((size for _, name_at, _, size in self._structures() if name_at == wanted and size), 0)
+
+    def _structures(self) -> Iterator[tuple[int, int, int, int]]:
+        """Yield where each structure's members begin, its name, how many there are, and its size."""
         at = 0
         while at < len(self.types):
-            name_at, info, _size = struct.unpack_from("<III", self.types, at)
+            name_at, info, size = struct.unpack_from("<III", self.types, at)
             kind, count = info >> 24 & 0x1F, info & 0xFFFF
             if kind == _STRUCT:
-                yield at + 12, name_at, count
+                yield at + 12, name_at, count, size
             at += 12 + _FIXED.get(kind, 0) + _EACH.get(kind, 0) * count
 
     def _members(self, at: int, count: int) -> Iterator[tuple[str, int]]:
@@ -75,16 +80,34 @@ class Btf:
             yield self._name(name_at), (bits & 0xFFFFFF) // 8
 
 
+def _parse(path: Path) -> Btf:
+    try:
+        return Btf.parse(path.read_bytes())
+    except OSError as error:
+        raise ProbeError(f"the kernel has no BTF (CONFIG_DEBUG_INFO_BTF): {error}") from error
+
+
+def sizes(wanted: Collection[str], path: Path = VMLINUX) -> list[str]:
+    """Return compiler flags such as -DSIZEOF_KLP_STATE=24, for walking arrays of structures.
+
+    Raises:
+        ProbeError: the kernel has no BTF, or lacks one of them.
+    """
+    btf = _parse(path)
+    found = {name: btf.size(name) for name in wanted}
+    absent = [name for name, size in found.items() if not size]
+    if absent:
+        raise ProbeError(f"this kernel has no structure {absent[0]}")
+    return [f"-DSIZEOF_{name.upper()}={size}" for name, size in found.items()]
+
+
 def offsets(wanted: Mapping[str, Collection[str]], path: Path = VMLINUX) -> list[str]:
     """Return compiler flags such as -DTASK_STRUCT_PID=2464 for members of structures.
 
     Raises:
         ProbeError: the kernel has no BTF, or lacks one of them.
     """
-    try:
-        found = Btf.parse(path.read_bytes()).members(wanted)
-    except OSError as error:
-        raise ProbeError(f"the kernel has no BTF (CONFIG_DEBUG_INFO_BTF): {error}") from error
+    found = _parse(path).members(wanted)
     flags = []
     for structure, members in wanted.items():
         for member in members:

@@ -148,8 +148,12 @@ class Symbols:
         self._reach |= _sizes(now)
         lines = (line for line in self._read().splitlines() if line.endswith("]"))
         fresh = list(parse_kallsyms(lines))
-        taken = {symbol.address for symbol in fresh}
-        old = (symbol for symbol in self._modules.symbols if symbol.address not in taken)
+        # No two modules share a page: one whose page another has now is gone, and its names mislead.
+        pages = {symbol.address // PAGE for symbol in fresh}
+        current = {symbol.module for symbol in fresh}
+        kept = [symbol for symbol in self._modules.symbols if symbol.module not in current]
+        buried = {symbol.module for symbol in kept if symbol.address // PAGE in pages}
+        old = (symbol for symbol in kept if symbol.module not in buried)
         self._modules = Table([*old, *fresh])
 
 

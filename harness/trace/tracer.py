@@ -25,7 +25,7 @@ from harness.waiting import DeadlineMissed, wait_until
 
 log = logging.getLogger(__name__)
 
-PROBES = ("klptransition", "klpshadow", "klpcallbacks")
+PROBES = ("klptransition", "klpshadow", "klpcallbacks", "klpstates")
 _FOLDER = "/run/klp"
 _LOOK_S = 0.02
 # BCC compiles with clang inside the guest: 12 s a probe under TCG, one after another.
