@@ -71,6 +71,11 @@ class CacheLayout:
         return self.root / "building"
 
     @property
+    def tables(self) -> Path:
+        """What `klp query` made of run folders, a folder each; may be removed at any time."""
+        return self.root / "tables"
+
+    @property
     def ssh_key(self) -> Path:
         """The private key that opens every guest of this cache."""
         return self.root / "ssh" / "id_ed25519"

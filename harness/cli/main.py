@@ -21,6 +21,8 @@ from harness.errors import BuildFailed, ExitCode, KlpError, VmLost
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("harness.cli.run:run", "Load and unload livepatches in a guest under probes; the main job."),
     "trace": ("harness.cli.trace:trace", "Watch a livepatch's transitions as they go."),
+    "query": ("harness.cli.query:query", "Run SQL over the traces and verdicts of runs."),
+    "runs": ("harness.cli.runs:runs", "List and remove runs."),
     "probes": ("harness.cli.probes:probes", "List the probes, which also work on their own."),
     "build": ("harness.cli.build:build", "Build livepatch sources for a kernel."),
     "analyze": ("harness.cli.analyze:analyze", "Judge a recorded run by every rule, again."),

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -119,3 +120,21 @@ def failed_checks(result: RunResult) -> list[str]:
         for check in plan.checks
         if check.verdict is Verdict.VIOLATED
     ]
+
+
+def plain_table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """Return rows of values: numbers to the right, null as a dash, nothing cut off."""
+    cells = [list(row) for row in rows]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for index, title in enumerate(titles):
+        numbers = any(isinstance(row[index], int | float | Decimal) for row in cells)
+        table.add_column(title, overflow="fold", justify="right" if numbers else "left")
+    for row in cells:
+        table.add_row(*(_shown(value) for value in row))
+    return table
+
+
+def _shown(value: object) -> Text:
+    if isinstance(value, Text):
+        return value
+    return Text(_NONE if value is None else str(value))
