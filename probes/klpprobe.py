@@ -311,8 +311,9 @@ class Tool:
     """What is particular to one tool.
 
     `head` is the columns' first line. `prepare` returns the compiler's flags; `attach` places the
-    probes; `show` writes one BPF event; `tell`, if any, writes what was counted in the kernel, before
-    each mark and before the end, and is given the function that drains.
+    probes; `show` writes one BPF event, and `begin` is called before a batch of them; `tell`, if any,
+    writes what was counted in the kernel, before each mark and the end, and is given the function
+    that drains.
     """
 
     name: str
@@ -322,6 +323,7 @@ class Tool:
     prepare: Callable[[Symbols], list[str]]
     attach: Callable[[Probes], None]
     show: Callable[[Output, Symbols, Any], None]
+    begin: Callable[[], None] = lambda: None
     tell: Callable[[Output, Callable[[], None]], None] | None = None
 
 
@@ -336,7 +338,9 @@ def trace(tool: Tool, args: argparse.Namespace) -> None:
     tool.attach(probes)
 
     def drain() -> None:
-        for event in drain_ring():
+        batch = drain_ring()
+        tool.begin()
+        for event in batch:
             tool.show(out, symbols, event)
         out.lose(sum(count.value for count in bpf["lost"].values()))
 

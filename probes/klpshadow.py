@@ -26,7 +26,7 @@ from typing import Any
 import klpprobe
 import klptext
 from klpprobe import Fields, Output, Probes
-from klpsymbols import ProbeError, Symbols
+from klpsymbols import Names, ProbeError, Symbols
 
 NAME = "klpshadow"
 EXAMPLES = """examples:
@@ -171,26 +171,6 @@ def text_of(symbols: Symbols, name: str) -> tuple[bytes, int]:
 # --- from BPF events to fields -------------------------------------------------------------------
 
 
-@dataclass
-class Names:
-    """Names of code addresses, each looked up once in a tick: modules come and go."""
-
-    symbols: Symbols
-    clock: Callable[[], float] = time.monotonic
-    _until: float = 0.0
-    _known: dict[int, str] = field(default_factory=dict)
-
-    def of(self, address: int) -> str:
-        """Return `function+0xOFFSET [module]`."""
-        now = self.clock()
-        if now >= self._until:
-            self._known.clear()
-            self._until = now + TICK_S
-        if address not in self._known:
-            self._known[address] = self.symbols.describe(address)
-        return self._known[address]
-
-
 def hex_or_none(address: int) -> str | None:
     """Return an address as events have it; none for NULL."""
     return hex(address) if address else None
@@ -280,8 +260,12 @@ class Shadow:
 
     def attach(self, probes: Probes) -> None:
         """Attach the probes, and remember whose they are."""
-        self.bpf, self.names = probes.bpf, Names(probes.symbols)
+        self.bpf, self.names = probes.bpf, Names(probes.symbols.describe)
         attach(probes)
+
+    def begin(self) -> None:
+        """Prepare for a batch of events."""
+        self.names.forget()
 
     def show(self, out: Output, event: Any) -> None:
         """Write a BPF event, and before it the stack that it names, if that is new."""
@@ -389,6 +373,7 @@ def main() -> int:
         prepare=lambda _symbols: cflags(args),
         attach=shadow.attach,
         show=lambda out, _symbols, event: shadow.show(out, event),
+        begin=shadow.begin,
         tell=shadow.tell_counts,
     )
     return klpprobe.run(tool, args)

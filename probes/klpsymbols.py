@@ -11,6 +11,7 @@ import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -155,6 +156,24 @@ class Symbols:
         buried = {symbol.module for symbol in kept if symbol.address // PAGE in pages}
         old = (symbol for symbol in kept if symbol.module not in buried)
         self._modules = Table([*old, *fresh])
+
+
+@dataclass
+class Names:
+    """Names of code addresses, each looked up once in a batch of events: modules come and go."""
+
+    describe: Callable[[int], str]
+    _known: dict[int, str] = field(default_factory=dict)
+
+    def forget(self) -> None:
+        """Look them all up again."""
+        self._known.clear()
+
+    def of(self, address: int) -> str:
+        """Return `function+0xOFFSET [module]`."""
+        if address not in self._known:
+            self._known[address] = self.describe(address)
+        return self._known[address]
 
 
 def _modules() -> frozenset[str]:

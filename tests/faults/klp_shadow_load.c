@@ -194,7 +194,9 @@ static int __init shadow_load_init(void)
 		if (IS_ERR(kthread_run(work, (void *)i, "klp_shadow_load")))
 			work((void *)i);
 	}
-	wait_for_completion(&all_done);
+	/* Not in one go: that would be reported as a hung task. */
+	while (!wait_for_completion_timeout(&all_done, HZ))
+		;
 	if (race && !leave)
 		klp_shadow_free_all(id, shadow_dtor);
 	report(ktime_get_ns() - began);

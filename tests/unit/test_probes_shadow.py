@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "probes"))
 
 import klpprobe
 import klpshadow
+import klpsymbols
 from klptext import Call
 
 TASK = {"pid": 181, "tgid": 181, "comm": b"insmod"}
@@ -84,8 +85,7 @@ def modules():
 
 @pytest.fixture
 def names(modules):
-    symbols = SimpleNamespace(describe=lambda address: modules.get(address, hex(address)))
-    return klpshadow.Names(symbols, clock=lambda: 0.0)
+    return klpsymbols.Names(lambda address: modules.get(address, hex(address)))
 
 
 def decoded(lines):
@@ -140,7 +140,7 @@ def test_a_stack_is_told_again_where_another_module_has_come(shadow, out, lines,
     shadow.show(out, bpf_event("shadow_alloc", stack=7, caller=0x1000))
     modules[0x1000] = "other+0x9 [other]"
     shadow.show(out, bpf_event("shadow_alloc", stack=7, caller=0x1000))
-    names.clock = lambda: klpshadow.TICK_S
+    names.forget()
     shadow.show(out, bpf_event("shadow_alloc", stack=7, caller=0x1000))
     told = [event.frames[0] for event in decoded(lines) if isinstance(event, events.Callers)]
     assert told == ["make+0x9 [mine]", "other+0x9 [other]"]
