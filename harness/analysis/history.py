@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from harness.analysis.evidence import Finding
 from harness.analysis.holes import Hole, HoleBuilder
@@ -167,6 +167,8 @@ _KEPT: tuple[type[ev.AnyEvent], ...] = (
     ev.ModuleNotice, ev.Ran, ev.Plan, ev.Step, ev.Sysfs, ev.Behaviour, ev.KernelLog, ev.Taint,
     ev.PatchStates, ev.Control,
 )  # fmt: skip
+_SHADOW = frozenset(get_args(ev.ShadowEvent))
+_TRANSITION = frozenset(get_args(ev.TransitionEvent))
 _STEPS_OF_A_TRANSITION = (ev.Start, ev.Pass, ev.Complete, ev.Cancel, ev.Reverse)
 
 
@@ -190,14 +192,17 @@ class _Builder:
         if self._first_ns is None:
             self._first_ns = event.ts_ns
         self._last_ns = event.ts_ns
-        kept = self._kept.get(type(event))
-        if kept is not None:
-            kept.append((number, event))
-        if event.probe == "klpshadow" or isinstance(event, ev.PatchStack | ev.ModuleNotice):
+        kind = type(event)
+        self._holes.last[event.probe] = kind
+        if kind in _SHADOW:
             self._ledger.take(number, event)
-        self._holes.take(event)
-        if kept is None:
+        elif kind in _TRANSITION:
             self._of_a_transition(number, event)
+        elif kind in self._kept:
+            self._kept[kind].append((number, event))
+            self._ledger.take(number, event)
+        else:
+            self._holes.take(event)
 
     def _of_a_transition(self, number: int, event: ev.AnyEvent) -> None:
         if isinstance(event, ev.Function):

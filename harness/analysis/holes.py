@@ -48,20 +48,16 @@ class HoleBuilder:
     def __init__(self) -> None:
         self.headers: dict[str, ev.Header] = {}
         self._lost: Counter[str] = Counter()
-        # Probes that have said last that all is told: by their end, or at a mark.
-        self._whole: set[str] = set()
+        # The kind of each probe's last event: one that says that all is told (an end, a mark), or not.
+        self.last: dict[str, type[ev.AnyEvent]] = {}
 
     def take(self, event: ev.AnyEvent) -> None:
-        """Add one event."""
+        """Add one event that is about a tool itself."""
         if isinstance(event, ev.Header):
             self.headers[event.probe] = event
         elif isinstance(event, ev.Lost):
             self._lost[event.probe] += event.count
-        if isinstance(event, ev.Mark | ev.End):
-            self._whole.add(event.probe)
-        else:
-            self._whole.discard(event.probe)
-        if isinstance(event, ev.End):
+        elif isinstance(event, ev.End):
             self._lost[event.probe] = max(self._lost[event.probe], event.lost)
 
     def built(self) -> tuple[Hole, ...]:
@@ -81,6 +77,6 @@ class HoleBuilder:
                 for each in header.missing
                 if release(header.kernel) >= _SINCE.get(bare(each.symbol), (0, 0))
             ]
-            if probe not in self._whole and probe != "klp":
+            if self.last.get(probe) not in (ev.Mark, ev.End) and probe != "klp":
                 holes.append(Hole(probe=probe, symbol="", words=f"{probe} has no end: the guest was lost"))
         return tuple(holes)

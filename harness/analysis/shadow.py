@@ -145,18 +145,15 @@ class LedgerBuilder:
 
     def take(self, number: int, event: ev.AnyEvent) -> None:
         """Add one event."""
+        self._pass_time(event.ts_ns)
         if isinstance(event, ev.ShadowAlloc):
-            self._pass_time(event.ts_ns)
             heapq.heappush(self._due, (event.ts_ns + event.duration_ns, number, event))
         elif isinstance(event, ev.ShadowFreed):
-            self._pass_time(event.ts_ns)
             self._freed(number, event)
         elif isinstance(event, ev.ShadowFree):
-            self._pass_time(event.ts_ns)
             if event.freed:
                 self._calls[event.obj, event.id] += 1
         elif isinstance(event, ev.ShadowFreeAll):
-            self._pass_time(event.ts_ns)
             self._free_all(number, event)
         else:
             self._take_other(number, event)
@@ -176,7 +173,6 @@ class LedgerBuilder:
         elif isinstance(event, ev.PatchStack):
             self._livepatches = event.patches
         elif isinstance(event, ev.ModuleNotice) and event.action == "going":
-            self._pass_time(event.ts_ns)
             self._going(number, event)
 
     # --- allocations ------------------------------------------------------------------------------
