@@ -29,7 +29,7 @@ LIVEPATCHES = Path("/sys/kernel/livepatch")
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 MARK_SIGNAL = signal.SIGUSR1
 # More than any tool's ring buffer holds: after so many, all that was there before has been read.
-RING_EVENTS = 16384
+RING_EVENTS = 32768
 
 Fields = dict[str, Any]
 

@@ -98,7 +98,7 @@ struct object_t {
 	struct functions_t functions;
 };
 
-BPF_RINGBUF_OUTPUT(events, 2048); /* 8 MiB: a pass over 18,000 tasks, or 9 over 2,000 */
+BPF_RINGBUF_OUTPUT(events, 2048); /* 8 MiB: ten passes over 2,000 tasks */
 BPF_ARRAY(lost, u64, 1);
 BPF_ARRAY(refused, u64, 1); /* attempts of the scheduler that failed */
 
