@@ -21,6 +21,7 @@ from harness.errors import BuildFailed, ExitCode, KlpError, VmLost
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("harness.cli.run:run", "Load and unload livepatches in a guest under probes; the main job."),
     "trace": ("harness.cli.trace:trace", "Watch a livepatch's transitions as they go."),
+    "report": ("harness.cli.report:report", "Tell runs to others: a page, or a trace for Perfetto."),
     "query": ("harness.cli.query:query", "Run SQL over the traces and verdicts of runs."),
     "runs": ("harness.cli.runs:runs", "List and remove runs."),
     "probes": ("harness.cli.probes:probes", "List the probes, which also work on their own."),

@@ -13,6 +13,7 @@ from harness.errors import HostLacks, KlpError
 from harness.images.cache import digest_of, remove_tree
 from harness.paths import CacheLayout
 from harness.progress import Progress
+from harness.report.guests import GuestTrace
 from harness.report.query import Database, TableWriter
 from harness.report.query_rows import Told, rows_of, run_row
 from harness.report.query_tables import documentation
@@ -28,6 +29,16 @@ def told(number: int, file: Path) -> Told:
     """
     numbered = tuple(read_events(file))
     return Told(guest=number, history=history(numbered), lives=shadow_lives(numbered))
+
+
+def guest_trace(title: str, file: Path) -> GuestTrace:
+    """Return one guest's events with what the analysis says of them, under a title.
+
+    Raises:
+        BadTrace: as `told`.
+    """
+    numbered = tuple(read_events(file))
+    return GuestTrace(title, numbered, history(numbered), shadow_lives(numbered))
 
 
 def database(runs: Sequence[FoundRun], cache: CacheLayout, progress: Progress, *, skip: bool) -> Database:
