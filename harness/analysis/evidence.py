@@ -59,8 +59,14 @@ class Tally:
     gap: str = ""
     shown: list[Evidence] = field(default_factory=list)
 
-    def judge(self, good: bool, words: str, *events: int) -> None:
-        """Count one observation; `words` say what it was."""
+    def judge(self, good: bool, words: str, *events: int, sure: bool = True) -> None:
+        """Count one observation; `words` say what it was.
+
+        One that is not `sure` is bad only if the trace is whole: what would explain it was not seen.
+        """
+        if not good and not sure:
+            self.lacking(words, *events)
+            return
         self.seen += 1
         kept, room = (self.shown, 3) if good else (self.broken, KEPT)
         if len(kept) < room:

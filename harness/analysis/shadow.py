@@ -207,9 +207,8 @@ class LedgerBuilder:
             self._tallies["S1"].judge(not wrong, what, *numbers)
         if event.call == "get_or_alloc" and event.result in ("made", "found"):
             other = event.result == "found" and stood is not None and stood.variable != event.variable
-            self._tallies["S3"].judge(
-                not twice and not other and event.variable is not None, what, *numbers
-            )
+            good = not twice and not other and event.variable is not None
+            self._tallies["S3"].judge(good, what, *numbers, sure=False)
         elif event.call == "get_or_alloc" and event.result == "exists":
             self._tallies["S3"].breach(what, *numbers)
 

@@ -160,7 +160,7 @@ def phases(leg: Leg) -> tuple[Phase, ...]:
         marks.append(("patching", min(before_start)))
     marks += [(_pass_name(each.number), each.ts_ns) for _, each in leg.passes]
     marks += [("signal", each.ts_ns) for _, each in leg.signals]
-    end = leg.last_ns
+    end = max(leg.last_ns, leg.ended_ns or 0)
     if leg.completed:
         marks.append(("completion", leg.completed[1].ts_ns))
         end = max([end, *(each.ts_ns + each.duration_ns for _, each in leg.passes if each.complete)])

@@ -17,8 +17,10 @@ import pytest
 from click.testing import CliRunner
 
 import harness
+from harness.analysis.rules.registry import RULES
 from harness.cli.main import _COMMANDS, klp, main
 from harness.images.definition import definitions
+from tests.unit.everything import everything
 
 
 @dataclass(frozen=True)
@@ -235,3 +237,70 @@ def test_help_is_quick_to_import() -> None:
     script = "import sys, harness.cli.main; print(' '.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert not {"paramiko", "qemu.qmp", "elftools", "rich"} & set(done.stdout.split())
+
+
+# --- rules and analyze --------------------------------------------------------------------------------
+
+
+def test_rules_are_listed_with_their_sources(run: Klp) -> None:
+    listed = json.loads(run("rules", "--json").stdout)
+    assert [each["id"] for each in listed] == list(RULES)
+    assert all(each["text"].endswith(".") and "; " in each["source"] for each in listed)
+    assert "klp_init_transition" in run("rules").stdout
+
+
+def recorded(folder: Path, name: str = "events.jsonl") -> Path:
+    return everything().write(folder / name)
+
+
+def test_a_run_in_which_all_holds(run: Klp, tmp_path: Path) -> None:
+    recorded(tmp_path)
+    done = run("analyze", str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.rstrip().endswith(f"{len(RULES)} held, 0 violated, 0 not observed")
+
+
+def test_a_run_that_breaks_a_rule(run: Klp, tmp_path: Path) -> None:
+    file = recorded(tmp_path)
+    file.write_text(file.read_text().replace('"child_pending":true', '"child_pending":false'))
+    done = run("analyze", str(file), "--rule", "T11")
+    assert done.returncode == 1
+    assert "T11 violated: A task forked in a transition" in done.stdout
+    assert "(#19)" in done.stdout
+    [verdict] = json.loads(run("analyze", str(file), "--json", "--rule", "T11").stdout)
+    assert (verdict["verdict"], verdict["evidence"][0]["events"]) == ("violated", [19])
+
+
+def test_a_run_with_two_guests(run: Klp, tmp_path: Path) -> None:
+    recorded(tmp_path)
+    second = recorded(tmp_path, "events-2.jsonl")
+    second.write_text(second.read_text().replace('"child_pending":true', '"child_pending":false'))
+    done = run("analyze", str(tmp_path), "--rule", "T11")
+    assert done.returncode == 1
+    assert "events-2.jsonl: " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "no events.jsonl in it"),
+        ("", "no events in it"),
+        ("{\n", "events.jsonl:1: torn"),
+        (
+            '{"type":"header","probe":"a","seq":0,"ts_ns":1,"schema":1}\n',
+            "events.jsonl:1: events of schema version 1; this klp reads version 2",
+        ),
+    ],
+)
+def test_a_run_that_cannot_be_judged(run: Klp, tmp_path: Path, content: str | None, says: str) -> None:
+    if content is not None:
+        (tmp_path / "events.jsonl").write_text(content)
+    done = run("analyze", str(tmp_path))
+    assert done.returncode == 2
+    assert says in error_line(done)
+
+
+def test_a_rule_that_does_not_exist(run: Klp, tmp_path: Path) -> None:
+    recorded(tmp_path)
+    done = run("analyze", str(tmp_path), "--rule", "X1")
+    assert (done.returncode, error_line(done)) == (2, "error: X1: no such rule")

@@ -56,7 +56,7 @@ def order(history: History) -> Finding:
             continue  # of a transition that began before the trace
         else:
             good, where = _beside_transition(leg, event)
-        tally.judge(good, f"{_words(call)} {where}", number)
+        tally.judge(good, f"{_words(call)} {where}", number, sure=False)
     return tally.finding("no callback ran")
 
 
@@ -115,7 +115,8 @@ def symmetry(history: History) -> Finding:
                 _judge_post_unpatch(tally, history, before, call)
             elif call[1].kind == "pre_unpatch" and history.callbacks.has(patch, name, "post_patch"):
                 good = before[1].kind == "post_patch"
-                tally.judge(good, f"{_words(call)} after {_words(before)}", before[0], call[0])
+                words = f"{_words(call)} after {_words(before)}"
+                tally.judge(good, words, before[0], call[0], sure=False)
     return tally.finding("no object was unpatched after it was patched")
 
 
@@ -125,7 +126,7 @@ def _judge_post_unpatch(tally: Tally, history: History, before: Call, call: Call
     has_pre = history.callbacks.has(previous.patch, previous.object, "pre_patch")
     twice = previous.kind == "post_unpatch" and has_pre
     failed = previous.kind == "pre_patch" and bool(previous.result)
-    tally.judge(not twice and not failed, words, before[0], call[0])
+    tally.judge(not twice and not failed, words, before[0], call[0], sure=False)
 
 
 @rule(
@@ -147,7 +148,7 @@ def loaded_only(history: History) -> Finding:
         if event.object != "vmlinux":
             absent = _absent(history, event.object, event.ts_ns)
             words = f"{_words(call)}, {'not loaded' if absent else 'loaded'}"
-            tally.judge(not absent, words, number, *([absent[0]] if absent else []))
+            tally.judge(not absent, words, number, *([absent[0]] if absent else []), sure=False)
     for number, notice in history.modules:
         for each in history.objects:
             if spans(notice, each.event.ts_ns) and each.event.object == notice.module:
@@ -210,7 +211,7 @@ def refusal(history: History) -> Finding:
             each for each in history.callbacks.of(event.patch, event.object) if each[1].ts_ns > event.ts_ns
         ]
         if after and after[0][1].kind != "pre_patch":
-            tally.breach(f"{_words(call)}, and then {_words(after[0])}", number, after[0][0])
+            tally.lacking(f"{_words(call)}, and then {_words(after[0])}", number, after[0][0])
     return tally.finding("no pre-patch callback failed")
 
 
@@ -247,7 +248,7 @@ def no_pre_unpatch(history: History) -> Finding:
         calls = list(_within(history, leg))
         wrong = [each for each in calls if each[1].kind == "pre_unpatch"]
         for each in wrong:
-            tally.breach(f"{leg.told()} by reversal: {_words(each)}", leg.begun[0], each[0])
+            tally.lacking(f"{leg.told()} by reversal: {_words(each)}", leg.begun[0], each[0])
         if calls and not wrong and leg.completed:
             words = f"{leg.told()} by reversal: " + ", ".join(_words(each) for each in calls)
             tally.judge(True, words, leg.begun[0], *(each[0] for each in calls))
@@ -270,7 +271,8 @@ def post_unpatch_alone(history: History) -> Finding:
         calls = [each for each in _within(history, leg) if each[1].kind != "pre_patch"]
         for each in calls:
             words = f"{leg.told()} was never started: {_words(each)}"
-            tally.judge(each[1].kind == "post_unpatch", words, leg.cancelled[0], each[0])
+            good = each[1].kind == "post_unpatch"
+            tally.judge(good, words, leg.cancelled[0], each[0], sure=False)
         ran = {each[1].object for each in calls}
         for each_object in _patched(leg):
             has = history.callbacks.has(leg.patch, each_object, "post_unpatch")
@@ -302,7 +304,7 @@ def only_the_new(history: History) -> Finding:
             continue
         for each in _within(history, leg):
             words = f"{leg.patch} replaces {', '.join(sorted(old))}: {_words(each)}"
-            tally.judge(each[1].patch == leg.patch, words, leg.begun[0], each[0])
+            tally.judge(each[1].patch == leg.patch, words, leg.begun[0], each[0], sure=False)
     return tally.finding("no replacement ran a callback")
 
 

@@ -37,7 +37,7 @@ def sysfs(history: History) -> Finding:
         for each in sample.patches:
             for what, shown, traced in standing.compare(each, sample.ts_ns):
                 words = f"{each.name}: {what} is {shown}, traced {' or '.join(map(str, traced))}"
-                tally.judge(shown in traced, words, number)
+                tally.judge(shown in traced, words, number, sure=False)
         for name in standing.missing(sample):
             tally.lacking(f"{name} is enabled, and not in sysfs", number)
     return tally.finding("sysfs was not read")
@@ -62,14 +62,16 @@ def stacking(history: History) -> Finding:
         kept = [name for name in before if name in each.patches]
         if len(each.patches) > 1:
             words = f"after {each.why}: {' < '.join(each.patches)}"
-            tally.judge(not before or list(each.patches) == kept + new, words, number)
+            good = not before or list(each.patches) == kept + new
+            tally.judge(good, words, number, sure=False)
         before = each.patches
     seen = observed(history, "L2")
     return Finding(
         tally.seen + seen.observations,
-        (*tally.broken, *seen.broken),
+        seen.broken,
         (*tally.shown, *seen.shown)[:3],
         "no two livepatches were enabled at once",
+        tuple(tally.lacked),
     )
 
 
@@ -145,7 +147,7 @@ def _judge_left(tally: Tally, history: History, leg: Leg, below: tuple[str, ...]
         number, last = stacks[-1]
         kept = [name for name in last.patches if name in below]
         words = f"after {leg.patch}: {' < '.join(last.patches) or 'nothing'} is left"
-        tally.judge(not kept, words, number)
+        tally.judge(not kept, words, number, sure=False)
 
 
 @rule(

@@ -179,7 +179,7 @@ def _judge_found(tally: Tally, number: int, get: ev.StateGet, carried: list[_Sta
     whose = f" of {get.patch}" if get.patch else ""
     words = f"klp_{get.call}_state({get.id}){whose} found {_version(get.found)}"
     good = get.found == expected
-    tally.judge(good, words if good else f"{words}, not {_version(expected)}", number)
+    tally.judge(good, words if good else f"{words}, not {_version(expected)}", number, sure=False)
 
 
 def _version(state: ev.State | None) -> str:

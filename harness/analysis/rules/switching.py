@@ -145,7 +145,7 @@ def consistency(history: History) -> Finding:
             f"{leg.told()}: {ran.function} ran {ran.version} {ran.count} times in patch_state"
             f" {ran.patch_state}, first by {ran.task.comm}[{ran.task.pid}]"
         )
-        tally.judge(fitting and ran.patch_state != ev.IDLE, words, number)
+        tally.judge(fitting and ran.patch_state != ev.IDLE, words, number, sure=False)
         tally.good(ran.count - 1)
     return tally.finding("no patched function ran in a transition")
 
