@@ -1,0 +1,344 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+#
+# klpconsistency  Count which version of a livepatched function tasks run, by their patch_state.
+#                 For Linux, uses BCC, eBPF. x86-64 only.
+#
+# USAGE: klpconsistency [-h] [-j] [-d SECONDS] -f PATCH:OBJECT:OLD:NEW [-f ...]
+#
+# In a transition a task must run the old version of each function before its own switch, and the new
+# one after it. This puts one kprobe on each version: on the new one's entry, and on the old one's
+# first instruction behind the ftrace call, which is reached only if the call did not redirect. They
+# are plain kprobes, without post-handler or return, so that the livepatch can still be loaded.
+# Start this before the livepatch is loaded: its probes are kprobe events named `module:symbol`, which
+# the kernel arms when the module comes, before any of it runs.
+#
+# Where names come from: `nm PATCH.ko | grep ' t '` lists the livepatch's functions; once it is enabled,
+# /sys/kernel/livepatch/PATCH/OBJECT/ has a folder `OLD,POSITION` for each function that it changes,
+# and `grep PATCH /proc/kallsyms` has the new ones.
+"""Count which version of a livepatched function tasks run, by their patch_state."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import klpbtf
+import klpprobe
+from klpprobe import Fields, Output, Probes
+from klpsymbols import ProbeError, Symbols
+
+NAME = "klpconsistency"
+EXAMPLES = """examples:
+    ./klpconsistency -f livepatch_sample:vmlinux:cmdline_proc_show:livepatch_cmdline_proc_show
+    ./klpconsistency -f klp_module_target:klp_target:klp_target_answer:livepatch_target_answer
+"""
+# Where a function's work begins: behind the 5 bytes of the ftrace call, before which stand the 4 of an
+# endbr64 if it can be called indirectly. A probe is refused where no instruction begins, so of the two
+# places for the old version +5 is possible only without endbr64; +9 may be, too, and then counts less.
+SITES = ("old_bare", "old_endbr", "new")
+OFFSETS = {"old_bare": 5, "old_endbr": 9, "new": 0}
+MAX_FUNCTIONS = 16  # as many as the BPF program has entries
+NAME_LEN = 64
+TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
+MODULES = Path("/sys/module")
+MEMBERS = {"klp_patch": ("mod",), "module": ("name",), "task_struct": ("patch_state",)}
+
+HEAD = f"{'TIME(s)':<11} {'VERSION':<8} {'STATE':<6} {'TARGET':<7} {'COUNT':>9}  FUNCTION"
+
+
+class Watched(NamedTuple):
+    """A function of `target` (vmlinux or a module), and its new version in the module `patch`."""
+
+    patch: str
+    target: str
+    old: str
+    new: str
+
+    @property
+    def pending(self) -> bool:
+        """Tell whether the old version's module is still to come."""
+        return self.target != "vmlinux" and not (MODULES / self.target).is_dir()
+
+
+def watched(text: str) -> Watched:
+    """Read PATCH:OBJECT:OLD:NEW."""
+    parts = text.split(":")
+    if len(parts) != 4 or not all(parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not PATCH:OBJECT:OLD:NEW")
+    patch, target, old, new = parts
+    return Watched(patch.replace("-", "_"), target.replace("-", "_"), old, new)
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = klpprobe.parser(NAME, "Count which version of a livepatched function tasks run", EXAMPLES)
+    parser.add_argument(
+        "-f",
+        "--function",
+        type=watched,
+        action="append",
+        default=[],
+        metavar="PATCH:OBJECT:OLD:NEW",
+        help="livepatch, vmlinux or a module, and the two functions; may be repeated",
+    )
+    args = parser.parse_args()
+    if not args.ebpf and not 0 < len(args.function) <= MAX_FUNCTIONS:
+        parser.error(f"name from 1 to {MAX_FUNCTIONS} functions with -f PATCH:OBJECT:OLD:NEW")
+    return args
+
+
+# --- kprobe events ---------------------------------------------------------------------------------
+
+
+@dataclass
+class KprobeEvents:
+    """Kprobe events of tracefs, which can name functions of modules that are not loaded yet."""
+
+    root: Path
+    group: str = f"{NAME}_{os.getpid()}"
+    descriptors: list[int] = field(default_factory=list)
+
+    @classmethod
+    def find(cls) -> KprobeEvents:
+        """Return those of this machine.
+
+        Raises:
+            ProbeError: tracefs is not mounted.
+        """
+        for root in TRACEFS:
+            if (root / "kprobe_events").exists():
+                return cls(root)
+        raise ProbeError(f"tracefs is not mounted (mount -t tracefs tracefs {TRACEFS[0]})")
+
+    def _write(self, line: str) -> None:
+        # Not open("ab"): Python then seeks to the end, after which this file refuses every write.
+        descriptor = os.open(self.root / "kprobe_events", os.O_WRONLY | os.O_APPEND)
+        try:
+            os.write(descriptor, line.encode() + b"\n")
+        finally:
+            os.close(descriptor)
+
+    def add(self, bpf: Any, name: str, where: str, function: str) -> bool:
+        """Run a BPF function at `[module:]symbol+offset`; False if the kernel refuses the place."""
+        from bcc import libbcc
+
+        try:
+            self._write(f"p:{self.group}/{name} {where}")
+        except OSError:
+            return False
+        loaded = bpf.load_func(function, bpf.KPROBE)
+        descriptor = libbcc.lib.bpf_attach_tracepoint(loaded.fd, self.group.encode(), name.encode())
+        if descriptor < 0:
+            return False
+        self.descriptors.append(descriptor)
+        return True
+
+    def missed(self) -> int:
+        """Return how often the probes could not run, because one ran already on that CPU."""
+        return sum(_missed((self.root / "kprobe_profile").read_text(), self._names(self.group)))
+
+    def _names(self, group: str) -> list[str]:
+        folder = self.root / "events" / group
+        return [one.name for one in folder.iterdir() if one.is_dir()] if folder.is_dir() else []
+
+    def remove(self) -> None:
+        """Remove the probes, and those of dead processes of ours."""
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+        self.descriptors.clear()
+        for folder in (self.root / "events").glob(f"{NAME}_*"):
+            if folder.name == self.group or not Path("/proc", folder.name.rpartition("_")[2]).exists():
+                for name in self._names(folder.name):
+                    self._write(f"-:{folder.name}/{name}")
+
+
+def _missed(profile: str, names: list[str]) -> Iterator[int]:
+    """Yield the misses of some probes; a line is a name, its hits and its misses."""
+    for line in profile.splitlines():
+        name, _hits, missed = line.split()
+        if name in names:
+            yield int(missed)
+
+
+# --- attaching ---------------------------------------------------------------------------------------
+
+
+def cflags(symbols: Symbols, functions: int) -> list[str]:
+    """Tell the BPF program where the core's variables are, and this file's numbers."""
+    needed = ("klp_target_state", "klp_transition_patch")
+    hidden = [name for name in needed if not symbols.address(name)]
+    if hidden:
+        raise ProbeError(f"/proc/kallsyms gives no address for {' and '.join(hidden)}")
+    flags = [f"-D{name.upper()}=0x{symbols.address(name):x}UL" for name in needed]
+    return [
+        *flags,
+        *klpbtf.offsets(MEMBERS),
+        *klpprobe.numbered("SITE", SITES),
+        f"-DFUNCTIONS={functions}",
+    ]
+
+
+def livepatches(functions: list[Watched]) -> dict[str, int]:
+    """Number the livepatches from 1, in the order of their first function."""
+    return {name: at for at, name in enumerate(dict.fromkeys(one.patch for one in functions), 1)}
+
+
+def tell_owners(bpf: Any, functions: list[Watched]) -> None:
+    """Fill the maps by which the BPF program knows whose transition is under way."""
+    numbers = livepatches(functions)
+    names, owners = bpf["patches"], bpf["owners"]
+    for name, number in numbers.items():
+        key = names.Key()
+        key.text = name.encode()[: NAME_LEN - 1]
+        names[key] = names.Leaf(number)
+        flag = klpprobe.LIVEPATCHES / name / "transition"
+        if flag.exists() and flag.read_text().strip() == "1":
+            bpf["moving"][0] = bpf["moving"].Leaf(number)
+    for at, one in enumerate(functions):
+        owners[at] = owners.Leaf(numbers[one.patch])
+
+
+def attach(probes: Probes, events: KprobeEvents, functions: list[Watched]) -> None:
+    """Put the probes on both versions of each function, and on the ends of transitions.
+
+    Raises:
+        ProbeError: a function does not exist, or its name is that of several.
+    """
+    tell_owners(probes.bpf, functions)
+    probes.enter("klp_init_transition", "on_init", "which livepatch is in transition")
+    probes.enter("klp_complete_transition", "on_complete", "the end of transitions")
+    for at, one in enumerate(functions):
+        check(probes.symbols, one)
+        _attach_old(probes, events, at, one)
+        new = f"{one.patch}:{one.new}"
+        if events.add(probes.bpf, f"new_{at}", new, f"on_new_{at}"):
+            probes.note(new)
+        else:
+            probes.miss(new, f"who runs the new {one.old}")
+
+
+def _attach_old(probes: Probes, events: KprobeEvents, at: int, one: Watched) -> None:
+    """Probe behind the ftrace call; of a module that is still to come, at both possible places."""
+    prefix = "" if one.target == "vmlinux" else f"{one.target}:"
+    added = 0
+    for site in ("old_bare", "old_endbr"):
+        where = f"{prefix}{one.old}+{OFFSETS[site]}"
+        added += events.add(probes.bpf, f"{site}_{at}", where, f"on_{site}_{at}")
+        if added and not one.pending:
+            break
+    if added:
+        probes.note(f"{prefix}{one.old}")
+    else:
+        probes.miss(f"{prefix}{one.old}", f"who runs the old {one.old}")
+
+
+def check(symbols: Symbols, one: Watched) -> None:
+    """Refuse a function of the kernel's that is not exactly one.
+
+    Raises:
+        ProbeError: as said.
+    """
+    if one.target != "vmlinux":
+        return
+    count = sum(symbol.name == one.old and symbol.kind in "tTwW" for symbol in symbols.kernel)
+    if count != 1:
+        raise ProbeError(f"vmlinux has {count} functions named {one.old}; it takes exactly one")
+
+
+# --- from counts to fields -----------------------------------------------------------------------
+
+
+@dataclass
+class Counter:
+    """Tells what was counted in the kernel since it last did."""
+
+    functions: list[Watched]
+    told: dict[tuple[int, ...], int] = field(default_factory=dict)
+
+    def tell(self, out: Output, rows: list[tuple[Any, Any]]) -> None:
+        """Write a `ran` event for each row that grew."""
+        bare = {row.function for row, _ in rows if SITES[row.site] == "old_bare"}
+        for row, count in sorted(rows, key=lambda pair: pair[1].ts_ns):
+            if SITES[row.site] == "old_endbr" and row.function in bare:
+                continue  # a second probe in the same body
+            key = (row.function, row.site, row.patch_state, row.target, row.transition)
+            fresh = count.count - self.told.get(key, 0)
+            if fresh:
+                self.told[key] = count.count
+                out.event("ran", count.ts_ns, **self._fields(row, count, fresh))
+
+    def _fields(self, row: Any, count: Any, fresh: int) -> Fields:
+        one = self.functions[row.function]
+        return {
+            "patch": one.patch,
+            "object": one.target,
+            "function": one.old,
+            "version": "new" if SITES[row.site] == "new" else "old",
+            "patch_state": row.patch_state,
+            "target": row.target,
+            "count": fresh,
+            "task": klpprobe.task_fields(count),
+        }
+
+
+def wrong(fields: Fields) -> bool:
+    """Tell whether a row breaks the rule: the old version after a task's switch, or the new before."""
+    early_or_late = 1 if fields["version"] == "old" else 0
+    return bool(fields["target"] >= 0 and fields["patch_state"] == early_or_late)
+
+
+def columns(_kind: str, fields: Fields) -> str:
+    """Return a line for people."""
+    task = fields["task"]
+    shown = f"  WRONG: {task['comm']}[{task['pid']}] was the first" if wrong(fields) else ""
+    return (
+        f"{fields['version']:<8} {fields['patch_state']:<6} {fields['target']:<7} "
+        f"{fields['count']:>9}  {fields['object']} {fields['function']}{shown}"
+    )
+
+
+def main() -> int:
+    """Trace as the command line says."""
+    args = arguments()
+    counter = Counter(args.function)
+    events: list[KprobeEvents] = []
+    maps: list[Any] = []
+
+    def attach_all(probes: Probes) -> None:
+        events.append(KprobeEvents.find())
+        events[0].remove()
+        maps.append(probes.bpf)
+        attach(probes, events[0], args.function)
+
+    def count(out: Output) -> None:
+        bpf = maps[0]
+        counter.tell(out, list(bpf["counts"].items()))
+        missed = bpf["uncounted"][0].value + events[0].missed()
+        bpf["lost"][0] = bpf["lost"].Leaf(missed)
+
+    def show(out: Output, _symbols: Symbols, _event: Any) -> None:
+        count(out)
+
+    def tell(out: Output, drain: Any) -> None:
+        count(out)
+        drain()
+
+    def flags(symbols: Symbols) -> list[str]:
+        return cflags(symbols, len(args.function))
+
+    tool = klpprobe.Tool(NAME, HEAD, 0.1, columns, flags, attach_all, show, tell=tell)
+    try:
+        return klpprobe.run(tool, args)
+    finally:
+        for one in events:
+            one.remove()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
