@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import gzip
 from functools import cache
+from pathlib import Path
 
 import pytest
 
 from harness.analysis.evidence import Verdict
 from harness.analysis.history import history
 from harness.analysis.rules.registry import RULES, RuleVerdict, judge_all
+from harness.trace.reading import read_events
 from tests.unit.everything import everything
-from tests.unit.mutation import Mutation, base, events, mutated, mutations
+from tests.unit.mutation import EVENTS, Mutation, base, events, mutated, mutations
 
 ALL = mutations()
 KERNELS = ("6.1.0", "6.12.117", "7.2.12")
@@ -34,6 +37,28 @@ def test_a_trace_in_which_every_rule_holds(kernel: str) -> None:
     for each in verdicts:
         assert each.observations > 0
         assert all(one.words for one in each.evidence)
+
+
+# The rules that each recording of a real kernel holds; it breaks none.
+RECORDED = {
+    "transition-6.12": "T1 T2 T3 T4 T5 T6 T7 T8 T10 T11 T13",
+    "transition-7.2": "T1 T2 T3 T4 T5 T6 T7 T8 T10 T11 T13",
+    "states-6.12": "L2 V1 V2 V3",
+}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_a_recording_of_a_real_kernel_is_read_and_held(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_bytes(gzip.decompress((EVENTS / "real" / f"{name}.jsonl.gz").read_bytes()))
+    verdicts = judge_all(history(read_events(file)))
+    assert named(verdicts, Verdict.VIOLATED) == {}
+    assert set(named(verdicts, Verdict.HELD)) == set(RECORDED[name].split())
+
+
+def test_every_recording_is_judged() -> None:
+    found = {file.name.removesuffix(".jsonl.gz") for file in (EVENTS / "real").iterdir()}
+    assert found == set(RECORDED)
 
 
 @pytest.mark.parametrize("mutation", ALL, ids=[f"{each.rule}-{i}" for i, each in enumerate(ALL)])
