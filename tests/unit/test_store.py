@@ -19,11 +19,12 @@ def line(kind: str, seq: int, probe: str = "a", ts_ns: int | None = None, **fiel
 
 
 def header(probe: str = "a") -> bytes:
-    return line("header", 0, probe, schema=1, kernel="6.12", attached=["f"], missing=[])
+    return line("header", 0, probe, schema=2, kernel="6.12", attached=["f"], missing=[])
 
 
 def cancel(seq: int, probe: str = "a", ts_ns: int | None = None) -> bytes:
-    return line("cancel", seq, probe, ts_ns, patch="p")
+    core = {"target_state": 1, "transition_patch": "p", "signals_cnt": 0, "enabled": False}
+    return line("cancel", seq, probe, ts_ns, patch="p", core=core)
 
 
 @pytest.fixture

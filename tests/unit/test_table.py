@@ -74,7 +74,7 @@ PLAIN = PlanResult(
 def result(*plans: PlanResult) -> RunResult:
     return RunResult(
         schema=1, begun_at=1.0, ended_at=2.0, provenance=PROVENANCE, plans=plans, events=1, lost_events=0,
-        unseen=(), error=None, verdict=Verdict.HELD,
+        unseen=(), error=None, rules=(), verdict=Verdict.HELD,
     )  # fmt: skip
 
 
