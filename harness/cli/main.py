@@ -20,6 +20,7 @@ from harness.errors import BuildFailed, ExitCode, KlpError, VmLost
 # Command to where it lives; imported when it is asked for, so that `klp --help` stays quick.
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("harness.cli.run:run", "Load and unload livepatches in a guest under probes; the main job."),
+    "selftests": ("harness.cli.selftests:selftests", "Run the kernel's own livepatch selftests."),
     "build": ("harness.cli.build:build", "Build livepatch sources for a kernel."),
     "kernels": ("harness.cli.images:kernels", "List the kernels that can be booted."),
     "image": ("harness.cli.images:image", "Build, list, verify and remove images."),
