@@ -74,11 +74,11 @@ def _ran(output: str, begin: re.Match[str], end: int) -> RanCase:
     found = _RESULT.search(text)
     if found is None:
         return RanCase(begin[1], Status.DIED, begin.start(), end, text.strip())
+    ended = begin.end() + found.end()
     if found[1] == "ok":
-        return RanCase(
-            begin[1], Status.OK, begin.start(), begin.end() + found.end(), text[: found.start()].strip()
-        )
-    return RanCase(begin[1], Status.FAILED, begin.start(), begin.end() + found.end(), text.strip())
+        return RanCase(begin[1], Status.OK, begin.start(), ended, text[: found.start()].strip())
+    detail = text[: found.start()] + text[found.end() :]
+    return RanCase(begin[1], Status.FAILED, begin.start(), ended, detail.strip())
 
 
 def complaint(output: str) -> str:

@@ -26,7 +26,7 @@ from harness.modules.sources import ModuleSource
 from harness.process import run
 from harness.progress import Progress
 
-# Until 6.5 the test modules were part of the kernel's own lib/, and found by modprobe.
+# In older kernels (6.1) the test modules are part of the kernel's own lib/, and found by modprobe.
 _OLD_MODULES = "lib/livepatch"
 _MODULES = "test_modules"
 _PROGRAMS = re.compile(r"^TEST_PROGS\s*[:+]?=\s*(.*)$", re.MULTILINE)

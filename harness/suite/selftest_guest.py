@@ -30,6 +30,8 @@ from harness.waiting import DeadlineMissed, wait_until
 
 _LOOK_S = 0.02
 _ARCHIVE = "/root/selftests.tar"
+# What udev makes of /dev elsewhere: bash needs it for the <(…) of check_result.
+_DEV_FD = "ln -sfn /proc/self/fd /dev/fd"
 # Where modprobe finds the test modules, in place of the kernel's own, which are on a read-only disk.
 _MODPROBE = (
     'if [ -d lib/modules ]; then mount --bind "lib/modules/$(uname -r)" "/usr/lib/modules/$(uname -r)"; fi'
@@ -160,7 +162,9 @@ class _Run:
     def _ship(self) -> None:
         guest = self._lab.guest
         guest.put(self._order.bundle.archive, _ARCHIVE)
-        unpack = f"cd /root && tar -xf {_ARCHIVE} && cd {self._order.bundle.folder} && {_MODPROBE}"
+        unpack = (
+            f"cd /root && tar -xf {_ARCHIVE} && cd {self._order.bundle.folder} && {_DEV_FD} && {_MODPROBE}"
+        )
         guest.run(unpack).must("unpacking the selftests")
 
     @contextmanager
@@ -181,7 +185,7 @@ class _Run:
         end = f"klp: exit {secrets.token_hex(6)} "
         command = (
             f"cd /root/{self._order.bundle.folder}; export PATH={_PATH} LC_ALL=C; "
-            f"./{shlex.quote(self._order.script.name)} 2>&1; echo; echo '{end}'$?"
+            f'./{shlex.quote(self._order.script.name)} 2>&1; status=$?; echo; echo "{end}$status"'
         )
         self._transcript = Transcript(self._order.output)
         ended = _follow(self._lab.guest, command, self._transcript)
