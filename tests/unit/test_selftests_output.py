@@ -64,6 +64,7 @@ function start_test {
 def test_the_numbers_of_the_three_kernels() -> None:
     counts = {kernel: (len(listed), sum(map(len, listed.values()))) for kernel, listed in LISTED.items()}
     assert counts == {"6.1": (6, 22), "6.12": (7, 25), "7.2": (8, 32)}
+    assert len(OUTPUTS) == 6 + 7 + 8
 
 
 @pytest.mark.parametrize("file", OUTPUTS, ids=lambda file: f"{file.parent.name}-{file.stem}")
