@@ -148,3 +148,30 @@ class RunLayout:
     def disk(self) -> Path:
         """The guest's writable overlay; removed when the guest ends."""
         return self._own("overlay.qcow2")
+
+
+@dataclass(frozen=True, slots=True)
+class SelftestsLayout:
+    """The run folder of `klp selftests`: a folder for each kernel, and in it one for each script.
+
+    A kernel's folder is called after its release; a second one of the same release is numbered ``-2``.
+    """
+
+    root: Path
+
+    @property
+    def summary(self) -> Path:
+        """What was run on what, and how each case ended."""
+        return self.root / "selftests.json"
+
+    def build(self, kernel: str) -> Path:
+        """The kernel's test modules, as built, and the archive that guests get."""
+        return self.root / kernel / "build"
+
+    def script(self, kernel: str, name: str) -> RunLayout:
+        """The trace, console and kernel log of one script's guest."""
+        return RunLayout(self.root / kernel / name.removesuffix(".sh"))
+
+    def output(self, kernel: str, name: str) -> Path:
+        """All that the script wrote."""
+        return self.script(kernel, name).root / "output.txt"

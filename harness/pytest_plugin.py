@@ -29,6 +29,8 @@ _SESSION: pytest.StashKey[Session] = pytest.StashKey()
 _CASE: pytest.StashKey[Case] = pytest.StashKey()
 _FOLDER: pytest.StashKey[Path] = pytest.StashKey()
 _ERROR: pytest.StashKey[str] = pytest.StashKey()
+_REFUSED: pytest.StashKey[str] = pytest.StashKey()
+_WRONG: pytest.StashKey[str] = pytest.StashKey()
 _LABEL: pytest.StashKey[tuple[str, str]] = pytest.StashKey()
 
 
@@ -58,20 +60,28 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what uses a guest once for each kernel."""
     if _KERNEL not in metafunc.fixturenames:
         return
-    kernels = dict.fromkeys(metafunc.config.getoption("--klp-kernel")) or [marks.default_kernel()]
+    kernels = list(dict.fromkeys(metafunc.config.getoption("--klp-kernel")))
+    if not kernels:
+        try:
+            kernels = [marks.default_kernel()]
+        except KlpError as error:  # a hook of collection can refuse, this one cannot
+            kernels, metafunc.config.stash[_REFUSED] = [""], error.message
     metafunc.parametrize(
-        _KERNEL, list(kernels), indirect=True, scope="session", ids=[Path(each).name for each in kernels]
+        _KERNEL, kernels, indirect=True, scope="session", ids=[Path(each).name for each in kernels]
     )
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse markers that say nothing, and kernels that are none."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Refuse settings that are wrong, markers that say nothing, and kernels that are none."""
     for item in items:
         kernel = _kernel_of(item)
-        complaint = marks.complaint(item) or (kernel and marks.kernel_complaint(kernel))
-        if complaint:
-            raise pytest.UsageError(f"{item.nodeid}: {complaint}")
+        refused = config.stash.get(_REFUSED, "") if kernel == "" else ""
+        told = refused or marks.complaint(item) or (marks.kernel_complaint(kernel) if kernel else "")
+        if told and not hasattr(config, "workerinput"):
+            raise pytest.UsageError(told if refused else f"{item.nodeid}: {told}")
+        if told:  # a worker of pytest-xdist has no way to refuse but by failing the test
+            item.stash[_WRONG] = told
 
 
 def _kernel_of(item: pytest.Item) -> str | None:
@@ -100,8 +110,9 @@ def _not_for(item: pytest.Item) -> str:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what is not for its kernel, before anything is booted."""
-    why = _not_for(item)
-    if why:
+    if wrong := item.stash.get(_WRONG, ""):
+        pytest.fail(wrong, pytrace=False)
+    if why := _not_for(item):
         pytest.skip(why)
 
 

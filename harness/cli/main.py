@@ -25,6 +25,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "query": ("harness.cli.query:query", "Run SQL over the traces and verdicts of runs."),
     "runs": ("harness.cli.runs:runs", "List and remove runs."),
     "probes": ("harness.cli.probes:probes", "List the probes, which also work on their own."),
+    "selftests": ("harness.cli.selftests:selftests", "Run the kernel's own livepatch selftests."),
     "build": ("harness.cli.build:build", "Build livepatch sources for a kernel."),
     "analyze": ("harness.cli.analyze:analyze", "Judge a recorded run by every rule, again."),
     "rules": ("harness.cli.rules:rules", "List the rules that traces are judged by."),

@@ -277,8 +277,6 @@ def story(error: KlpError) -> str:
     lines = [error.message]
     report = getattr(error, "report", None)
     if report is not None:
-        where = f" in {report.function}" if report.function else ""
-        lines += [f"{report.category.value}{where}", report.title]
         lines += ["call trace:", *(f"  {frame.strip()}" for frame in report.trace)] if report.trace else []
     elif isinstance(error, VmLost):
         lines += [f"console: {line}" for line in error.console_tail[-10:]]

@@ -23,6 +23,7 @@ class Deadlines:
         auth: banner to an authenticated connection.
         channel: opening a channel on it.
         command: one command in the guest, where its caller names no other limit.
+        selftest: one script of the upstream selftests; their own loops give up after a minute each.
     """
 
     launch: float
@@ -32,9 +33,12 @@ class Deadlines:
     auth: float
     channel: float
     command: float
+    selftest: float
 
 
-_ON_KVM = Deadlines(launch=15, qmp=10, boot=15, banner=5, auth=5, channel=5, command=15)
+_ON_KVM = Deadlines(
+    launch=15, qmp=10, boot=15, banner=5, auth=5, channel=5, command=15, selftest=120
+)  # fmt: skip
 
 
 def deadlines(accelerator: Accelerator) -> Deadlines:
@@ -45,5 +49,5 @@ def deadlines(accelerator: Accelerator) -> Deadlines:
         launch=_ON_KVM.launch * 2, qmp=_ON_KVM.qmp * 2,
         boot=_ON_KVM.boot * _TCG_FACTOR, banner=_ON_KVM.banner * _TCG_FACTOR,
         auth=_ON_KVM.auth * _TCG_FACTOR, channel=_ON_KVM.channel * _TCG_FACTOR,
-        command=_ON_KVM.command * _TCG_FACTOR,
+        command=_ON_KVM.command * _TCG_FACTOR, selftest=_ON_KVM.selftest * _TCG_FACTOR,
     )  # fmt: skip

@@ -79,7 +79,7 @@ static noinline int klp_fault_memory(void *nothing)
 {
 	while (!READ_ONCE(relent)) {
 		if (!alloc_page(GFP_KERNEL))
-			msleep(1);
+			usleep_range(1000, 2000);
 	}
 	return 0;
 }

@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * klp_shadow_cases.c - what the interface of shadow variables promises, case
+ * by case
+ *
+ * Purpose: play one case at a time, check it as a caller can, and keep exact
+ * counts of what was done. The case is written to a parameter, and what was
+ * found is read from another; the write fails with EINVAL for a case that does
+ * not exist, and with EBADE if a promise was broken.
+ *
+ *   alloc	allocate, get, free; zeroed, and NULL before and after
+ *   double	allocate what is there already (the kernel warns)
+ *   race	threads get_or_alloc the same variables at the same time
+ *   ctor	a constructor that fails
+ *   dtor	destructors: of free, of free_all, of nothing
+ *   free_all	variables of one id go, those of another stay
+ *   load	count variables are made and freed, one by one
+ *   leak	count variables are made and never freed
+ *
+ * Usage:
+ *
+ *   # insmod klp_shadow_cases.ko count=1000
+ *   # echo load > /sys/module/klp_shadow_cases/parameters/play
+ *   # cat /sys/module/klp_shadow_cases/parameters/{made,freed,found}
+ */
+
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/atomic.h>
+#include <linux/completion.h>
+#include <linux/err.h>
+#include <linux/kernel.h>
+#include <linux/kthread.h>
+#include <linux/livepatch.h>
+#include <linux/module.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+
+#define ID_ONE	0x6b6c7101
+#define ID_TWO	0x6b6c7102
+
+static unsigned int count = 100;
+module_param(count, uint, 0644);
+MODULE_PARM_DESC(count, "objects that a case uses (default=100)");
+
+static unsigned int threads = 4;
+module_param(threads, uint, 0644);
+MODULE_PARM_DESC(threads, "threads of the case race (default=4)");
+
+/* Variables, counted by this module as it makes and frees them. */
+static unsigned int made;
+module_param(made, uint, 0444);
+MODULE_PARM_DESC(made, "variables that were made");
+
+static unsigned int freed;
+module_param(freed, uint, 0444);
+MODULE_PARM_DESC(freed, "variables that were freed");
+
+static unsigned int found;
+module_param(found, uint, 0444);
+MODULE_PARM_DESC(found, "get_or_alloc calls that found one");
+
+static unsigned int refused;
+module_param(refused, uint, 0444);
+MODULE_PARM_DESC(refused, "calls that made none");
+
+/* Constructor and destructor run under the lock of the shadow variables. */
+static unsigned int ctors;
+module_param(ctors, uint, 0444);
+MODULE_PARM_DESC(ctors, "calls of constructors");
+
+static unsigned int dtors;
+module_param(dtors, uint, 0444);
+MODULE_PARM_DESC(dtors, "calls of destructors");
+
+static char broken[80] = "nothing";
+module_param_string(broken, broken, sizeof(broken), 0444);
+MODULE_PARM_DESC(broken, "the promise that was broken last");
+
+#define promise(kept) \
+	({ \
+		bool __kept = (kept); \
+		if (!__kept) \
+			strscpy(broken, #kept, sizeof(broken)); \
+		__kept ? 0 : -EBADE; \
+	})
+
+static int ctor(void *obj, void *shadow_data, void *ctor_data)
+{
+	ctors++;
+	*(void **)shadow_data = obj;
+	return ctor_data ? *(int *)ctor_data : 0;
+}
+
+static void dtor(void *obj, void *shadow_data)
+{
+	dtors++;
+}
+
+static void **make(void *obj, unsigned long id, klp_shadow_ctor_t ctor)
+{
+	void **var = klp_shadow_alloc(obj, id, sizeof(*var), GFP_KERNEL, ctor,
+				      NULL);
+
+	if (var)
+		made++;
+	else
+		refused++;
+	return var;
+}
+
+static void unmake(void *obj, unsigned long id, klp_shadow_dtor_t dtor)
+{
+	klp_shadow_free(obj, id, dtor);
+	freed++;
+}
+
+static int play_alloc(char *objs)
+{
+	void **var;
+	int err;
+
+	err = promise(!klp_shadow_get(objs, ID_ONE));
+	var = make(objs, ID_ONE, NULL);
+	if (!var)
+		return -ENOMEM;
+	err = err ?: promise(!*var);
+	err = err ?: promise(klp_shadow_get(objs, ID_ONE) == var);
+	err = err ?: promise(!klp_shadow_get(objs, ID_TWO));
+	unmake(objs, ID_ONE, NULL);
+	return err ?: promise(!klp_shadow_get(objs, ID_ONE));
+}
+
+static int play_double(char *objs)
+{
+	void **var = make(objs, ID_ONE, ctor);
+	int err;
+
+	if (!var)
+		return -ENOMEM;
+	err = promise(!make(objs, ID_ONE, ctor));
+	err = err ?: promise(klp_shadow_get(objs, ID_ONE) == var);
+	unmake(objs, ID_ONE, NULL);
+	return err;
+}
+
+static int play_ctor(char *objs)
+{
+	unsigned int before = ctors;
+	int err, failure = -EPERM;
+
+	err = promise(!klp_shadow_alloc(objs, ID_ONE, sizeof(void *), GFP_KERNEL,
+					ctor, &failure));
+	refused++;
+	err = err ?: promise(!klp_shadow_get_or_alloc(objs, ID_ONE,
+						      sizeof(void *), GFP_KERNEL,
+						      ctor, &failure));
+	refused++;
+	err = err ?: promise(ctors == before + 2);
+	return err ?: promise(!klp_shadow_get(objs, ID_ONE));
+}
+
+static int play_dtor(char *objs)
+{
+	unsigned int before = dtors;
+	int err;
+
+	if (!make(objs, ID_ONE, ctor) || !make(objs + 1, ID_ONE, ctor) ||
+	    !make(objs + 2, ID_ONE, ctor))
+		return -ENOMEM;
+	unmake(objs, ID_ONE, dtor);
+	err = promise(dtors == before + 1);
+	klp_shadow_free(objs, ID_ONE, dtor);
+	err = err ?: promise(dtors == before + 1);
+	unmake(objs + 1, ID_ONE, NULL);
+	err = err ?: promise(dtors == before + 1);
+	klp_shadow_free_all(ID_ONE, dtor);
+	freed++;
+	return err ?: promise(dtors == before + 2);
+}
+
+static int play_free_all(char *objs)
+{
+	unsigned int i;
+	int err = 0;
+
+	for (i = 0; i < count; i++) {
+		if (!make(objs + i, ID_ONE, ctor) ||
+		    !make(objs + i, ID_TWO, ctor))
+			return -ENOMEM;
+	}
+	klp_shadow_free_all(ID_ONE, dtor);
+	freed += count;
+	for (i = 0; i < count; i++) {
+		err = err ?: promise(!klp_shadow_get(objs + i, ID_ONE));
+		err = err ?: promise(klp_shadow_get(objs + i, ID_TWO));
+	}
+	klp_shadow_free_all(ID_TWO, dtor);
+	freed += count;
+	return err;
+}
+
+static int play_load(char *objs)
+{
+	unsigned int i;
+
+	for (i = 0; i < count; i++) {
+		if (!make(objs + i, ID_ONE, ctor))
+			return -ENOMEM;
+	}
+	for (i = 0; i < count; i++)
+		unmake(objs + i, ID_ONE, dtor);
+	return 0;
+}
+
+/* The objects are lost as well, so nobody gets their addresses again. */
+static int play_leak(char *objs)
+{
+	unsigned int i;
+
+	for (i = 0; i < count; i++) {
+		if (!make(objs + i, ID_ONE, NULL))
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+/**
+ * struct race - threads that want the same variables at the same time
+ * @objs:	the objects, one byte each
+ * @start:	what all threads wait for
+ * @running:	how many threads are not done
+ * @done:	completed by the last of them
+ * @found:	get_or_alloc calls, less one for each object's maker
+ * @split:	a thread got another pointer than the one that is registered
+ */
+struct race {
+	char *objs;
+	struct completion start;
+	atomic_t running;
+	struct completion done;
+	atomic_t found;
+	bool split;
+};
+
+static int racer(void *arg)
+{
+	struct race *race = arg;
+	unsigned int i;
+	void *var;
+
+	wait_for_completion(&race->start);
+	for (i = 0; i < count; i++) {
+		var = klp_shadow_get_or_alloc(race->objs + i, ID_ONE,
+					      sizeof(void *), GFP_KERNEL, ctor,
+					      NULL);
+		if (!var || var != klp_shadow_get(race->objs + i, ID_ONE))
+			race->split = true;
+		atomic_inc(&race->found);
+	}
+	if (atomic_dec_and_test(&race->running))
+		complete(&race->done);
+	return 0;
+}
+
+static int play_race(char *objs)
+{
+	struct race race = {
+		.objs = objs,
+		.running = ATOMIC_INIT(1),
+	};
+	unsigned int i, before = ctors;
+	int err = 0;
+
+	init_completion(&race.start);
+	init_completion(&race.done);
+	for (i = 0; i < threads && !err; i++) {
+		atomic_inc(&race.running);
+		err = PTR_ERR_OR_ZERO(kthread_run(racer, &race, "klp_racer/%u", i));
+		if (err)
+			atomic_dec(&race.running);
+	}
+	complete_all(&race.start);
+	if (!atomic_dec_and_test(&race.running))
+		wait_for_completion(&race.done);
+
+	made += count;
+	found += atomic_read(&race.found) - count;
+	err = err ?: promise(!race.split);
+	err = err ?: promise(ctors == before + count);
+	klp_shadow_free_all(ID_ONE, dtor);
+	freed += count;
+	return err;
+}
+
+static const struct {
+	const char *name;
+	int (*play)(char *objs);
+	bool keeps_objects;
+} cases[] = {
+	{ "alloc", play_alloc },
+	{ "double", play_double },
+	{ "race", play_race },
+	{ "ctor", play_ctor },
+	{ "dtor", play_dtor },
+	{ "free_all", play_free_all },
+	{ "load", play_load },
+	{ "leak", play_leak, true },
+};
+
+static int play(const char *val, const struct kernel_param *kp)
+{
+	char *objs;
+	int i, err;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		if (sysfs_streq(val, cases[i].name))
+			break;
+	}
+	if (i == ARRAY_SIZE(cases) || !count)
+		return -EINVAL;
+
+	objs = kzalloc(count + 2, GFP_KERNEL);
+	if (!objs)
+		return -ENOMEM;
+
+	err = cases[i].play(objs);
+	if (!cases[i].keeps_objects)
+		kfree(objs);
+	pr_info("%s: %d; made %u freed %u found %u refused %u\n", cases[i].name,
+		err, made, freed, found, refused);
+	return err;
+}
+
+static const struct kernel_param_ops play_ops = {
+	.set = play,
+};
+
+module_param_cb(play, &play_ops, NULL, 0200);
+MODULE_PARM_DESC(play, "the case to play");
+
+static int __init klp_shadow_cases_init(void)
+{
+	return 0;
+}
+
+static void __exit klp_shadow_cases_exit(void)
+{
+	if (made > freed)
+		pr_info("leaves %u variables behind\n", made - freed);
+}
+
+module_init(klp_shadow_cases_init);
+module_exit(klp_shadow_cases_exit);
+MODULE_DESCRIPTION("What the interface of shadow variables promises");
+MODULE_LICENSE("GPL");

@@ -1,0 +1,684 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * klp_misbehave.c - make the livepatch core break one of its promises
+ *
+ * Purpose: show that a rule can be seen broken, in a trace of a real kernel.
+ * Each fault is told by "how". There are two kinds:
+ *
+ *   - a function of the livepatch core is itself livepatched, by one that does
+ *     wrong and calls the original's body for the rest; the fault shows with
+ *     the next livepatch, or the next shadow variable;
+ *   - a callback or the init function of this livepatch reaches into the
+ *     core's own variables; the fault shows in this livepatch's transition.
+ *
+ * Usage, in a guest that nobody will miss:
+ *
+ *   # insmod klp_misbehave.ko how=no_stack_check
+ *   # cat /sys/module/klp_misbehave/parameters/struck
+ *   0
+ *
+ * The table at the end has them all, with the rule that each breaks.
+ */
+
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/err.h>
+#include <linux/ftrace.h>
+#include <linux/kernel.h>
+#include <linux/kprobes.h>
+#include <linux/livepatch.h>
+#include <linux/module.h>
+#include <linux/sched.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+
+/* The names of these values are not the same in all kernels; 6.1 has others. */
+#define STATE_IDLE	-1
+#define STATE_PATCHED	1
+
+static char *how = "";
+module_param(how, charp, 0444);
+MODULE_PARM_DESC(how, "the fault, see the table in the source");
+
+static unsigned int struck;
+module_param(struck, uint, 0444);
+MODULE_PARM_DESC(struck, "how often the fault was committed");
+
+/* Faults that would do it again and again do it this often. */
+static unsigned int times = UINT_MAX;
+module_param(times, uint, 0644);
+MODULE_PARM_DESC(times, "commit the fault no more often than this");
+
+static unsigned long (*lookup)(const char *name);
+static struct klp_patch **transition_patch;
+static int *target_state;
+static unsigned int *signals_cnt;
+
+/* The body of the function that is livepatched: beyond its call of ftrace. */
+static void *body;
+
+static bool strike(void)
+{
+	if (struck >= READ_ONCE(times))
+		return false;
+	struck++;
+	return true;
+}
+
+static void switch_task(struct task_struct *task)
+{
+	clear_tsk_thread_flag(task, TIF_PATCH_PENDING);
+	task->patch_state = *target_state;
+}
+
+/* T12: a task is switched with whatever it has on its stack. */
+static int no_stack_check(struct task_struct *task, void *arg)
+{
+	strike();
+	switch_task(task);
+	return 0;
+}
+
+/* T5: the check says that the task may not be switched, and it is. */
+static int switch_blocked(struct task_struct *task, void *arg)
+{
+	int (*orig)(struct task_struct *task, void *arg) = body;
+	int err = orig(task, arg);
+
+	if (err == -EADDRINUSE && strike())
+		switch_task(task);
+	return err;
+}
+
+/* T4: the core believes that all tasks have switched, and none has. */
+static bool skip_tasks(struct task_struct *task)
+{
+	strike();
+	return true;
+}
+
+/* T7: signals are sent in every pass, from the first. */
+static void early_signals(void)
+{
+	void (*orig)(void) = body;
+
+	if (strike())
+		*signals_cnt = 15;
+	orig();
+}
+
+/* T13: the first process switches by itself, on no known path. */
+static void switch_unseen(void)
+{
+	void (*orig)(void) = body;
+
+	if (strike())
+		switch_task(next_task(&init_task));
+	orig();
+}
+
+/* T8: a reversal leaves "enabled" as it was. */
+static void reverse_half(void)
+{
+	void (*orig)(void) = body;
+
+	if (strike())
+		(*transition_patch)->enabled = !(*transition_patch)->enabled;
+	orig();
+}
+
+/* C5: a reversed transition runs pre-unpatch where it should not. */
+static void reverse_pre_unpatch(void)
+{
+	void (*orig)(void) = body;
+	struct klp_object *obj;
+
+	list_for_each_entry(obj, &(*transition_patch)->obj_list, node) {
+		if (obj->callbacks.pre_unpatch && strike())
+			obj->callbacks.post_unpatch = obj->callbacks.pre_unpatch;
+	}
+	orig();
+}
+
+/* T9: what was forced is not pinned. */
+static void force_unpinned(void)
+{
+	void (*orig)(void) = body;
+	struct klp_patch *patch;
+	struct list_head *patches = (void *)lookup("klp_patches");
+
+	orig();
+	if (!patches || !strike())
+		return;
+	list_for_each_entry(patch, patches, list)
+		patch->forced = false;
+}
+
+/* T11: a child starts in the state that its parent is not in. */
+static void orphan(struct task_struct *child)
+{
+	void (*orig)(struct task_struct *child) = body;
+
+	orig(child);
+	if (child->patch_state != STATE_IDLE && strike())
+		child->patch_state = !child->patch_state;
+}
+
+/* C2, C4: post-unpatch runs after a pre-patch that failed. */
+static void post_unpatch_anyway(void)
+{
+	void (*orig)(void) = body;
+	struct klp_object *obj;
+
+	list_for_each_entry(obj, &(*transition_patch)->obj_list, node) {
+		obj->callbacks.post_unpatch_enabled = true;
+		strike();
+	}
+	orig();
+}
+
+/* C7: an atomic replace runs the callbacks of those it replaces. */
+static void replaced_callbacks(struct klp_patch *new_patch)
+{
+	void (*orig)(struct klp_patch *new_patch) = body;
+	void (*cleanup)(struct module *mod, struct klp_patch *limit);
+	struct klp_object *obj;
+
+	cleanup = (void *)lookup("klp_cleanup_module_patches_limited");
+	list_for_each_entry(obj, &new_patch->obj_list, node) {
+		if (obj->mod && cleanup && strike())
+			cleanup(obj->mod, new_patch);
+	}
+	orig(new_patch);
+}
+
+/* L3: an atomic replace leaves the functions of those it replaces in place. */
+static void replaced_kept(struct klp_patch *new_patch)
+{
+	strike();
+}
+
+/* L5: the transition goes through, and nothing was patched. */
+static int not_patched(struct klp_object *obj)
+{
+	strike();
+	return 0;
+}
+
+/* L2: the newest livepatch is put below the one before it. */
+static int below(struct klp_object *obj)
+{
+	int (*orig)(struct klp_object *obj) = body;
+	struct klp_func *func;
+	int err = orig(obj);
+
+	if (err)
+		return err;
+	list_for_each_entry(func, &obj->func_list, node) {
+		if (strike())
+			list_move(&func->stack_node, func->stack_node.next);
+	}
+	return 0;
+}
+
+/* V2, V3: what is incompatible is let in. */
+static bool compatible(struct klp_patch *patch)
+{
+	strike();
+	return true;
+}
+
+/* V1, V4: what is compatible is refused. */
+static bool incompatible(struct klp_patch *patch)
+{
+	strike();
+	return false;
+}
+
+/* V5, V6: the livepatch does not find its own state. */
+static struct klp_state *no_state(struct klp_patch *patch, unsigned long id)
+{
+	strike();
+	return NULL;
+}
+
+/* V5, V6: the replaced livepatch's state is not found, nor its data freed. */
+static struct klp_state *no_prev_state(unsigned long id)
+{
+	strike();
+	return NULL;
+}
+
+/* S1: allocating what exists returns it. */
+static void *alloc_twice(void *obj, unsigned long id, size_t size, gfp_t flags,
+			 klp_shadow_ctor_t ctor, void *ctor_data)
+{
+	strike();
+	return klp_shadow_get_or_alloc(obj, id, size, flags, ctor, ctor_data);
+}
+
+/* S2: a variable that exists is not found. */
+static void *get_nothing(void *obj, unsigned long id)
+{
+	typeof(klp_shadow_get) *orig = body;
+
+	return strike() ? NULL : orig(obj, id);
+}
+
+/* S3: get_or_alloc returns something else than what is registered. */
+static void *get_other(void *obj, unsigned long id, size_t size, gfp_t flags,
+		       klp_shadow_ctor_t ctor, void *ctor_data)
+{
+	typeof(klp_shadow_alloc) *orig = body;
+	void *there = klp_shadow_get(obj, id);
+	void *var = orig(obj, id, size, flags, ctor, ctor_data);
+
+	return there && strike() ? var + sizeof(long) : var;
+}
+
+/* S4: a second call of the constructor, or deaf ears for its failure. */
+static klp_shadow_ctor_t true_ctor;
+
+static int twice_ctor(void *obj, void *shadow_data, void *ctor_data)
+{
+	int err = true_ctor(obj, shadow_data, ctor_data);
+
+	return err ?: true_ctor(obj, shadow_data, ctor_data);
+}
+
+static int deaf_ctor(void *obj, void *shadow_data, void *ctor_data)
+{
+	true_ctor(obj, shadow_data, ctor_data);
+	return 0;
+}
+
+static void *alloc_by(klp_shadow_ctor_t instead, void *obj, unsigned long id,
+		      size_t size, gfp_t flags, klp_shadow_ctor_t ctor,
+		      void *ctor_data)
+{
+	typeof(klp_shadow_alloc) *orig = body;
+
+	if (!ctor || !strike())
+		return orig(obj, id, size, flags, ctor, ctor_data);
+	true_ctor = ctor;
+	return orig(obj, id, size, flags, instead, ctor_data);
+}
+
+static void *ctor_twice(void *obj, unsigned long id, size_t size, gfp_t flags,
+			klp_shadow_ctor_t ctor, void *ctor_data)
+{
+	return alloc_by(twice_ctor, obj, id, size, flags, ctor, ctor_data);
+}
+
+static void *ctor_ignored(void *obj, unsigned long id, size_t size, gfp_t flags,
+			  klp_shadow_ctor_t ctor, void *ctor_data)
+{
+	return alloc_by(deaf_ctor, obj, id, size, flags, ctor, ctor_data);
+}
+
+/* S8: without a constructor the data are anything but zero. */
+static void *not_zeroed(void *obj, unsigned long id, size_t size, gfp_t flags,
+			klp_shadow_ctor_t ctor, void *ctor_data)
+{
+	typeof(klp_shadow_alloc) *orig = body;
+	void *var = orig(obj, id, size, flags, ctor, ctor_data);
+
+	if (var && !ctor && strike())
+		memset(var, 0xa5, size);
+	return var;
+}
+
+/* S5: the destructor is dropped. */
+static void dtor_dropped(void *obj, unsigned long id, klp_shadow_dtor_t dtor)
+{
+	typeof(klp_shadow_free) *orig = body;
+
+	orig(obj, id, strike() ? NULL : dtor);
+}
+
+/* S5: the destructor runs twice. */
+static klp_shadow_dtor_t true_dtor;
+
+static void twice_dtor(void *obj, void *shadow_data)
+{
+	true_dtor(obj, shadow_data);
+	true_dtor(obj, shadow_data);
+}
+
+static void dtor_twice(void *obj, unsigned long id, klp_shadow_dtor_t dtor)
+{
+	typeof(klp_shadow_free) *orig = body;
+
+	true_dtor = dtor;
+	orig(obj, id, dtor && strike() ? twice_dtor : dtor);
+}
+
+/* S2, S7: a variable that was freed stays. */
+static void free_nothing(void *obj, unsigned long id, klp_shadow_dtor_t dtor)
+{
+	typeof(klp_shadow_free) *orig = body;
+
+	if (!strike())
+		orig(obj, id, dtor);
+}
+
+/* S6: free_all frees nothing, or those of another id as well. */
+static void free_none(unsigned long id, klp_shadow_dtor_t dtor)
+{
+	typeof(klp_shadow_free_all) *orig = body;
+
+	if (!strike())
+		orig(id, dtor);
+}
+
+static void free_more(unsigned long id, klp_shadow_dtor_t dtor)
+{
+	typeof(klp_shadow_free_all) *orig = body;
+
+	orig(id, dtor);
+	if (strike())
+		orig(id + 1, NULL);
+}
+
+/* What follows happens in this livepatch's own life. */
+static struct klp_patch patch;
+
+static struct klp_func no_funcs[] = {
+	{ }
+};
+
+static struct klp_func funcs[] = {
+	{ }, { }
+};
+
+static struct klp_object objs[] = {
+	{
+		.funcs = no_funcs,
+	}, {
+		.name = "klp_nowhere",
+		.funcs = no_funcs,
+	}, { }
+};
+
+static void call(const char *name)
+{
+	void (*func)(void);
+
+	func = (void *)lookup(name);
+	if (func && strike())
+		func();
+	else
+		pr_err("%s: cannot be called\n", name);
+}
+
+/* T1: a second transition begins in the first. */
+static int init_twice(struct klp_object *obj)
+{
+	void (*init)(struct klp_patch *patch, int state);
+
+	init = (void *)lookup("klp_init_transition");
+	if (!init)
+		return -ENOENT;
+	strike();
+	init(&patch, STATE_PATCHED);
+	return 0;
+}
+
+/* T3: started before its objects are patched. */
+static int start_early(struct klp_object *obj)
+{
+	call("klp_start_transition");
+	return 0;
+}
+
+/* T10: reversed, and reversed again, before it is started. */
+static int reverse_unstarted(struct klp_object *obj)
+{
+	call("klp_reverse_transition");
+	call("klp_reverse_transition");
+	return 0;
+}
+
+/* C1: post-patch runs before the transition is started. */
+static int post_patch_early(struct klp_object *obj)
+{
+	call("klp_complete_transition");
+	return init_twice(obj);
+}
+
+/* T4: a task has switched before the start, and does not switch any more. */
+static int switched_before(struct klp_object *obj)
+{
+	strike();
+	next_task(&init_task)->patch_state = *target_state;
+	return 0;
+}
+
+/* C3: an object that is not loaded is treated as if it were. */
+static int unloaded(struct klp_object *obj)
+{
+	strike();
+	objs[1].mod = THIS_MODULE;
+	return 0;
+}
+
+static int nothing(struct klp_object *obj)
+{
+	return 0;
+}
+
+/* T6: a task is still in a state, or pending, after completion. */
+static void state_left(struct klp_object *obj)
+{
+	strike();
+	next_task(&init_task)->patch_state = STATE_PATCHED;
+}
+
+static void pending_left(struct klp_object *obj)
+{
+	strike();
+	set_tsk_thread_flag(next_task(&init_task), TIF_PATCH_PENDING);
+}
+
+/* L1: sysfs says that it is disabled, and it is not. */
+static void enabled_wrong(struct klp_object *obj)
+{
+	strike();
+	patch.enabled = false;
+}
+
+/* L4: the module cannot be removed after it was disabled. */
+static void pinned(struct klp_object *obj)
+{
+	strike();
+	__module_get(THIS_MODULE);
+}
+
+static void tell(struct klp_object *obj)
+{
+	pr_info("post-patch\n");
+}
+
+/* L6: the kernel warns. */
+static void warns(struct klp_object *obj)
+{
+	WARN(strike(), "told to warn\n");
+}
+
+/* T2: the target state, or a task's, is not idle when a transition begins. */
+static void target_left(void)
+{
+	strike();
+	*target_state = 0;
+}
+
+static void task_left(void)
+{
+	strike();
+	next_task(&init_task)->patch_state = 0;
+}
+
+/**
+ * struct fault - one way to misbehave
+ * @how:	its name
+ * @symbol:	the function of the livepatch core that is livepatched, or NULL
+ * @func:	what takes the function's place
+ * @pre_patch:	else: this livepatch's pre-patch callback for vmlinux
+ * @post_patch:	else: its post-patch callback for vmlinux
+ * @post_unpatch: else: its post-unpatch callback for vmlinux
+ * @before:	else: called before this livepatch is enabled
+ */
+static const struct fault {
+	const char *how;
+	const char *symbol;
+	void *func;
+	int (*pre_patch)(struct klp_object *obj);
+	void (*post_patch)(struct klp_object *obj);
+	void (*post_unpatch)(struct klp_object *obj);
+	void (*before)(void);
+} faults[] = {
+	{ "no_stack_check", "klp_check_and_switch_task", no_stack_check },
+	{ "switch_blocked", "klp_check_and_switch_task", switch_blocked },
+	{ "skip_tasks", "klp_try_switch_task", skip_tasks },
+	{ "early_signals", "klp_try_complete_transition", early_signals },
+	{ "switch_unseen", "klp_try_complete_transition", switch_unseen },
+	{ "reverse_half", "klp_reverse_transition", reverse_half },
+	{ "reverse_pre_unpatch", "klp_reverse_transition", reverse_pre_unpatch },
+	{ "force_unpinned", "klp_force_transition", force_unpinned },
+	{ "orphan", "klp_copy_process", orphan },
+	{ "post_unpatch_anyway", "klp_cancel_transition", post_unpatch_anyway },
+	{ "replaced_callbacks", "klp_unpatch_replaced_patches",
+	  replaced_callbacks },
+	{ "replaced_kept", "klp_unpatch_replaced_patches", replaced_kept },
+	{ "not_patched", "klp_patch_object", not_patched },
+	{ "below", "klp_patch_object", below },
+	{ "compatible", "klp_is_patch_compatible", compatible },
+	{ "incompatible", "klp_is_patch_compatible", incompatible },
+	{ "no_state", "klp_get_state", no_state },
+	{ "no_prev_state", "klp_get_prev_state", no_prev_state },
+	{ "alloc_twice", "klp_shadow_alloc", alloc_twice },
+	{ "get_nothing", "klp_shadow_get", get_nothing },
+	{ "get_other", "klp_shadow_get_or_alloc", get_other },
+	{ "ctor_twice", "klp_shadow_alloc", ctor_twice },
+	{ "ctor_ignored", "klp_shadow_alloc", ctor_ignored },
+	{ "not_zeroed", "klp_shadow_alloc", not_zeroed },
+	{ "dtor_dropped", "klp_shadow_free", dtor_dropped },
+	{ "dtor_twice", "klp_shadow_free", dtor_twice },
+	{ "free_nothing", "klp_shadow_free", free_nothing },
+	{ "free_none", "klp_shadow_free_all", free_none },
+	{ "free_more", "klp_shadow_free_all", free_more },
+	{ "init_twice", .pre_patch = init_twice },
+	{ "start_early", .pre_patch = start_early },
+	{ "reverse_unstarted", .pre_patch = reverse_unstarted },
+	{ "post_patch_early", .pre_patch = post_patch_early,
+	  .post_patch = tell },
+	{ "switched_before", .pre_patch = switched_before },
+	{ "unloaded", .pre_patch = unloaded },
+	{ "state_left", .post_patch = state_left },
+	{ "pending_left", .post_patch = pending_left },
+	{ "enabled_wrong", .post_patch = enabled_wrong },
+	{ "warns", .post_patch = warns },
+	{ "pinned", .post_unpatch = pinned },
+	{ "target_left", .before = target_left },
+	{ "task_left", .before = task_left },
+};
+
+static struct klp_patch patch = {
+	.mod = THIS_MODULE,
+	.objs = objs,
+};
+
+/* kallsyms_lookup_name() is not exported, but a kprobe tells where it is. */
+static int find_lookup(void)
+{
+	struct kprobe kp = {
+		.symbol_name = "kallsyms_lookup_name",
+	};
+	int err;
+
+	err = register_kprobe(&kp);
+	if (err)
+		return err;
+	lookup = (void *)kp.addr;
+	unregister_kprobe(&kp);
+	return 0;
+}
+
+static int find_core(void)
+{
+	int err = find_lookup();
+
+	if (err)
+		return err;
+	transition_patch = (void *)lookup("klp_transition_patch");
+	target_state = (void *)lookup("klp_target_state");
+	signals_cnt = (void *)lookup("klp_signals_cnt");
+	return transition_patch && target_state && signals_cnt ? 0 : -ENOENT;
+}
+
+/* The function's own code goes on after the instruction that ftrace rewrites. */
+static int find_body(const char *symbol)
+{
+	unsigned long (*location)(unsigned long ip);
+	unsigned long at = lookup(symbol);
+
+	location = (void *)lookup("ftrace_location");
+	at = at && location ? location(at) : 0;
+	if (!at) {
+		pr_err("%s: not in this kernel, or not traceable\n", symbol);
+		return -ENOENT;
+	}
+	body = (void *)(at + MCOUNT_INSN_SIZE);
+	return 0;
+}
+
+static int prepare(const struct fault *fault)
+{
+	struct klp_callbacks *callbacks = &objs[0].callbacks;
+	int err;
+
+	if (fault->symbol) {
+		err = find_body(fault->symbol);
+		if (err)
+			return err;
+		funcs[0].old_name = fault->symbol;
+		funcs[0].new_func = fault->func;
+		objs[0].funcs = funcs;
+	}
+	callbacks->pre_patch = fault->pre_patch;
+	callbacks->post_patch = fault->post_patch;
+	callbacks->post_unpatch = fault->post_unpatch;
+	objs[1].callbacks.pre_patch = nothing;
+	if (fault->before)
+		fault->before();
+	return 0;
+}
+
+static int __init klp_misbehave_init(void)
+{
+	int i, err;
+
+	for (i = 0; i < ARRAY_SIZE(faults); i++) {
+		if (!strcmp(how, faults[i].how))
+			break;
+	}
+	if (i == ARRAY_SIZE(faults)) {
+		pr_err("how=%s: no such fault\n", how);
+		return -EINVAL;
+	}
+
+	err = find_core();
+	err = err ?: prepare(&faults[i]);
+	return err ?: klp_enable_patch(&patch);
+}
+
+static void __exit klp_misbehave_exit(void)
+{
+}
+
+module_init(klp_misbehave_init);
+module_exit(klp_misbehave_exit);
+MODULE_DESCRIPTION("Makes the livepatch core break one of its promises");
+MODULE_LICENSE("GPL");
+MODULE_INFO(livepatch, "Y");
