@@ -9,7 +9,8 @@ from enum import StrEnum
 
 import msgspec
 
-from harness.analysis.result import Check, Verdict
+from harness.analysis.evidence import Verdict
+from harness.analysis.result import Check
 
 SCHEMA = 1
 

@@ -11,7 +11,7 @@ import re
 import time
 from xml.etree import ElementTree as Et
 
-from harness.analysis.result import Verdict
+from harness.analysis.evidence import Verdict
 from harness.analysis.selftests import CaseResult, KernelResult, ScriptResult, SelftestsResult, Status
 
 # What XML 1.0 has no way to say (production [2] Char).

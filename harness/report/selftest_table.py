@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.analysis.result import Verdict
+from harness.analysis.evidence import Verdict
 from harness.analysis.selftests import (
     CaseResult,
     KernelResult,

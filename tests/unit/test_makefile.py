@@ -155,6 +155,7 @@ def test_files_and_python_modules_can_be_needed(host: Host) -> None:
 
 def test_ci_needs_more(host: Host) -> None:
     host.apt(brings="vagrant")
+    (host.checkout / ".ci/ci-packages.txt").write_text("vagrant\tvagrant\tchecks the Vagrantfile\n")
     assert host.set_up().returncode == 0
     assert host.calls() == []
     assert host.set_up(CI="true").returncode == 0

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -66,12 +66,12 @@ def test_marks_then_stops_at_signals(out, lines):
     def drain():
         drained.append(1)
         if len(drained) == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
 
     caught = {signal.SIGUSR1, *klpprobe.STOP_SIGNALS}
     old = signal.pthread_sigmask(signal.SIG_BLOCK, caught)
     try:
-        os.kill(os.getpid(), signal.SIGUSR1)
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
         klpprobe.follow(drain, out, tick_s=5, duration_s=None)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, old)
