@@ -203,16 +203,20 @@ def klp_kernel(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def klp_case(request: pytest.FixtureRequest, klp_kernel: str) -> Iterator[Case]:
     """The test's guest with all that belongs to it; tests use the fixtures below."""
-    from harness.suite.case import Case
+    from harness.suite.case import Case, Promised
     from harness.suite.expected import Expected
 
     item, session = request.node, _session(request.config)
     bench = session.bench(klp_kernel)
-    expects = [Expected(*each) for each in marks.expects_of(item)]
+    promised = Promised(
+        log=tuple(Expected(*each) for each in marks.expects_of(item)),
+        holds=tuple(marks.rules_of(item)),
+        breaks=tuple(marks.breaks_of(item)),
+    )
     places = (item.path.parent, request.config.invocation_params.dir, request.config.rootpath)
     item.user_properties += [("klp_rule", rule) for rule in marks.rules_of(item)]
     with session.lease(klp_kernel) as prepared:
-        case = Case(bench, prepared, places, expects)
+        case = Case(bench, prepared, item.name, places, promised)
         item.stash[_CASE], item.stash[_FOLDER] = case, session.folder_for(item.nodeid)
         yield case
         item.user_properties += case.properties()

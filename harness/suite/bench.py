@@ -29,6 +29,7 @@ from harness.suite.lab import Lab
 from harness.suite.lookup import choose, find_module
 from harness.suite.run import provenance
 from harness.suite.warm import WarmStart, ensure_warm, restored
+from harness.trace.observer import Observer
 from harness.trace.store import EventStore
 from harness.trace.tracer import Tracer
 from harness.vm.accel import AcceleratorVerdict
@@ -45,6 +46,7 @@ class Prepared:
     """A guest nobody has used: connected twice, its trace followed, its log marked.
 
     Attributes:
+        observer: writes into the trace what is done to the guest.
         keep_as: set to the folder that its files are to be kept in; None lets them go with the guest.
         begun_at: seconds since the epoch.
     """
@@ -53,6 +55,7 @@ class Prepared:
     tracer: Tracer
     canary: Canary
     layout: RunLayout
+    observer: Observer
     keep_as: Path | None = None
     begun_at: float = field(default_factory=time.time)
 
@@ -149,7 +152,8 @@ class Bench:
         tracer = Tracer(lab.guest, store)
         tracer.follow(self._warm.probes)
         lab.second()
-        return Prepared(lab, tracer, write_canary(lab.guest, "test"), layout)
+        observer = Observer(lab.guest, lab.livepatches, store)
+        return Prepared(lab, tracer, write_canary(lab.guest, "test"), layout, observer)
 
     def provenance(self, modules: Iterable[Module]) -> Provenance:
         """Return what a test with `modules` ran on."""

@@ -6,10 +6,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.analysis.evidence import Verdict
+from harness.analysis.history import History, history
 from harness.analysis.result import SCHEMA, RunResult
+from harness.analysis.rules.registry import RuleVerdict, judge_all
 from harness.analysis.transitions import Transition, transitions
 from harness.errors import CheckFailed, KlpError, VmLost
 from harness.guest import klog
@@ -55,6 +58,15 @@ class Trace:
     def lost(self) -> int:
         """Return how many events the probes said they lost."""
         return self._tracer.store.lost()
+
+    def history(self) -> History:
+        """Return all that happened up to now, as the rules see it."""
+        self.mark()
+        return history(self._tracer.store.numbered_since())
+
+    def verdicts(self) -> dict[str, RuleVerdict]:
+        """Return what the trace says up to now on every rule, by the rule's id."""
+        return {each.rule.id: each for each in judge_all(self.history())}
 
 
 class KernelLog:
@@ -151,26 +163,60 @@ class TestedGuest:
         self.lab.guest.get(source, destination)
 
 
+@dataclass(frozen=True, slots=True)
+class Promised:
+    """What a test's markers say will come of it.
+
+    Attributes:
+        log: lines that the kernel log must hold, and may.
+        holds: rules that the trace must show to hold.
+        breaks: rules that the trace must show broken.
+    """
+
+    log: tuple[expected.Expected, ...] = ()
+    holds: tuple[str, ...] = ()
+    breaks: tuple[str, ...] = ()
+
+    def kept_by(self, verdict: RuleVerdict) -> bool:
+        """Whether a verdict is what was promised, or at least no rule broken that nobody spoke of."""
+        if verdict.rule.id in self.breaks:
+            return verdict.verdict is Verdict.VIOLATED
+        if verdict.rule.id in self.holds:
+            return verdict.verdict is Verdict.HELD
+        return verdict.verdict is not Verdict.VIOLATED
+
+
+def _broken_promise(verdict: RuleVerdict) -> str:
+    events = "; ".join(each.words for each in verdict.evidence[:3])
+    shown = f" ({events})" if events and events != verdict.why else ""
+    return f"rule {verdict.rule.id} {verdict.verdict.value}: {verdict.why}{shown}"
+
+
 class Case:
     """One test: its guest, the modules it shipped, what it expects of the kernel log.
 
     Args:
+        name: the test's.
         places: folders that a module's path may be relative to.
-        expects: what the kernel log may, and must, hold.
+        promised: what the test says will come of it.
     """
 
     def __init__(
         self,
         bench: Bench,
         prepared: Prepared,
+        name: str,
         places: Iterable[Path],
-        expects: Iterable[expected.Expected],
+        promised: Promised,
     ) -> None:
         prepared.begun_at = time.time()
         self._bench = bench
         self._prepared = prepared
+        self._name = name
         self._places = tuple(places)
-        self._expects = tuple(expects)
+        self._promised = promised
+        self.verdicts: dict[str, RuleVerdict] = {}
+        prepared.observer.begin(name, "")
         self.modules: dict[str, Module] = {}
         self.guest = TestedGuest(prepared)
         self.trace = Trace(prepared)
@@ -183,7 +229,7 @@ class Case:
             UsageError, BuildFailed: there is none, or it cannot be built.
         """
         module = self._bench.module(word, self._places, name, livepatch=False)
-        return ModuleSubject(self.guest.lab, module, self._ship(module))
+        return ModuleSubject(self.guest.lab, module, self._ship(module), self._prepared.observer)
 
     def livepatch(self, word: str, name: str | None = None) -> LivepatchSubject:
         """Build a livepatch, or take it as built before, and ship it.
@@ -195,6 +241,7 @@ class Case:
         return LivepatchSubject(
             self.guest.lab, module, self._ship(module),
             deadline_s=self._bench.settings.deadline_s, stuck=self._keep_pending,
+            observer=self._prepared.observer,
         )  # fmt: skip
 
     def _ship(self, module: Module) -> str:
@@ -213,18 +260,26 @@ class Case:
                 file.write("\n  ".join([task.line(), *task.stack]) + "\n")
 
     def check(self) -> None:
-        """See that the guest lives, and that the kernel log holds what was expected and nothing worse.
+        """See that the guest lives, that its log holds what was expected and nothing worse, and the rules.
 
         Raises:
-            CheckFailed: a report that nobody expected, or nothing where something was expected.
+            CheckFailed: a report that nobody expected, or nothing where something was expected; a rule
+                was broken, or one that the test is about was not seen to hold.
             VmLost: the guest was lost since the test's last word.
         """
         self.guest.lab.machine.check_alive()
-        lines = self.log.lines()
-        for report in expected.unexpected(lines, self._expects):
+        lines, expects = self.log.lines(), self._promised.log
+        self._prepared.observer.log(lines, expected.reasons(lines, expects))
+        self._prepared.observer.taint()
+        self._prepared.observer.end(self._name, "")
+        for report in expected.unexpected(lines, expects):
             raise CheckFailed("the kernel log holds an unexpected report:\n" + "\n".join(report))
-        for one in expected.missing(lines, self._expects):
+        for one in expected.missing(lines, expects):
             raise CheckFailed(f"the kernel log has no {one.pattern!r}, expected because {one.reason}")
+        self.verdicts = self.trace.verdicts()
+        wrong = [each for each in self.verdicts.values() if not self._promised.kept_by(each)]
+        if wrong:
+            raise CheckFailed("\n".join(_broken_promise(each) for each in wrong))
 
     def properties(self) -> list[tuple[str, str]]:
         """Return what the test ran on, as names and values for a JUnit file."""
@@ -234,6 +289,11 @@ class Case:
             ("klp_image", known.image_digest),
             ("klp_accelerator", known.accelerator),
             *((f"klp_module_{name}", module.sha256) for name, module in self.modules.items()),
+            *(
+                (f"klp_verdict_{each.rule.id}", each.verdict.value)
+                for each in self.verdicts.values()
+                if each.verdict is not Verdict.NOT_OBSERVED
+            ),
         ]
 
     def keep(self, folder: Path, error: str | None) -> None:
@@ -259,7 +319,7 @@ class Case:
             lost_events=store.lost(),
             unseen=self._prepared.tracer.missing(),
             error=error,
-            rules=(),
+            rules=tuple(self.verdicts.values()),
             verdict=Verdict.VIOLATED if error else Verdict.NOT_OBSERVED,
         )
         write_result(layout, result)

@@ -64,6 +64,17 @@ def unexpected(lines: Sequence[str], expected: Iterable[Expected]) -> tuple[tupl
     return tuple(each for each in reports(lines) if not any(one.matches(each) for one in known))
 
 
+def reasons(lines: Sequence[str], expected: Iterable[Expected]) -> dict[str, str]:
+    """Return why it is no fault, for each line that was expected and all that belongs to its report."""
+    found: dict[str, str] = {}
+    blocks = (*reports(lines), *((line,) for line in lines))
+    for one in expected:
+        for block in blocks:
+            if one.matches(block):
+                found |= dict.fromkeys(block, one.reason)
+    return found
+
+
 def missing(lines: Sequence[str], expected: Iterable[Expected]) -> tuple[Expected, ...]:
     """Return what was expected and did not come."""
     return tuple(each for each in expected if not each.matches(lines))

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 MARKERS = (
     "klp_kernels(*names, min=None, max=None, reason=...): the kernels that a test is for; "
     "it is skipped on others",
-    "klp_rules(*ids): the rules that a test observes, such as 'T1'",
+    "klp_rules(*ids): the rules that a test observes, such as 'T1': its trace must hold each",
+    "klp_breaks(*ids, reason=...): the rules that its trace must show broken",
     "klp_expects(pattern, reason=...): the kernel log must hold this, and it is no fault",
 )
 _RULE = re.compile(r"[A-Z][0-9]+")
@@ -58,7 +59,7 @@ def series_of(kernel: str) -> tuple[int, ...]:
 
 def complaint(item: pytest.Item) -> str:
     """Return what is wrong with an item's markers; an empty string if nothing is."""
-    for name, check in (("klp_kernels", _kernels), ("klp_rules", _rules), ("klp_expects", _expects)):
+    for name, check in _CHECKS:
         for mark in item.iter_markers(name):
             wrong = check(*mark.args, **mark.kwargs)
             if wrong:
@@ -87,6 +88,10 @@ def _rules(*ids: object, **more: Any) -> str:
     return _unknown(more) or ("" if ids else "names no rule")
 
 
+def _breaks(*ids: object, reason: str = "", **more: Any) -> str:
+    return _rules(*ids, **more) or ("" if reason else "has no reason=; say what breaks it here")
+
+
 def _expects(*patterns: object, reason: str = "", **more: Any) -> str:
     if len(patterns) != 1 or not isinstance(patterns[0], str) or not patterns[0]:
         return "takes one regular expression"
@@ -95,6 +100,14 @@ def _expects(*patterns: object, reason: str = "", **more: Any) -> str:
     except re.error as error:
         return f"{patterns[0]!r} is no regular expression: {error}"
     return _unknown(more) or ("" if reason else "has no reason=; say why the kernel may report this")
+
+
+_CHECKS = (
+    ("klp_kernels", _kernels),
+    ("klp_rules", _rules),
+    ("klp_breaks", _breaks),
+    ("klp_expects", _expects),
+)
 
 
 def not_for(item: pytest.Item, series: tuple[int, ...]) -> str:
@@ -113,6 +126,11 @@ def not_for(item: pytest.Item, series: tuple[int, ...]) -> str:
 def rules_of(item: pytest.Item) -> list[str]:
     """Return the rules that an item observes, each once."""
     return list(dict.fromkeys(rule for mark in item.iter_markers("klp_rules") for rule in mark.args))
+
+
+def breaks_of(item: pytest.Item) -> list[str]:
+    """Return the rules that an item says its trace breaks, each once."""
+    return list(dict.fromkeys(rule for mark in item.iter_markers("klp_breaks") for rule in mark.args))
 
 
 def expects_of(item: pytest.Item) -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ Nothing has to be cleaned up: the guest is discarded with all that is loaded in 
 from __future__ import annotations
 
 import errno
+import re
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -141,7 +142,36 @@ class LivepatchSubject(ModuleSubject):
         got = super().load(parameters, expect=expect)
         if wait and not got:
             self.wait()
+            self.look()
         return got
+
+    def look(self) -> None:
+        """Write into the trace what sysfs shows now, for the rules that compare (L1)."""
+        if self._observer:
+            self._observer.sysfs()
+
+    def observe(self, command: str, pattern: str, *, moment: str = "", rules: Sequence[str] = ()) -> str:
+        """Run a command that shows what the livepatch changes; hold its output against a pattern (L5).
+
+        Args:
+            pattern: must be found (`re.search`) in the output.
+            moment: in words, such as ``enabled``; by default what sysfs says.
+            rules: further rules that this observation shows.
+
+        Raises:
+            CheckFailed: the output has no such thing.
+        """
+        output = self._lab.guest.run(command).stdout.strip()
+        held = re.search(pattern, output) is not None
+        if self._observer:
+            told = moment or ("enabled" if self.enabled else "not enabled")
+            self._observer.behaviour(
+                patch=self.name, moment=told, command=command, pattern=pattern, output=output, held=held,
+                rules=tuple(rules),
+            )  # fmt: skip
+        if not held:
+            raise CheckFailed(f"{self.name}: {command} says {output[-200:]!r}, not {pattern!r}")
+        return output
 
     def wait(self, *, deadline_s: float | None = None) -> None:
         """Wait until it is in no transition.
@@ -172,6 +202,7 @@ class LivepatchSubject(ModuleSubject):
         if wait and not got:
             self.wait()
             self.wait_gone()
+            self.look()
         return got
 
     def enable(self, *, wait: bool = True, expect: int | None = 0) -> int:
@@ -183,6 +214,7 @@ class LivepatchSubject(ModuleSubject):
         got = self._write("enable", "enabled", 1, expect)
         if wait and not got:
             self.wait()
+            self.look()
         return got
 
     def reverse(self) -> None:

@@ -177,7 +177,6 @@ class Tracer:
         self._guest.run(f"kill -INT {pids}").must("stopping the probes")
         for probe in self._armed:
             self._wait(probe, partial(self.store.ended, probe.name), _DRAIN_S, "end")
-            probe.follower.join(_DRAIN_S)
         self._armed.clear()
 
 

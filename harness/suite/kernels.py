@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What differs between kernels, in one place: for tests, and for whoever asks why one behaves otherwise.
+
+Numbers are a release's first two: (6, 12).
+"""
+
+from __future__ import annotations
+
+# A running task switches in cond_resched since 6.3 (commit e3ff7c609f39), in __schedule since 7.0.
+EARLIEST_SCHEDULER_SWITCH = (6, 3)
+# sysfs: OBJECT/patched since 6.1, `replace` since 6.13, `stack_order` since 6.14.
+EARLIEST_REPLACE_FILE = (6, 13)
+EARLIEST_STACK_ORDER = (6, 14)

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The suite: what the kernel promises about livepatches, each promise on a real kernel.
+
+On the default kernel all of it runs; on the others what is marked `everywhere`, or all with --everywhere.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.suite.marks import default_kernel
+from harness.waiting import wait_until
+
+_HELD_S = 60.0
+
+
+def pytest_addoption(parser):
+    parser.addoption("--everywhere", action="store_true", help="run every test on every kernel given")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "everywhere: also run on kernels that are not the default one")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.option.everywhere:
+        return
+    left_out = [each for each in items if _elsewhere(each) and not each.get_closest_marker("everywhere")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [each for each in items if each not in left_out]
+
+
+def _elsewhere(item) -> bool:
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    return params.get("klp_kernel", default_kernel()) != default_kernel()
+
+
+@pytest.fixture
+def holder(guest, module):
+    """Load the module that holds up transitions, and wait until `inside` tasks are held in it."""
+
+    def load(parameters: str, *, inside: int):
+        target = module("patches/holdups", "klp_holder")
+        target.load(parameters)
+        wait_until(
+            lambda: guest.read("/proc/klp_holder").endswith(f"inside {inside}"),
+            what=f"{inside} tasks held", timeout_s=_HELD_S, every_s=0.1,
+        )  # fmt: skip
+        return target
+
+    return load
+
+
+@pytest.fixture
+def let_go(guest):
+    """Let every task that the holder holds go on."""
+    return lambda: guest.run("echo 0 >/sys/module/klp_holder/parameters/hold").must("letting go")
+
+
+@pytest.fixture
+def fix(livepatch):
+    """The livepatch of the functions in which the holder holds its tasks."""
+    return livepatch("patches/holdups", "klp_holder_fix")
+
+
+@pytest.fixture
+def passes(trace):
+    """Wait until the transition that runs has had so many passes, and return it as far as it went."""
+
+    def wait(patch, count: int):
+        def look():
+            found = trace.transitions(patch)
+            return found[-1] if found and found[-1].passes >= count else None
+
+        return wait_until(look, what=f"pass {count}", timeout_s=_HELD_S, every_s=0.3)
+
+    return wait
+
+
+@pytest.fixture
+def accounts(guest, trace):
+    """Hold every task's account in the last transition against /proc; return the accounts by thread id."""
+
+    def compare(target: int):
+        sampled = guest.livepatches.patch_states()
+        leg = trace.history().legs[-1]
+        tasks = {each.pid: each for each in leg.tasks if each.pid}
+        pending = {pid for pid, each in tasks.items() if each.path is None}
+        for pid, state in ((int(tid), state) for tid, state in sampled.items()):
+            if pid in tasks:
+                assert state == (1 - target if pid in pending else target), (tasks[pid], state)
+        assert pending <= set(map(int, sampled))
+        return tasks
+
+    return compare
