@@ -38,11 +38,13 @@ def _elsewhere(item) -> bool:
 
 @pytest.fixture
 def holder(guest, module):
-    """Load the module that holds up transitions, and wait until `inside` tasks are held in it."""
+    """Load the module that holds up transitions, and wait until `inside` tasks are held in it, if told."""
 
-    def load(parameters: str, *, inside: int):
+    def load(parameters: str, *, inside: int | None = None):
         target = module("patches/holdups", "klp_holder")
         target.load(parameters)
+        if inside is None:
+            return target
         wait_until(
             lambda: guest.read("/proc/klp_holder").endswith(f"inside {inside}"),
             what=f"{inside} tasks held", timeout_s=_HELD_S, every_s=0.1,
@@ -50,6 +52,16 @@ def holder(guest, module):
         return target
 
     return load
+
+
+@pytest.fixture
+def one_cpu(guest):
+    """Leave the guest one CPU.
+
+    With one thread for all virtual CPUs, QEMU gives a busy one its whole slice of 0.1 s whenever another
+    one pauses: beside a busy task each attempt of a pass would take a second.
+    """
+    guest.run("echo 0 >/sys/devices/system/cpu/cpu1/online").must("taking a CPU offline")
 
 
 @pytest.fixture
@@ -79,18 +91,23 @@ def passes(trace):
 
 
 @pytest.fixture
-def accounts(guest, trace):
-    """Hold every task's account in the last transition against /proc; return the accounts by thread id."""
+def switched(trace):
+    """Return every task's account in the last transition, by thread id."""
+    return lambda: {each.pid: each for each in trace.history().legs[-1].tasks if each.pid}
+
+
+@pytest.fixture
+def accounts(guest, switched):
+    """Hold every task's account in the transition that runs against /proc; return the accounts."""
 
     def compare(target: int):
         sampled = guest.livepatches.patch_states()
-        leg = trace.history().legs[-1]
-        tasks = {each.pid: each for each in leg.tasks if each.pid}
-        pending = {pid for pid, each in tasks.items() if each.path is None}
-        for pid, state in ((int(tid), state) for tid, state in sampled.items()):
-            if pid in tasks:
-                assert state == (1 - target if pid in pending else target), (tasks[pid], state)
-        assert pending <= set(map(int, sampled))
+        tasks = switched()
+        for tid, state in sampled.items():
+            account = tasks.get(int(tid))
+            if account is not None:
+                assert state == (1 - target if account.path is None else target), account
+        assert {pid for pid, each in tasks.items() if each.path is None} <= set(map(int, sampled))
         return tasks
 
     return compare
