@@ -55,18 +55,12 @@ def _moment(at: float) -> str:
 
 def _paths(views: Sequence[RunView]) -> list[str]:
     """Return every way a task switched, for the filter."""
-    figures = [each.figure for run in views for plan in run.plans for each in plan.transitions]
+    figures = [each.figure for run in views for each in run.transitions]
     return sorted({bar.kind for figure in figures if figure for bar in figure.tasks})
 
 
 def _figures(views: Sequence[RunView]) -> dict[str, object]:
-    transitions = {
-        each.key: each.figure
-        for run in views
-        for plan in run.plans
-        for each in plan.transitions
-        if each.figure
-    }
+    transitions = {each.key: each.figure for run in views for each in run.transitions if each.figure}
     return {**transitions, **{key: lives for run in views for key, lives in run.lives}}
 
 

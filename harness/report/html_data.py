@@ -15,7 +15,7 @@ from harness.analysis.costs import Cost, attempt_costs
 from harness.analysis.curve import tasks_left
 from harness.analysis.legs import Leg, TaskSwitch
 from harness.analysis.result import PlanResult, RunResult
-from harness.analysis.transitions import Transition
+from harness.analysis.transitions import Transition, told
 from harness.report.guests import GuestTrace
 
 # More bars than this make a figure that no browser draws in reasonable time, and nobody reads.
@@ -90,12 +90,24 @@ class PlanView:
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """A run with its plans; `lives` are its guests' shadow variables."""
+    """A run with its plans.
+
+    Attributes:
+        key: its anchor in the page.
+        others: transitions of livepatches that are not a plan's own, but what it needs.
+        lives: its guests' shadow variables.
+    """
 
     key: str
     run: RunToShow
     plans: tuple[PlanView, ...]
+    others: tuple[TransitionView, ...]
     lives: tuple[tuple[str, LivesFigure], ...]
+
+    @property
+    def transitions(self) -> tuple[TransitionView, ...]:
+        """Every transition in it."""
+        return (*(each for plan in self.plans for each in plan.transitions), *self.others)
 
     def of(self, plan: str) -> PlanView | None:
         """Return the plan of that name, if this run has it."""
@@ -112,7 +124,18 @@ def view(number: int, run: RunToShow) -> RunView:
     lives = tuple(
         (f"{key}-lives{index}", _lives(guest)) for index, guest in enumerate(run.guests, 1) if guest.lives
     )
-    return RunView(key, run, plans, lives)
+    return RunView(key, run, plans, tuple(_others(key, run)), lives)
+
+
+def _others(key: str, run: RunToShow) -> Iterator[TransitionView]:
+    own = {(each.patch, each.begun_ns) for plan in run.result.plans for each in plan.transitions}
+    for number, (leg, guest) in enumerate(_legs(run), 1):
+        if (leg.patch, leg.begun_ns) not in own:
+            yield TransitionView(f"{key}-other{number}", told(leg), _figure(leg, guest))
+
+
+def _legs(run: RunToShow) -> Iterator[tuple[Leg, GuestTrace]]:
+    return ((leg, guest) for guest in run.guests for leg in guest.history.legs)
 
 
 def _transitions(key: str, plan: PlanResult, run: RunToShow) -> Iterator[TransitionView]:
@@ -123,7 +146,8 @@ def _transitions(key: str, plan: PlanResult, run: RunToShow) -> Iterator[Transit
 
 
 def _figure(leg: Leg, guest: GuestTrace) -> TransitionFigure:
-    longest = sorted(leg.tasks, key=lambda each: -each.at_ns)[:MOST_BARS]
+    # A task born switched waited for nothing, however late that was.
+    longest = sorted(leg.tasks, key=lambda each: (each.path == "fork", -each.at_ns))[:MOST_BARS]
     return TransitionFigure(
         tasks=tuple(_task_bar(leg, each) for each in longest),
         seen=len(leg.tasks),

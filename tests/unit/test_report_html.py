@@ -107,6 +107,13 @@ def test_a_transition_that_the_trace_lacks_is_told_without_a_figure() -> None:
     assert figures(text) == {}
 
 
+def test_a_transition_of_no_plan_is_shown_beside_them() -> None:
+    whole = shown(sample(), plans=())
+    assert [each.told.patch for each in view(1, whole).others] == [PATCH, PATCH]
+    assert "2 transitions of livepatches that a plan needs" in page([whole], None)
+    assert view(1, shown(sample())).others == ()
+
+
 def test_a_run_that_ended_early_says_why() -> None:
     text = page([shown(sample(), error="the guest panicked: <oops>", plans=())], None)
     assert "the guest panicked: &lt;oops&gt;" in text
@@ -118,18 +125,20 @@ def test_stacks_of_who_held_a_transition_are_in_it() -> None:
     )
 
 
-def test_a_reversed_transition_and_a_fork_are_drawn() -> None:
+def test_a_task_born_switched_is_drawn_as_a_moment() -> None:
     trace = Trace()
     trace.begin_enabling(PATCH)
     trace.put(
         ev.Fork, child=ev.Task(pid=50, tgid=50, comm="new"), child_state=1, child_pending=False,
         parent=ev.Task(pid=1, tgid=1, comm="task1"), parent_state=1, parent_pending=False,
     )  # fmt: skip
+    trace.try_once()
     [plan] = view(1, shown(trace)).plans
     figure = plan.transitions[0].figure
     assert figure
     [born] = [bar for bar in figure.tasks if bar.kind == "fork"]
     assert born.begin_s == born.end_s > 0
+    assert figure.tasks[-1] == born  # it waited for nothing, so it stands below those that did
 
 
 def test_what_differs_from_the_base() -> None:

@@ -59,7 +59,7 @@
   function marks(figure) {
     const shapes = figure.passes.map((each) => ({
       type: "rect", xref: "x", yref: "paper", y0: 0, y1: 1, layer: "below",
-      x0: each.begin_s, x1: each.begin_s + each.duration_s, fillcolor: css("--mark"),
+      x0: each.begin_s, x1: each.begin_s + each.duration_s, fillcolor: css("--pass"),
       line: { color: css("--dim"), width: 1.5, dash: "dot" },
     }));
     for (const at of figure.signals_s) {
@@ -86,7 +86,8 @@
       const [x, y] = [figure.curve.map((each) => each[0]), figure.curve.map((each) => each[1])];
       return [[{ type: "scatter", mode: "lines", x, y, line: { shape: "hv", color: "#e69f00", width: 2 },
         fill: "tozeroy", fillcolor: "rgba(230,159,0,0.15)", hovertemplate: "%{y} left at %{x:.6f} s<extra></extra>" }],
-      layout({ shapes: marks(figure), showlegend: false, xaxis: { title: { text: "s" } },
+      layout({ shapes: marks(figure), showlegend: false,
+        xaxis: { title: { text: "s (dotted: passes)" }, rangemode: "tozero" },
         yaxis: { rangemode: "tozero", title: { text: "tasks" } } })];
     },
     costs(figure) {
@@ -105,8 +106,11 @@
         yaxis: { title: { text: "attempts" } } })];
     },
     lives(figure) {
+      const begin = Math.min(...figure.lives.map((each) => each.begin_s));
+      const end = Math.max(...figure.lives.map((each) => each.end_s));
+      const room = (end - begin || 1) / 50;
       return [bars(figure.lives, "until"), layout({ height: 90 + 16 * Math.max(figure.lives.length, 4),
-        xaxis: { title: { text: "s of the trace" } }, yaxis: rows(figure.lives) })];
+        xaxis: { title: { text: "s of the trace" }, range: [begin - room, end + room] }, yaxis: rows(figure.lives) })];
     },
   };
 
