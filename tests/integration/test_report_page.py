@@ -20,9 +20,10 @@ from tests.integration.conftest import KLP
 from tests.unit.runfolders import sample, write_run
 
 PHONE, DESK = (390, 844), (1200, 900)
-UNDRAWN = (
-    "return [...document.querySelectorAll('.plot')].filter((e) => !e.querySelector('.main-svg')).length"
-)
+UNDRAWN = """
+    const drawn = (each) => each.querySelector(".main-svg") || each.closest("details:not([open])");
+    return [...document.querySelectorAll(".plot")].filter((each) => !drawn(each)).length;
+"""
 
 
 @pytest.fixture(scope="module")
@@ -100,13 +101,13 @@ def test_its_numbers_are_those_of_run_json(page, folder) -> None:
         assert texts(section, "[data-number=events]") == [str(result.events)]
         for field in ("passes", "attempts", "signals"):
             told = [str(getattr(each, field)) for each in plan.transitions]
-            assert texts(section, f".transition [data-number={field}]") == told
+            assert texts(section, f"article .transition [data-number={field}]") == told
         spans = [seconds(each.duration_ns) for each in plan.transitions]
-        assert texts(section, "[data-number=seconds]") == spans
+        assert texts(section, "article [data-number=seconds]") == spans
         tasks = [str(count) for each in plan.transitions for count in each.tasks.values()]
-        assert texts(section, "[data-number=tasks]") == tasks
+        assert texts(section, "article [data-number=tasks]") == tasks
         held = [seconds(one.held_ns) for each in plan.transitions for one in each.stragglers]
-        assert texts(section, ".stragglers [data-number=held]") == held
+        assert texts(section, "article .stragglers [data-number=held]") == held
         assert texts(section, "[data-number=allocated]") == [str(plan.shadow.allocated)]
         assert texts(section, "[data-number=left]") == [str(len(plan.shadow.left))]
         assert len(texts(section, ".callbacks li")) == len(plan.callbacks)
@@ -146,6 +147,15 @@ def test_figures_hold_what_the_trace_says(page) -> None:
     )
     assert dict(costs) == {"running": [1], "sleeping": [2], "switched": [33]}
     assert {kind: len(rows) for kind, rows in bars(page, "lives").items()} == {"freed": 1, "left": 1}
+
+
+def test_figures_that_are_folded_away_are_drawn_when_they_are_opened(page) -> None:
+    others = page.find_element(By.CSS_SELECTOR, ".others")
+    plots = others.find_elements(By.CSS_SELECTOR, ".plot")
+    assert plots
+    assert not others.find_elements(By.CSS_SELECTOR, ".main-svg")
+    page.execute_script("arguments[0].open = true", others)
+    WebDriverWait(page, 30).until(lambda it: it.execute_script(UNDRAWN) == 0)
 
 
 def test_text_of_a_trace_stays_text(page) -> None:
@@ -193,6 +203,8 @@ def test_the_filter_of_plans_hides_the_others(page) -> None:
     page.execute_script("document.querySelector('article').dataset.plan = 'another'")
     Select(page.find_element(By.ID, "filter-plan")).select_by_visible_text("livepatch-sample")
     assert [each.is_displayed() for each in page.find_elements(By.TAG_NAME, "article")] == [False, True]
+    assert not page.find_element(By.CSS_SELECTOR, ".others").is_displayed()
+    assert page.get_log("browser") == []
 
 
 def test_by_keyboard(page) -> None:

@@ -131,11 +131,12 @@
     for (const each of document.querySelectorAll("[data-plan]")) {
       each.hidden = Boolean(plan.value) && each.dataset.plan !== plan.value;
     }
+    for (const each of document.querySelectorAll(".others")) { each.hidden = Boolean(plan.value); }
     for (const row of document.querySelectorAll("tr[data-task]")) {
       row.hidden = !fits(row.dataset.task, row.dataset.path);
     }
     const seen = [...document.querySelectorAll("table.tasks tr[data-task]")]
-      .filter((row) => !row.closest("[data-plan]").hidden);
+      .filter((row) => !row.parentElement.closest("[hidden]"));
     const shown = seen.filter((row) => !row.hidden).length;
     document.getElementById("shown").textContent =
       filters.some((each) => each.value) ? `${shown} of ${seen.length} tasks shown` : "";
