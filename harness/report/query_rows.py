@@ -18,7 +18,6 @@ from harness.report.query_tables import RunRow, ShadowRow, TaskRow, TransitionRo
 from harness.report.rules import evidence_line
 
 Rows = Mapping[str, Sequence[msgspec.Struct]]
-_Plans = Mapping[tuple[str, int], str]
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,11 +52,10 @@ def run_row(folder: Path, result: RunResult) -> RunRow:
 
 def rows_of(run: str, result: RunResult, guests: Sequence[Told]) -> Rows:
     """Return a run's rows in every table but `runs` and `events`."""
-    plans = {(each.patch, each.begun_ns): plan.name for plan in result.plans for each in plan.transitions}
     return {
         "verdicts": [*_checks(run, result), *_rules(run, result)],
-        "transitions": [row for each in guests for row in _transitions(run, each, plans)],
-        "tasks": [row for each in guests for row in _tasks(run, each, plans)],
+        "transitions": [row for each in guests for row in _transitions(run, each)],
+        "tasks": [row for each in guests for row in _tasks(run, each)],
         "shadows": [row for each in guests for row in _shadows(run, each)],
     }
 
@@ -92,13 +90,13 @@ def _rules(run: str, result: RunResult) -> Iterator[VerdictRow]:
         )
 
 
-def _transitions(run: str, guest: Told, plans: _Plans) -> Iterator[TransitionRow]:
+def _transitions(run: str, guest: Told) -> Iterator[TransitionRow]:
     for number, leg in enumerate(guest.history.legs, 1):
         each = told(leg)
         yield TransitionRow(
             run=run,
             guest=guest.guest,
-            plan=_plan(leg, plans),
+            plan=_plan(leg, guest),
             transition=number,
             patch=each.patch,
             target=each.target,
@@ -113,13 +111,13 @@ def _transitions(run: str, guest: Told, plans: _Plans) -> Iterator[TransitionRow
         )
 
 
-def _tasks(run: str, guest: Told, plans: _Plans) -> Iterator[TaskRow]:
+def _tasks(run: str, guest: Told) -> Iterator[TaskRow]:
     for number, leg in enumerate(guest.history.legs, 1):
         for each in leg.tasks:
             yield TaskRow(
                 run=run,
                 guest=guest.guest,
-                plan=_plan(leg, plans),
+                plan=_plan(leg, guest),
                 transition=number,
                 patch=leg.patch,
                 target=leg.target,
@@ -133,8 +131,10 @@ def _tasks(run: str, guest: Told, plans: _Plans) -> Iterator[TaskRow]:
             )
 
 
-def _plan(leg: Leg, plans: _Plans) -> str | None:
-    return plans.get((leg.patch, leg.begun_ns))
+def _plan(leg: Leg, guest: Told) -> str | None:
+    """Return the plan that had begun, and not ended, as a leg began."""
+    before = [each for _, each in guest.history.seen.plans if each.ts_ns <= leg.begun_ns]
+    return before[-1].name if before and before[-1].moment == "begin" else None
 
 
 def _shadows(run: str, guest: Told) -> Iterator[ShadowRow]:

@@ -22,7 +22,7 @@ _S = Annotated[str, msgspec.Meta(description="the run folder's name")]
 _Guest = Annotated[
     int, msgspec.Meta(description="guest of the run, from 1: each has a file of events and a clock")
 ]
-_Plan = Annotated[str | None, msgspec.Meta(description="the plan it was part of, as in run.json")]
+_Plan = Annotated[str | None, msgspec.Meta(description="the plan that was under way; null where none was")]
 _Leg = Annotated[int, msgspec.Meta(description="of the guest's transitions, from 1 in order of time")]
 _Target = Annotated[int, msgspec.Meta(description="1 patching, 0 unpatching")]
 _Patch = Annotated[str, msgspec.Meta(description="the livepatch's module name")]

@@ -133,6 +133,13 @@ def _guests(layout: RunLayout) -> Iterator[Path]:
         number += 1
 
 
+def pending_text(layout: RunLayout) -> str:
+    """Return who held stuck transitions, with kernel stacks; empty where none got stuck."""
+    guests = [layout.of_guest(number) for number in range(1, len(events_files(layout)) + 1)]
+    files = [each.pending for each in guests if each.pending.is_file()]
+    return "\n".join(file.read_text(errors="replace") for file in files)
+
+
 def remove_run(run: FoundRun) -> None:
     """Remove a run folder with all that is in it.
 

@@ -61,6 +61,11 @@ def test_transitions(asked, guest) -> None:
     assert asked.ask(OF.format("transitions")) == told
 
 
+def test_plans(asked, guest) -> None:
+    begin, end = (each.ts_ns for each in events(guest, ev.Plan))
+    assert asked.ask(OF.format("plans")) == [("livepatch-sample", begin, end - begin)]
+
+
 def test_callbacks(asked, guest) -> None:
     told = [
         (f"{each.kind} of {each.object}", each.ts_ns, each.duration_ns)

@@ -45,6 +45,7 @@ def sample(kernel: str = "6.12.117", tasks: int = 4, hold: bool = True) -> Trace
     """A livepatch enabled and disabled; task 3 sleeps in a function it changes for two passes."""
     trace = Trace(kernel)
     trace.tasks.update(dict.fromkeys(range(10, 10 + tasks), -1))
+    trace.put(ev.Plan, name="livepatch-sample", livepatch=PATCH, moment="begin")
     trace.wait(2)
     trace.begin_enabling(PATCH)
     if hold:
@@ -62,6 +63,7 @@ def sample(kernel: str = "6.12.117", tasks: int = 4, hold: bool = True) -> Trace
     shadow(trace, "0xffff888000002000", freed_after_ms=None)
     trace.wait(20)
     trace.disable(PATCH)
+    trace.put(ev.Plan, name="livepatch-sample", livepatch=PATCH, moment="end")
     return trace.end()
 
 

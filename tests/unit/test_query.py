@@ -103,6 +103,15 @@ def test_lives_of_one_address_are_told_apart() -> None:
     assert spans[2][1] is None
 
 
+def test_a_variable_whose_free_was_lost_takes_no_other_ones() -> None:
+    trace = Trace()
+    shadow(trace, "0xffff888000001000", freed_after_ms=None)
+    shadow(trace, "0xffff888000001000")
+    first, second = shadow_lives(trace.numbered())
+    assert first.freed_ns is None
+    assert second.freed_ns is not None
+
+
 def test_verdicts_are_those_of_checks_and_rules(runs: Path) -> None:
     checks = ask("SELECT name, verdict, evidence, plan FROM verdicts WHERE kind = 'check'", "a-6.12")
     assert [(row["name"], row["verdict"]) for row in checks] == [

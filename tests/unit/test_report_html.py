@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the report page is made of, without a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+from html import unescape
+
+import msgspec
+import pytest
+
+from harness.analysis.costs import attempt_costs
+from harness.analysis.curve import tasks_left
+from harness.analysis.history import history
+from harness.analysis.lives import shadow_lives
+from harness.report import html_data
+from harness.report.guests import GuestTrace
+from harness.report.html import page
+from harness.report.html_data import MOST_BARS, RunToShow, beside, reasons, seconds, view
+from harness.trace import events as ev
+from tests.unit.runfolders import PATCH, result_of, sample
+from tests.unit.traces import Trace
+
+
+def shown(trace: Trace, name: str = "a run", pending: str = "", **changes: object) -> RunToShow:
+    numbered = tuple(trace.numbered())
+    guest = GuestTrace(name, numbered, history(numbered), shadow_lives(numbered))
+    return RunToShow(name, result_of(trace, **changes), (guest,), pending)
+
+
+def figures(text: str) -> dict[str, dict[str, object]]:
+    found = re.search(r'id="figures">(.*?)</script>', text, re.S)
+    assert found
+    return json.loads(found[1])
+
+
+def test_tasks_left_fall_at_each_switch() -> None:
+    leg = history(sample().numbered()).legs[0]
+    points = tasks_left(leg)
+    assert points[0][1] == len(leg.tasks) == 8
+    assert [left for _, left in points[-3:]] == [2, 1, 0]
+    assert points[-2][0] == next(each.at_ns for each in leg.tasks if each.pid == 2)
+    assert [ts for ts, _ in points] == sorted({ts for ts, _ in points})
+
+
+def test_a_task_born_switched_is_none_to_wait_for_and_one_left_pending_stays() -> None:
+    trace = Trace()
+    trace.begin_enabling(PATCH)
+    trace.try_once({3: ("running", None), 2: ("running", None)})
+    for pid, state in ((50, 1), (51, 0)):
+        trace.put(
+            ev.Fork, child=ev.Task(pid=pid, tgid=pid, comm="new"), child_state=state,
+            child_pending=not state, parent=ev.Task(pid=1, tgid=1, comm="task1"), parent_state=1,
+            parent_pending=False,
+        )  # fmt: skip
+    trace.switch(2)
+    points = tasks_left(history(trace.numbered()).legs[0])
+    assert (points[0][1], points[-1][1]) == (5, 2)
+
+
+def test_costs_are_binned_by_powers_of_two() -> None:
+    trace = Trace()
+    trace.begin_enabling(PATCH)
+    for duration in (0, 1, 2, 3, 1023, 1024, 2047):
+        trace.put(
+            ev.Attempt, task=ev.Task(pid=9, tgid=9, comm="t"), result="running", errno=-16, function=None,
+            patch_state=0, after=0, duration_ns=duration,
+        )  # fmt: skip
+    numbered = trace.numbered()
+    costs = attempt_costs(history(numbered).legs[0], numbered)
+    assert [(each.low_ns, each.count) for each in costs] == [(1, 2), (2, 2), (512, 1), (1024, 2)]
+
+
+def test_attempts_are_counted_in_their_own_transition_only() -> None:
+    numbered = sample().numbered()
+    legs = history(numbered).legs
+    told = [sum(each.count for each in attempt_costs(leg, numbered)) for leg in legs]
+    assert told == [8 + 1 + 1, 8]
+
+
+def test_a_figure_shows_no_more_bars_than_can_be_drawn() -> None:
+    [plan] = view(1, shown(sample(tasks=MOST_BARS + 50))).plans
+    figure = plan.transitions[0].figure
+    assert figure
+    assert (len(figure.tasks), figure.seen) == (MOST_BARS, MOST_BARS + 54)
+    assert figure.tasks[0].label == "task3[3]"
+    text = page([shown(sample(tasks=MOST_BARS + 50))], None)
+    assert f"Drawn are the {MOST_BARS} of {MOST_BARS + 54} tasks" in text
+
+
+def test_nothing_of_a_run_can_end_the_script_it_stands_in() -> None:
+    trace = sample()
+    evil = "</script><script>alert(1)</script>"
+    trace.put(ev.ShadowFreed, obj=evil, id=1, variable="0x1", age_ns=None, dtor=False, dtor_calls=0)
+    text = page([shown(trace, evil, pending=evil)], None)
+    assert "<script>alert" not in text
+    assert evil in json.dumps(figures(text))
+    assert evil in unescape(re.sub(r"<script.*", "", text, flags=re.S))
+
+
+def test_a_transition_that_the_trace_lacks_is_told_without_a_figure() -> None:
+    whole = shown(sample())
+    bare = RunToShow("bare", whole.result, (), "")
+    text = page([bare], None)
+    assert text.count("The trace does not hold this transition.") == 2
+    assert figures(text) == {}
+
+
+def test_a_transition_of_no_plan_is_shown_beside_them() -> None:
+    whole = shown(sample(), plans=())
+    assert [each.told.patch for each in view(1, whole).others] == [PATCH, PATCH]
+    assert "2 transitions of livepatches that a plan needs" in page([whole], None)
+    assert view(1, shown(sample())).others == ()
+
+
+def test_a_run_that_ended_early_says_why() -> None:
+    text = page([shown(sample(), error="the guest panicked: <oops>", plans=())], None)
+    assert "the guest panicked: &lt;oops&gt;" in text
+
+
+def test_stacks_of_who_held_a_transition_are_in_it() -> None:
+    assert "[<0>] schedule+0x1/0x2" in unescape(
+        page([shown(sample(), pending="[<0>] schedule+0x1/0x2")], None)
+    )
+
+
+def test_a_task_born_switched_is_drawn_as_a_moment() -> None:
+    trace = Trace()
+    trace.begin_enabling(PATCH)
+    trace.put(
+        ev.Fork, child=ev.Task(pid=50, tgid=50, comm="new"), child_state=1, child_pending=False,
+        parent=ev.Task(pid=1, tgid=1, comm="task1"), parent_state=1, parent_pending=False,
+    )  # fmt: skip
+    trace.try_once()
+    [plan] = view(1, shown(trace)).plans
+    figure = plan.transitions[0].figure
+    assert figure
+    [born] = [bar for bar in figure.tasks if bar.kind == "fork"]
+    assert born.begin_s == born.end_s > 0
+    assert figure.tasks[-1] == born  # it waited for nothing, so it stands below those that did
+
+
+def test_what_differs_from_the_base() -> None:
+    old, new = result_of(sample(hold=False)), result_of(sample())
+    [told] = beside(old, new)
+    changed = {fact: (base, now) for fact, base, now in told.changed}
+    assert changed["stragglers"] == ("0 + 0", "2 + 0")
+    assert "callbacks" in told.same
+    [same] = beside(old, old)
+    assert same.changed == ()
+    other = msgspec.structs.replace(new.plans[0], name="another")
+    assert beside(old, msgspec.structs.replace(new, plans=(other,))) == ()
+
+
+@pytest.mark.parametrize(
+    ("ns", "told"), [(None, "not ended"), (2_000_400_000, "2.000"), (70_000, "0.000070"), (0, "0.000000")]
+)
+def test_seconds(ns: int | None, told: str) -> None:
+    assert seconds(ns) == told
+
+
+def test_reasons() -> None:
+    assert reasons({"running on a CPU": 1, "sleeping in f": 3}) == (
+        "running on a CPU (1 time), sleeping in f (3 times)"
+    )
+    assert html_data.PENDING == "left pending"
