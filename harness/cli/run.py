@@ -25,7 +25,7 @@ from harness.model import Image
 from harness.modules.plan import PatchPlan
 from harness.paths import RunLayout
 from harness.report.asjson import encode
-from harness.report.table import failed_checks, run_table
+from harness.report.table import failed_checks, rules_line, run_table
 from harness.settings import Settings
 from harness.suite.jobs import SAMPLES, check_words, make_job, plans_of
 from harness.suite.lab import machine_spec
@@ -97,6 +97,8 @@ def _show(result: RunResult, layout: RunLayout, as_json: bool) -> None:
         for line in failed_checks(result):
             stdout.print(f"violated: {line}", style="red", soft_wrap=True)
     told = stderr if as_json else stdout
+    if result.rules:
+        told.print(f"{rules_line(result)} (klp analyze {layout.root})", soft_wrap=True)
     told.print(f"run folder: {layout.root}", soft_wrap=True)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
@@ -113,13 +114,21 @@ def _callbacks(plan: PlanResult) -> list[str]:
 
 
 def failed_checks(result: RunResult) -> list[str]:
-    """Return a line for each check that did not hold."""
-    return [
+    """Return a line for each check that did not hold, and for each rule that was broken."""
+    checks = [
         f"{plan.name}: {check.name}: {check.evidence}"
         for plan in result.plans
         for check in plan.checks
         if check.verdict is Verdict.VIOLATED
     ]
+    broken = [each for each in result.rules if each.verdict is Verdict.VIOLATED]
+    return [*checks, *(f"rule {each.rule.id}: {each.rule.text}: {each.why}" for each in broken)]
+
+
+def rules_line(result: RunResult) -> str:
+    """Return how many rules the trace holds, breaks and does not show."""
+    counts = Counter(each.verdict for each in result.rules)
+    return "rules: " + ", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict)
 
 
 def plain_table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:

@@ -18,10 +18,11 @@ from harness.analysis.result import (
     RunResult,
     Verdict,
 )
+from harness.analysis.rules.rule import Needs, Rule, RuleVerdict
 from harness.analysis.shadow import ShadowLedger, ShadowVariable
 from harness.analysis.transitions import Outcome, Straggler, Transition
 from harness.report.asjson import decode, encode
-from harness.report.table import failed_checks, run_table, straggler_line
+from harness.report.table import failed_checks, rules_line, run_table, straggler_line
 
 LEDGER = ShadowLedger(allocated=0, found=0, refused=0, freed=0, strays=0, left=())
 LEFT = ShadowVariable(obj="0xa", id=7, size=8, made_ns=1, caller="f+0x1 [m]")
@@ -131,6 +132,18 @@ def test_a_straggler_in_one_line() -> None:
 def test_only_violated_checks_failed() -> None:
     assert failed_checks(result(FULL, PLAIN)) == ["full: bad: saw [1]"]
     assert failed_checks(result(PLAIN)) == []
+
+
+def rule_verdict(verdict: Verdict) -> RuleVerdict:
+    rule = Rule(id="T4", text="once", source="here", needs=Needs(probes=(), symbols=()))
+    return RuleVerdict(rule=rule, verdict=verdict, observations=1, evidence=(), why="[2] switched twice")
+
+
+def test_a_broken_rule_is_told() -> None:
+    rules = tuple(rule_verdict(each) for each in (Verdict.VIOLATED, Verdict.HELD, Verdict.HELD))
+    run = msgspec.structs.replace(result(PLAIN), rules=rules)
+    assert failed_checks(run) == ["rule T4: once: [2] switched twice"]
+    assert rules_line(run) == "rules: 2 held, 1 violated, 0 not observed"
 
 
 def test_json_reads_back() -> None:
