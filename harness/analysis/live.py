@@ -162,7 +162,8 @@ class Watcher:
                 changes = {"phase": Phase.SIGNALLED, "signals": now.signals + 1}
             case ev.Reverse():
                 self._switched.clear()
-                changes = {"phase": Phase.REVERSED, "target": event.target}
+                self._holders.clear()
+                changes = {"phase": Phase.REVERSED, "target": event.target, "passes": 0}
             case ev.Force():
                 changes = {"phase": Phase.FORCED}
             case ev.Cancel():

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A transition as it goes, folded from a recording of a real one: a kthread slept in a patched function."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from harness.analysis.live import LiveTransition, Phase, Watcher
+from harness.report.live import holder_lines, live_line, live_picture
+from harness.trace import events as ev
+
+RECORDING = Path(__file__).parents[1] / "data" / "events" / "real" / "transition-6.12.jsonl.gz"
+
+
+@pytest.fixture(scope="module")
+def recorded() -> list[ev.AnyEvent]:
+    lines = gzip.decompress(RECORDING.read_bytes()).splitlines()
+    return sorted((ev.decode(line) for line in lines), key=lambda event: event.ts_ns)
+
+
+@pytest.fixture(scope="module")
+def views(recorded: list[ev.AnyEvent]) -> list[LiveTransition]:
+    """What was shown after each event that changed a phase or a pass."""
+    watcher, seen = Watcher(), []
+    for event in recorded:
+        now = watcher.now() if watcher.take(event) else None
+        if now:
+            seen.append(now)
+    return seen
+
+
+def test_every_transition_is_followed_to_its_end(
+    recorded: list[ev.AnyEvent], views: list[LiveTransition]
+) -> None:
+    ends = [each for each in views if each.over]
+    assert len(ends) == sum(isinstance(each, ev.Complete) for each in recorded)
+    assert all(each.left == 0 for each in ends if each.phase is Phase.COMPLETE)
+    assert not any(each.holders for each in ends)
+    assert {Phase.REVERSED, Phase.SIGNALLED, Phase.CANCELLED} <= {each.phase for each in views}
+
+
+def test_the_task_that_holds_it_is_named_with_its_function(views: list[LiveTransition]) -> None:
+    stuck = [each for each in views if each.passes > 3 and each.holders]
+    assert stuck
+    for each in stuck:
+        assert [(holder.comm, holder.reason) for holder in each.holders] == [
+            ("klp_sleeper", "sleeping in klp_sleeper_wait")
+        ]
+        assert each.left == 1
+        assert each.holders[0].attempts >= each.passes - 1
+
+
+def test_stacks_are_shown_with_their_task(recorded: list[ev.AnyEvent]) -> None:
+    watcher = Watcher()
+    for event in recorded:
+        watcher.take(event)
+        now = watcher.now()
+        if now and now.passes > 2 and now.holders:
+            break
+    assert now is not None
+    watcher.stacks({now.holders[0].pid: ("[<0>] klp_sleeper_wait+0x5", "[<0>] kthread+0xcf")})
+    lines = holder_lines(watcher.now() or now)
+    assert lines[0].startswith(f"klp_sleeper[{now.holders[0].pid}] patch_state ")
+    assert lines[1:3] == ["    [<0>] klp_sleeper_wait+0x5", "    [<0>] kthread+0xcf"]
+
+
+def test_it_is_told_in_a_line_and_in_a_picture(views: list[LiveTransition]) -> None:
+    end = next(each for each in views if each.phase is Phase.COMPLETE)
+    assert f"0 of {end.total} tasks left" in live_line(end)
+    console = Console(record=True, width=100, file=None, quiet=False)
+    with console.capture() as shown:
+        console.print(live_picture(next(each for each in views if each.holders), "load x"))
+    assert "klp_sleeper[" in shown.get()
+    assert "load x" in shown.get()
