@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.bpftrace import bpftrace_files, ship, tracing
 from bench.measure import Series
 from harness import paths
-from harness.analysis.logged import LoggedTransition, logged_transitions
+from harness.analysis.logged import PASSES_TOLD_BY, LoggedTransition, logged_transitions
 from harness.guest import klog
 from harness.guest.ssh import Guest
 from harness.images.library import Library
@@ -82,7 +82,8 @@ class ProbeCosts:
     def _guest(self, folder: Path) -> Iterator[Lab]:
         folder.mkdir()
         with restored(self._image, self._bare, RunLayout(folder), self._settings, self._accel) as lab:
-            lab.guest.run(["mkdir", "-p", _MODULES]).must("making room for modules")
+            tell = f"echo '{PASSES_TOLD_BY}' >/sys/kernel/debug/dynamic_debug/control"
+            lab.guest.run(f"mkdir -p {_MODULES} && {tell}").must("having the kernel tell its passes")
             yield lab
 
     @contextmanager

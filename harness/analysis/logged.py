@@ -3,19 +3,20 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable
 
 import msgspec
 
+# What makes the kernel say which task a pass left behind: for /sys/kernel/debug/dynamic_debug/control.
+PASSES_TOLD_BY = "file kernel/livepatch/transition.c func klp_try_switch_task +p"
 _LINE = re.compile(
-    r"^\[\s*(?P<at>\d+\.\d+)\] livepatch: '(?P<patch>[^']+)': "
-    r"(?:starting (?P<begun>patching|unpatching) transition|(?P<ended>patching|unpatching) complete)"
+    r"^\[\s*(?P<at>\d+\.\d+)\] livepatch: "
+    r"(?:'(?P<patch>[^']+)': (?:starting (?P<begun>patching|unpatching) transition"
+    r"|(?P<ended>patching|unpatching) complete)|klp_try_switch_task: (?P<task>.+:\d+) (?:is|has) )"
 )
-# The work function asks for the next try in round_jiffies_relative(HZ): the first comes a quarter of a
-# second to one and a quarter after the start, each further one a second later.
-_EARLIEST_RETRY_S = 0.24
+# Passes are about a second apart (schedule_delayed_work(&klp_transition_work, round_jiffies_relative(HZ))).
+_ANOTHER_PASS_S = 0.8
 
 
 class LoggedTransition(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,41 +25,63 @@ class LoggedTransition(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         target: 1 patching, 0 unpatching.
         begun_s, ended_s: the log's time stamps.
+        passes: calls of klp_try_complete_transition: the one that completed, and those that said whom they
+            left behind (with `PASSES_TOLD_BY`; without it, one).
     """
 
     patch: str
     target: int
     begun_s: float
     ended_s: float
+    passes: int
 
     @property
     def seconds(self) -> float:
         """How long it took."""
         return self.ended_s - self.begun_s
 
-    @property
-    def passes(self) -> int:
-        """Calls of klp_try_complete_transition, told from the time (kernel/livepatch/transition.c)."""
-        if self.seconds < _EARLIEST_RETRY_S:
-            return 1
-        return 2 + math.floor(self.seconds - _EARLIEST_RETRY_S)
-
 
 def logged_transitions(lines: Iterable[str]) -> tuple[LoggedTransition, ...]:
     """Return the transitions that the kernel log shows from beginning to end in one direction."""
     found: list[LoggedTransition] = []
-    running: dict[tuple[str, str], float] = {}
+    running: _Running | None = None
     for line in lines:
         match = _LINE.match(line)
         if not match:
             continue
-        key = (match["patch"], match["begun"] or match["ended"])
+        at_s = float(match["at"])
         if match["begun"]:
-            running = {key: float(match["at"])}
-        elif key in running:
-            target = int(match["ended"] == "patching")
-            begun = running.pop(key)
-            found.append(
-                LoggedTransition(patch=key[0], target=target, begun_s=begun, ended_s=float(match["at"]))
-            )
+            running = _Running(match["patch"], match["begun"], at_s)
+        elif running and match["task"]:
+            running.left_behind(match["task"], at_s)
+        elif running and (match["patch"], match["ended"]) == (running.patch, running.direction):
+            found.append(running.ended(at_s))
+            running = None
     return tuple(found)
+
+
+class _Running:
+    """A transition whose end has not been read yet."""
+
+    def __init__(self, patch: str, direction: str, at_s: float) -> None:
+        self.patch = patch
+        self.direction = direction
+        self._begun_s = self._last_s = at_s
+        self._failed_passes = 0
+        self._told: set[str] = set()
+
+    def left_behind(self, task: str, at_s: float) -> None:
+        """Add a line on a task; a pass tries each task once, so one told again is told by another pass."""
+        if task in self._told or not self._told or at_s - self._last_s > _ANOTHER_PASS_S:
+            self._failed_passes += 1
+            self._told.clear()
+        self._told.add(task)
+        self._last_s = at_s
+
+    def ended(self, at_s: float) -> LoggedTransition:
+        """Return it, now that it has ended."""
+        target = int(self.direction == "patching")
+        return LoggedTransition(
+            patch=self.patch, target=target, begun_s=self._begun_s, ended_s=at_s,
+            passes=self._failed_passes + 1,
+        )  # fmt: skip

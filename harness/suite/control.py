@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.analysis.logged import LoggedTransition, logged_transitions
+from harness.analysis.logged import PASSES_TOLD_BY, LoggedTransition, logged_transitions
 from harness.errors import CheckFailed
 from harness.guest import klog
 from harness.model import Accelerator, Module
@@ -54,6 +54,8 @@ class _Unprobed:
         self._modules = modules
         self._deadline_s = deadline_s
         lab.guest.run(["mkdir", "-p", _MODULES]).must("making room for modules")
+        tell = f"echo '{PASSES_TOLD_BY}' >/sys/kernel/debug/dynamic_debug/control"
+        lab.guest.run(tell).must("having the kernel tell its passes")
 
     def transitions(self, plan: PatchPlan) -> tuple[LoggedTransition, ...]:
         """Load and unload what a plan names; return the transitions by the kernel's own log."""

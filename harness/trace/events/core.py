@@ -101,7 +101,8 @@ class ModuleNotice(Event, frozen=True, kw_only=True, tag="module"):
 class Ran(Event, frozen=True, kw_only=True, tag="ran"):
     """How often tasks of one patch state ran one version of a function in one transition.
 
-    Counted in the kernel, written at the end of the transition and of the trace. `version`: ``old``,
+    Counted in the kernel; each row counts from the one before, so they add up. Rows are written at marks,
+    at the end of the transition and of the trace. `version`: ``old``,
     the body in `object`, or ``new``, that of `patch`. `patch_state` is the tasks' own, `target` the
     transition's (-1: none was under way). `task` is the first that did so.
     """

@@ -85,8 +85,8 @@ class PatchStates(Event, frozen=True, kw_only=True, tag="patch_states"):
 class Control(Event, frozen=True, kw_only=True, tag="control"):
     """The same transition in a guest without probes, by that guest's kernel log (T14).
 
-    `passes` follows from the time between the log's start and completion lines: the core tries once at
-    once and then about every second.
+    `passes` counts the one that completed it, and those of which the kernel said (by dynamic debug) whom
+    they left behind.
     """
 
     patch: str
