@@ -10,19 +10,27 @@ PYTHON_VERSION := $(shell python3 -c 'import sys; print("%d.%d" % sys.version_in
 # Named after Python, so that .venv is made anew when the host's Python is another.
 INSTALLED := $(VENV)/.installed-$(PYTHON_VERSION)
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
-PYTEST := $(VENV)/bin/python -m pytest --durations=10
+# Two at once: a test that waits for its guest leaves a core to another. A file's tests share its fixtures.
+WORKERS := 2
+PYTEST := $(VENV)/bin/python -m pytest --durations=10 --numprocesses=$(WORKERS) --dist=loadfile
+# The default kernel first: on the others the suite runs what is marked `everywhere`.
+ON_EVERY_KERNEL := --klp-kernel=6.12 --klp-kernel=6.1 --klp-kernel=7.2
 
-.PHONY: help run test lint bench setup host lock clean
+.PHONY: help run test test-all lint bench setup host lock clean
 
 help:  ## list the tasks
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "  make %-6s  %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "  make %-8s  %s\n", $$1, $$2 }'
 
 run: setup  ## klp run ARGS: check livepatches in a guest
 	$(VENV)/bin/klp run $(ARGS)
 
 # Unit tests come first, in one run of pytest, so that its closing line counts them all.
 test: setup  ## all tests, ARGS for pytest; the unit tests first, then those that boot guests
-	$(PYTEST) tests/unit tests/integration $(ARGS)
+	$(PYTEST) tests/unit tests/integration tests/suite $(ON_EVERY_KERNEL) $(ARGS)
+
+test-all: setup  ## the whole suite on every kernel, and the kernels' own selftests
+	$(PYTEST) tests/suite $(ON_EVERY_KERNEL) --everywhere $(ARGS)
+	$(VENV)/bin/klp selftests --kernel 6.1 --kernel 6.12 --kernel 7.2
 
 lint: setup  ## linters and style checks alone (they are tests; `make test` has them)
 	$(PYTEST) tests/unit/test_linters.py tests/unit/test_style.py tests/unit/test_layers.py $(ARGS)
