@@ -12,6 +12,7 @@ import pytest
 from harness.analysis.evidence import Verdict
 from harness.analysis.history import history
 from harness.analysis.rules.registry import RULES, RuleVerdict, judge_all
+from harness.trace import events as ev
 from harness.trace.reading import read_events
 from tests.unit.everything import everything
 from tests.unit.mutation import EVENTS, Mutation, base, events, mutated, mutations
@@ -78,3 +79,17 @@ def test_a_trace_changed_in_one_place_breaks_its_rule(mutation: Mutation) -> Non
 def test_every_rule_has_a_trace_that_breaks_it() -> None:
     assert {each.rule for each in ALL} == set(RULES)
     assert all(each.reason for each in ALL)
+
+
+def test_a_replacement_that_completes_in_its_first_pass_is_judged() -> None:
+    numbered = list(everything("6.12.117").numbered())
+    [leg] = [each for each in history(numbered).legs if each.replace and each.ended_ns]
+    ended = leg.ended_ns or 0
+    first_pass = [
+        (number, each)
+        for number, each in numbered
+        if not (isinstance(each, ev.PatchStack) and leg.patch in each.patches and each.ts_ns < ended)
+    ]
+    verdicts = {each.rule.id: each for each in judge_all(history(first_pass))}
+    assert len(first_pass) < len(numbered)
+    assert verdicts["L3"].verdict is Verdict.HELD

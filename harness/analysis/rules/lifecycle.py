@@ -105,8 +105,12 @@ def replacing(history: History) -> Finding:
 
 
 def _below(history: History, leg: Leg) -> tuple[str, ...]:
+    """Return the livepatches below one at its end; the stack is told with it once it was enabled.
+
+    A transition that completes in its first pass ends before that: then all that was told lies below.
+    """
     stack = history.stack.before(leg.ended_ns or leg.last_ns) or ()
-    return stack[: stack.index(leg.patch)] if leg.patch in stack else ()
+    return stack[: stack.index(leg.patch)] if leg.patch in stack else stack
 
 
 def _judge_nops(tally: Tally, history: History, leg: Leg, below: tuple[str, ...]) -> None:
