@@ -6,6 +6,8 @@ On the default kernel all of it runs; on the others what is marked `everywhere`,
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 
 from harness.suite.marks import default_kernel
@@ -111,3 +113,35 @@ def accounts(guest, switched):
         return tasks
 
     return compare
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowCounts:
+    """What klp_shadow_cases counted as it made and freed variables."""
+
+    made: int
+    freed: int
+    found: int
+    refused: int
+    ctors: int
+    dtors: int
+    broken: str
+
+
+@pytest.fixture
+def shadow_cases(guest, module):
+    """Load klp_shadow_cases, play cases of it, and return what it counted.
+
+    A promise that it finds broken fails the write, which is its caller's to judge by `broken`.
+    """
+
+    def play(*names: str, parameters: str = "") -> ShadowCounts:
+        cases = module("patches/shadow-cases")
+        cases.load(parameters)
+        for name in names:
+            guest.run(f"echo {name} >/sys/module/klp_shadow_cases/parameters/play")
+        counted = "paste made freed found refused ctors dtors broken"
+        values = guest.run(f"cd /sys/module/klp_shadow_cases/parameters && {counted}").stdout.split("\t")
+        return ShadowCounts(*map(int, values[:6]), values[6].strip())
+
+    return play
