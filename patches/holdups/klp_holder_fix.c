@@ -4,7 +4,8 @@
  *
  * Purpose: replace the functions of klp_holder.ko in which tasks wait. The new
  * ones wait just as well, so that the transition back can be held up, too,
- * unless hold=0 says that they return at once.
+ * unless hold=0 says that they return at once. Two callbacks tell the log of
+ * it, one of each direction.
  *
  * Usage:
  *
@@ -59,6 +60,16 @@ static int livepatch_holder_version(int version)
 	return version + 1;
 }
 
+static void post_patch(struct klp_object *obj)
+{
+	pr_info("post-patch %s\n", obj->name);
+}
+
+static void pre_unpatch(struct klp_object *obj)
+{
+	pr_info("pre-unpatch %s\n", obj->name);
+}
+
 static struct klp_func funcs[] = {
 	{
 		.old_name = "klp_holder_sleep",
@@ -82,6 +93,10 @@ static struct klp_object objs[] = {
 	{
 		.name = "klp_holder",
 		.funcs = funcs,
+		.callbacks = {
+			.post_patch = post_patch,
+			.pre_unpatch = pre_unpatch,
+		},
 	}, { }
 };
 

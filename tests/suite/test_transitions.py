@@ -134,7 +134,7 @@ def test_a_transition_is_reversed_in_both_directions(holder, fix, let_go, passes
     assert [each.outcome for each in trace.transitions(fix)] == ["reversed", "complete", "complete"]
 
 
-@pytest.mark.klp_rules("T8")
+@pytest.mark.klp_rules("T8", "C8")
 def test_a_disabling_transition_is_reversed(guest, holder, fix, let_go, passes, trace):
     holder("sleepers=1 hold=0", inside=0)
     fix.load()
