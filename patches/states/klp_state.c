@@ -11,9 +11,10 @@
  * klp_state_next.ko is the same livepatch again, to follow upon this one.
  *
  * A transition can be held up by klp_holder.ko's sleepers=1: its function
- * klp_holder_sleep() is replaced by one that does not wait. With fail=ERRNO
- * the pre-patch callback for klp_holder.ko refuses, after that for vmlinux
- * has made its preparations.
+ * klp_holder_sleep() is replaced by one that does not wait, or with hold=1
+ * waits as well: then the next livepatch's transition is held up. With
+ * fail=ERRNO the pre-patch callback for klp_holder.ko refuses, after that for
+ * vmlinux has made its preparations.
  *
  * Usage:
  *
@@ -27,6 +28,7 @@
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/delay.h>
 #include <linux/highuid.h>
 #include <linux/kernel.h>
 #include <linux/livepatch.h>
@@ -52,6 +54,10 @@ MODULE_PARM_DESC(replace, "replace all livepatches that are enabled (default)");
 static unsigned int fail;
 module_param(fail, uint, 0444);
 MODULE_PARM_DESC(fail, "errno with which klp_holder's pre-patch fails");
+
+static bool hold;
+module_param(hold, bool, 0644);
+MODULE_PARM_DESC(hold, "the new klp_holder_sleep() waits, too");
 
 static struct klp_patch patch;
 
@@ -142,6 +148,8 @@ static int holder_pre_patch(struct klp_object *obj)
 
 static void livepatch_holder_sleep(void *holder)
 {
+	while (READ_ONCE(hold))
+		msleep_interruptible(20);
 }
 
 static struct klp_func no_funcs[] = {
