@@ -25,6 +25,7 @@ from harness.progress import Silent
 from harness.suite.lab import Lab
 from harness.suite.selftest_build import Bundle, Script
 from harness.suite.selftest_rules import log_checks, trace_checks
+from harness.trace.observer import Observer
 from harness.trace.tracer import ProbeProcess, traced
 from harness.waiting import DeadlineMissed, wait_until
 
@@ -147,9 +148,12 @@ class _Run:
         exit_status: int | None = None
         try:
             self._ship()
-            with self._traced():
+            with self._traced() as observer:
                 exit_status = self._run()
                 self._keep_log()
+                if observer:
+                    observer.log(self._log)
+                    observer.taint()
         except DeadlineMissed as missed:
             return self._late(missed)
         except VmLost as lost:
@@ -168,12 +172,13 @@ class _Run:
         guest.run(unpack).must("unpacking the selftests")
 
     @contextmanager
-    def _traced(self) -> Iterator[None]:
+    def _traced(self) -> Iterator[Observer | None]:
         if not self._order.probes:
-            yield
+            yield None
             return
-        with traced(self._lab.guest, self._order.own.events, Silent(), self._order.probes):
-            yield
+        lab, probes = self._lab, self._order.probes
+        with traced(lab.guest, self._order.own.events, Silent(), probes) as tracer:
+            yield Observer(lab.guest, lab.livepatches, tracer.store)
 
     def _run(self) -> int:
         """Run the script to its end; return its exit status.
@@ -240,7 +245,8 @@ class _Run:
 
     def _checks(self) -> tuple[Check, ...]:
         events = self._order.own.events
-        return (*(trace_checks(events) if events.exists() else ()), *log_checks(self._log))
+        judged = trace_checks(events) if events.exists() else ()
+        return (*judged, *log_checks(self._log, judged))
 
 
 def _follow(guest: Guest, command: str, transcript: Transcript) -> Callable[[], bool]:

@@ -49,6 +49,10 @@ def statuses(script):
     return [case["status"] for case in script["cases"]]
 
 
+def held(script):
+    return {check["name"] for check in script["checks"] if check["verdict"] == "held"}
+
+
 def test_lists_what_the_kernels_have(klp):
     done = klp("selftests", "--list", "--json", "-k", "6.1", "-k", "6.12", "-k", "7.2")
     listed = json.loads(done.stdout)
@@ -64,14 +68,18 @@ def test_two_scripts_of_the_default_kernel(klp, tmp_path):
     listed = json.loads(klp("selftests", *which, "--list", "--json").stdout)["6.12"]
     [kernel] = json.loads((out / "selftests.json").read_text())["kernels"]
     assert {each["name"]: [case["name"] for case in each["cases"]] for each in kernel["scripts"]} == listed
-    for script in kernel["scripts"]:
+    by_name = {each["name"]: each for each in kernel["scripts"]}
+    for script in by_name.values():
         assert set(statuses(script)) == {"ok"}
         folder = out / script["folder"]
         assert (folder / "output.txt").read_text().count(" ... ok\n") == len(script["cases"])
         assert all(case["name"] in (folder / "dmesg.log").read_text() for case in script["cases"])
-        assert "held" in [check["verdict"] for check in script["checks"]]
-    events = (out / kernel["scripts"][1]["folder"] / "events.jsonl").read_text()
-    assert '"patch":"test_klp_livepatch"' in events
+    assert {"rule S1", "rule S2", "rule S7", "rule L6"} <= held(by_name["test-shadow-vars.sh"])
+    ftrace = by_name["test-ftrace.sh"]
+    assert {"no event lost", "rule T1", "rule T4", "rule T13", "rule L6"} <= held(ftrace)
+    events = (out / ftrace["folder"] / "events.jsonl").read_text().splitlines()
+    assert "test_klp_livepatch" in {json.loads(line).get("patch") for line in events}
+    assert "# rule T4: held: " in done.stdout
     assert done.stdout.startswith("KTAP version 1\n1..1\n")
     assert done.stdout.endswith("\nok 1 6.12\n")
     assert Et.parse(xml).getroot().get("tests") == str(sum(map(len, listed.values())))
