@@ -24,6 +24,9 @@ PATCHES = PROJECT / "patches"
 PROBES = PROJECT / "probes"
 SAMPLE_PLANS = PACKAGE / "suite" / "samples.toml"
 HOST_PACKAGES = PACKAGE / "host-packages.txt"
+UNOBSERVABLE = PACKAGE / "suite" / "unobservable.toml"
+# Where `make test` has the verdicts of its tests, relative to where it runs.
+VERDICTS = Path("build") / "verdicts.jsonl"
 
 
 def probe_files() -> list[Path]:

@@ -31,6 +31,7 @@ _FOLDER: pytest.StashKey[Path] = pytest.StashKey()
 _ERROR: pytest.StashKey[str] = pytest.StashKey()
 _REFUSED: pytest.StashKey[str] = pytest.StashKey()
 _WRONG: pytest.StashKey[str] = pytest.StashKey()
+_OUTCOMES: pytest.StashKey[list[str]] = pytest.StashKey()
 _LABEL: pytest.StashKey[tuple[str, str]] = pytest.StashKey()
 
 
@@ -45,6 +46,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--klp-out", type=Path, metavar="DIR", help="where failed tests leave their run folders"
     )
     group.addoption("--klp-keep", action="store_true", help="keep the run folders of passed tests, too")
+    group.addoption(
+        "--klp-verdicts", metavar="FILE",
+        help="write there what each test's trace says on every rule, for `klp coverage`",
+    )  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -54,6 +59,25 @@ def pytest_configure(config: pytest.Config) -> None:
     for kernel in config.getoption("--klp-kernel"):
         if complaint := marks.kernel_complaint(kernel):
             raise pytest.UsageError(f"--klp-kernel={kernel}: {complaint}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Begin the file of verdicts anew, before a worker of pytest-xdist is started."""
+    config = session.config
+    if not (file := _verdicts_file(config)) or config.option.collectonly or hasattr(config, "workerinput"):
+        return
+    from harness.suite import recorded
+
+    try:
+        recorded.begin(file)
+    except KlpError as error:
+        raise pytest.UsageError(f"--klp-verdicts: {error.message}") from None
+
+
+def _verdicts_file(config: pytest.Config) -> Path | None:
+    name = config.getoption("--klp-verdicts")
+    return config.invocation_params.dir / name if name else None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -131,7 +155,12 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Tell a failure of the guest or the kernel in its own words, and name the folder that is kept."""
     report = yield
-    if _kernel_of(item) is None or not report.failed or call.excinfo is None:
+    if _kernel_of(item) is None:
+        return report
+    item.stash.setdefault(_OUTCOMES, []).append(report.outcome)
+    if report.when == "teardown":
+        _record(item)
+    if not report.failed or call.excinfo is None:
         return report
     error = call.excinfo.value
     if isinstance(error, KlpError) and not item.config.option.fulltrace:
@@ -140,6 +169,26 @@ def pytest_runtest_makereport(
     if _FOLDER in item.stash:
         report.sections.append(("klp run folder", str(item.stash[_FOLDER])))
     return report
+
+
+def _record(item: pytest.Item) -> None:
+    """Write down what a test's trace says, if the user asked for that; for `klp coverage`."""
+    if not (file := _verdicts_file(item.config)):
+        return
+    from harness.analysis.coverage import Recorded
+    from harness.suite import recorded
+
+    outcomes, case = item.stash[_OUTCOMES], item.stash.get(_CASE, None)
+    bad = (each for each in ("failed", "skipped") if each in outcomes)
+    record = Recorded(
+        test=item.nodeid,
+        kernel=str(_kernel_of(item)),
+        release=case.guest.release if case else "",
+        outcome=next(bad, "passed"),
+        verdicts=case.observed() if case else {},
+        breaks=tuple(marks.breaks_of(item)),
+    )
+    recorded.add(file, record)
 
 
 def _short(item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException], error: KlpError) -> Any:

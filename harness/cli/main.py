@@ -29,6 +29,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "build": ("harness.cli.build:build", "Build livepatch sources for a kernel."),
     "analyze": ("harness.cli.analyze:analyze", "Judge a recorded run by every rule, again."),
     "rules": ("harness.cli.rules:rules", "List the rules that traces are judged by."),
+    "coverage": ("harness.cli.coverage:coverage", "Say which tests observe which rule on which kernel."),
     "kernels": ("harness.cli.images:kernels", "List the kernels that can be booted."),
     "image": ("harness.cli.images:image", "Build, list, verify and remove images."),
     "up": ("harness.cli.guests:up", "Boot a guest that stays up, for work by hand."),

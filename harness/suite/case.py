@@ -289,12 +289,13 @@ class Case:
             ("klp_image", known.image_digest),
             ("klp_accelerator", known.accelerator),
             *((f"klp_module_{name}", module.sha256) for name, module in self.modules.items()),
-            *(
-                (f"klp_verdict_{each.rule.id}", each.verdict.value)
-                for each in self.verdicts.values()
-                if each.verdict is not Verdict.NOT_OBSERVED
-            ),
+            *((f"klp_verdict_{rule}", verdict.value) for rule, verdict in self.observed().items()),
         ]
+
+    def observed(self) -> dict[str, Verdict]:
+        """Return the verdict on each rule that the trace has something to say on, once it was judged."""
+        verdicts = ((name, each.verdict) for name, each in self.verdicts.items())
+        return {name: verdict for name, verdict in verdicts if verdict is not Verdict.NOT_OBSERVED}
 
     def keep(self, folder: Path, error: str | None) -> None:
         """Have the guest's files kept in `folder`, with what they are, once the guest is ended."""

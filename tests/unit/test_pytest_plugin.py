@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -189,3 +190,43 @@ def test_host_without_qemu_is_told_in_one_line_and_costs_no_other_test(watched, 
     result.stdout.fnmatch_lines(["qemu-system-x86_64 is not installed here"])
     assert "Traceback" not in result.stdout.str()
     assert "harness/" not in result.stdout.str()
+
+
+RECORDED = f"""
+import pytest
+{USES_A_GUEST}
+@pytest.mark.klp_kernels("7.2", reason="newer")
+@pytest.mark.klp_breaks("T1", reason="on purpose")
+def test_other(guest): ...
+def test_own(): ...
+"""
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")])
+def test_verdicts_are_one_line_a_test_with_a_guest_begun_anew(pytester, watched, workers):
+    file = pytester.path / "build" / "verdicts.jsonl"
+    for _ in range(2):
+        watched(RECORDED, "--klp-verdicts", "build/verdicts.jsonl", *workers)
+    records = sorted(
+        (json.loads(line) for line in file.read_text().splitlines()), key=lambda one: one["test"]
+    )
+    told = [(one["test"], one["kernel"], one["outcome"], one["verdicts"], one["breaks"]) for one in records]
+    assert told == [
+        ("test_it.py::test_fix[6.12]", "6.12", "failed", {}, []),
+        ("test_it.py::test_other[6.12]", "6.12", "skipped", {}, ["T1"]),
+    ]
+
+
+def test_collecting_leaves_the_recorded_verdicts(pytester, run):
+    file = pytester.path / "verdicts.jsonl"
+    file.write_text("old\n")
+    run(USES_A_GUEST, "--collect-only", "--klp-verdicts", str(file))
+    assert file.read_text() == "old\n"
+
+
+def test_a_file_of_verdicts_that_cannot_be_written_is_refused_in_one_line(pytester, run):
+    result = run(USES_A_GUEST, "--klp-verdicts", str(pytester.mkdir("folder")))
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert [line for line in result.errlines if line] == [
+        f"ERROR: --klp-verdicts: {pytester.path / 'folder'}: Is a directory"
+    ]
