@@ -34,7 +34,7 @@ _PATCH_STATES = _STATES + " | sed 's,.*/task/,,; s,/patch_state:, ,'; :"
 _PENDING = (
     _STATES + ' | sed "s,/patch_state:, ," | while read -r t s; do '
     'if [ "$s" != "$1" ] && [ "$s" != -1 ]; then echo "$s $t"; fi; done | head -n "$2" | '
-    "while read -r s t; do read -r comm <$t/comm; "
+    "while read -r s t; do comm=; IFS= read -r comm <$t/comm; "
     'printf "task %s %s %s\\n" "$s" "${t##*/}" "$comm"; cat $t/stack; done'
 )
 _PENDING_AT_MOST = 100

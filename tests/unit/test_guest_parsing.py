@@ -39,10 +39,10 @@ def listed(sysfs: Path) -> tuple[LivepatchState, ...]:
     return parse_listing(printed.stdout)
 
 
-def pending(proc: Path, target: str) -> tuple[PendingTask, ...]:
+def pending(proc: Path, target: str, at_most: int = 100) -> tuple[PendingTask, ...]:
     script = livepatch._PENDING.replace("/proc/", f"{proc}/")
     assert script != livepatch._PENDING
-    return parse_pending(run(["sh", "-c", script, "pending", target], check=False).stdout)
+    return parse_pending(run(["sh", "-c", script, "pending", target, str(at_most)], check=False).stdout)
 
 
 # --- sysfs ------------------------------------------------------------------------------------------
@@ -151,6 +151,12 @@ def test_each_thread_counts(tmp_path: Path) -> None:
         (11, "worker a", ("[<0>] a+0x1",)),
         (12, "worker b", ("[<0>] b+0x1",)),
     }
+
+
+def test_no_more_are_told_than_asked_for(tmp_path: Path) -> None:
+    for pid in range(10, 15):
+        task(tmp_path, pid, pid, "0\n", "held")
+    assert len(pending(tmp_path, "1", at_most=3)) == 3
 
 
 @pytest.mark.parametrize(
