@@ -208,7 +208,9 @@ def test_help_lists_every_task(tool: Callable[[str], str], root: Path) -> None:
 
 def test_unit_tests_come_first(tool: Callable[[str], str], root: Path) -> None:
     told = make(tool, root, "--dry-run", "test", "ARGS=-k word")
-    assert re.search(r"pytest .*tests/unit tests/integration tests/suite --klp-kernel=.* -k word$", told, re.MULTILINE)
+    assert re.search(
+        r"pytest .*tests/unit tests/integration tests/suite --klp-kernel=.* -k word$", told, re.MULTILINE
+    )
 
 
 def test_python_packages_are_pinned_by_hash(tool: Callable[[str], str], root: Path) -> None:
