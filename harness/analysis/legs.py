@@ -17,6 +17,7 @@ import msgspec
 from harness.trace import events as ev
 
 Who = tuple[int, str]
+RUNNING = "running on a CPU"
 
 
 class Outcome(StrEnum):
@@ -157,7 +158,7 @@ def reason(event: ev.Attempt) -> str:
     if event.result == "sleeping":
         return f"sleeping in {event.function or 'an unknown function'}"
     return {
-        "running": "running on a CPU",
+        "running": RUNNING,
         "unreliable": "its stack could not be read reliably",
     }.get(event.result, "refused without a reason")
 

@@ -49,9 +49,12 @@ def test_all_samples_are_built(kernel: Kernel, tmp_path: Path) -> None:
 def test_every_patch_is_built_as_planned(kernel: Kernel, tmp_path: Path, folder: Path) -> None:
     plan = read_plan(folder.with_name("patch.toml"))
     modules = built(plan.name, kernel, tmp_path)
-    assert set(modules) == {plan.livepatch, *(each.module for each in plan.load)}
-    require_livepatch(modules[plan.livepatch])
-    assert not modules[plan.livepatch].depends  # a livepatch must not pin its target
+    assert set(modules) >= {plan.livepatch, *(each.module for each in plan.load)} - {""}
+    for module in modules.values():
+        if module.livepatch:
+            assert not module.depends  # a livepatch must not pin its target
+    if plan.livepatch:
+        require_livepatch(modules[plan.livepatch])
 
 
 def test_the_same_sources_make_the_same_module(kernel: Kernel, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tests.integration.test_bad_input import cache_here
 
 pytestmark = pytest.mark.vm("6.12")
 ROOT = Path(__file__).parents[2]
-FAULTS = ROOT / "tests/faults"
+FAULTS = ROOT / "tests/faults/klp_fault.c"
 CACHE = os.environ.get("KLP_CACHE") or str(cache_here())  # before pytester gives us another home
 WARNS = """// SPDX-License-Identifier: GPL-2.0-only
 #include <linux/module.h>

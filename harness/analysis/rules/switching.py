@@ -6,7 +6,7 @@ from __future__ import annotations
 from harness.analysis.evidence import Finding, Tally
 from harness.analysis.history import History
 from harness.analysis.holes import release
-from harness.analysis.legs import Leg, Outcome, TaskSwitch
+from harness.analysis.legs import RUNNING, Leg, Outcome, TaskSwitch
 from harness.analysis.rules.rule import rule
 from harness.trace import events as ev
 
@@ -238,8 +238,9 @@ _OWN_TASKS = ("klp", "bpftrace", "python3")
 def undisturbed(history: History) -> Finding:
     """Judge klp_try_complete_transition with and without probes: reliable-stacktrace.rst, 4.3.
 
-    The fewest passes with probes are held against the most without: chance costs a pass on either side.
-    A blocker of the probes' own is a task of theirs whose stack cannot be read.
+    The fewest passes with probes are held against the most without. A pass that left behind only tasks
+    that were running on a CPU at that moment is chance, with probes as without, and does not count. A
+    blocker of the probes' own is a task of theirs whose stack cannot be read.
     """
     tally = Tally()
     controls: dict[tuple[str, int], list[tuple[int, ev.Control]]] = {}
@@ -259,10 +260,16 @@ def undisturbed(history: History) -> Finding:
 
 
 def _judge_passes(tally: Tally, own: list[Leg], without: list[tuple[int, ev.Control]]) -> None:
-    fewest = min(own, key=lambda leg: len(leg.passes))
+    fewest = min(own, key=_needed)
     number, most = max(without, key=lambda each: each[1].passes)
-    words = f"{fewest.told()}: {len(fewest.passes)} passes with probes, {most.passes} without"
-    tally.judge(len(fewest.passes) <= most.passes, words, fewest.begun[0], number)
+    words = f"{fewest.told()}: {_needed(fewest)} passes with probes, {most.passes} without"
+    tally.judge(_needed(fewest) <= most.passes, words, fewest.begun[0], number)
+
+
+def _needed(leg: Leg) -> int:
+    """Return the passes that a leg had to have: the last, and those in which a task was held up."""
+    held = (sum(count for reason, count in task.reasons.items() if reason != RUNNING) for task in leg.tasks)
+    return 1 + max(held, default=0)
 
 
 def _judge_own_task(tally: Tally, leg: Leg, task: TaskSwitch) -> None:
