@@ -26,7 +26,7 @@ run: setup  ## klp run ARGS: check livepatches in a guest
 
 # Unit tests come first, in one run of pytest, so that its closing line counts them all.
 test: setup  ## all tests, ARGS for pytest; the unit tests first, then those that boot guests
-	$(PYTEST) tests/unit tests/integration tests/suite $(ON_EVERY_KERNEL) $(ARGS)
+	$(PYTEST) tests/unit tests/integration tests/suite $(ON_EVERY_KERNEL) --klp-verdicts=build/verdicts.jsonl $(ARGS)
 
 test-all: setup  ## the whole suite on every kernel, and the kernels' own selftests
 	$(PYTEST) tests/suite $(ON_EVERY_KERNEL) --everywhere $(ARGS)
