@@ -132,6 +132,7 @@ class LedgerBuilder:
     def __init__(self) -> None:
         self._alive: dict[int, dict[str, _Alive]] = {}
         self._due: list[tuple[int, int, ev.ShadowAlloc]] = []
+        self._doubles: dict[tuple[str, int, str], tuple[str, tuple[int, ...]]] = {}
         self._early: dict[tuple[str, int, str], int] = {}
         self._calls: Counter[_Key] = Counter()
         self._free_alls: list[_FreeAll] = []
@@ -200,7 +201,9 @@ class LedgerBuilder:
         numbers = (stood.number, number) if stood else (number,)
         twice = event.result == "made" and stood is not None
         if twice and stood:
-            self._tallies["S1"].lacking(f"{what}, while {stood.variable} stood", *numbers)
+            # The probe may have missed that the first was freed; seen again, it proves that it stood.
+            words = f"{what}, while {stood.variable} stood"
+            self._doubles[event.obj, event.id, stood.variable] = (words, numbers)
         elif event.call == "alloc":
             wrong = event.result == "exists" and event.variable is not None
             wrong = wrong or event.result == "found"
@@ -249,6 +252,8 @@ class LedgerBuilder:
         if event.dtor or event.dtor_calls:
             self._tallies["S5"].judge(event.dtor_calls == int(event.dtor), what, number)
         self._judge_free_all(number, event)
+        if double := self._doubles.pop((event.obj, event.id, event.variable), None):
+            self._tallies["S1"].breach(double[0], *double[1], number)
         here = self._alive.get(event.id, {})
         alive = here.get(event.obj)
         if alive and alive.variable == event.variable:
@@ -333,6 +338,9 @@ class LedgerBuilder:
         for each in self._free_alls:
             self._free_all_done(each)
         self._judge_gets()
+        if self._doubles:
+            words, _ = next(iter(self._doubles.values()))
+            self._tallies["S1"].gap = f"klpshadow saw no free of the first: {words}"
         return ShadowHistory(
             ledger=self._ledger(),
             findings={rule: tally.finding() for rule, tally in self._tallies.items()},
