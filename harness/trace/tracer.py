@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,8 +29,11 @@ log = logging.getLogger(__name__)
 PROBES = ("klptransition", "klpshadow", "klpcallbacks", "klpstates")
 _FOLDER = "/run/klp"
 _LOOK_S = 0.02
-# BCC compiles with clang inside the guest: 12 s a probe under TCG, one after another.
-_ARM_S = 180.0
+# BCC compiles with clang inside the guest: 12 s a probe under TCG, and several times that on a busy host.
+# So what is limited is not the time it takes, but the time in which it gets nothing done.
+_ARM_S = 1800.0
+_IDLE_S = 60.0
+_IDLE_LOOK_S = 5.0
 _DRAIN_S = 30.0
 
 
@@ -87,7 +91,7 @@ class Tracer:
         """
         self._armed += [_Followed(each, self._follower(each)) for each in processes]
         for probe in self._armed:
-            self._wait(probe, partial(self._attached, probe.name), _ARM_S, "start")
+            self._wait(probe, self._started(probe), _ARM_S, "start")
 
     def _follower(self, process: ProbeProcess) -> threading.Thread:
         follower = threading.Thread(
@@ -96,8 +100,27 @@ class Tracer:
         follower.start()
         return follower
 
-    def _attached(self, name: str) -> bool:
-        return self.store.header(name) is not None
+    def _started(self, probe: _Followed) -> Callable[[], bool]:
+        """Return what tells whether a probe has said that it is attached; raises if it works no more."""
+        worked, worked_at, looked_at = "", time.monotonic(), time.monotonic()
+
+        def look() -> bool:
+            nonlocal worked, worked_at, looked_at
+            if self.store.header(probe.name) is not None:
+                return True
+            now = time.monotonic()
+            if now - looked_at < _IDLE_LOOK_S:
+                return False
+            looked_at = now
+            # Its time on a CPU, in user and kernel mode (proc(5)); the name before them may hold blanks.
+            fields = self._guest.run(f"cat /proc/{probe.process.pid}/stat").stdout.rpartition(") ")[2]
+            if (used := " ".join(fields.split()[11:13])) != worked:
+                worked, worked_at = used, now
+            if now - worked_at > _IDLE_S:
+                raise DeadlineMissed("start", now - worked_at)
+            return False
+
+        return look
 
     def _ship(self) -> None:
         self._guest.run(f"mkdir -p {_FOLDER}/probes {_FOLDER}/trace").must("making room for probes")

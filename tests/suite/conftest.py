@@ -60,8 +60,8 @@ def holder(guest, module):
 def one_cpu(guest):
     """Leave the guest one CPU.
 
-    With one thread for all virtual CPUs, QEMU gives a busy one its whole slice of 0.1 s whenever another
-    one pauses: beside a busy task each attempt of a pass would take a second.
+    Beside a busy one each interrupt to it takes QEMU milliseconds, and 6.12 needs thousands to begin and
+    to end a transition (docs/facts.md).
     """
     guest.run("echo 0 >/sys/devices/system/cpu/cpu1/online").must("taking a CPU offline")
 
