@@ -13,6 +13,7 @@ import logging
 import socket
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError
@@ -38,9 +39,7 @@ class Monitor:
         self._command_s = command_s
         self._client = QMPClient("klp")
         # QEMU's greeting is awaited here; capability negotiation follows.
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="qmp", daemon=True)
-        self._thread.start()
+        self._loop, self._thread = _loop_in_a_thread()
         try:
             self._call(self._client.connect(end), launch_s, "greeting")
         except BaseException:
@@ -111,4 +110,21 @@ class Monitor:
         asyncio.run_coroutine_threadsafe(cancel_all(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._loop.close()
+
+
+def _loop_in_a_thread() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
+    """Return an event loop that runs, and its thread.
+
+    The thread makes and closes it: Ctrl-C strikes the main thread only, and would leave half a loop there.
+    """
+    made: Future[asyncio.AbstractEventLoop] = Future()
+
+    def run() -> None:
+        loop = asyncio.new_event_loop()
+        made.set_result(loop)
+        loop.run_forever()
+        loop.close()
+
+    thread = threading.Thread(target=run, name="qmp", daemon=True)
+    thread.start()
+    return made.result(), thread

@@ -61,19 +61,14 @@ def test_a_kthread_busy_in_a_patched_function_stays_behind(holder, fix, let_go, 
 
 @pytest.mark.usefixtures("one_cpu")
 @pytest.mark.klp_rules("T4", "T13")
-def test_a_polite_busy_kthread_switches_in_the_scheduler(
-    guest, holder, fix, let_go, passes, accounts, switched
-):
+def test_a_polite_busy_kthread_switches_without_a_pause(guest, holder, fix, let_go, switched):
+    """Preempted, it is no running task to a pass; running, it switches in the scheduler where it can."""
     holder("polite=1 busy_ms=10000", inside=1)
-    fix.load(wait=False)
-    if guest.version < EARLIEST_SCHEDULER_SWITCH:
-        passes(fix, 2)
-        assert account_of(accounts(1), "klp_polite/0").path is None
-        let_go()
-    fix.wait()
-    polite = account_of(switched(), "klp_polite/0")
+    fix.load()
+    paths = {"first pass", "retry pass"}
     if guest.version >= EARLIEST_SCHEDULER_SWITCH:
-        assert polite.path in ("scheduler", "retry pass")
+        paths.add("scheduler")
+    assert account_of(switched(), "klp_polite/0").path in paths
     let_go()
 
 
