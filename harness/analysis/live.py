@@ -8,6 +8,7 @@ from enum import StrEnum
 
 import msgspec
 
+from harness.analysis.legs import identity, reason
 from harness.trace import events as ev
 
 
@@ -136,7 +137,7 @@ class Watcher:
         if event.result == "switched":
             self._left_behind_no_more(event.task, "attempt")
             return
-        who = _identity(event.task)
+        who = identity(event.task)
         before = self._holders.get(who)
         self._holders[who] = Holder(
             pid=event.task.pid, comm=event.task.comm, patch_state=event.patch_state, reason=reason(event),
@@ -145,7 +146,7 @@ class Watcher:
         )  # fmt: skip
 
     def _left_behind_no_more(self, task: ev.Task, path: str) -> None:
-        self._holders.pop(_identity(task), None)
+        self._holders.pop(identity(task), None)
         self._switched[path] += 1
 
     def _step(self, event: ev.AnyEvent, now: LiveTransition) -> dict[str, object]:
@@ -171,19 +172,3 @@ class Watcher:
             case ev.Complete():
                 changes = {"phase": Phase.COMPLETE, "left": 0}
         return changes
-
-
-def reason(event: ev.Attempt) -> str:
-    """Return in words why an attempt failed (the errno of klp_check_and_switch_task)."""
-    if event.result == "sleeping":
-        return f"sleeping in {event.function or 'an unknown function'}"
-    return {
-        "running": "running on a CPU",
-        "unreliable": "its stack could not be read reliably",
-        "refused": "refused without a reason",
-    }[event.result]
-
-
-def _identity(task: ev.Task) -> tuple[int, str]:
-    """Every CPU's idle task has thread id 0: their names tell them apart."""
-    return (task.pid, task.comm if task.pid == 0 else "")

@@ -28,14 +28,13 @@ def stories(leg: Leg) -> tuple[str, ...]:
 
 
 def story(task: TaskSwitch, leg: Leg) -> str:
-    """Return what befell one task, such as ``held up 12.3 s by kworker/0:1[77] sleeping in f, …``."""
+    """Return what befell one task, such as ``fix patching held up 12.3 s by kworker/0:1[77] …``."""
     reasons = sorted(task.reasons, key=lambda why: -task.reasons[why])
     why = " and ".join(_with_meaning(each, leg) for each in reasons)
     tries = f"{task.attempts} attempts" if task.attempts > 1 else "1 attempt"
     end = _LET_GO.get(task.path or "", "was left pending")
-    return (
-        f"held up {_held_ns(task, leg) / 1e9:.1f} s by {task.comm}[{task.pid}] {why}; {end} after {tries}"
-    )
+    held = f"held up {_held_ns(task, leg) / 1e9:.1f} s by {task.comm}[{task.pid}] {why}"
+    return f"{leg.told()} {held}; {end} after {tries}"
 
 
 def _held_ns(task: TaskSwitch, leg: Leg) -> int:

@@ -9,10 +9,11 @@ import click
 
 from harness.analysis.evidence import Verdict
 from harness.analysis.rules.registry import RULES
+from harness.analysis.words import stories
 from harness.cli.common import print_json, stdout
 from harness.errors import ExitCode, UsageError
 from harness.report.rules import verdicts_table
-from harness.suite.judging import judge_run
+from harness.suite.judging import histories, judge
 
 
 @click.command()
@@ -27,10 +28,13 @@ def analyze(run: Path, as_json: bool, only: tuple[str, ...]) -> int:
     unknown = [each for each in only if each not in RULES]
     if unknown:
         raise UsageError(f"{unknown[0]}: no such rule", hint="`klp rules` lists them")
-    verdicts = judge_run(run, only)
+    told = histories(run)
+    verdicts = judge(told, only)
     if as_json:
         print_json(verdicts)
     else:
+        for line in (line for _, each in told for leg in each.legs for line in stories(leg)):
+            stdout.print(line, soft_wrap=True)
         stdout.print(verdicts_table(verdicts))
     broken = any(each.verdict is Verdict.VIOLATED for each in verdicts)
     return ExitCode.CHECK_FAILED if broken else ExitCode.OK

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from harness.analysis.history import history
+from harness.analysis.history import History, history
 from harness.analysis.rules.registry import RuleVerdict, judge_all, merged
 from harness.errors import UsageError
 from harness.paths import RunLayout
@@ -30,11 +30,24 @@ def recorded_traces(run: Path) -> list[Path]:
     return found
 
 
-def judge_run(run: Path, only: Collection[str] = ()) -> tuple[RuleVerdict, ...]:
-    """Return the verdicts of a recorded run on every rule, or on those in `only`.
+def histories(run: Path) -> list[tuple[str, History]]:
+    """Return what each events file of a run tells, with the file's name.
 
     Raises:
         UsageError: there is no trace, or it cannot be trusted (`harness.trace.reading.BadTrace`).
     """
-    files = recorded_traces(run)
-    return merged([(file.name, judge_all(history(read_events(file)), only)) for file in files])
+    return [(file.name, history(read_events(file))) for file in recorded_traces(run)]
+
+
+def judge(told: list[tuple[str, History]], only: Collection[str] = ()) -> tuple[RuleVerdict, ...]:
+    """Return the verdicts of a run's histories on every rule, or on those in `only`."""
+    return merged([(name, judge_all(each, only)) for name, each in told])
+
+
+def judge_run(run: Path) -> tuple[RuleVerdict, ...]:
+    """Return the verdicts of a recorded run on every rule.
+
+    Raises:
+        UsageError: as `histories`.
+    """
+    return judge(histories(run))

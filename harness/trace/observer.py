@@ -2,7 +2,8 @@
 """The harness's own part of a trace: what it did to the guest, and what it saw there.
 
 A recorded run is judged from its events alone, so what no probe can see is written among them: steps,
-sysfs, behaviour, the kernel log, taint. The stream is named ``klp``.
+sysfs, behaviour, the kernel log, taint. The stream is named ``klp``, and has no `End`: it is written as
+long as the guest lives.
 """
 
 from __future__ import annotations
@@ -81,10 +82,6 @@ class Observer:
         tasks = self._livepatches.patch_states()
         self._record(ev.PatchStates, tasks=tasks)
         return tasks
-
-    def close(self) -> None:
-        """Write the stream's last event."""
-        self._store.close_stream(STREAM)
 
 
 def taint_letters(mask: int) -> str:

@@ -98,10 +98,6 @@ class EventStore:
             self._file.flush()
             self._take(line)
 
-    def close_stream(self, probe: str) -> None:
-        """Write the last event of a stream that was made by `record`."""
-        self.record(probe, End, events=self._next[probe], lost=0)
-
     def check(self) -> None:
         """Return if the streams so far are whole.
 

@@ -116,6 +116,10 @@ class TestSamples:
         assert again.returncode == 0, again.stderr
         assert json.loads(again.stdout) == result["rules"]
 
+    def test_what_held_a_transition_up_is_told(self, main_run, klp):
+        told = klp("analyze", main_run[1].root).stdout
+        assert "sleeping in busymod_work_func, which this livepatch changes; " in told
+
     def test_callbacks_come_in_the_documented_order(self, main_run):
         calls = plan(main_run[0], "livepatch-callbacks-demo")["callbacks"]
         by_object = {}

@@ -254,8 +254,8 @@ def held_up() -> History:
 def test_a_stragglers_story() -> None:
     first = held_up().legs[0]
     assert stories(first)[0] == (
-        "held up 16.0 s by task3[3] sleeping in cmdline_proc_show, which this livepatch changes; "
-        "switched when it was tried again after 16 attempts"
+        "p patching held up 16.0 s by task3[3] sleeping in cmdline_proc_show, "
+        "which this livepatch changes; switched when it was tried again after 16 attempts"
     )
     assert stories(first)[1].endswith(
         "by task2[2] running on a CPU; switched on its way to user space after 1 attempt"
