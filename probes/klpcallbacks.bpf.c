@@ -50,7 +50,7 @@ struct call_t {
 };
 
 BPF_RINGBUF_OUTPUT(events, 16);
-BPF_ARRAY(lost, u64, 1);
+BPF_F_TABLE("array", int, u64, lost, 1, BPF_F_MMAPABLE);
 BPF_HASH(calls, u64, struct call_t); /* by task: klp_mutex lets one run at a time, but be exact */
 
 static __always_inline int enter(struct klp_object *object, u64 function, u32 kind)

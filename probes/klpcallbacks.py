@@ -21,9 +21,11 @@ from itertools import groupby
 from typing import Any
 
 import klpbtf
+import klpoutput
 import klpprobe
 import klptext
-from klpprobe import Fields, Output, Probes
+from klpattach import Probes
+from klpoutput import Fields, Output
 from klpsymbols import ProbeError, Symbols
 
 NAME = "klpcallbacks"
@@ -108,15 +110,15 @@ def attach(probes: Probes) -> None:
 def fields_of(event: Any, symbols: Symbols) -> Fields:
     """Return the fields of a BPF event."""
     kind = KINDS[event.kind]
-    patch, function = klpprobe.text(event.patch), klpprobe.text(event.name)
+    patch, function = klpoutput.text(event.patch), klpoutput.text(event.name)
     return {
         "patch": patch,
-        "object": klpprobe.text(event.object) or "vmlinux",
+        "object": klpoutput.text(event.object) or "vmlinux",
         "kind": kind,
         "function": f"{function} [{patch}]" if function else symbols.describe(event.function),
         "result": event.result if kind == "pre_patch" else None,
         "duration_ns": event.duration_ns,
-        "task": klpprobe.task_fields(event),
+        "task": klpoutput.task_fields(event),
     }
 
 

@@ -62,8 +62,7 @@ struct name_t {
 };
 
 BPF_RINGBUF_OUTPUT(events, 1);
-BPF_ARRAY(lost, u64, 1); /* written by klpconsistency.py */
-BPF_ARRAY(uncounted, u64, 1);
+BPF_F_TABLE("array", int, u64, lost, 1, BPF_F_MMAPABLE); /* calls without a row to count them in */
 BPF_ARRAY(transitions, u32, 1);
 BPF_ARRAY(moving, u32, 1); /* number of the livepatch in transition, from 1; 0: not one of ours */
 BPF_HASH(patches, struct name_t, u32, FUNCTIONS); /* name to number */
@@ -139,7 +138,7 @@ static __always_inline int ran(u32 function, u32 site)
 	if (count)
 		lock_xadd(&count->count, 1);
 	else
-		uncounted.atomic_increment(0);
+		lost.atomic_increment(0);
 	return 0;
 }
 

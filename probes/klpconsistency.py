@@ -29,8 +29,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import klpbtf
+import klpoutput
 import klpprobe
-from klpprobe import Fields, Output, Probes
+from klpattach import Probes
+from klpoutput import Fields, Output
+from klpring import unpreempted
 from klpsymbols import ProbeError, Symbols
 
 NAME = "klpconsistency"
@@ -210,7 +213,8 @@ def attach(probes: Probes, events: KprobeEvents, functions: list[Watched]) -> No
     Raises:
         ProbeError: a function does not exist, or its name is that of several.
     """
-    tell_owners(probes.bpf, functions)
+    with unpreempted():
+        tell_owners(probes.bpf, functions)
     probes.enter("klp_init_transition", "on_init", "which livepatch is in transition")
     probes.enter("klp_complete_transition", "on_complete", "the end of transitions")
     for at, one in enumerate(functions):
@@ -283,7 +287,7 @@ class Counter:
             "patch_state": row.patch_state,
             "target": row.target,
             "count": fresh,
-            "task": klpprobe.task_fields(count),
+            "task": klpoutput.task_fields(count),
         }
 
 
@@ -317,10 +321,9 @@ def main() -> int:
         attach(probes, events[0], args.function)
 
     def count(out: Output) -> None:
-        bpf = maps[0]
-        counter.tell(out, list(bpf["counts"].items()))
-        missed = bpf["uncounted"][0].value + events[0].missed()
-        bpf["lost"][0] = bpf["lost"].Leaf(missed)
+        with unpreempted():
+            rows = list(maps[0]["counts"].items())
+        counter.tell(out, rows)
 
     def show(out: Output, _symbols: Symbols, _event: Any) -> None:
         count(out)
@@ -332,7 +335,10 @@ def main() -> int:
     def flags(symbols: Symbols) -> list[str]:
         return cflags(symbols, len(args.function))
 
-    tool = klpprobe.Tool(NAME, HEAD, 0.1, columns, flags, attach_all, show, tell=tell)
+    def missed() -> int:
+        return events[0].missed() if events else 0
+
+    tool = klpprobe.Tool(NAME, HEAD, 0.1, columns, flags, attach_all, show, tell=tell, missed=missed)
     try:
         return klpprobe.run(tool, args)
     finally:

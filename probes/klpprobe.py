@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the klp probes have in common: options, attaching, the event loop, output.
+"""How a klp probe runs: its options, its program, the event loop.
 
-A tool is a `klpNAME.py` and a `klpNAME.bpf.c`; copied together with this file, `klpsymbols.py` and
-`klptext.py` it runs on any machine with BCC. The lines of `-j` are described by `events.schema.json`.
+A tool is a `klpNAME.py` and a `klpNAME.bpf.c`; copied together with this file and those it imports
+(simply all of this folder) it runs on any machine with BCC. The lines of `-j` are described by
+`events.schema.json`.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
-import json
 import mmap
 import os
 import re
@@ -17,24 +17,20 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from klpattach import Probes
+from klpoutput import Fields, Output, complain
+from klpring import CHUNK_EVENTS, LOOK_S, RING_CHUNKS, Backlog, Counters, misses, open_ring
 from klpsymbols import ProbeError, Symbols
 
-SCHEMA = 2
 RING_BUFFER_SINCE = (5, 8)
 LIVEPATCHES = Path("/sys/kernel/livepatch")
+POSSIBLE_CPUS = Path("/sys/devices/system/cpu/possible")
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 MARK_SIGNAL = signal.SIGUSR1
-# More than any tool's ring buffer holds: after so many, all that was there before has been read.
-RING_EVENTS = 32768
-
-Fields = dict[str, Any]
-
-
-# --- arguments ----------------------------------------------------------------------------------
 
 
 def parser(prog: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -67,156 +63,6 @@ def numbered(prefix: str, names: Iterable[str]) -> list[str]:
     return [f"-D{prefix}_{name.upper()}={number}" for number, name in enumerate(names)]
 
 
-# --- output -------------------------------------------------------------------------------------
-
-
-@dataclass
-class Output:
-    """Writes events, to people in columns or to programs as JSON, and numbers them."""
-
-    probe: str
-    as_json: bool
-    columns: Callable[[str, Fields], str | None]
-    write: Callable[[str], Any] = sys.stdout.write
-    seq: int = 0
-    marks: int = 0
-    lost: int = 0
-    _began_ns: int = field(default_factory=time.monotonic_ns)
-
-    def event(self, kind: str, ts_ns: int, /, **fields: Any) -> None:
-        """Write one event."""
-        if self.as_json:
-            head = {"type": kind, "probe": self.probe, "seq": self.seq, "ts_ns": ts_ns}
-            self.write(json.dumps(head | fields, ensure_ascii=False) + "\n")
-        elif line := self.columns(kind, fields):
-            self.write(f"{max(0, ts_ns - self._began_ns) / 1e9:<12.6f}{line}\n")
-        self.seq += 1
-
-    def now(self, kind: str, /, **fields: Any) -> None:
-        """Write an event of the tool's own; people get these on stderr, if at all."""
-        if self.as_json:
-            self.event(kind, time.monotonic_ns(), **fields)
-
-    def header(self, attached: Iterable[str], missing: Iterable[Fields]) -> None:
-        """Write the first event."""
-        kernel = os.uname().release
-        self.now("header", schema=SCHEMA, kernel=kernel, attached=list(attached), missing=list(missing))
-
-    def mark(self) -> None:
-        """Say that all that happened before this moment has been written."""
-        self.marks += 1
-        self.now("mark", number=self.marks)
-
-    def lose(self, total: int) -> None:
-        """Report what the ring buffer had no room for, given the total of the whole run."""
-        count, self.lost = total - self.lost, total
-        if count:
-            self.now("lost", count=count)
-            complain(f"{self.probe}: lost {count} events")
-
-    def end(self) -> None:
-        """Write the last event."""
-        self.now("end", events=self.seq, lost=self.lost)
-
-
-def complain(text: str) -> None:
-    """Write a line to stderr."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def task_fields(event: Any) -> Fields:
-    """Return the task of a BPF event."""
-    return {"pid": event.pid, "tgid": event.tgid, "comm": text(event.comm)}
-
-
-def text(raw: bytes) -> str:
-    """Return a C string of the kernel's as text; a comm can hold any bytes."""
-    return raw.decode(errors="replace")
-
-
-# --- attaching ----------------------------------------------------------------------------------
-
-
-@dataclass
-class Probes:
-    """Attaches BPF functions, and remembers what could not be."""
-
-    bpf: Any
-    symbols: Symbols
-    attached: list[str] = field(default_factory=list)
-    missing: list[Fields] = field(default_factory=list)
-
-    def enter(self, name: str, function: str, unseen: str) -> None:
-        """Run `function` where the kernel function `name` begins."""
-        self._attach(self.bpf.attach_kprobe, name, self.symbols.resolve(name), function, unseen)
-
-    def enter_body(self, name: str, function: str, unseen: str) -> None:
-        """Run `function` where the work of `name` begins; it must not read arguments."""
-        self._attach(self.bpf.attach_kprobe, name, self.symbols.body(name), function, unseen)
-
-    def leave(self, name: str, function: str, unseen: str) -> None:
-        """Run `function` where `name` returns: only for short functions of the livepatch core.
-
-        A task that sleeps below a return probe is one whose stack the kernel may call unreliable.
-        """
-        self._attach(self.bpf.attach_kretprobe, name, self.symbols.resolve(name), function, unseen)
-
-    def leave_body(self, name: str, function: str, unseen: str) -> None:
-        """Run `function` where the work of `name` ends; see `leave`."""
-        self._attach(self.bpf.attach_kretprobe, name, self.symbols.body(name), function, unseen)
-
-    def tracepoint(self, name: str, function: str, unseen: str) -> None:
-        """Run `function` at a raw tracepoint."""
-        try:
-            self.bpf.attach_raw_tracepoint(tp=name, fn_name=function)
-        except Exception:  # bcc raises nothing narrower
-            self.miss(name, unseen)
-        else:
-            self.note(name)
-
-    def tail_calls(self, table: str, functions: Iterable[str]) -> None:
-        """Let kprobe programs call `functions` through a BPF_PROG_ARRAY, by their place in it."""
-        for place, function in enumerate(functions):
-            loaded = self.bpf.load_func(function, self.bpf.KPROBE)
-            self.bpf[table][ctypes.c_int(place)] = ctypes.c_int(loaded.fd)
-
-    def at(self, address: int, function: str) -> bool:
-        """Run `function` at an instruction; False if the kernel refuses (it is not at one's start)."""
-        anchor = self.symbols.anchor(address)
-        offset = address - anchor.address
-        try:
-            self.bpf.attach_kprobe(event=anchor.name, event_off=offset, fn_name=function)
-        except Exception:  # bcc raises nothing narrower
-            return False
-        return True
-
-    def _attach(
-        self, attach: Callable[..., None], name: str, symbol: str | None, function: str, unseen: str
-    ) -> None:
-        try:
-            if symbol is None:
-                raise ProbeError(f"{name} is not in this kernel")
-            attach(event=symbol, fn_name=function)
-        except Exception:  # bcc raises nothing narrower
-            self.miss(name, unseen)
-        else:
-            self.note(symbol)
-
-    def note(self, symbol: str) -> None:
-        """Count `symbol` among the attached, once."""
-        if symbol not in self.attached:
-            self.attached.append(symbol)
-
-    def miss(self, name: str, unseen: str) -> None:
-        """Say what will not be seen because the kernel has no `name` to probe."""
-        complain(f"no probe point {name}: {unseen} will not be seen")
-        if all(one["symbol"] != name for one in self.missing):
-            self.missing.append({"symbol": name, "unseen": unseen})
-
-
-# --- running ------------------------------------------------------------------------------------
-
-
 def check_host() -> None:
     """Raise ProbeError where no probe of ours can run."""
     release = os.uname().release
@@ -227,6 +73,14 @@ def check_host() -> None:
         raise ProbeError(f"kernel {release} has no BPF ring buffer (5.8 has)")
     if not LIVEPATCHES.is_dir():
         raise ProbeError(f"kernel {release} is built without CONFIG_LIVEPATCH")
+
+
+def cpus(possible: Path = POSSIBLE_CPUS) -> int:
+    """Return one more than the last possible CPU, from a list such as ``0-3,8``."""
+    try:
+        return int(possible.read_text().strip().replace("-", ",").split(",")[-1]) + 1
+    except OSError as error:
+        raise ProbeError(f"cannot read the possible CPUs: {error}") from error
 
 
 def load(tool: str, cflags: list[str]) -> Any:
@@ -256,52 +110,40 @@ def release_memory() -> None:
             libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)
 
 
-def open_ring(bpf: Any) -> Callable[[], list[Any]]:
-    """Open the ring buffer `events`; return the function that empties it."""
-    table = bpf["events"]
-    batch: list[Any] = []
-
-    def keep(_context: Any, data: Any, _size: int) -> int:
-        event = table.event(data)
-        batch.append(type(event).from_buffer_copy(event))  # the ring's memory is reused
-        return -1 if len(batch) >= RING_EVENTS else 0  # a ring that fills as fast would never end
-
-    table.open_ring_buffer(keep)
-
-    def drain() -> list[Any]:
-        batch.clear()
-        bpf.ring_buffer_consume()
-        return list(batch)
-
-    return drain
-
-
 def follow(
-    drain: Callable[[], None],
+    read: Callable[[], bool],
+    settle: Callable[[], None],
     out: Output,
     *,
     tick_s: float,
     duration_s: float | None,
-    tell: Callable[[], None] = lambda: None,
+    due: Callable[[float], bool] = lambda _now_s: True,
 ) -> None:
-    """Drain until told to stop, and mark the stream at each SIGUSR1; before a mark and the end, `tell`.
+    """Read until told to stop, and mark the stream at each SIGUSR1; before a mark and the end, `settle`.
+
+    At a tick it reads a part of the events if that is `due`, given the time, and `read` tells whether
+    there are more; `settle` writes all that there is.
 
     The BPF side never wakes this process (BPF_RB_NO_WAKEUP): a wake-up per event would itself be
     scheduling activity in a transition. Blocked signals are awaited in place of handlers, so one
-    that arrives while draining waits for its turn, and the reaction to one takes no tick.
+    that arrives while reading waits for that part, and the reaction to one takes no tick.
     """
     deadline = time.monotonic() + (duration_s if duration_s is not None else float("inf"))
-    stopping = False
-    while not stopping:
-        wait_s = min(tick_s, max(0.0, deadline - time.monotonic()))
+    more = False
+    while True:
+        wait_s = min(LOOK_S if more else tick_s, max(0.0, deadline - time.monotonic()))
         caught = signal.sigtimedwait(STOP_SIGNALS | {MARK_SIGNAL}, wait_s)
-        stopping = time.monotonic() >= deadline or (caught is not None and caught.si_signo in STOP_SIGNALS)
-        drain()
-        if caught is not None and caught.si_signo == MARK_SIGNAL:
-            tell()
+        if time.monotonic() >= deadline or (caught is not None and caught.si_signo in STOP_SIGNALS):
+            break
+        if caught is not None:
+            settle()
             out.mark()
+        elif due(time.monotonic()):
+            more = read()
+        else:
+            continue
         sys.stdout.flush()
-    tell()
+    settle()
     out.end()
     sys.stdout.flush()
 
@@ -313,7 +155,7 @@ class Tool:
     `head` is the columns' first line. `prepare` returns the compiler's flags; `attach` places the
     probes; `show` writes one BPF event, and `begin` is called before a batch of them; `tell`, if any,
     writes what was counted in the kernel, before each mark and the end, and is given the function
-    that drains.
+    that drains; `missed` returns how many events the tool itself knows to be lost.
     """
 
     name: str
@@ -325,6 +167,45 @@ class Tool:
     show: Callable[[Output, Symbols, Any], None]
     begin: Callable[[], None] = lambda: None
     tell: Callable[[Output, Callable[[], None]], None] | None = None
+    missed: Callable[[], int] = lambda: 0
+
+
+class Reader:
+    """Reads a tool's events out of its ring buffer, and shows them."""
+
+    def __init__(self, tool: Tool, bpf: Any, symbols: Symbols, out: Output) -> None:
+        self._tool, self._bpf, self._symbols, self._out = tool, bpf, symbols, out
+        self._ring, self._backlog = open_ring(bpf), Backlog.of(bpf["events"])
+        self._lost = Counters.of(bpf["lost"])
+        self._left_out = 0
+
+    def read(self) -> bool:
+        """Show a chunk of the events; return whether there may be more."""
+        batch = self._ring()
+        self._tool.begin()
+        for event in batch:
+            self._tool.show(self._out, self._symbols, event)
+        self._out.lose(self._lost.total() + self._left_out + self._tool.missed())
+        return len(batch) >= CHUNK_EVENTS
+
+    def drain(self) -> None:
+        """Show every event that is there."""
+        for _ in range(RING_CHUNKS):
+            if not self.read():
+                return
+
+    def settle(self) -> None:
+        """Show every event, count what was left out, and tell what was counted in the kernel."""
+        self._left_out = misses(self._bpf)
+        self.drain()
+        if self._tool.tell:
+            self._tool.tell(self._out, self.drain)
+
+    def due(self, now_s: float) -> bool:
+        """Tell whether to read at this tick; what events name may have come with a module."""
+        if self._backlog.waiting():
+            self._symbols.notice()
+        return self._backlog.due(now_s)
 
 
 def trace(tool: Tool, args: argparse.Namespace) -> None:
@@ -332,29 +213,17 @@ def trace(tool: Tool, args: argparse.Namespace) -> None:
     check_host()
     symbols = Symbols()
     bpf = load(tool.name, tool.prepare(symbols))
-    probes, drain_ring = Probes(bpf, symbols), open_ring(bpf)
-    out = Output(tool.name, args.json, tool.columns)
+    probes, out = Probes(bpf, symbols), Output(tool.name, args.json, tool.columns)
+    reader = Reader(tool, bpf, symbols, out)
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS | {MARK_SIGNAL})
     tool.attach(probes)
-
-    def drain() -> None:
-        batch = drain_ring()
-        tool.begin()
-        for event in batch:
-            tool.show(out, symbols, event)
-        out.lose(sum(count.value for count in bpf["lost"].values()))
-
-    def tell() -> None:
-        if tool.tell:
-            tool.tell(out, drain)
-
     if not args.json:
         print(f"Tracing the livepatch core... Hit Ctrl-C to end.\n{tool.head}")
     out.header(probes.attached, probes.missing)
     sys.stdout.flush()
     release_memory()
     complain("ready")
-    follow(drain, out, tick_s=tool.tick_s, duration_s=args.duration, tell=tell)
+    follow(reader.read, reader.settle, out, tick_s=tool.tick_s, duration_s=args.duration, due=reader.due)
 
 
 def run(tool: Tool, args: argparse.Namespace) -> int:

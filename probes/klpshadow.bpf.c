@@ -16,6 +16,7 @@
 #define TASK_COMM_LEN 16 /* <linux/sched.h> takes clang long to read */
 #define SLOTS 4096 /* a power of 2 */
 #define LOOKED_AT 64 /* bytes of a new variable */
+#define STACK_SIZE 16384 /* of the kernel's, or a part of it */
 
 /* Private to shadow.c; the same since 4.15. */
 struct klp_shadow {
@@ -28,7 +29,9 @@ struct klp_shadow {
 
 struct event_t {
 	u64 ts_ns;
-	u64 duration_ns; /* of a freed variable its age; 0: not known */
+	u64 duration_ns;
+	u64 freed_ns; /* of a freed variable: when, and how old it was then; 0: not known */
+	u64 age_ns;
 	u64 obj;
 	u64 id;
 	u64 size;
@@ -71,6 +74,7 @@ struct alloc_t {
 	u64 ts_ns;
 	u64 size;
 	u64 memory;
+	u64 begun; /* changes of its slot, before its own */
 	u64 ctor;
 	u32 call;
 	u32 flags;
@@ -107,9 +111,14 @@ struct gets_t {
 	u64 count[GET_COUNT];
 };
 
-BPF_RINGBUF_OUTPUT(events, 256); /* 1 MiB: 7,200 events */
-BPF_ARRAY(lost, u64, 2); /* the second is klpshadow.py's own */
-BPF_ARRAY(lost_of, u64, EVENT_COUNT); /* the same, by kind of event */
+/* A way by which a function was called: where it returns to, and how far down the kernel stack. */
+struct way_t {
+	u64 caller;
+	u64 depth;
+};
+
+BPF_RINGBUF_OUTPUT(events, 2048); /* 8 MiB: 50,000 events */
+BPF_F_TABLE("array", int, u64, lost, 1, BPF_F_MMAPABLE);
 BPF_PERCPU_ARRAY(totals, u64, TOTAL_COUNT);
 BPF_PERCPU_HASH(gets, u64, struct gets_t, 1024); /* by id */
 BPF_ARRAY(slots, struct slot_t, SLOTS);
@@ -120,12 +129,19 @@ BPF_ARRAY(slots, struct slot_t, SLOTS);
 BPF_F_TABLE("hash", struct variable_t, struct life_t, born, 1048576, BPF_F_NO_PREALLOC);
 /* Freed before the call that made it returned: by variable, when. */
 BPF_TABLE("lru_hash", u64, u64, gone, 1024);
-/* By task. An interrupt that calls in the midst of its task's call costs the event of the latter. */
-BPF_HASH(allocs, u64, struct alloc_t, 4096);
-BPF_HASH(frees, u64, struct free_t, 4096);
-BPF_HASH(getting, u64, struct get_t, 4096);
+/*
+ * By task, and kept for its next call with a ts_ns of 0: to put a record in and take it out costs more
+ * than to find it. Each CPU keeps up to 128 free ones to itself (kernel/bpf/bpf_lru_list.c), so the record
+ * of a call under way goes only if 4,096 other tasks call meanwhile. An interrupt that calls in the midst
+ * of its task's call costs the event of the latter.
+ */
+#define CALLERS (4096 + 128 * CPUS)
+BPF_TABLE("lru_hash", u64, struct alloc_t, allocs, CALLERS);
+BPF_TABLE("lru_hash", u64, struct free_t, frees, CALLERS);
+BPF_TABLE("lru_hash", u64, struct get_t, getting, CALLERS);
 #ifdef STACKS
 BPF_STACK_TRACE(stacks, 2048);
+BPF_TABLE("lru_hash", struct way_t, s32, ways, 4096); /* the stack of each */
 #endif
 
 static __always_inline bool wanted(u64 id)
@@ -156,10 +172,82 @@ static __always_inline bool followed(u64 id)
 #endif
 }
 
-static __always_inline void lose(u32 kind)
+/* A return without a record: its entry was not seen, or was not asked for. */
+static __always_inline void entry_unseen(void)
 {
+#if !defined(FILTER_ID) && !defined(FILTER_PID)
 	lost.atomic_increment(0);
-	lost_of.atomic_increment(kind);
+#endif
+}
+
+/* A call that began while the record of the one before is open: that one's return was not seen. */
+static __always_inline void check_ended(u64 ts_ns)
+{
+	if (ts_ns)
+		lost.atomic_increment(0);
+}
+
+static __always_inline void begin_alloc(struct alloc_t *call)
+{
+	u64 self = bpf_get_current_task();
+	struct alloc_t *before = allocs.lookup(&self);
+
+	if (!before) {
+		allocs.update(&self, call);
+		return;
+	}
+	check_ended(before->ts_ns);
+	*before = *call;
+}
+
+static __always_inline void begin_free(struct free_t *call)
+{
+	u64 self = bpf_get_current_task();
+	struct free_t *before = frees.lookup(&self);
+
+	if (!before) {
+		frees.update(&self, call);
+		return;
+	}
+	check_ended(before->ts_ns);
+	*before = *call;
+}
+
+static __always_inline void begin_get(struct get_t *call)
+{
+	u64 self = bpf_get_current_task();
+	struct get_t *before = getting.lookup(&self);
+
+	if (!before) {
+		getting.update(&self, call);
+		return;
+	}
+	check_ended(before->ts_ns);
+	*before = *call;
+}
+
+static __always_inline struct alloc_t *open_alloc(void)
+{
+	u64 self = bpf_get_current_task();
+	struct alloc_t *call = allocs.lookup(&self);
+
+	return call && call->ts_ns ? call : NULL;
+}
+
+static __always_inline struct free_t *open_free(void)
+{
+	u64 self = bpf_get_current_task();
+	struct free_t *call = frees.lookup(&self);
+
+	return call && call->ts_ns ? call : NULL;
+}
+
+static __always_inline struct get_t *open_get(void)
+{
+	u64 self = bpf_get_current_task();
+	struct get_t *call = getting.lookup(&self);
+
+	return call && call->ts_ns ? call : NULL;
 }
 
 static __always_inline struct slot_t *slot_of(struct variable_t *of)
@@ -170,12 +258,17 @@ static __always_inline struct slot_t *slot_of(struct variable_t *of)
 	return slots.lookup(&index);
 }
 
-static __always_inline void change_begins(struct variable_t *of)
+/* Return how many had begun before. One that begins meanwhile is not among them. */
+static __always_inline u64 change_begins(struct variable_t *of)
 {
 	struct slot_t *slot = slot_of(of);
+	u64 before = 0;
 
-	if (slot)
+	if (slot) {
+		before = *(volatile u64 *)&slot->begun;
 		__sync_fetch_and_add(&slot->begun, 1);
+	}
+	return before;
 }
 
 static __always_inline void change_ends(struct variable_t *of)
@@ -200,25 +293,38 @@ static __always_inline void set_head(struct event_t *event, u32 kind, u64 ts_ns)
 	bpf_get_current_comm(event->comm, sizeof(event->comm));
 }
 
+#ifdef STACKS
+/*
+ * Unwinding a stack would be a third of what an event costs (9 of 25 us on an emulated CPU), and the same
+ * functions call again and again: so it is done once for each caller and depth.
+ */
+static __always_inline s32 stack_of(struct pt_regs *ctx)
+{
+	struct way_t way = {};
+	s32 *known, stack;
+
+	way.caller = PT_REGS_IP(ctx);
+	way.depth = PT_REGS_SP(ctx) % STACK_SIZE;
+	known = ways.lookup(&way);
+	if (known)
+		return *known;
+	stack = stacks.get_stackid(ctx, 0);
+	if (stack >= 0)
+		ways.update(&way, &stack);
+	return stack;
+}
+#endif
+
 /* In a return probe the instruction pointer is where the function returns to. */
 static __always_inline void set_caller(struct event_t *event, struct pt_regs *ctx)
 {
 	event->caller = PT_REGS_IP(ctx);
 #ifdef STACKS
-	event->stack = stacks.get_stackid(ctx, 0);
+	event->stack = stack_of(ctx);
 #endif
 }
 
 /* --- making ------------------------------------------------------------------------------------ */
-
-/* A record that is there already is of a call whose return was not seen. */
-static __always_inline void keep_alloc(u64 self, struct alloc_t *alloc)
-{
-	if (!allocs.insert(&self, alloc))
-		return;
-	lose(EVENT_SHADOW_ALLOC);
-	allocs.update(&self, alloc);
-}
 
 static __always_inline int enter_alloc(struct pt_regs *ctx, u32 call)
 {
@@ -234,7 +340,7 @@ static __always_inline int enter_alloc(struct pt_regs *ctx, u32 call)
 	alloc.call = call;
 	alloc.zeroed = -1;
 	alloc.ts_ns = bpf_ktime_get_ns();
-	keep_alloc(bpf_get_current_task(), &alloc);
+	begin_alloc(&alloc);
 	return 0;
 }
 
@@ -268,8 +374,7 @@ static __always_inline s32 is_zero(u64 data, u64 size)
  */
 int on_memory(struct pt_regs *ctx)
 {
-	u64 self = bpf_get_current_task();
-	struct alloc_t *alloc = allocs.lookup(&self);
+	struct alloc_t *alloc = open_alloc();
 
 	if (!alloc)
 		return 0;
@@ -277,7 +382,7 @@ int on_memory(struct pt_regs *ctx)
 	alloc->memory = PT_REGS_RC(ctx);
 	if (!alloc->memory)
 		return 0;
-	change_begins(&alloc->of);
+	alloc->begun = change_begins(&alloc->of);
 	if (!alloc->ctor)
 		alloc->zeroed = is_zero(alloc->memory + offsetof(struct klp_shadow, data),
 					alloc->size);
@@ -287,8 +392,7 @@ int on_memory(struct pt_regs *ctx)
 /* At its call of the constructor. */
 int on_construct(struct pt_regs *ctx)
 {
-	u64 self = bpf_get_current_task();
-	struct alloc_t *alloc = allocs.lookup(&self);
+	struct alloc_t *alloc = open_alloc();
 
 	if (alloc)
 		alloc->ctor_calls++;
@@ -298,8 +402,7 @@ int on_construct(struct pt_regs *ctx)
 /* At the instruction after that call. */
 int on_constructed(struct pt_regs *ctx)
 {
-	u64 self = bpf_get_current_task();
-	struct alloc_t *alloc = allocs.lookup(&self);
+	struct alloc_t *alloc = open_alloc();
 
 	if (alloc)
 		alloc->ctor_result = PT_REGS_RC(ctx);
@@ -328,7 +431,7 @@ static __always_inline void tell_alloc(struct pt_regs *ctx, struct alloc_t *allo
 	struct event_t *event = events.ringbuf_reserve(sizeof(struct event_t));
 
 	if (!event) {
-		lose(EVENT_SHADOW_ALLOC);
+		lost.atomic_increment(0);
 		return;
 	}
 	set_head(event, EVENT_SHADOW_ALLOC, alloc->ts_ns);
@@ -348,31 +451,35 @@ static __always_inline void tell_alloc(struct pt_regs *ctx, struct alloc_t *allo
 	events.ringbuf_submit(event, BPF_RB_NO_WAKEUP);
 }
 
-/* Unless another thread found and freed it before this call returned. */
-static __always_inline void remember(struct variable_t *of, struct life_t *life)
+/* Unless another thread found and freed it before this call returned: a change of its slot. */
+static __always_inline void remember(struct alloc_t *alloc, struct life_t *life)
 {
-	u64 *freed_ns = gone.lookup(&life->variable);
+	struct slot_t *slot = slot_of(&alloc->of);
+	u64 *freed_ns = NULL;
 
+	if (!alloc->memory || !slot || *(volatile u64 *)&slot->begun != alloc->begun + 1)
+		freed_ns = gone.lookup(&life->variable);
 	if (!freed_ns || *freed_ns < life->since_ns)
-		born.update(of, life);
+		born.update(&alloc->of, life);
 }
 
 int on_alloc_return(struct pt_regs *ctx)
 {
-	u64 self = bpf_get_current_task();
-	struct alloc_t *alloc = allocs.lookup(&self);
+	struct alloc_t *alloc = open_alloc();
 	struct life_t life = {};
 	u32 result;
 
-	if (!alloc)
+	if (!alloc) {
+		entry_unseen();
 		return 0;
+	}
 	life.variable = PT_REGS_RC(ctx);
 	life.since_ns = alloc->ts_ns;
 	result = result_of(alloc, life.variable);
 	if (result == RESULT_MADE) {
 		if (!alloc->asked && !alloc->ctor)
 			alloc->zeroed = is_zero(life.variable, alloc->size);
-		remember(&alloc->of, &life);
+		remember(alloc, &life);
 	}
 	if (alloc->memory)
 		change_ends(&alloc->of);
@@ -380,7 +487,7 @@ int on_alloc_return(struct pt_regs *ctx)
 		tell_alloc(ctx, alloc, result);
 		totals.increment(result); /* RESULT_* are the first of TOTAL_* */
 	}
-	allocs.delete(&self);
+	alloc->ts_ns = 0;
 	return 0;
 }
 
@@ -388,7 +495,6 @@ int on_alloc_return(struct pt_regs *ctx)
 
 static __always_inline int enter_free(struct pt_regs *ctx, u64 obj, u64 id, u64 dtor, u32 kind)
 {
-	u64 self = bpf_get_current_task();
 	struct free_t call = {};
 
 	if (!followed(id))
@@ -396,16 +502,15 @@ static __always_inline int enter_free(struct pt_regs *ctx, u64 obj, u64 id, u64 
 	call.of.obj = obj;
 	call.of.id = id;
 	call.dtor = dtor;
+	if (kind == EVENT_SHADOW_FREE_ALL) { /* tells of variables before it returns */
 #ifdef __x86_64__
-	bpf_probe_read_kernel(&call.caller, sizeof(call.caller), (void *)PT_REGS_SP(ctx));
+		bpf_probe_read_kernel(&call.caller, sizeof(call.caller), (void *)PT_REGS_SP(ctx));
 #else
-	call.caller = PT_REGS_RET(ctx); /* where it returns to is in a register */
+		call.caller = PT_REGS_RET(ctx); /* where it returns to is in a register */
 #endif
+	}
 	call.ts_ns = bpf_ktime_get_ns();
-	if (!frees.insert(&self, &call))
-		return 0;
-	lose(kind);
-	frees.update(&self, &call);
+	begin_free(&call);
 	return 0;
 }
 
@@ -450,13 +555,13 @@ static __always_inline void tell_freed(struct free_t *call)
 		event->obj = call->last.obj;
 		event->id = call->last.id;
 		event->variable = call->last_variable;
-		event->duration_ns = call->last_age_ns;
+		event->age_ns = call->last_age_ns;
 		event->function = call->last_dtor;
 		event->calls = call->dtor_calls;
 		event->caller = call->caller;
 		events.ringbuf_submit(event, BPF_RB_NO_WAKEUP);
 	} else if (wanted(call->last.id)) {
-		lose(EVENT_SHADOW_FREED);
+		lost.atomic_increment(0);
 	}
 	if (wanted(call->last.id))
 		totals.increment(TOTAL_FREED);
@@ -467,9 +572,8 @@ static __always_inline void tell_freed(struct free_t *call)
 /* klp_shadow_free_struct runs under klp_shadow_lock, for klp_shadow_free and klp_shadow_free_all. */
 int on_freed(struct pt_regs *ctx)
 {
-	u64 self = bpf_get_current_task();
 	struct klp_shadow *shadow = (struct klp_shadow *)PT_REGS_PARM1(ctx);
-	struct free_t *call = frees.lookup(&self);
+	struct free_t *call = open_free();
 	struct variable_t key = {};
 
 	bpf_probe_read_kernel(&key.obj, sizeof(key.obj), &shadow->obj);
@@ -477,7 +581,7 @@ int on_freed(struct pt_regs *ctx)
 	if (!followed(key.id))
 		return 0;
 	if (!call) { /* its entry was not seen */
-		lose(EVENT_SHADOW_FREED);
+		lost.atomic_increment(0);
 		born.delete(&key);
 		return 0;
 	}
@@ -495,37 +599,67 @@ int on_freed(struct pt_regs *ctx)
 /* At klp_shadow_free_struct's call of the destructor. */
 int on_destruct(struct pt_regs *ctx)
 {
-	u64 self = bpf_get_current_task();
-	struct free_t *call = frees.lookup(&self);
+	struct free_t *call = open_free();
 
 	if (call)
 		call->dtor_calls++;
 	return 0;
 }
 
+/* klp_shadow_free's own variable is told with the call, in one event for two. */
+static __always_inline bool frees_its_own(struct free_t *call, u32 kind)
+{
+	return kind == EVENT_SHADOW_FREE && call->last_variable &&
+	       call->last.obj == call->of.obj && call->last.id == call->of.id &&
+	       call->last_dtor == call->dtor;
+}
+
+static __always_inline void set_freed(struct event_t *event, struct free_t *call)
+{
+	event->variable = call->last_variable;
+	event->freed_ns = call->last_ns;
+	event->age_ns = call->last_age_ns;
+	event->calls = call->dtor_calls;
+}
+
 static __always_inline int leave_free(struct pt_regs *ctx, u32 kind)
 {
-	u64 self = bpf_get_current_task();
-	struct free_t *call = frees.lookup(&self);
+	struct free_t *call = open_free();
 	struct event_t *event;
+	bool own;
 
-	if (!call)
+	if (!call) {
+		entry_unseen();
 		return 0;
-	tell_freed(call);
+	}
+	if (kind == EVENT_SHADOW_FREE)
+		call->caller = PT_REGS_IP(ctx);
+	own = frees_its_own(call, kind);
+	if (own)
+		change_ends(&call->last);
+	else
+		tell_freed(call);
 	event = wanted(call->of.id) ? events.ringbuf_reserve(sizeof(struct event_t)) : NULL;
 	if (event) {
 		set_head(event, kind, call->ts_ns);
-		event->duration_ns = bpf_ktime_get_ns() - call->ts_ns;
+		if (kind == EVENT_SHADOW_FREE_ALL)
+			event->duration_ns = bpf_ktime_get_ns() - call->ts_ns;
 		event->obj = call->of.obj;
 		event->id = call->of.id;
 		event->function = call->dtor;
 		event->count = call->count;
 		event->caller = call->caller;
+		if (own)
+			set_freed(event, call);
 		events.ringbuf_submit(event, BPF_RB_NO_WAKEUP);
 	} else if (wanted(call->of.id)) {
-		lose(kind);
+		lost.atomic_increment(0);
+		if (own)
+			lost.atomic_increment(0);
 	}
-	frees.delete(&self);
+	if (own && wanted(call->of.id))
+		totals.increment(TOTAL_FREED);
+	call->ts_ns = 0;
 	return 0;
 }
 
@@ -543,7 +677,6 @@ int on_free_all_return(struct pt_regs *ctx)
 
 int on_get(struct pt_regs *ctx)
 {
-	u64 self = bpf_get_current_task();
 	struct get_t get = {};
 	struct slot_t *slot;
 
@@ -559,10 +692,7 @@ int on_get(struct pt_regs *ctx)
 		get.begun = *(volatile u64 *)&slot->begun;
 		get.quiet = get.begun == ended;
 	}
-	if (!getting.insert(&self, &get))
-		return 0;
-	lose(EVENT_SHADOW_GETS);
-	getting.update(&self, &get);
+	begin_get(&get);
 	return 0;
 }
 
@@ -601,7 +731,7 @@ static __always_inline void tell_wrong(struct pt_regs *ctx, struct get_t *get, u
 	struct event_t *event = events.ringbuf_reserve(sizeof(struct event_t));
 
 	if (!event) {
-		lose(EVENT_SHADOW_GET_WRONG);
+		lost.atomic_increment(0);
 		return;
 	}
 	set_head(event, EVENT_SHADOW_GET_WRONG, get->ts_ns);
@@ -615,15 +745,16 @@ static __always_inline void tell_wrong(struct pt_regs *ctx, struct get_t *get, u
 
 int on_get_return(struct pt_regs *ctx)
 {
-	u64 self = bpf_get_current_task();
-	struct get_t *get = getting.lookup(&self);
+	struct get_t *get = open_get();
 	struct gets_t zero = {};
 	struct gets_t *of_id;
 	u64 expected = 0;
 	u32 kind;
 
-	if (!get)
+	if (!get) {
+		entry_unseen();
 		return 0;
+	}
 	kind = judge(get, PT_REGS_RC(ctx), &expected);
 	if (kind == GET_WRONG)
 		tell_wrong(ctx, get, expected);
@@ -631,7 +762,7 @@ int on_get_return(struct pt_regs *ctx)
 	if (of_id && kind < GET_COUNT)
 		of_id->count[kind]++;
 	else
-		lose(EVENT_SHADOW_GETS); /* of too many ids */
-	getting.delete(&self);
+		lost.atomic_increment(0); /* of too many ids */
+	get->ts_ns = 0;
 	return 0;
 }

@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import sys
 import time
 from collections.abc import Callable
@@ -23,9 +22,12 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
+import klpoutput
 import klpprobe
 import klptext
-from klpprobe import Fields, Output, Probes
+from klpattach import Probes
+from klpoutput import Fields, Output
+from klpring import unpreempted
 from klpsymbols import Names, ProbeError, Symbols
 
 NAME = "klpshadow"
@@ -56,7 +58,6 @@ FREE = "klp_shadow_free_struct"
 TICK_S = 0.05
 # klp_shadow_get does not sleep: one that began this long ago has returned unseen.
 OVERDUE_NS = 1_000_000_000
-LOST_UNSEEN = 1
 # How often totals are read again because the kernel went on counting.
 TRIES = 5
 
@@ -77,7 +78,8 @@ def arguments() -> argparse.Namespace:
 
 def cflags(args: argparse.Namespace) -> list[str]:
     """Tell the BPF program this file's numbers, and what was asked for."""
-    flags = [] if args.id is None else [f"-DFILTER_ID={args.id}UL"]
+    flags = [f"-DCPUS={klpprobe.cpus()}"]
+    flags += [] if args.id is None else [f"-DFILTER_ID={args.id}UL"]
     flags += [] if args.pid is None else [f"-DFILTER_PID={args.pid}"]
     flags += ["-DSTACKS"] if args.stacks or args.json else []
     lists = {"EVENT": EVENTS, "CALL": CALLS, "RESULT": RESULTS, "TOTAL": TOTALS, "GET": GETS}
@@ -164,7 +166,7 @@ def text_of(symbols: Symbols, name: str) -> tuple[bytes, int]:
     try:
         return (klptext.read_text(start, end) if start else b""), start
     except ProbeError as error:
-        klpprobe.complain(f"{NAME}: {error}")
+        klpoutput.complain(f"{NAME}: {error}")
         return b"", start
 
 
@@ -192,7 +194,7 @@ def _alloc(event: Any, names: Names) -> Fields:
         "caller": names.of(event.caller),
         "stack": None if event.stack < 0 else event.stack,
         "duration_ns": event.duration_ns,
-        "task": klpprobe.task_fields(event),
+        "task": klpoutput.task_fields(event),
     }
 
 
@@ -203,7 +205,7 @@ def _free(event: Any, names: Names) -> Fields:
         "dtor": bool(event.function),
         "freed": event.count > 0,
         "caller": names.of(event.caller),
-        "task": klpprobe.task_fields(event),
+        "task": klpoutput.task_fields(event),
     }
 
 
@@ -214,7 +216,7 @@ def _free_all(event: Any, names: Names) -> Fields:
         "count": event.count,
         "duration_ns": event.duration_ns,
         "caller": names.of(event.caller),
-        "task": klpprobe.task_fields(event),
+        "task": klpoutput.task_fields(event),
     }
 
 
@@ -223,7 +225,7 @@ def _freed(event: Any, _names: Names) -> Fields:
         "obj": hex(event.obj),
         "id": event.id,
         "variable": hex(event.variable),
-        "age_ns": event.duration_ns or None,
+        "age_ns": event.age_ns or None,
         "dtor": bool(event.function),
         "dtor_calls": event.calls,
     }
@@ -236,7 +238,7 @@ def _get_wrong(event: Any, names: Names) -> Fields:
         "returned": hex_or_none(event.variable),
         "expected": hex_or_none(event.expected),
         "caller": names.of(event.caller),
-        "task": klpprobe.task_fields(event),
+        "task": klpoutput.task_fields(event),
     }
 
 
@@ -274,6 +276,8 @@ class Shadow:
             return
         if event.stack >= 0:
             self._tell_stack(out, event)
+        if kind == "shadow_free" and event.variable:  # a call and what it freed are one BPF event
+            out.event("shadow_freed", event.freed_ns, **_freed(event, self.names))
         out.event(kind, event.ts_ns, **FIELDS[kind](event, self.names))
 
     def _by_patch(self, event: Any) -> bool:
@@ -286,12 +290,15 @@ class Shadow:
         caller = self.names.of(event.caller)
         if self._told.get(event.stack) != caller:
             self._told[event.stack] = caller
-            frames = [self.names.of(address) for address in self.bpf["stacks"].walk(event.stack)]
+            with unpreempted():
+                stack = list(self.bpf["stacks"].walk(event.stack))
+            frames = [self.names.of(address) for address in stack]
             out.event("callers", event.ts_ns, stack=event.stack, frames=frames)
 
     def tell_counts(self, out: Output, drain: Callable[[], None]) -> None:
         """Write what the kernel counted, once all that it counted has been drained."""
-        self._count_overdue()
+        with unpreempted():
+            self._count_overdue()
         counted, before = read_counts(self.bpf), None
         for _ in range(TRIES):
             drain()
@@ -317,19 +324,25 @@ class Shadow:
         now = time.monotonic_ns()
         for table in ("frees", "getting"):
             for task, call in list(self.bpf[table].items()):
-                if now - call.ts_ns > OVERDUE_NS:
+                if call.ts_ns and now - call.ts_ns > OVERDUE_NS:
                     self._overdue.add((task.value, call.ts_ns))
                     del self.bpf[table][task]
-        self.bpf["lost"][LOST_UNSEEN] = ctypes.c_ulonglong(len(self._overdue))
+
+    def missed(self) -> int:
+        """Return how many calls were seen to begin and not to end."""
+        return len(self._overdue)
 
 
 def read_counts(bpf: Any) -> tuple[dict[int, tuple[int, ...]], tuple[int, ...]]:
     """Return the gets by id, and the totals, summed over CPUs."""
+    with unpreempted():
+        by_id = list(bpf["gets"].items())
+        totals = [bpf["totals"][index] for index in range(len(TOTALS))]
     gets = {
         key.value: tuple(sum(one.count[kind] for one in cpus) for kind in range(len(GETS)))
-        for key, cpus in bpf["gets"].items()
+        for key, cpus in by_id
     }
-    return gets, tuple(sum(bpf["totals"][index]) for index in range(len(TOTALS)))
+    return gets, tuple(sum(cpus) for cpus in totals)
 
 
 # --- columns -------------------------------------------------------------------------------------
@@ -375,6 +388,7 @@ def main() -> int:
         show=lambda out, _symbols, event: shadow.show(out, event),
         begin=shadow.begin,
         tell=shadow.tell_counts,
+        missed=shadow.missed,
     )
     return klpprobe.run(tool, args)
 

@@ -54,9 +54,17 @@ struct enable_t {
 	char name[NAME_LEN];
 };
 
-struct holder_t {
-	struct module *mod;
-	char name[NAME_LEN];
+union module_name_t {
+	char text[NAME_LEN];
+	u64 words[NAME_LEN / sizeof(u64)];
+};
+
+/* The tracepoint module_put's record, include/trace/events/module.h: module_refcnt. */
+struct module_refcnt_t {
+	u64 common;
+	u64 ip;
+	s32 refcnt;
+	u32 name; /* __data_loc: the place in the low half */
 };
 
 struct get_t {
@@ -78,13 +86,13 @@ struct notice_t {
 
 /* Must be larger than struct event_t, of which klpstates.py copies the whole, whatever was written. */
 BPF_RINGBUF_OUTPUT(events, 64);
-BPF_ARRAY(lost, u64, 1);
+BPF_F_TABLE("array", int, u64, lost, 1, BPF_F_MMAPABLE);
 BPF_PERCPU_ARRAY(scratch, struct event_t, 1); /* too large for the stack */
 
 /* By task. */
 BPF_HASH(enabling, u64, struct enable_t);
 BPF_HASH(checking, u64, struct enable_t);
-BPF_HASH(holders, u64, struct holder_t); /* who is about to put a livepatch's module */
+BPF_HASH(holders, u64, union module_name_t); /* who is about to put a livepatch's module */
 BPF_HASH(gets, struct get_key_t, struct get_t);
 BPF_HASH(notices, u64, struct notice_t);
 
@@ -226,13 +234,13 @@ int on_enable(struct pt_regs *ctx, struct klp_patch *patch)
 {
 	u64 self = bpf_get_current_task();
 	struct enable_t enable = { .patch = patch, .ts_ns = bpf_ktime_get_ns() };
-	struct holder_t holder = {};
+	union module_name_t name = {};
 
-	holder.mod = read_name(holder.name, patch);
+	read_name(name.text, patch);
 	enable.replace = read_flag(patch, KLP_PATCH_REPLACE);
-	__builtin_memcpy(enable.name, holder.name, NAME_LEN);
+	__builtin_memcpy(enable.name, name.text, NAME_LEN);
 	enabling.update(&self, &enable);
-	holders.update(&self, &holder);
+	holders.update(&self, &name);
 	return 0;
 }
 
@@ -289,14 +297,12 @@ int on_replace(struct pt_regs *ctx, struct klp_patch *by)
 	return 0;
 }
 
-static __always_inline void submit_free(char *name, struct module *mod, bool forced)
+static __always_inline void submit_free(char *name, s32 count, bool forced)
 {
 	struct event_t *event = new_event(EVENT_PATCH_FREE, bpf_ktime_get_ns());
-	s32 count = 0;
 
 	if (!event)
 		return;
-	READ(count, mod, MODULE_REFCNT);
 	event->refs = count - MODULE_REF_BASE;
 	event->yes = forced;
 	bpf_probe_read_kernel(event->name, NAME_LEN, name);
@@ -306,30 +312,40 @@ static __always_inline void submit_free(char *name, struct module *mod, bool for
 /*
  * klp_free_patch_finish is inlined: here, and in klp_enable_patch where that fails. All it does to the
  * module is module_put, of which the tracepoint tells, after it; not for a livepatch that was forced.
+ * A raw tracepoint would know the module, but since 7.0 its programs can be preempted (docs/facts.md).
  */
 int on_free_work(struct pt_regs *ctx, void *work)
 {
 	struct klp_patch *patch = work - KLP_PATCH_FREE_WORK;
 	u64 self = bpf_get_current_task();
-	struct holder_t holder = {};
+	union module_name_t name = {};
+	struct module *mod;
+	s32 count = 0;
 
 	submit_stack(WHY_FREE);
-	holder.mod = read_name(holder.name, patch);
-	if (read_flag(patch, KLP_PATCH_FORCED))
-		submit_free(holder.name, holder.mod, true);
-	else
-		holders.update(&self, &holder);
+	mod = read_name(name.text, patch);
+	if (read_flag(patch, KLP_PATCH_FORCED)) {
+		READ(count, mod, MODULE_REFCNT);
+		submit_free(name.text, count, true);
+	} else {
+		holders.update(&self, &name);
+	}
 	return 0;
 }
 
-int on_put(struct bpf_raw_tracepoint_args *ctx)
+int on_put(struct module_refcnt_t *put)
 {
 	u64 self = bpf_get_current_task();
-	struct holder_t *holder = holders.lookup(&self);
+	union module_name_t *held = holders.lookup(&self);
+	union module_name_t name = {};
 
-	if (!holder || (u64)holder->mod != ctx->args[0])
+	if (!held)
 		return 0;
-	submit_free(holder->name, holder->mod, false);
+	bpf_probe_read_kernel_str(name.text, NAME_LEN, (void *)put + (put->name & 0xffff));
+	for (u32 i = 0; i < NAME_LEN / sizeof(u64); i++)
+		if (name.words[i] != held->words[i])
+			return 0;
+	submit_free(held->text, put->refcnt, false);
 	holders.delete(&self);
 	return 0;
 }

@@ -25,8 +25,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import klpbtf
+import klpoutput
 import klpprobe
-from klpprobe import Fields, Output, Probes
+from klpattach import Probes
+from klpoutput import Fields, Output
 from klpsymbols import ProbeError, Symbols
 
 NAME = "klpstates"
@@ -92,12 +94,7 @@ def attach(probes: Probes) -> None:
         ("klp_free_patch_work_fn", "on_free_work", "livepatches being freed"),
     ):
         probes.enter(name, entry, unseen)
-    try:
-        probes.bpf.attach_raw_tracepoint(tp="module_put", fn_name="on_put")
-    except Exception:  # bcc raises nothing narrower
-        probes.miss("module_put", "livepatches being freed")
-    else:
-        probes.note("module_put")
+    probes.tracepoint("module:module_put", "on_put", "livepatches being freed")
 
 
 # --- from BPF events to fields -------------------------------------------------------------------
@@ -105,7 +102,7 @@ def attach(probes: Probes) -> None:
 
 def _name(event: Any, slot: int) -> str:
     raw = bytes(event.names)[slot * NAME_LEN : (slot + 1) * NAME_LEN]
-    return klpprobe.text(raw.partition(b"\0")[0])
+    return klpoutput.text(raw.partition(b"\0")[0])
 
 
 def _states(event: Any, slot: int) -> list[Fields]:
@@ -122,7 +119,7 @@ def _length(ids: list[int]) -> int:
 
 def _compatible(event: Any, _symbols: Symbols) -> Fields:
     return {
-        "patch": klpprobe.text(event.name),
+        "patch": klpoutput.text(event.name),
         "replace": bool(event.detail),
         "states": _states(event, 0),
         "installed": [
@@ -136,17 +133,17 @@ def _compatible(event: Any, _symbols: Symbols) -> Fields:
 def _state_get(event: Any, symbols: Symbols) -> Fields:
     return {
         "call": CALLS[event.detail],
-        "patch": klpprobe.text(event.name) or None,
+        "patch": klpoutput.text(event.name) or None,
         "id": event.id,
         "found": {"id": event.id, "version": event.version} if event.yes else None,
         "caller": symbols.describe(event.caller),
-        "task": klpprobe.task_fields(event),
+        "task": klpoutput.task_fields(event),
     }
 
 
 def _enable(event: Any, _symbols: Symbols) -> Fields:
     return {
-        "patch": klpprobe.text(event.name),
+        "patch": klpoutput.text(event.name),
         "replace": bool(event.detail),
         "errno": event.error,
         "duration_ns": event.duration_ns,
@@ -159,12 +156,12 @@ def _patch_stack(event: Any, _symbols: Symbols) -> Fields:
 
 
 def _replaced(event: Any, _symbols: Symbols) -> Fields:
-    return {"patch": klpprobe.text(event.name), "by": klpprobe.text(event.other)}
+    return {"patch": klpoutput.text(event.name), "by": klpoutput.text(event.other)}
 
 
 def _patch_free(event: Any, _symbols: Symbols) -> Fields:
     return {
-        "patch": klpprobe.text(event.name),
+        "patch": klpoutput.text(event.name),
         "forced": bool(event.yes),
         "module_refs": event.refs if event.refs >= 0 else None,
     }
@@ -172,7 +169,7 @@ def _patch_free(event: Any, _symbols: Symbols) -> Fields:
 
 def _module(event: Any, _symbols: Symbols) -> Fields:
     return {
-        "module": klpprobe.text(event.name),
+        "module": klpoutput.text(event.name),
         "action": ACTIONS[event.detail],
         "livepatch": bool(event.yes),
         "errno": event.error,
@@ -273,7 +270,9 @@ def main() -> int:
         kind = EVENTS[event.kind]
         fields = FIELDS[kind](event, symbols)
         if event.cut:
-            klpprobe.complain(f"{NAME}: {kind}: more than {MAX_PATCHES} livepatches or {MAX_STATES} states")
+            klpoutput.complain(
+                f"{NAME}: {kind}: more than {MAX_PATCHES} livepatches or {MAX_STATES} states"
+            )
         if wants(fields, args.patch, args.id):
             out.event(kind, event.ts_ns, **fields)
 

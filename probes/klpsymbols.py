@@ -35,6 +35,18 @@ class Symbol(NamedTuple):
     module: str
 
 
+class Text(NamedTuple):
+    """Where a module's instructions are, or were; its size is all of the module's."""
+
+    begin: int
+    size: int
+    module: str
+
+    def holds(self, address: int) -> bool:
+        """Tell whether an address is, or may be, in it."""
+        return self.begin <= address < self.begin + self.size
+
+
 # A compiler that specialises or splits a function names the result so. `.cold` is left out: it is a
 # fragment which the function jumps to, not the function.
 _SUFFIXED = re.compile(r"(?P<base>[^.]+)(?:\.(?:isra|part|constprop)\.\d+)+$")
@@ -67,6 +79,8 @@ class Symbols:
         self._read = read
         self._modules_seen = _modules()
         self._reach = _sizes(self._modules_seen)
+        self._noticed: frozenset[str] = frozenset()
+        self._texts: list[Text] = []
         everything = list(parse_kallsyms(read().splitlines()))
         self._core = Table(symbol for symbol in everything if not symbol.module)
         self._modules = Table(symbol for symbol in everything if symbol.module)
@@ -133,12 +147,23 @@ class Symbols:
             return f"{symbol.name}+0x{address - symbol.address:x}"
         self._refresh()
         index = self._modules.at(address)
-        if index < 0:
-            return f"0x{address:x}"
-        symbol = self._modules.symbols[index]
-        if address - symbol.address >= self._reach.get(symbol.module, PAGE):
-            return f"0x{address:x}"  # of a module that came and went unseen
-        return f"{symbol.name}+0x{address - symbol.address:x} [{symbol.module}]"
+        if index >= 0:
+            symbol = self._modules.symbols[index]
+            if address - symbol.address < self._reach.get(symbol.module, PAGE):
+                return f"{symbol.name}+0x{address - symbol.address:x} [{symbol.module}]"
+        # Of one that came and went before its symbols were read; the nearest, for sizes are too large.
+        text = max((text for text in self._texts if text.holds(address)), default=None)
+        return f".text+0x{address - text.begin:x} [{text.module}]" if text else f"0x{address:x}"
+
+    def notice(self) -> None:
+        """Remember what modules there are now, which takes little: symbols are read when asked for."""
+        lines = _modules()
+        if lines == self._noticed:
+            return
+        self._noticed = lines
+        texts = [Text(int(begin, 16), int(size), name) for name, size, begin in map(str.split, lines)]
+        kept = (old for old in self._texts if not any(new.holds(old.begin) for new in texts))
+        self._texts = [*kept, *texts]
 
     def _refresh(self) -> None:
         """Learn the symbols of modules that came since; keep those that went, for late events."""

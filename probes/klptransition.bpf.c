@@ -99,7 +99,7 @@ struct object_t {
 };
 
 BPF_RINGBUF_OUTPUT(events, 2048); /* 8 MiB: ten passes over 2,000 tasks */
-BPF_ARRAY(lost, u64, 1);
+BPF_F_TABLE("array", int, u64, lost, 1, BPF_F_MMAPABLE);
 BPF_ARRAY(refused, u64, 1); /* attempts of the scheduler that failed */
 
 BPF_ARRAY(passes, struct pass_t, 1);
@@ -636,7 +636,7 @@ int on_fork_return(struct pt_regs *ctx)
 	return 0;
 }
 
-int on_exit(struct bpf_raw_tracepoint_args *ctx)
+int on_exit(void *ctx)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct event_t *event;

@@ -19,14 +19,15 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import klpbtf
+import klpoutput
 import klpprobe
 import klptext
 import klptransitionview as view
-from klpprobe import Fields, Output, Probes
+from klpattach import Probes
+from klpoutput import Fields, Output
 from klpsymbols import ProbeError, Symbols
 
 NAME = "klptransition"
@@ -37,7 +38,6 @@ EXAMPLES = """examples:
     ./klptransition -p 181                # only what happens to this task
     ./klptransition -j -d 10              # JSON lines for 10 seconds
 """
-POSSIBLE_CPUS = Path("/sys/devices/system/cpu/possible")
 
 MEMBERS = {
     "klp_func": ("node", "old_name", "nop", "patched", "transition"),
@@ -71,20 +71,12 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def cpus(possible: Path = POSSIBLE_CPUS) -> int:
-    """Return one more than the last possible CPU, from a list such as ``0-3,8``."""
-    try:
-        return int(possible.read_text().strip().replace("-", ",").split(",")[-1]) + 1
-    except OSError as error:
-        raise ProbeError(f"cannot read the possible CPUs: {error}") from error
-
-
 def cflags(symbols: Symbols) -> list[str]:
     """Tell the BPF program where the kernel's variables, members and functions are."""
     hidden = [name for name in VARIABLES if not symbols.address(name)]
     if hidden:
         raise ProbeError(f"/proc/kallsyms gives no address for {' and '.join(hidden)}")
-    flags = [*klpbtf.offsets(MEMBERS), f"-DCPUS={cpus()}"]
+    flags = [*klpbtf.offsets(MEMBERS), f"-DCPUS={klpprobe.cpus()}"]
     flags += [f"-D{name.upper()}=0x{symbols.address(name):x}UL" for name in (*VARIABLES, "klp_signals_cnt")]
     for prefix, name in (("PASS", "klp_try_complete_transition"), ("FORCE", "klp_force_transition")):
         start, end = symbols.span(name)
@@ -126,7 +118,7 @@ def attach(probes: Probes) -> None:
             probes.leave(name, f"{function}_return", unseen_after)
     probes.enter_body("klp_start_transition", "on_start", "the start of transitions")
     probes.leave_body("klp_start_transition", "on_start_return", "the census after the start")
-    probes.tracepoint("sched_process_exit", "on_exit", "tasks that end in a transition")
+    probes.tracepoint("sched:sched_process_exit", "on_exit", "tasks that end in a transition")
     attach_synchronize(probes)
     if not probes.symbols.address("klp_signals_cnt"):
         probes.miss("klp_signals_cnt", "signals to the tasks that remain")
@@ -156,7 +148,7 @@ def synchronizing_calls(symbols: Symbols) -> list[klptext.Call]:
             )
         ]
     except ProbeError as error:  # lockdown: the rest is seen all the same
-        klpprobe.complain(str(error))
+        klpoutput.complain(str(error))
         return []
 
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import klpprobe
-from klpprobe import Fields
+import klpoutput
+from klpoutput import Fields
 
 # fmt: off
 EVENTS = (
@@ -48,7 +48,7 @@ def _has(event: Any, flag: str) -> bool:
 def _core(event: Any) -> Fields:
     return {
         "target_state": event.target_state,
-        "transition_patch": klpprobe.text(event.core_patch) or None,
+        "transition_patch": klpoutput.text(event.core_patch) or None,
         "signals_cnt": event.signals_cnt,
         "enabled": None if event.enabled < 0 else bool(event.enabled),
     }
@@ -56,7 +56,7 @@ def _core(event: Any) -> Fields:
 
 def _patch(event: Any) -> Fields:
     """Return the livepatch of an event, which is the one in transition unless it says otherwise."""
-    return {"patch": klpprobe.text(event.patch or event.core_patch), "core": _core(event)}
+    return {"patch": klpoutput.text(event.patch or event.core_patch), "core": _core(event)}
 
 
 def _directed(event: Any) -> Fields:
@@ -65,7 +65,7 @@ def _directed(event: Any) -> Fields:
 
 def _init(event: Any) -> Fields:
     replace = _has(event, "replace")
-    return _directed(event) | {"replace": replace, "task": klpprobe.task_fields(event)}
+    return _directed(event) | {"replace": replace, "task": klpoutput.task_fields(event)}
 
 
 def _census(event: Any) -> Fields:
@@ -92,10 +92,10 @@ def _pass(event: Any) -> Fields:
 def _attempt(event: Any) -> Fields:
     result = RESULTS[event.detail]
     return {
-        "task": klpprobe.task_fields(event),
+        "task": klpoutput.task_fields(event),
         "result": REASONS.get(event.error, result) if result == "refused" else result,
         "errno": event.error,
-        "function": klpprobe.text(event.function) or None,
+        "function": klpoutput.text(event.function) or None,
         "patch_state": event.state,
         "after": event.after,
         "duration_ns": event.duration_ns,
@@ -103,7 +103,7 @@ def _attempt(event: Any) -> Fields:
 
 
 def _switch(event: Any) -> Fields:
-    task = klpprobe.task_fields(event)
+    task = klpoutput.task_fields(event)
     return {"task": task, "path": PATHS[event.detail], "patch_state": event.state}
 
 
@@ -111,10 +111,10 @@ def _fork(event: Any) -> Fields:
     parent = {
         "pid": event.parent_pid,
         "tgid": event.parent_tgid,
-        "comm": klpprobe.text(event.parent_comm),
+        "comm": klpoutput.text(event.parent_comm),
     }
     return {
-        "child": klpprobe.task_fields(event),
+        "child": klpoutput.task_fields(event),
         "child_state": event.state,
         "child_pending": bool(event.pending),
         "parent": parent,
@@ -124,7 +124,7 @@ def _fork(event: Any) -> Fields:
 
 
 def _exit(event: Any) -> Fields:
-    task = klpprobe.task_fields(event)
+    task = klpoutput.task_fields(event)
     return {"task": task, "patch_state": event.state, "pending": bool(event.pending)}
 
 
@@ -138,14 +138,14 @@ def _complete(event: Any) -> Fields:
 
 def _part(event: Any) -> Fields:
     return {
-        "patch": klpprobe.text(event.patch),
-        "object": klpprobe.text(event.object) or "vmlinux",
+        "patch": klpoutput.text(event.patch),
+        "object": klpoutput.text(event.object) or "vmlinux",
     }
 
 
 def _function(event: Any) -> Fields:
     flags = {name: _has(event, name) for name in ("nop", "transition", "patched")}
-    return _part(event) | {"function": klpprobe.text(event.function), **flags}
+    return _part(event) | {"function": klpoutput.text(event.function), **flags}
 
 
 def _object(event: Any) -> Fields:

@@ -14,7 +14,8 @@ from harness.trace import events
 sys.path.insert(0, str(Path(__file__).parents[2] / "probes"))
 
 import klpcallbacks
-import klpprobe
+import klpoutput
+import klpsymbols
 
 SYMBOLS = SimpleNamespace(describe=hex)
 
@@ -27,7 +28,7 @@ def callback(**fields):
 
 def test_only_pre_patch_has_a_result():
     lines = []
-    out = klpprobe.Output("klpcallbacks", True, klpcallbacks.columns, write=lines.append)
+    out = klpoutput.Output("klpcallbacks", True, klpcallbacks.columns, write=lines.append)
     for kind in range(len(klpcallbacks.KINDS)):
         out.event("callback", 5, **klpcallbacks.fields_of(callback(kind=kind), SYMBOLS))
     pre, *others = [events.decode(line.encode()) for line in lines]
@@ -72,4 +73,4 @@ def test_another_machine_is_told_what_it_does_not_see(monkeypatch):
 
 
 def refuse(_symbols):
-    raise klpprobe.ProbeError("not on x86-64")
+    raise klpsymbols.ProbeError("not on x86-64")

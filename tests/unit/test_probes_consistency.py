@@ -13,7 +13,9 @@ from harness.trace import events
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "probes"))
 
+import klpattach
 import klpconsistency
+import klpoutput
 import klpprobe
 from klpsymbols import ProbeError, Symbol
 
@@ -41,7 +43,7 @@ def told():
     """A function that tells rows, and returns the events read back."""
     counter = klpconsistency.Counter(FUNCTIONS)
     lines = []
-    out = klpprobe.Output("klpconsistency", True, klpconsistency.columns, write=lines.append)
+    out = klpoutput.Output("klpconsistency", True, klpconsistency.columns, write=lines.append)
 
     def tell(*rows):
         lines.clear()
@@ -175,7 +177,7 @@ class Refuses(klpconsistency.KprobeEvents):
 def test_the_old_version_is_probed_behind_its_ftrace_call(tmp_path, number, offsets, placed):
     kernel = Refuses(tmp_path)
     kernel.offsets = offsets
-    probes = klpprobe.Probes(None, None)
+    probes = klpattach.Probes(None, None)
     klpconsistency._attach_old(probes, kernel, number, FUNCTIONS[number])
     assert kernel.placed == placed
     assert probes.missing == []
@@ -184,6 +186,6 @@ def test_the_old_version_is_probed_behind_its_ftrace_call(tmp_path, number, offs
 def test_a_place_that_the_kernel_refuses_is_told(tmp_path):
     kernel = Refuses(tmp_path)
     kernel.offsets = ("nowhere",)
-    probes = klpprobe.Probes(None, None)
+    probes = klpattach.Probes(None, None)
     klpconsistency._attach_old(probes, kernel, 0, FUNCTIONS[0])
     assert [one["symbol"] for one in probes.missing] == ["show"]

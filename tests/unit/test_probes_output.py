@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
+import struct
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +19,9 @@ from harness.trace import events
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "probes"))
 
+import klpoutput
 import klpprobe
+import klpring
 
 PROBES = Path(klpprobe.__file__).parent
 
@@ -27,7 +33,7 @@ def lines():
 
 @pytest.fixture
 def out(lines):
-    return klpprobe.Output("klptransition", True, lambda kind, _fields: kind, write=lines.append)
+    return klpoutput.Output("klptransition", True, lambda kind, _fields: kind, write=lines.append)
 
 
 def decoded(lines):
@@ -54,31 +60,185 @@ def test_a_tool_shows_its_program_without_bcc(tool):
     assert set(program.splitlines()) - set(shown.splitlines()) <= {'#include "klpcensus.bpf.c"'}
 
 
+@pytest.mark.parametrize(
+    "tool", ["klptransition", "klpshadow", "klpcallbacks", "klpstates", "klpconsistency"]
+)
+def test_every_option_is_in_the_example_and_in_the_manual(tool):
+    told = subprocess.run(
+        [PROBES / f"{tool}.py", "--help"], capture_output=True, check=True
+    ).stdout.decode()
+    options = re.findall(r"^  -(\w)\b.*?--(\w+)", told, re.MULTILINE)
+    example, manual = (PROBES / f"{tool}_example.txt").read_text(), (PROBES / f"man/{tool}.8").read_text()
+    usage = example.partition("USAGE message:")[2]
+    assert len(options) >= 3
+    for short, long in options:
+        assert re.search(rf"^  -{short},.*--{long}\b", usage, re.MULTILINE), long
+        assert f"\n\\-{short}" in manual, long
+
+
 def test_a_program_is_shown_with_its_parts():
     shown = klpprobe.program_text("klptransition")
     assert (PROBES / "klpcensus.bpf.c").read_text() in shown
     assert 'klpcensus.bpf.c"' not in shown
 
 
-def test_marks_then_stops_at_signals(out, lines):
-    drained = []
-
-    def drain():
-        drained.append(1)
-        if len(drained) == 1:
-            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
-
+@pytest.fixture
+def blocked():
     caught = {signal.SIGUSR1, *klpprobe.STOP_SIGNALS}
     old = signal.pthread_sigmask(signal.SIG_BLOCK, caught)
-    try:
-        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
-        klpprobe.follow(drain, out, tick_s=5, duration_s=None)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+    yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
+def send(number):
+    signal.pthread_kill(threading.get_ident(), number)
+
+
+@pytest.mark.usefixtures("blocked")
+def test_marks_then_stops_at_signals(out, lines):
+    settled = []
+
+    def settle():
+        settled.append(1)
+        if len(settled) == 1:
+            send(signal.SIGTERM)
+
+    send(signal.SIGUSR1)
+    klpprobe.follow(lambda: False, settle, out, tick_s=5, duration_s=None)
     mark, end = decoded(lines)
-    assert (mark.number, end.events, len(drained)) == (1, 1, 2)
+    assert (mark.number, end.events, len(settled)) == (1, 1, 2)
+
+
+@pytest.mark.usefixtures("blocked")
+def test_what_is_left_is_read_before_the_next_tick_and_between_signals(out, lines, monkeypatch):
+    chunks, waits, told = [True, True, False], [], []
+    wait = signal.sigtimedwait
+
+    def awaited(signals, wait_s):
+        waits.append(wait_s)
+        return wait(signals, wait_s)
+
+    def read():
+        if len(chunks) < 3:
+            send(signal.SIGUSR1 if len(chunks) == 2 else signal.SIGTERM)
+        return chunks.pop(0)
+
+    monkeypatch.setattr(signal, "sigtimedwait", awaited)
+    klpprobe.follow(read, lambda: told.append(len(chunks)), out, tick_s=0.05, duration_s=None)
+    assert told == [1, 0]  # the mark between two chunks, and the end
+    assert waits == [0.05, *[klpring.LOOK_S] * 3, 0.05]
+    assert [type(each) for each in decoded(lines)] == [events.Mark, events.End]
+
+
+class Ring:
+    """The positions of a ring buffer, as its memory holds them."""
+
+    size = 1 << 20
+
+    def __init__(self):
+        self.memory = bytearray(2 * klpring.mmap.PAGESIZE)
+        self.backlog = klpring.Backlog(self.memory, self.size)
+
+    def write(self, count):
+        self._add(klpring.PRODUCER_AT, count)
+
+    def read(self):
+        self._add(klpring.CONSUMER_AT, self.backlog.waiting())
+
+    def _add(self, at, count):
+        now = int.from_bytes(self.memory[at : at + 8], sys.byteorder)
+        self.memory[at : at + 8] = (now + count).to_bytes(8, sys.byteorder)
+
+
+@pytest.fixture
+def ring():
+    ring = Ring()
+    assert not ring.backlog.due(0.95)  # a tick at which it was empty
+    return ring
+
+
+def test_a_ring_is_read_at_the_tick_after_an_event(ring):
+    assert not ring.backlog.due(1.0)
+    ring.write(160)
+    assert ring.backlog.waiting() == 160
+    assert ring.backlog.due(1.1)
+    ring.read()
+    assert not ring.backlog.due(1.2)
+
+
+def test_a_rush_is_left_alone_until_it_is_over(ring):
+    for tick in range(5):
+        ring.write(klpring.RUSH // 10 + 1)
+        assert not ring.backlog.due(1.0 + tick / 10)
+    assert ring.backlog.due(1.5)
+
+
+def test_a_rush_that_goes_on_is_read_after_a_second(ring):
+    told = []
+    for tick in range(25):
+        ring.write(klpring.RUSH // 10 + 1)
+        if ring.backlog.due(1.0 + tick / 10):
+            told.append(tick)
+            ring.read()
+    assert told == [10, 20]
+
+
+def test_a_ring_that_fills_up_is_read(ring):
+    ring.write(ring.size // 2)
+    assert not ring.backlog.due(1.0)
+    ring.write(ring.size // 4)
+    assert ring.backlog.due(1.1)
+
+
+def test_what_one_reading_left_is_no_rush(ring):
+    ring.write(ring.size * 3 // 4)
+    assert ring.backlog.due(1.0)
+    assert ring.backlog.due(1.01)
+
+
+def test_counters_are_read_from_memory():
+    memory = bytearray(struct.pack("=2Q", 1 << 40, 0))
+    counters = klpring.Counters(memory, 2)
+    assert counters.total() == 1 << 40
+    struct.pack_into("=Q", memory, 8, 3)
+    assert counters.total() == (1 << 40) + 3
+
+
+@pytest.mark.parametrize("error", [None, PermissionError("no share of real time")])
+def test_maps_are_read_without_being_preempted(monkeypatch, error):
+    policies = [os.SCHED_OTHER]
+
+    def set_scheduler(pid, policy, _parameter):
+        if policy == os.SCHED_FIFO and error:
+            raise error
+        policies.append(policy)
+
+    monkeypatch.setattr(os, "sched_setscheduler", set_scheduler)
+    with klpring.unpreempted():
+        assert policies[-1] == (os.SCHED_OTHER if error else os.SCHED_FIFO)
+    assert policies[-1] == os.SCHED_OTHER
+
+
+def test_reading_a_program_s_misses(tmp_path, monkeypatch):
+    told = {3: {"prog_id": 7, "recursion_misses": 2}, 4: {"prog_id": 8}, 5: {"recursion_misses": 40}}
+    monkeypatch.setattr(klpring, "fdinfo", told.get)
+    programs = {name: SimpleNamespace(fd=fd) for name, fd in zip("abc", told, strict=True)}
+    assert klpring.misses(SimpleNamespace(funcs=programs)) == 42
+
+
+def test_the_numbers_of_a_descriptor(tmp_path):
+    with (tmp_path / "file").open("w") as file:
+        assert klpring.fdinfo(file.fileno())["pos"] == 0
+
+
+def test_a_tick_reads_only_what_is_due(out):
+    read = []
+    klpprobe.follow(
+        lambda: read.append(1), lambda: None, out, tick_s=0.01, duration_s=0.05, due=lambda _now_s: False
+    )
+    assert read == []
 
 
 def test_a_duration_ends_the_trace(out, lines):
-    klpprobe.follow(lambda: None, out, tick_s=0.01, duration_s=0.03)
+    klpprobe.follow(lambda: False, lambda: None, out, tick_s=0.01, duration_s=0.03)
     assert isinstance(decoded(lines)[-1], events.End)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import sys
 import time
 from pathlib import Path
@@ -15,14 +14,14 @@ from harness.trace import events
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "probes"))
 
-import klpprobe
+import klpoutput
 import klpshadow
 import klpsymbols
 from klptext import Call
 
 TASK = {"pid": 181, "tgid": 181, "comm": b"insmod"}
 FIELDS = ("obj", "id", "size", "flags", "function", "calls", "returned", "call", "result", "variable")
-NUMBERS = dict.fromkeys((*FIELDS, "expected", "caller", "count", "duration_ns"), 0)
+NUMBERS = dict.fromkeys((*FIELDS, "expected", "caller", "count", "duration_ns", "freed_ns", "age_ns"), 0)
 
 
 def bpf_event(kind, **fields):
@@ -54,7 +53,7 @@ def lines():
 
 @pytest.fixture
 def out(lines):
-    return klpprobe.Output("klpshadow", True, klpshadow.columns, write=lines.append)
+    return klpoutput.Output("klpshadow", True, klpshadow.columns, write=lines.append)
 
 
 @pytest.fixture
@@ -67,7 +66,6 @@ def bpf():
         "totals": [[3, 1], [0, 2], [0, 0], [0, 1], [2, 0]],
         "frees": Table(),
         "getting": Table(),
-        "lost": [ctypes.c_ulonglong(0), ctypes.c_ulonglong(0)],
     }
 
 
@@ -122,8 +120,16 @@ def test_a_free_of_nothing_freed_nothing(shadow, out, lines):
     assert [event.freed for event in decoded(lines)] == [True, False]
 
 
+def test_a_call_and_what_it_freed_are_two_events_of_one(shadow, out, lines):
+    both = {"count": 1, "variable": 0x88, "freed_ns": 6, "age_ns": 9, "function": 1, "calls": 1}
+    shadow.show(out, bpf_event("shadow_free", obj=0x80, id=3, **both))
+    freed, free = decoded(lines)
+    assert (freed.ts_ns, freed.variable, freed.age_ns, freed.dtor_calls) == (6, "0x88", 9, 1)
+    assert (free.ts_ns, free.freed, free.obj, free.id) == (5, True, freed.obj, freed.id)
+
+
 def test_a_variable_older_than_the_trace_has_no_age(shadow, out, lines):
-    shadow.show(out, bpf_event("shadow_freed", duration_ns=9))
+    shadow.show(out, bpf_event("shadow_freed", age_ns=9))
     shadow.show(out, bpf_event("shadow_freed"))
     assert [event.age_ns for event in decoded(lines)] == [9, None]
 
@@ -195,10 +201,11 @@ def test_a_call_whose_return_was_not_seen_is_lost_once(shadow, out, bpf):
     task = Key(1)
     bpf["getting"][task] = SimpleNamespace(ts_ns=now - 2 * klpshadow.OVERDUE_NS)
     bpf["frees"][Key(2)] = SimpleNamespace(ts_ns=now)
+    bpf["frees"][Key(3)] = SimpleNamespace(ts_ns=0)  # between two calls
     for _ in range(2):
         shadow.tell_counts(out, lambda: None)
-    assert bpf["lost"][klpshadow.LOST_UNSEEN].value == 1
-    assert (len(bpf["getting"]), len(bpf["frees"])) == (0, 1)
+    assert shadow.missed() == 1
+    assert (len(bpf["getting"]), len(bpf["frees"])) == (0, 2)
 
 
 def test_calls_through_a_pointer_are_grouped_by_where_they_return(monkeypatch):
@@ -216,27 +223,27 @@ def test_calls_through_a_pointer_are_grouped_by_where_they_return(monkeypatch):
         ("shadow_alloc", {"size": 8, "caller": 0x1000}, "made 8 B by make+0x9 [mine]"),
         ("shadow_free", {"caller": 0x2000}, "by do_one_initcall+0x58: there was none"),
         ("shadow_free", {"caller": 0x2000, "count": 1}, "by do_one_initcall+0x58"),
-        ("shadow_freed", {"duration_ns": 1_500_000_000}, "aged 1.500 s"),
+        ("shadow_freed", {"age_ns": 1_500_000_000}, "aged 1.500 s"),
         ("shadow_freed", {}, "older than this trace"),
         ("shadow_free_all", {"count": 3, "caller": 0x2000}, "3 by do_one_initcall+0x58"),
         ("shadow_get_wrong", {"expected": 0x10}, "None in place of 0x10 by 0x0"),
     ],
 )  # fmt: skip
 def test_lines_for_people(shadow, lines, kind, fields, told):
-    out = klpprobe.Output("klpshadow", False, klpshadow.columns, write=lines.append)
+    out = klpoutput.Output("klpshadow", False, klpshadow.columns, write=lines.append)
     shadow.show(out, bpf_event(kind, **fields))
     assert lines[0].rstrip().endswith(told)
 
 
 def test_counts_for_people(shadow, lines):
-    out = klpprobe.Output("klpshadow", False, klpshadow.columns, write=lines.append)
+    out = klpoutput.Output("klpshadow", False, klpshadow.columns, write=lines.append)
     shadow.tell_counts(out, lambda: None)
     assert "11 found, 2 absent, 3 racing, 4 wrong, 5 unknown" in lines[0]
     assert "4 made, 2 found, 0 exists, 1 failed, 2 freed" in lines[1]
 
 
 def test_a_stack_for_people(shadow, lines):
-    out = klpprobe.Output("klpshadow", False, klpshadow.columns, write=lines.append)
+    out = klpoutput.Output("klpshadow", False, klpshadow.columns, write=lines.append)
     shadow.show(out, bpf_event("shadow_alloc", stack=7, caller=0x1000))
     assert "    make+0x9 [mine]\n" in lines[0]
 

@@ -15,7 +15,7 @@ from harness.trace import events
 sys.path.insert(0, str(Path(__file__).parents[2] / "probes"))
 
 import klpbtf
-import klpprobe
+import klpoutput
 import klpstates
 import klpsymbols
 from klpsymbols import ProbeError, Symbols
@@ -42,7 +42,7 @@ def bpf_event(kind, *slots, **fields):
 def written(event):
     """What the harness reads of an event."""
     lines = []
-    out = klpprobe.Output("klpstates", True, lambda kind, _: kind, write=lines.append)
+    out = klpoutput.Output("klpstates", True, lambda kind, _: kind, write=lines.append)
     kind = klpstates.EVENTS[event.kind]
     out.event(kind, event.ts_ns, **klpstates.FIELDS[kind](event, SYMBOLS))
     return events.decode(lines[0].encode())

@@ -81,6 +81,19 @@ def test_learns_a_module_that_came_and_keeps_one_that_went(kernel, symbols):
     assert symbols.describe(0xFFFFFFFFC0001081) == "demo_exit+0x1 [demo]"
 
 
+def test_names_the_module_of_an_address_whose_symbols_were_never_read(kernel, symbols):
+    kernel["modules"] = frozenset({"brief 8192 0xffffffffc0020000", "later 4096 0xffffffffc0021000"})
+    symbols.notice()
+    kernel["modules"] = frozenset()
+    symbols.notice()
+    assert symbols.describe(0xFFFFFFFFC0020010) == ".text+0x10 [brief]"
+    assert symbols.describe(0xFFFFFFFFC0021010) == ".text+0x10 [later]"  # sizes overlap, beginnings do not
+    assert symbols.describe(0xFFFFFFFFC0022010) == "0xffffffffc0022010"
+    kernel["modules"] = frozenset({"other 4096 0xffffffffc0020000"})
+    symbols.notice()
+    assert symbols.describe(0xFFFFFFFFC0020010) == ".text+0x10 [other]"
+
+
 def test_tells_modules_apart_by_address_too(tmp_path, monkeypatch):
     listing = tmp_path / "modules"
     listing.write_text("demo 16384 0 - Live 0xffffffffc0001000 (OE)\n")

@@ -15,6 +15,7 @@ from harness.trace import events
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "probes"))
 
+import klpoutput
 import klpprobe
 import klptransition
 import klptransitionview as view
@@ -37,7 +38,7 @@ def bpf_event(kind, **fields):
 def told(kind, **fields):
     """The event that a BPF event becomes, as the harness reads it."""
     lines = []
-    out = klpprobe.Output("klptransition", True, lambda kind, _fields: kind, write=lines.append)
+    out = klpoutput.Output("klptransition", True, lambda kind, _fields: kind, write=lines.append)
     kind, shown = view.fields_of(bpf_event(kind, **fields))
     out.event(kind, 5, **shown)
     return events.decode(lines[0].encode())
@@ -213,9 +214,9 @@ def test_with_all_every_event_has_a_line(kind):
 def test_counts_the_possible_cpus(tmp_path, listed, number):
     path = tmp_path / "possible"
     path.write_text(f"{listed}\n")
-    assert klptransition.cpus(path) == number
+    assert klpprobe.cpus(path) == number
     with pytest.raises(ProbeError, match="possible CPUs"):
-        klptransition.cpus(tmp_path / "absent")
+        klpprobe.cpus(tmp_path / "absent")
 
 
 BASE = 0xFFFFFFFF81184000

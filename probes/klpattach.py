@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the klp probes attach their BPF programs, and what they remember of those that could not be."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from klpoutput import Fields, complain
+from klpring import unpreempted
+from klpsymbols import ProbeError, Symbols
+
+
+@dataclass
+class Probes:
+    """Attaches BPF functions, and remembers what could not be."""
+
+    bpf: Any
+    symbols: Symbols
+    attached: list[str] = field(default_factory=list)
+    missing: list[Fields] = field(default_factory=list)
+
+    def enter(self, name: str, function: str, unseen: str) -> None:
+        """Run `function` where the kernel function `name` begins."""
+        self._attach(self.bpf.attach_kprobe, name, self.symbols.resolve(name), function, unseen)
+
+    def enter_body(self, name: str, function: str, unseen: str) -> None:
+        """Run `function` where the work of `name` begins; it must not read arguments."""
+        self._attach(self.bpf.attach_kprobe, name, self.symbols.body(name), function, unseen)
+
+    def leave(self, name: str, function: str, unseen: str) -> None:
+        """Run `function` where `name` returns: only for short functions of the livepatch core.
+
+        A task that sleeps below a return probe is one whose stack the kernel may call unreliable.
+        """
+        self._attach(self.bpf.attach_kretprobe, name, self.symbols.resolve(name), function, unseen)
+
+    def leave_body(self, name: str, function: str, unseen: str) -> None:
+        """Run `function` where the work of `name` ends; see `leave`."""
+        self._attach(self.bpf.attach_kretprobe, name, self.symbols.body(name), function, unseen)
+
+    def tracepoint(self, where: str, function: str, unseen: str) -> None:
+        """Run `function` at a tracepoint, ``system:name``; its context is what tracefs tells of it.
+
+        Not a raw one: since 7.0 the programs of those can be preempted, and are left out for whoever
+        comes to the tracepoint on that CPU meanwhile (docs/facts.md).
+        """
+        name = where.partition(":")[2]
+        try:
+            self.bpf.attach_tracepoint(tp=where, fn_name=function)
+        except Exception:  # bcc raises nothing narrower
+            self.miss(name, unseen)
+        else:
+            self.note(name)
+
+    def tail_calls(self, table: str, functions: Iterable[str]) -> None:
+        """Let kprobe programs call `functions` through a BPF_PROG_ARRAY, by their place in it."""
+        programs = [self.bpf.load_func(function, self.bpf.KPROBE).fd for function in functions]
+        with unpreempted():
+            for place, descriptor in enumerate(programs):
+                self.bpf[table][ctypes.c_int(place)] = ctypes.c_int(descriptor)
+
+    def at(self, address: int, function: str) -> bool:
+        """Run `function` at an instruction; False if the kernel refuses (it is not at one's start)."""
+        anchor = self.symbols.anchor(address)
+        offset = address - anchor.address
+        try:
+            self.bpf.attach_kprobe(event=anchor.name, event_off=offset, fn_name=function)
+        except Exception:  # bcc raises nothing narrower
+            return False
+        return True
+
+    def _attach(
+        self, attach: Callable[..., None], name: str, symbol: str | None, function: str, unseen: str
+    ) -> None:
+        try:
+            if symbol is None:
+                raise ProbeError(f"{name} is not in this kernel")
+            attach(event=symbol, fn_name=function)
+        except Exception:  # bcc raises nothing narrower
+            self.miss(name, unseen)
+        else:
+            self.note(symbol)
+
+    def note(self, symbol: str) -> None:
+        """Count `symbol` among the attached, once."""
+        if symbol not in self.attached:
+            self.attached.append(symbol)
+
+    def miss(self, name: str, unseen: str) -> None:
+        """Say what will not be seen because the kernel has no `name` to probe."""
+        complain(f"no probe point {name}: {unseen} will not be seen")
+        if all(one["symbol"] != name for one in self.missing):
+            self.missing.append({"symbol": name, "unseen": unseen})

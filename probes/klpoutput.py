@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the klp probes write: events in columns for people, or as JSON lines, in order and numbered."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+SCHEMA = 2
+
+Fields = dict[str, Any]
+# Made once: json.dumps would make one for each event.
+_ENCODE = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
+
+
+@dataclass
+class Output:
+    """Writes events, to people in columns or to programs as JSON, and numbers them."""
+
+    probe: str
+    as_json: bool
+    columns: Callable[[str, Fields], str | None]
+    write: Callable[[str], Any] = sys.stdout.write
+    seq: int = 0
+    marks: int = 0
+    lost: int = 0
+    _began_ns: int = field(default_factory=time.monotonic_ns)
+
+    def event(self, kind: str, ts_ns: int, /, **fields: Any) -> None:
+        """Write one event."""
+        if self.as_json:
+            head = {"type": kind, "probe": self.probe, "seq": self.seq, "ts_ns": ts_ns}
+            self.write(_ENCODE(head | fields) + "\n")
+        elif line := self.columns(kind, fields):
+            self.write(f"{max(0, ts_ns - self._began_ns) / 1e9:<12.6f}{line}\n")
+        self.seq += 1
+
+    def now(self, kind: str, /, **fields: Any) -> None:
+        """Write an event of the tool's own; people get these on stderr, if at all."""
+        if self.as_json:
+            self.event(kind, time.monotonic_ns(), **fields)
+
+    def header(self, attached: Iterable[str], missing: Iterable[Fields]) -> None:
+        """Write the first event."""
+        kernel = os.uname().release
+        self.now("header", schema=SCHEMA, kernel=kernel, attached=list(attached), missing=list(missing))
+
+    def mark(self) -> None:
+        """Say that all that happened before this moment has been written."""
+        self.marks += 1
+        self.now("mark", number=self.marks)
+
+    def lose(self, total: int) -> None:
+        """Report what the ring buffer had no room for, given the total of the whole run."""
+        count, self.lost = total - self.lost, total
+        if count:
+            self.now("lost", count=count)
+            complain(f"{self.probe}: lost {count} events")
+
+    def end(self) -> None:
+        """Write the last event."""
+        self.now("end", events=self.seq, lost=self.lost)
+
+
+def complain(text: str) -> None:
+    """Write a line to stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def task_fields(event: Any) -> Fields:
+    """Return the task of a BPF event."""
+    return {"pid": event.pid, "tgid": event.tgid, "comm": text(event.comm)}
+
+
+def text(raw: bytes) -> str:
+    """Return a C string of the kernel's as text; a comm can hold any bytes."""
+    return raw.decode(errors="replace")
