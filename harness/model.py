@@ -28,7 +28,7 @@ class Kernel:
         disk: read-only ext4 with ``modules/RELEASE`` and ``src/``, labelled klp-kernel.
         build: the folder `make M=` is pointed at, as seen inside `toolchain`.
         toolchain: root folder with the compiler that built the kernel.
-        source: samples, selftests and documentation from the kernel's source, or None.
+        source: samples, selftests, documentation and checkpatch from the kernel's source, or None.
         tree: a user's own build tree, seen inside the toolchain at the same path; else None.
     """
 

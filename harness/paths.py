@@ -98,7 +98,8 @@ class CacheLayout:
 class RunLayout:
     """The files of one run folder.
 
-    A guest that is lost is followed by another; what belongs to the second guest is numbered ``-2``.
+    A guest that is lost is followed by another, and each repetition has its own; what belongs to the second
+    guest is numbered ``-2``.
     """
 
     root: Path
@@ -178,3 +179,33 @@ class SelftestsLayout:
     def output(self, kernel: str, name: str) -> Path:
         """All that the script wrote."""
         return self.script(kernel, name).root / "output.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckLayout:
+    """The run folder of `klp check`: a folder for each kernel, in it for each livepatch, then scenario."""
+
+    root: Path
+
+    @property
+    def summary(self) -> Path:
+        """What was checked on what, and what came of each scenario."""
+        return self.root / "check.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that adds to this check."""
+        return self.root / ".lock"
+
+    def kernel(self, kernel: str) -> Path:
+        """All that ran on one kernel."""
+        return self.root / kernel
+
+    def modules(self, kernel: str, livepatch: str) -> Path:
+        """The modules of one livepatch, as built for a kernel."""
+        return self.root / kernel / livepatch / "modules"
+
+    def scenario(self, kernel: str, livepatch: str, scenario: str, repetition: int = 1) -> RunLayout:
+        """The run folder of one scenario; a repetition after the first is numbered ``.2``."""
+        name = scenario if repetition == 1 else f"{scenario}.{repetition}"
+        return RunLayout(self.root / kernel / livepatch / name)

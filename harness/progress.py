@@ -42,6 +42,23 @@ class Silent:
         """See `Progress.note`."""
 
 
+class NotesOnly:
+    """Passes notes on and says no steps: for work beside other work, whose steps would get in the way."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    @contextmanager
+    def step(self, what: str) -> Iterator[None]:
+        """See `Progress.step`."""
+        del what
+        yield
+
+    def note(self, line: str) -> None:
+        """See `Progress.note`."""
+        self._progress.note(line)
+
+
 class PlainLines:
     """One line when a step begins, one when it ends, with the seconds it took."""
 

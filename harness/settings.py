@@ -8,6 +8,7 @@ listed is an error with file and line, never silently ignored.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,6 +32,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     cpus: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
     deadline_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0
     mitigations: bool = False
+    compare_alpha: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.05
+    compare_effect: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
+    compare_repetitions: Annotated[int, msgspec.Meta(ge=2)] = 5
+    compare_passes: Annotated[int, msgspec.Meta(ge=1)] = 2
+    compare_longer_ms: Annotated[float, msgspec.Meta(ge=0)] = 100.0
+    compare_longer_by: Annotated[float, msgspec.Meta(ge=1)] = 1.5
+    compare_ignore: str = (
+        "hrtimer: interrupt took|perf: interrupt took too long|clocksource: |crng reseeded"
+    )
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.compare_ignore)
+        except re.error as error:
+            raise ValueError(f"compare_ignore: no regular expression: {error}") from None
 
 
 HELP = {
@@ -43,6 +59,13 @@ HELP = {
     "cpus": "virtual CPUs of a guest",
     "deadline_s": "seconds a transition may take before it is called stuck",
     "mitigations": "leave the kernel's CPU-bug mitigations on in the guest (slower)",
+    "compare_alpha": "`klp compare`: the p value, adjusted for the number of tests, up to which one counts",
+    "compare_effect": "`klp compare`: Cliff's delta from which on a rank test counts, from 0 to 1",
+    "compare_repetitions": "`klp compare`: repetitions both sets must have for a test to count",
+    "compare_passes": "`klp compare`: passes more than the base's most that count without a test",
+    "compare_longer_ms": "`klp compare`: milliseconds by which a phase's median must grow to count",
+    "compare_longer_by": "`klp compare`: the factor by which it must grow besides",
+    "compare_ignore": "`klp compare`: regular expression of kernel messages that never count",
 }
 
 
@@ -80,7 +103,9 @@ def _with_environment(settings: Settings) -> Settings:
         merged = {**msgspec.to_builtins(settings), **changes}
         return msgspec.convert(merged, Settings, strict=False)
     except msgspec.ValidationError as error:
-        wrong = next((v for v, n in known.items() if f"$.{n}" in str(error)), "KLP_*")
+        wrong = next(
+            (v for v, n in known.items() if f"$.{n}" in str(error) or f"{n}: " in str(error)), "KLP_*"
+        )
         reason = str(error).split(" - at")[0]
         raise SettingsError(
             f"{wrong}={os.environ.get(wrong, '')}: {reason}", hint=HELP.get(known.get(wrong, ""))

@@ -50,7 +50,8 @@ def _shape_complaint(file: Path, text: str, said: str) -> str:
     parts = re.findall(r"[\w-]+", place.replace("$", ""))
     key = unknown[1] if unknown else next((p for p in reversed(parts) if not p.isdigit()), "")
     table = [part for part in (parts if unknown else parts[:-1]) if not part.isdigit()]
-    line = _line_of(text, key, table)
+    own = re.match(r"(\w+): ", reason)  # by a __post_init__ of the whole: it names the key itself
+    line = _line_of(text, key or (own[1] if own else ""), table)
     if unknown:
         reason = f"unknown setting {unknown[1]}"
     elif key:

@@ -20,13 +20,24 @@ _SYSFS = "/sys/kernel/livepatch"
 _POLL_S = 0.1
 # A transition that nobody holds up takes one retry, which comes after a second.
 _SLOW_S = 3.0
-# Prints each attribute that this kernel has, one "path<TAB>value" a line, and each folder as "path/<TAB>".
-_LIST = (
-    f"cd {_SYSFS} 2>/dev/null || exit 0; "
-    "find . -type d -print -o -type f ! -name force ! -name uevent -print | while read -r f; do "
-    'if [ -f "$f" ]; then printf "%s\\t%s\\n" "$f" "$(cat "$f")"; else printf "%s/\\t\\n" "$f"; fi; done'
+# /proc/timer_list begins with ktime_get(), by which the probes stamp their events, too; /proc/uptime has
+# the same clock in hundredths of a second only.
+_NOW = (
+    "now() { sed -n 's/^now at \\([0-9]*\\) nsecs$/\\1/p;3q' /proc/timer_list 2>/dev/null | "
+    'while read -r ns; do printf \'%s\\0%s\\n\' "$1" "$ns"; done; }'
 )
-# One process reads all: one for each of two thousand threads takes an emulated guest minutes.
+# Prints each attribute that this kernel has, one "path<NUL>value" a line, and each folder as "path/<NUL>",
+# between two readings of the clock. One process reads all, here and below: in an emulated guest a process
+# for each file takes 20 ms of CPU time, and one for each of two thousand threads minutes.
+_LIST = (
+    f"cd {_SYSFS} 2>/dev/null || exit 0; {_NOW}; now begun; "
+    "find . -type d -printf '%p/\\0\\n' -o -type f ! -name force ! -name uevent "
+    "-exec grep -HZ . {} + 2>/dev/null; now ended"
+)
+# Wait a second at most while a file, $1, reads 1; while a folder, $1, is there. Prints 1 if so to the end.
+_WHILE = "i=0; while [ $i -lt 10 ] && %s; do sleep 0.1; i=$((i+1)); done; [ $i -lt 10 ] || echo 1"
+_WHILE_ONE = _WHILE % '[ -e "$1" ] && read -r now <"$1" && [ "$now" = 1 ]'
+_WHILE_THERE = _WHILE % '[ -d "$1" ]'
 _STATES = "grep -H . /proc/[0-9]*/task/[0-9]*/patch_state 2>/dev/null"
 # Prints tid and patch_state of every thread.
 _PATCH_STATES = _STATES + " | sed 's,.*/task/,,; s,/patch_state:, ,'; :"
@@ -65,6 +76,15 @@ class LivepatchState:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """All of sysfs, read between two moments of the guest's monotonic clock (None where it has none)."""
+
+    livepatches: tuple[LivepatchState, ...]
+    begun_ns: int | None
+    ended_ns: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class PendingTask:
     """A thread that has not reached the target state; `stack` is innermost first."""
 
@@ -91,10 +111,13 @@ class Livepatches:
         self._guest = guest
         self._diagnosis = diagnosis
 
+    def look(self) -> Look:
+        """Return every livepatch that sysfs shows, and when it was read."""
+        return parse_listing(self._guest.run(_LIST).must("listing livepatches").stdout)
+
     def list(self) -> tuple[LivepatchState, ...]:
         """Return every livepatch that sysfs shows, by name."""
-        text = self._guest.run(_LIST).must("listing livepatches").stdout
-        return parse_listing(text)
+        return self.look().livepatches
 
     def state(self, name: str) -> LivepatchState | None:
         """Return one livepatch's state, or None if it is not there."""
@@ -119,12 +142,11 @@ class Livepatches:
         Raises:
             TransitionStuck: it outlasted the deadline; nothing was forced or torn down.
         """
-        file = shlex.quote(f"{_SYSFS}/{name}/transition")
         told = time.monotonic()
 
         def look() -> bool:
             nonlocal told
-            if self._guest.run(f"cat {file} 2>/dev/null || echo gone").stdout.strip() != "1":
+            if not self._lasts(_WHILE_ONE, f"{_SYSFS}/{name}/transition"):
                 return True
             if slow and time.monotonic() - told >= _SLOW_S:
                 slow(self.pending(name))
@@ -147,11 +169,15 @@ class Livepatches:
         """
         try:
             wait_until(
-                lambda: self.state(name) is None,
+                lambda: not self._lasts(_WHILE_THERE, f"{_SYSFS}/{name}"),
                 what="removal", timeout_s=deadline_s, every_s=_POLL_S,
             )  # fmt: skip
         except DeadlineMissed as missed:
             raise CheckFailed(f"{name}: still in sysfs after {missed.waited_s:.0f} s") from None
+
+    def _lasts(self, script: str, path: str) -> bool:
+        """Whether what `script` waits for did not come; it looks in the guest, where that costs least."""
+        return self._guest.run(["sh", "-c", script, "wait", path]).stdout.strip() == "1"
 
     def patch_states(self) -> dict[str, int]:
         """Return the patch state of every thread, by thread id: -1 where no transition runs."""
@@ -168,15 +194,23 @@ class Livepatches:
         return parse_pending(self._diagnosis().run(script).stdout)
 
 
-def parse_listing(text: str) -> tuple[LivepatchState, ...]:
-    """Read `_LIST`'s output: ``./NAME/enabled<TAB>1``, ``./NAME/OBJECT/FUNCTION,1/<TAB>`` and so on."""
+def parse_listing(text: str) -> Look:
+    """Read `_LIST`'s output: ``./NAME/enabled<NUL>1``, ``./NAME/OBJECT/FUNCTION,1/<NUL>`` and so on."""
     tree: dict[str, dict[str, str]] = {}
+    clock: dict[str, int] = {}
     for line in text.splitlines():
-        path, _, value = line.partition("\t")
-        name, _, below = path.removeprefix("./").partition("/")
-        if name:
+        path, _, value = line.partition("\0")
+        here, _, inside = path.partition("/")
+        if here != ".":
+            clock[path] = int(value)
+        elif inside:
+            name, _, below = inside.partition("/")
             tree.setdefault(name, {})[below] = value
-    return tuple(_one(name, files) for name, files in sorted(tree.items()))
+    return Look(
+        livepatches=tuple(_one(name, files) for name, files in sorted(tree.items())),
+        begun_ns=clock.get("begun"),
+        ended_ns=clock.get("ended"),
+    )
 
 
 def _one(name: str, files: dict[str, str]) -> LivepatchState:

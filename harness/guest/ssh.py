@@ -14,12 +14,12 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import paramiko
 
 from harness.errors import CheckFailed, GuestSilent, VmLost
+from harness.guest.shell import Shell
 from harness.waiting import DeadlineMissed, wait_until
 
 log = logging.getLogger(__name__)
@@ -103,16 +103,12 @@ class Guest:
         self._silent = silent
         self._transport = self._connect()
         self._sftp: paramiko.SFTPClient | None = None
+        self._shell: Shell | None = None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
     def _connect(self) -> paramiko.Transport:
@@ -184,6 +180,8 @@ class Guest:
         line = command if isinstance(command, str) else shlex.join(command)
         limit = timeout_s or self.limits.command
         log.debug("guest + %s", line)
+        if self._shell and not stdin and self._shell.take():
+            return self._run_in(self._shell, line, limit)
         channel = self._open_channel()
         try:
             channel.exec_command(line)
@@ -195,6 +193,26 @@ class Guest:
             raise self._lost(line, error) from error
         finally:
             channel.close()
+
+    def keep_shell(self) -> None:
+        """Run commands without input in one shell from now on: see `harness.guest.shell` for what differs.
+
+        Raises:
+            VmLost: the guest opens no channel.
+        """
+        self._shell = Shell(self._open_channel(), self.check_alive)
+
+    def _run_in(self, shell: Shell, line: str, limit_s: float) -> CommandResult:
+        """Run a command in the shell that is kept; without it from then on, if that ended it."""
+        try:
+            status, out, err = shell.run(line, limit_s)
+        except DeadlineMissed as missed:
+            raise self._silent(f"no end of `{line}` within {missed.waited_s:.0f} s") from None
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            raise self._lost(line, error) from error
+        if status is None and not self._transport.is_active():
+            raise self._lost(line, EOFError("the connection broke"))
+        return CommandResult(line, _KILLED if status is None else status, _text(out), _text(err))
 
     def _collect(self, channel: paramiko.Channel, line: str, limit_s: float) -> CommandResult:
         out, err = bytearray(), bytearray()
@@ -297,5 +315,5 @@ class Guest:
         self._transport.close()
 
 
-def _text(raw: bytearray) -> str:
+def _text(raw: bytes | bytearray) -> str:
     return raw.decode("utf-8", errors="replace")

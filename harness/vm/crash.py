@@ -44,6 +44,8 @@ _BEGINNINGS = (
     (Category.PANIC, re.compile(_PANIC)),
 )  # fmt: skip
 _INT3 = re.compile(r"(?:^|: )int3: [0-9a-f]{4} \[#")
+# 7.2 fills a module's text with int3 when it goes; the emulator's race shows one among true instructions.
+_NO_TEXT = re.compile(r"^Code: (?:cc ){8,}<cc>")
 
 _FRAME = re.compile(r"^(?:\[<[0-9a-f]+>\])?\s+(\? )?([\w.$]+)\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[(\w+).*)?$")
 # Code segment 10 is the kernel's; a system call's trace ends with user space's RIP in segment 33.
@@ -150,6 +152,7 @@ def parse(category: Category, lines: Sequence[str], *, emulated: bool) -> CrashR
         lines=lines,
         emulator_suspect=emulated
         and any(_INT3.search(text) for text in texts)
+        and not any(_NO_TEXT.match(text) for text in texts)
         and not livepatches & set(modules),
     )
 

@@ -19,6 +19,7 @@ class Deadlines:
         launch: QEMU's start to its QMP greeting.
         qmp: one QMP command.
         boot: the kernel's start to the SSH server listening.
+        quiet: from armed probes to a guest that can be saved: it writes zeros over its free memory first.
         banner: TCP connection to the SSH server's banner.
         auth: banner to an authenticated connection.
         channel: opening a channel on it.
@@ -29,6 +30,7 @@ class Deadlines:
     launch: float
     qmp: float
     boot: float
+    quiet: float
     banner: float
     auth: float
     channel: float
@@ -37,7 +39,7 @@ class Deadlines:
 
 
 _ON_KVM = Deadlines(
-    launch=15, qmp=10, boot=15, banner=5, auth=5, channel=5, command=15, selftest=120
+    launch=15, qmp=10, boot=15, quiet=60, banner=5, auth=5, channel=5, command=15, selftest=120
 )  # fmt: skip
 
 
@@ -47,7 +49,8 @@ def deadlines(accelerator: Accelerator) -> Deadlines:
         return _ON_KVM
     return Deadlines(
         launch=_ON_KVM.launch * 2, qmp=_ON_KVM.qmp * 2,
-        boot=_ON_KVM.boot * _TCG_FACTOR, banner=_ON_KVM.banner * _TCG_FACTOR,
-        auth=_ON_KVM.auth * _TCG_FACTOR, channel=_ON_KVM.channel * _TCG_FACTOR,
+        boot=_ON_KVM.boot * _TCG_FACTOR, quiet=_ON_KVM.quiet * _TCG_FACTOR,
+        banner=_ON_KVM.banner * _TCG_FACTOR, auth=_ON_KVM.auth * _TCG_FACTOR,
+        channel=_ON_KVM.channel * _TCG_FACTOR,
         command=_ON_KVM.command * _TCG_FACTOR, selftest=_ON_KVM.selftest * _TCG_FACTOR,
     )  # fmt: skip

@@ -7,7 +7,6 @@ import logging
 import re
 import socket
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from harness.errors import (
@@ -85,12 +84,7 @@ class Machine:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.stop()
 
     @property

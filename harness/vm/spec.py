@@ -81,6 +81,8 @@ def kernel_command_line(spec: MachineSpec) -> str:
         "log_buf_len=4M",
         # Under emulation the TSC and the PIT drift apart, and the kernel spends a second finding out.
         "tsc=reliable", "no_timer_check", "random.trust_cpu=on", "8250.nr_uarts=1",
+        # By chance the probes' heaps had 84 or 152 MiB of them, and a snapshot of the guest 370 or 430.
+        "transparent_hugepage=never",
     ]  # fmt: skip
     if not spec.mitigations:
         words.append("mitigations=off")

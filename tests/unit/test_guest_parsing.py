@@ -33,10 +33,17 @@ def fill(folder: Path, files: dict[str, str | None]) -> None:
 def listed(sysfs: Path) -> tuple[LivepatchState, ...]:
     script = livepatch._LIST.replace(livepatch._SYSFS, str(sysfs))
     assert script != livepatch._LIST
-    printed = run(["sh", "-c", script])
+    timers = sysfs.with_name("timer_list")
+    timers.write_text(
+        "Timer List Version: v0.10\nHRTIMER_MAX_CLOCK_BASES: 8\nnow at 24836505969755 nsecs\n\n"
+    )
+    printed = run(["sh", "-c", script.replace("/proc/timer_list", str(timers))])
     assert "/force" not in printed.stdout  # reading it is an error in a kernel
     assert printed.stderr == ""
-    return parse_listing(printed.stdout)
+    seen = parse_listing(printed.stdout)
+    clock_ns = 24836505969755 if sysfs.is_dir() else None
+    assert (seen.begun_ns, seen.ended_ns) == (clock_ns, clock_ns)
+    return seen.livepatches
 
 
 def pending(proc: Path, target: str, at_most: int = 100) -> tuple[PendingTask, ...]:

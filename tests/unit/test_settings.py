@@ -82,6 +82,16 @@ def test_an_unknown_key_is_told_with_file_and_line(config: Write) -> None:
         ("deadline_s = 0", "deadline_s: Expected `float` > 0.0"),
         ('accelerator = "fast"', "accelerator: Invalid enum value 'fast'"),
         ('mitigations = "no"', "mitigations: Expected `bool`, got `str`"),
+        ("compare_alpha = 1.0", "compare_alpha: Expected `float` < 1.0"),
+        ("compare_effect = -0.1", "compare_effect: Expected `float` >= 0.0"),
+        ("compare_repetitions = 1", "compare_repetitions: Expected `int` >= 2"),
+        ("compare_passes = 0", "compare_passes: Expected `int` >= 1"),
+        ("compare_longer_ms = -1.0", "compare_longer_ms: Expected `float` >= 0.0"),
+        ("compare_longer_by = 0.5", "compare_longer_by: Expected `float` >= 1.0"),
+        (
+            'compare_ignore = "a("',
+            "compare_ignore: no regular expression: missing ), unterminated subpattern at position 1",
+        ),
     ],
 )
 def test_a_bad_value_is_told_with_file_and_line(config: Write, line: str, says: str) -> None:
@@ -96,6 +106,12 @@ def test_a_bad_value_is_told_with_file_and_line(config: Write, line: str, says: 
         ("KLP_CPUS", "1000", "Expected `int` <= 64"),
         ("KLP_ACCELERATOR", "fast", "Invalid enum value 'fast'"),
         ("KLP_MITIGATIONS", "maybe", "Expected `bool`, got `str`"),
+        ("KLP_COMPARE_ALPHA", "2", "Expected `float` < 1.0"),
+        (
+            "KLP_COMPARE_IGNORE",
+            "*",
+            "compare_ignore: no regular expression: nothing to repeat at position 0",
+        ),
     ],
 )
 @pytest.mark.usefixtures("config")

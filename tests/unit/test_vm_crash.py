@@ -187,6 +187,14 @@ def test_what_a_guest_survives_by_default() -> None:
     assert survived == {Category.HUNG_TASK, Category.OOM_KILL}
 
 
+def test_an_int3_among_nothing_else_is_the_text_of_a_module_that_went() -> None:
+    """7.2 fills it so; in what the emulator raced for, the other bytes are instructions."""
+    gone = f"Code: {'cc ' * 42}<cc>{' cc' * 21}"
+    race = "Code: 90 90 0f 1f 44 00 00 55 48 89 e5 <cc> 10 20 30"
+    assert not parse(Category.OOPS, [INT3, gone], emulated=True).emulator_suspect
+    assert parse(Category.OOPS, [INT3, race], emulated=True).emulator_suspect
+
+
 @pytest.mark.parametrize("opening", [INT3, "int3: 0000 [#1] PREEMPT SMP NOPTI"])
 def test_an_int3_under_tcg_is_the_emulators_unless_a_livepatch_is_in_the_trace(opening: str) -> None:
     fix = " klp_fix_show+0x1/0x20 [klp_fix]"
