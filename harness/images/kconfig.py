@@ -10,11 +10,15 @@ from pathlib import Path
 # What klp needs, and for what: a missing option is named with its reason.
 REQUIRED: Mapping[str, tuple[str, ...]] = {
     "livepatches": ("LIVEPATCH", "MODULES", "KALLSYMS", "SYSFS", "PROC_FS"),
-    "probes": ("BPF_SYSCALL", "BPF_JIT", "BPF_EVENTS", "KPROBES", "KPROBE_EVENTS", "PERF_EVENTS"),
+    "probes": (
+        "BPF_SYSCALL", "BPF_JIT", "BPF_EVENTS", "KPROBES", "KPROBE_EVENTS", "PERF_EVENTS",
+        # Where structures have what, and where the core calls through pointers.
+        "DEBUG_INFO_BTF", "PROC_KCORE",
+    ),
     "the guest's disks and network": ("VIRTIO_PCI", "VIRTIO_BLK", "VIRTIO_NET", "EXT4_FS", "INET"),
     "booting": (
         "BLK_DEV_INITRD", "DEVTMPFS", "TMPFS", "SERIAL_8250_CONSOLE", "BINFMT_ELF",
-        "BINFMT_SCRIPT", "UNIX", "UNIX98_PTYS",
+        "BINFMT_SCRIPT", "UNIX", "UNIX98_PTYS", "DEBUG_FS", "PROC_SYSCTL", "SOFTLOCKUP_DETECTOR",
     ),
 }  # fmt: skip
 

@@ -72,7 +72,7 @@ class StockBuilder:
             "series": definition.name,
             "suites": " ".join((definition.suite, *definition.extra_suites)),
             "architecture": definition.architecture,
-            "source": f"{definition.kernel_source} {definition.selftest_modules}",
+            "source": " ".join((definition.kernel_source, *source.members(definition.selftest_modules))),
             "packages": " ".join(definition.toolchain_packages),
             "mirror": self._mirror,
             "recipe": _RECIPE,
@@ -90,7 +90,7 @@ class StockBuilder:
             wanted = (f"linux-headers-{release}", *definition.toolchain_packages)
             debian.make_root(definition, self._mirror, wanted, toolchain)
         packages = into / "klp"
-        with self._progress.step("samples, selftests and documentation from the kernel's source"):
+        with self._progress.step("what is needed of the kernel's source"):
             self._extract_source(definition, packages, into / "source")
         with self._progress.step("kernel, boot modules and kernel disk"):
             self._fill_boot(packages, release, toolchain, into)
@@ -102,10 +102,7 @@ class StockBuilder:
         unpacked = packages / "source"
         debian.unpack_package(package, unpacked)
         [tarball] = (unpacked / "usr/src").glob("linux-source-*.tar.xz")
-        members = {source.SAMPLES, source.SELFTESTS, source.DOCUMENTATION}
-        if not definition.selftest_modules.startswith(source.SELFTESTS):
-            members.add(definition.selftest_modules)
-        source.extract(tarball, tuple(sorted(members)), into)
+        source.extract(tarball, source.members(definition.selftest_modules), into)
         remove_tree(unpacked)
 
     def _fill_boot(self, packages: Path, release: str, toolchain: Path, into: Path) -> None:

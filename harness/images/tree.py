@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from harness.errors import UsageError
 from harness.images import disk, kconfig, kmods, source, vmlinux
-from harness.images.cache import Cache, Manifest, file_digest
+from harness.images.cache import Cache, Manifest, digest_of, file_digest
 from harness.images.definition import ImageDefinition, definitions
 from harness.images.kconfig import compiler_of, missing_options
 from harness.process import run
@@ -83,9 +84,10 @@ class TreeBuilder:
         image = _image_of(tree)
         inputs = {"tree": str(tree), "image": file_digest(image)}
         inputs |= {name: file_digest(tree / name) for name in (".config", "Module.symvers")}
-        inputs["modules"] = " ".join(
-            f"{path}:{path.stat().st_mtime_ns}:{path.stat().st_size}" for path in _modules_of(tree)
-        )
+        inputs["modules"] = _stamps(_modules_of(tree))
+        folders = [top / name for top, name in _header_folders(tree)]
+        headers = (each for folder in folders for each in sorted(folder.rglob("*.h")))
+        inputs["headers"] = digest_of({"stamps": _stamps(headers)})
         return self._cache.ensure("tree", inputs, lambda into: self._fill(tree, image, into))
 
     def _fill(self, tree: Path, image: Path, into: Path) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -108,11 +110,11 @@ class TreeBuilder:
 
 
 def _image_of(tree: Path) -> Path:
-    """Return the bzImage, else the vmlinux, of a tree."""
-    for name in (_BZIMAGE, "vmlinux"):
-        if (tree / name).is_file():
-            return tree / name
-    raise UsageError(f"{tree}: has neither {_BZIMAGE} nor vmlinux", hint="build it first: make")
+    """Return the bzImage of a tree; its vmlinux where that alone is there, or was built since."""
+    built = [tree / name for name in (_BZIMAGE, "vmlinux") if (tree / name).is_file()]
+    if not built:
+        raise UsageError(f"{tree}: has neither {_BZIMAGE} nor vmlinux", hint="build it first: make")
+    return max(built, key=lambda image: image.stat().st_mtime_ns)
 
 
 def _fill_image(image: Path, destination: Path) -> None:
@@ -122,6 +124,12 @@ def _fill_image(image: Path, destination: Path) -> None:
     vmlinux.extract_vmlinux(image, destination)
     if not vmlinux.has_pvh_entry(destination):
         shutil.copyfile(image, destination)
+
+
+def _stamps(files: Iterable[Path]) -> str:
+    """Return what tells whether a file was written to: there are too many to read them each time."""
+    states = ((path, path.stat()) for path in files if path.exists())
+    return " ".join(f"{path}:{state.st_mtime_ns}:{state.st_size}" for path, state in states)
 
 
 def _modules_of(tree: Path) -> list[Path]:
@@ -156,12 +164,16 @@ def _install_modules(tree: Path, destination: Path) -> None:
             target.touch()
 
 
+def _header_folders(tree: Path) -> list[tuple[Path, str]]:
+    """Return the folders of headers, each as its top and its name below that."""
+    tops = (tree / "source", tree)
+    return [(top, name) for top in tops for name in _HEADERS if (top / name).is_dir()]
+
+
 def _install_headers(tree: Path, destination: Path) -> None:
     """Copy the headers BCC needs: those of the source, with the generated ones of O= over them."""
     destination.mkdir(parents=True)
-    for top in (tree / "source", tree):
-        for name in _HEADERS:
-            if (top / name).is_dir():
-                (destination / name).mkdir(parents=True, exist_ok=True)
-                run(["cp", "--archive", f"{top / name}/.", destination / name])
+    for top, name in _header_folders(tree):
+        (destination / name).mkdir(parents=True, exist_ok=True)
+        run(["cp", "--archive", f"{top / name}/.", destination / name])
     shutil.copyfile(tree / ".config", destination / ".config")

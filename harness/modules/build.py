@@ -15,6 +15,7 @@ from harness.images.kconfig import compiler_of, read_config
 from harness.images.sandbox import inside
 from harness.model import Kernel, Module
 from harness.modules.diagnostics import Diagnostics
+from harness.modules.kept import Kept
 from harness.modules.modinfo import check_loadable, read_module, release_of
 from harness.modules.sources import ModuleSource
 from harness.process import Completed, run
@@ -22,16 +23,22 @@ from harness.progress import Progress
 
 # Not TMPDIR: M= takes no blanks or colons, and /tmp is where every toolchain root has a tmpfs.
 _SCRATCH_PARENT = "/tmp"
-_LEFT_BEHIND = shutil.ignore_patterns(
+_BUILT_BEFORE = shutil.ignore_patterns(
     "*.ko", "*.o", "*.mod", "*.mod.c", "*.cmd", "modules.order", "Module.symvers", ".git",
     ".tmp_versions",
 )  # fmt: skip
 
 
-def build(source: ModuleSource, kernel: Kernel, out: Path, progress: Progress) -> tuple[Module, ...]:
+def build(
+    source: ModuleSource, kernel: Kernel, out: Path, progress: Progress, kept: Kept | None = None
+) -> tuple[Module, ...]:
     """Make `source` into modules for `kernel`, and put them into the folder `out`.
 
     A module already in `out` is replaced whole, and only once everything was built.
+
+    Args:
+        kept: where the same may have been built before, and is kept if not; Kbuild's warnings are told
+            only when it runs.
 
     Returns:
         The modules in `out`, by file name.
@@ -54,6 +61,9 @@ def build(source: ModuleSource, kernel: Kernel, out: Path, progress: Progress) -
     ):
         scratch = Path(name)
         _copy(source, scratch)
+        place = kept.place(scratch, kernel) if kept else None
+        if kept and (files := kept.files(place)):
+            return _publish([read_module(file) for file in files], out)
         told = Diagnostics(scratch, source.folder)
         finished = _make(scratch, kernel)
         _check_sandbox(finished)
@@ -61,7 +71,10 @@ def build(source: ModuleSource, kernel: Kernel, out: Path, progress: Progress) -
             progress.note(warning)
         if finished.status:
             raise told.failure(finished)
-        return _publish(_built(scratch, source, kernel), out)
+        modules = _built(scratch, source, kernel)
+        if kept:
+            kept.keep(modules, place)
+        return _publish(modules, out)
 
 
 def _copy(source: ModuleSource, scratch: Path) -> None:
@@ -70,9 +83,8 @@ def _copy(source: ModuleSource, scratch: Path) -> None:
             shutil.copy(source.folder / file, scratch / file)
         if not source.files:
             shutil.copytree(
-                source.folder, scratch, ignore=_LEFT_BEHIND, copy_function=shutil.copy,
-                ignore_dangling_symlinks=True, dirs_exist_ok=True,
-            )  # fmt: skip
+                source.folder, scratch, ignore=_left_behind, copy_function=shutil.copy, dirs_exist_ok=True
+            )
     except shutil.Error as error:  # copytree goes on, and tells all at its end
         first, _, reason = error.args[0][0]
         raise UsageError(f"{first}: {reason}") from None
@@ -84,6 +96,12 @@ def _copy(source: ModuleSource, scratch: Path) -> None:
     if source.kbuild:
         (scratch / "Kbuild").unlink(missing_ok=True)
         (scratch / "Kbuild").write_text(source.kbuild, encoding="utf-8")
+
+
+def _left_behind(folder: str, names: list[str]) -> set[str]:
+    # copytree with ignore_dangling_symlinks looks for what a relative link names in our own folder.
+    dangling = {name for name in names if not Path(folder, name).exists()}
+    return _BUILT_BEFORE(folder, names) | dangling
 
 
 def _make(scratch: Path, kernel: Kernel) -> Completed:

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
 
 from harness.errors import NotALivepatch, UsageError
 from harness.model import Kernel, Module
@@ -51,6 +52,14 @@ def read_module(file: Path) -> Module:
 def release_of(module: Module) -> str:
     """Return the kernel release that `module` was built for; empty where it does not say."""
     return module.vermagic.partition(" ")[0]
+
+
+def imports(file: Path) -> frozenset[str]:
+    """Return the names that a module, as `read_module` accepts it, takes from outside."""
+    with file.open("rb") as stream:
+        table = ELFFile(stream).get_section_by_name(".symtab")
+        symbols = table.iter_symbols() if isinstance(table, SymbolTableSection) else ()
+        return frozenset(each.name for each in symbols if each["st_shndx"] == "SHN_UNDEF" and each.name)
 
 
 def check_loadable(module: Module, kernel: Kernel) -> None:

@@ -80,6 +80,28 @@ class LogLine(_Table, frozen=True):
         _check_expression("pattern", self.pattern)
 
 
+class ExpectedReport(_Table, frozen=True):
+    """A report of the kernel that the livepatch, or its target, causes on purpose.
+
+    Attributes:
+        pattern: found (`re.search`) in a line of it.
+        reason: why it is no fault.
+    """
+
+    pattern: Text
+    reason: Text
+
+    def __post_init__(self) -> None:
+        _check_expression("pattern", self.pattern)
+
+
+class Skip(_Table, frozen=True):
+    """A scenario of `klp check` that is not for this livepatch, and why."""
+
+    scenario: Text
+    reason: Text
+
+
 class PatchPlan(_Table, frozen=True):
     """What one livepatch proves, and how to see it.
 
@@ -94,6 +116,8 @@ class PatchPlan(_Table, frozen=True):
         observe: what is looked at before, during and after.
         log: what the kernel log must say.
         settle: seconds to wait in the enabled phase, at most, for that phase's log lines.
+        expect: reports in the kernel log that are no fault; for `klp check`.
+        skip: scenarios of `klp check` that are not for it.
     """
 
     name: Text
@@ -106,6 +130,8 @@ class PatchPlan(_Table, frozen=True):
     observe: tuple[Observation, ...] = ()
     log: tuple[LogLine, ...] = ()
     settle: Seconds = 0.0
+    expect: tuple[ExpectedReport, ...] = ()
+    skip: tuple[Skip, ...] = ()
 
     def __post_init__(self) -> None:
         if not (self.livepatch or self.load):

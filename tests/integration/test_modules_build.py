@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from harness.errors import BuildFailed, NotALivepatch
 from harness.images.library import Library
 from harness.model import Kernel, Module
 from harness.modules.build import build
+from harness.modules.kept import Kept
 from harness.modules.modinfo import check_loadable, read_module, require_livepatch
 from harness.modules.plan import read_plan
 from harness.modules.sources import find_source
@@ -123,3 +126,35 @@ def test_a_module_is_refused_by_another_kernel(kernel: Kernel, tmp_path: Path) -
     path.write_bytes(content.replace(b"vermagic=6", b"vermagic=5"))
     with pytest.raises(NotALivepatch, match=f"the kernel is {kernel.release}".replace("+", r"\+")):
         built(path, kernel, tmp_path / "out")
+
+
+def test_a_build_is_kept_until_a_source_changes(kernel: Kernel, tmp_path: Path) -> None:
+    folder = tmp_path / "banner"
+    shutil.copytree(paths.PATCHES / "version-banner", folder)
+    kept = Kept(tmp_path / "kept")
+
+    def again(out: str) -> bytes:
+        source = find_source(str(folder), kernel)
+        [module] = build(source, kernel, tmp_path / out, Silent(), kept)
+        return module.file.read_bytes()
+
+    first = again("first")
+    [place] = (tmp_path / "kept").iterdir()
+    [file] = place.iterdir()
+    file.write_bytes(first + b"kept")  # only what was kept ends so
+    assert again("second") == first + b"kept"
+    source = folder / "klp_version_banner.c"
+    source.write_text(source.read_text().replace("livepatched", "patched alive"))
+    assert again("third") not in (first, first + b"kept")
+    assert len(list((tmp_path / "kept").iterdir())) == 2
+
+
+def test_what_nobody_asked_for_in_a_month_is_not_kept(kernel: Kernel, tmp_path: Path) -> None:
+    kept = Kept(tmp_path)
+    [module] = build(find_source("version-banner", kernel), kernel, tmp_path / "out", Silent())
+    for name in ("old", "new"):
+        kept.keep([module], tmp_path / name)
+    os.utime(tmp_path / "old", (0, 0))
+    kept.keep([module], tmp_path / "newer")
+    assert kept.files(tmp_path / "old") == []
+    assert [file.name for file in kept.files(tmp_path / "new")] == [module.file.name]

@@ -63,7 +63,9 @@ def source(tmp_path: Path) -> ModuleSource:
     (folder / "a.ko").write_text("old")
     (folder / "sub/b.h").write_text("\n")
     (folder / "sub").chmod(0o555)
-    (folder / "nowhere").symlink_to("/nonexistent")
+    (folder / "nowhere").symlink_to("nonexistent")
+    (tmp_path / "shared").write_text("\n")
+    (folder / "shared").symlink_to("../shared")
     (folder / "Kbuild").write_text("obj-m += a.o\n")
     return find_source(str(folder), KERNEL)
 
@@ -83,7 +85,7 @@ def test_modules_end_up_in_out(
     [module], _ = build(source, tmp_path / "x/out", make, monkeypatch)
     assert module.file == tmp_path / "x/out/0.ko"
     assert module.file.read_bytes() == KO.read_bytes()
-    assert set(make.seen) == {"a.c", "sub/b.h", "Kbuild"}
+    assert set(make.seen) == {"a.c", "sub/b.h", "shared", "Kbuild"}
     assert not make.scratch.exists()
     # The folder itself, which debug info names since 6.13, and what is in it.
     assert f"={make.scratch}=. " in make.flags
