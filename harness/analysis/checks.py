@@ -12,6 +12,9 @@ from harness.analysis.shadow import ShadowLedger
 from harness.analysis.transitions import Outcome, Transition
 from harness.trace import events as ev
 
+# The check that only a plan has whose guest was lost under it.
+SURVIVES = "guest survives"
+
 
 def check(name: str, held: bool, evidence: str) -> Check:
     """Return a check that was observed."""

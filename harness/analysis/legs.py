@@ -18,6 +18,8 @@ from harness.trace import events as ev
 
 Who = tuple[int, str]
 RUNNING = "running on a CPU"
+# How a task switches on a CPU of its own, whatever a pass does meanwhile.
+_BY_ITSELF = ("exit", "idle", "scheduler")
 
 
 class Outcome(StrEnum):
@@ -75,7 +77,7 @@ class Leg:
         begun: the event it began with: `Init` or `Reverse`.
         started, completed, cancelled, reversed_by: those events, where they came.
         censuses, passes, signals, forces: of this leg, in order.
-        synchronized_ns: what klp_synchronize_transition cost in it.
+        waits: for every CPU, by klp_synchronize_transition, in order.
         objects: patched and unpatched, those of coming and going modules among them.
         tasks: every task that was seen in it.
         twice: tasks that switched more than once, with the numbers of both events.
@@ -97,7 +99,7 @@ class Leg:
     passes: tuple[tuple[int, ev.Pass], ...]
     signals: tuple[tuple[int, ev.Signals], ...]
     forces: tuple[tuple[int, ev.Force], ...]
-    synchronized_ns: int
+    waits: tuple[tuple[int, ev.Synchronize], ...]
     objects: tuple[ObjectSeen, ...]
     tasks: tuple[TaskSwitch, ...]
     twice: tuple[tuple[TaskSwitch, int], ...]
@@ -174,6 +176,8 @@ class _Account:
     last_ns: int = 0
     path: str | None = None
     at_ns: int = 0
+    until_ns: int = 0
+    confirmed: bool = False
     number: int | None = None
     dying: bool = False
 
@@ -211,7 +215,12 @@ class TaskAccounts:
         account.last_ns = event.ts_ns
         if event.result == "switched":
             path = "first pass" if pass_number <= 1 else "retry pass"
+            if account.path in _BY_ITSELF and not account.confirmed and event.patch_state != self._target:
+                # That is told as klp_update_patch_state() begins; a task that is preempted there finds its
+                # flag cleared by the pass when it goes on, and leaves its state alone.
+                account.path = None
             self._switched(account, path, number, event.ts_ns, event.after)
+            account.until_ns = event.ts_ns + event.duration_ns
         elif event.result == "already":
             self._already(account, number, event)
         else:
@@ -222,6 +231,7 @@ class TaskAccounts:
     def _already(self, account: _Account, number: int, event: ev.Attempt) -> None:
         """A pass found it in the target state: known, unless an attempt on it had failed before."""
         if account.path is not None:
+            account.confirmed = True
             return
         # A thread that calls exec takes over its leader's id: what was said of either is of another task.
         swapped = event.task.tgid in self._leaders_gone
@@ -237,7 +247,10 @@ class TaskAccounts:
         if state != self._target:
             self.wrong_way.append((account.built(), number))
             return
-        if account.path not in (None, "already"):
+        # While an attempt waits for a task's run queue the task may switch itself; the attempt then sets
+        # what is set already (klp_try_switch_task looks at the state before it takes the lock).
+        itself = path in _BY_ITSELF and ts_ns <= account.until_ns
+        if account.path not in (None, "already") and not itself:
             self.twice.append((account.built(), number))
         if account.path == "already" and self.unexplained:
             # Seen switched by a pass a moment before its own event: the two stamps overlap.

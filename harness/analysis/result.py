@@ -60,6 +60,8 @@ class PlanResult(msgspec.Struct, frozen=True, kw_only=True):
         checks: every check, in the order they were made.
         log: the kernel's log lines of the plan's span.
         error: the first failure, in words; null if there was none.
+        repetition: from 1; a run may repeat each of its plans.
+        guest: which of the run's guests it ran in, from 1: its events are in that one's file.
     """
 
     name: str
@@ -72,6 +74,13 @@ class PlanResult(msgspec.Struct, frozen=True, kw_only=True):
     log: tuple[str, ...]
     error: str | None
     verdict: Verdict
+    repetition: int = 1
+    guest: int = 1
+
+    @property
+    def title(self) -> str:
+        """The plan's name, with the number of its repetition from the second on."""
+        return self.name if self.repetition == 1 else f"{self.name}, repetition {self.repetition}"
 
 
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):

@@ -134,9 +134,9 @@ class LedgerBuilder:
         self._due: list[tuple[int, int, ev.ShadowAlloc]] = []
         self._doubles: dict[tuple[str, int, str], tuple[str, tuple[int, ...]]] = {}
         self._early: dict[tuple[str, int, str], int] = {}
-        self._calls: Counter[_Key] = Counter()
+        self._calls: dict[_Key, list[bool]] = {}  # the frees under way: whether with a destructor
+        self._spared: dict[_Key, tuple[str, int]] = {}
         self._free_alls: list[_FreeAll] = []
-        self._made_before: set[str] = set()
         self._counts: Counter[str] = Counter()
         self._tallies = {f"S{number}": Tally() for number in range(1, 10)}
         self._gets: dict[int, tuple[int, ev.ShadowGets]] = {}
@@ -152,8 +152,7 @@ class LedgerBuilder:
         elif isinstance(event, ev.ShadowFreed):
             self._freed(number, event)
         elif isinstance(event, ev.ShadowFree):
-            if event.freed:
-                self._calls[event.obj, event.id] += 1
+            self._free(number, event)
         elif isinstance(event, ev.ShadowFreeAll):
             self._free_all(number, event)
         else:
@@ -201,12 +200,11 @@ class LedgerBuilder:
         numbers = (stood.number, number) if stood else (number,)
         twice = event.result == "made" and stood is not None
         if twice and stood:
-            # The probe may have missed that the first was freed; seen again, it proves that it stood.
+            # If the first is freed later on, it stood; unless a free was lost, and its address used again.
             words = f"{what}, while {stood.variable} stood"
             self._doubles[event.obj, event.id, stood.variable] = (words, numbers)
         elif event.call == "alloc":
-            wrong = event.result == "exists" and event.variable is not None
-            wrong = wrong or event.result == "found"
+            wrong = event.result == "found" or (event.result == "exists" and event.variable is not None)
             self._tallies["S1"].judge(not wrong, what, *numbers)
         if event.call == "get_or_alloc" and event.result in ("made", "found"):
             other = event.result == "found" and stood is not None and stood.variable != event.variable
@@ -216,10 +214,8 @@ class LedgerBuilder:
             self._tallies["S3"].breach(what, *numbers)
 
     def _judge_construction(self, number: int, event: ev.ShadowAlloc) -> None:
-        what = (
-            f"<{event.obj}, {event.id}>: {event.result}, constructor ran {event.ctor_calls} times"
-            f" and returned {event.ctor_result}"
-        )
+        what = f"<{event.obj}, {event.id}>: {event.result}, constructor ran {event.ctor_calls} times"
+        what += f" and returned {event.ctor_result}"
         if event.ctor:
             if event.result == "made":
                 good = event.ctor_calls == 1 and not event.ctor_result
@@ -230,18 +226,16 @@ class LedgerBuilder:
                 good = event.ctor_calls == 0
             self._tallies["S4"].judge(good, what, number)
         elif event.result == "made" and event.zeroed is not None:
-            words = f"<{event.obj}, {event.id}> made without constructor, "
-            self._tallies["S8"].judge(
-                event.zeroed, words + ("all zero" if event.zeroed else "not all zero"), number
-            )
+            zero = "all zero" if event.zeroed else "not all zero"
+            words = f"<{event.obj}, {event.id}> made without constructor, {zero}"
+            self._tallies["S8"].judge(event.zeroed, words, number)
 
     def _made(self, number: int, event: ev.ShadowAlloc) -> None:
-        variable = event.variable or ""
-        if self._early.pop((event.obj, event.id, variable), None) is not None:
+        if self._early.pop((event.obj, event.id, event.variable or ""), None) is not None:
             return  # another CPU freed it before this call had returned
         self._alive.setdefault(event.id, {})[event.obj] = _Alive(
-            variable, number, event.ts_ns, event.ts_ns + event.duration_ns, event.size, event.caller,
-            event.stack,
+            event.variable or "", number, event.ts_ns, event.ts_ns + event.duration_ns, event.size,
+            event.caller, event.stack,
         )  # fmt: skip
 
     # --- frees ------------------------------------------------------------------------------------
@@ -249,11 +243,13 @@ class LedgerBuilder:
     def _freed(self, number: int, event: ev.ShadowFreed) -> None:
         self._counts["freed"] += 1
         what = f"<{event.obj}, {event.id}> freed, destructor ran {event.dtor_calls} times"
-        if event.dtor or event.dtor_calls:
-            self._tallies["S5"].judge(event.dtor_calls == int(event.dtor), what, number)
-        self._judge_free_all(number, event)
+        wanted = self._book(number, event)
+        if event.dtor or event.dtor_calls or wanted:
+            due = event.dtor if wanted is None else wanted
+            sure = wanted is None  # which call it belongs to is known only if none was lost
+            self._tallies["S5"].judge(event.dtor_calls == int(due), what, number, sure=sure)
         if double := self._doubles.pop((event.obj, event.id, event.variable), None):
-            self._tallies["S1"].breach(double[0], *double[1], number)
+            self._tallies["S1"].lacking(double[0], *double[1], number)
         here = self._alive.get(event.id, {})
         alive = here.get(event.obj)
         if alive and alive.variable == event.variable:
@@ -274,22 +270,38 @@ class LedgerBuilder:
             for _, _, each in self._due
         )
 
-    def _judge_free_all(self, number: int, event: ev.ShadowFreed) -> None:
-        """Book a free to the call it came from: one klp_shadow_free, or a free_all under way."""
-        if self._calls[event.obj, event.id] > 0:
-            self._calls[event.obj, event.id] -= 1
-            if not self._calls[event.obj, event.id]:
-                del self._calls[event.obj, event.id]
+    def _free(self, number: int, event: ev.ShadowFree) -> None:
+        """Note a klp_shadow_free: what it frees is told next; if nothing, nothing may have stood."""
+        key = (event.obj, event.id)
+        if event.freed:
+            self._calls.setdefault(key, []).append(event.dtor)
+            return
+        stood = self._alive.get(event.id, {}).get(event.obj)
+        if stood and stood.ended_ns < event.ts_ns:
+            self._spared[key] = (stood.variable, number)
+
+    def _book(self, number: int, event: ev.ShadowFreed) -> bool | None:
+        """Book a free to its klp_shadow_free, or to a free_all under way; return whether that had a dtor.
+
+        None if it cannot be told which call it was.
+        """
+        if calls := self._calls.pop((event.obj, event.id), []):
+            same = len(set(calls)) == 1
+            wanted = calls.pop()
+            if calls:
+                self._calls[event.obj, event.id] = calls
             for each in self._free_alls:
                 each.shared = each.shared or each.event.id == event.id
-            return
+            return wanted if same else None
         own = [each for each in self._free_alls if each.event.id == event.id]
         if own:
             own[0].told += 1
-        elif self._free_alls:
-            others = self._free_alls[0]
-            words = f"klp_shadow_free_all({others.event.id}) freed <{event.obj}, {event.id}>"
-            self._tallies["S6"].lacking(words, others.number, number)
+            return None if own[0].shared else own[0].event.dtor
+        if self._free_alls:
+            other = self._free_alls[0]
+            words = f"klp_shadow_free_all({other.event.id}) freed <{event.obj}, {event.id}>"
+            self._tallies["S6"].lacking(words, other.number, number)
+        return None
 
     def _free_all(self, number: int, event: ev.ShadowFreeAll) -> None:
         opened = _FreeAll(number, event)
@@ -338,6 +350,7 @@ class LedgerBuilder:
         for each in self._free_alls:
             self._free_all_done(each)
         self._judge_gets()
+        self._judge_spared()
         if self._doubles:
             words, _ = next(iter(self._doubles.values()))
             self._tallies["S1"].gap = f"klpshadow saw no free of the first: {words}"
@@ -360,6 +373,14 @@ class LedgerBuilder:
                 words = f"id {id_}: {each.racing} raced a change, {each.wrong} wrong"
                 self._tallies["S9"].good(each.racing - 1)
                 self._tallies["S9"].judge(not each.wrong, words, number)
+
+    def _judge_spared(self) -> None:
+        """What klp_shadow_free left, and no other call freed meanwhile, is there to the end."""
+        for (obj, id_), (variable, number) in self._spared.items():
+            alive = self._alive.get(id_, {}).get(obj)
+            words = f"klp_shadow_free of <{obj}, {id_}> left {variable} where it was"
+            if alive and alive.variable == variable:
+                self._tallies["S7"].lacking(words, alive.number, number)
 
     def _ledger(self) -> ShadowLedger:
         left = tuple(

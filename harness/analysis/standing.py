@@ -3,60 +3,94 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from harness.analysis.history import History
 from harness.analysis.legs import Leg
 from harness.trace import events as ev
 
-# Reading every file of sysfs over SSH, and two clocks that are compared to some ten milliseconds.
+# For a trace that does not tell when sysfs was read: all its files over SSH, by the host's clock.
 _AROUND_NS = 1_000_000_000
 
 _Key = tuple[str, str]
 
 
+class _Value(NamedTuple):
+    """What a file of sysfs shows: not before `may_ns`, and from `sure_ns` on (None: that was not told)."""
+
+    may_ns: int
+    sure_ns: int | None
+    value: object
+
+
 class Standing:
-    """Values of sysfs over time, as far as the trace tells them."""
+    """Values of sysfs over time, as far as the trace tells them.
+
+    No event comes at the very statement that changes a file. Its own event comes before, and it is sure
+    once the next thing is told that needs klp_mutex, or comes after it while that is held: a start, a
+    pass, or the end of klp_complete_transition.
+    """
 
     def __init__(self, history: History) -> None:
-        self._values: dict[_Key, list[tuple[int, object]]] = {}
+        self._values: dict[_Key, list[_Value]] = {}
+        self._moments = sorted(at for leg in history.legs for at in _moments(leg))
         for leg in history.legs:
             self._take(leg)
         for each in history.objects:
-            event = each.event
+            event, notice = each.event, history.notice_at(each.event.ts_ns, each.event.object)
             if not event.nops_only and not event.errno:
-                self._set(event.patch, f"{event.object} patched", event.ts_ns, event.action == "patch")
-        for _, stack in history.stack.stacks:
-            for name in {name for name, what in self._values if what == "enabled"} | set(stack.patches):
-                self._set(name, "there", stack.ts_ns, name in stack.patches)
-            for place, name in enumerate(stack.patches, 1):
-                self._set(name, "stack_order", stack.ts_ns, place)
+                sure = notice[1].ts_ns + notice[1].duration_ns if notice else None
+                patched = event.action == "patch"
+                self._set(event.patch, f"{event.object} patched", patched, event.ts_ns, sure)
+        self._take_stacks(history)
         for _, gone in history.stack.replaced:
-            self._set(gone.patch, "enabled", gone.ts_ns, False)
+            self._set(gone.patch, "enabled", False, gone.ts_ns)
         for values in self._values.values():
-            values.sort(key=lambda each: each[0])
+            values.sort(key=lambda each: each.may_ns)
 
-    def _set(self, name: str, what: str, ts_ns: int, value: object) -> None:
-        self._values.setdefault((name, what), []).append((ts_ns, value))
+    def _set(self, name: str, what: str, value: object, may_ns: int, sure_ns: int | None = None) -> None:
+        if sure_ns is None:
+            after = bisect_right(self._moments, may_ns)
+            sure_ns = self._moments[after] if after < len(self._moments) else None
+        self._values.setdefault((name, what), []).append(_Value(may_ns, sure_ns, value))
 
     def _take(self, leg: Leg) -> None:
+        """klp_init_transition, klp_start_transition and what follows it, klp_complete_transition."""
         begun = leg.begun_ns
-        self._set(leg.patch, "transition", begun, True)
-        self._set(leg.patch, "replace", begun, leg.replace)
+        self._set(leg.patch, "replace", leg.replace, begun)
+        self._set(leg.patch, "transition", True, begun)
         if leg.started:
-            # klp_patch.enabled is set just after klp_start_transition, and flipped before it in a reversal.
-            self._set(leg.patch, "enabled", leg.started[1].ts_ns, leg.target == ev.PATCHED)
+            # A reversal flips it before it starts, all else once it has started.
+            at = begun if leg.reversal else leg.started[1].ts_ns
+            self._set(leg.patch, "enabled", leg.target == ev.PATCHED, at)
         if leg.completed:
-            self._set(leg.patch, "transition", leg.completed[1].ts_ns, False)
+            self._set(leg.patch, "transition", False, leg.completed[1].ts_ns)
 
-    def _around(self, name: str, what: str, ts_ns: int) -> list[object]:
-        """Return the values that stood about a moment; none if what stood there is not known."""
-        values = self._values.get((name, what), [])
-        early = [value for at, value in values if at <= ts_ns - _AROUND_NS]
-        late = [value for at, value in values if ts_ns - _AROUND_NS < at <= ts_ns + _AROUND_NS]
-        return list(dict.fromkeys([early[-1], *late])) if early else []
+    def _take_stacks(self, history: History) -> None:
+        """klp_patches as it was told: it may have changed at any time since it was told before."""
+        known = {name for name, what in self._values if what == "enabled"}
+        before = 0
+        for _, stack in history.stack.stacks:
+            for name in known | set(stack.patches):
+                self._set(name, "there", name in stack.patches, before, stack.ts_ns)
+            for place, name in enumerate(stack.patches, 1):
+                self._set(name, "stack_order", place, before, stack.ts_ns)
+            before = stack.ts_ns
 
-    def compare(self, shown: ev.SysfsPatch, ts_ns: int) -> Iterator[tuple[str, object, list[object]]]:
+    def _between(self, name: str, what: str, sample: ev.Sysfs) -> list[object]:
+        """Return the values that stood while sysfs was read; none if what stood there is not known."""
+        from_ns, until_ns = sample.begun_ns, sample.ended_ns
+        if from_ns is None or until_ns is None:
+            from_ns, until_ns = sample.ts_ns - _AROUND_NS, sample.ts_ns + _AROUND_NS
+        values = [each for each in self._values.get((name, what), []) if each.may_ns <= until_ns]
+        sure = [
+            at for at, each in enumerate(values) if each.sure_ns is not None and each.sure_ns <= from_ns
+        ]
+        return list(dict.fromkeys(each.value for each in values[sure[-1] :])) if sure else []
+
+    def compare(self, shown: ev.SysfsPatch, sample: ev.Sysfs) -> Iterator[tuple[str, object, list[object]]]:
         """Yield what is shown of a livepatch beside what was traced, for all that is known of both."""
         files: dict[str, object] = {
             "enabled": shown.enabled,
@@ -66,7 +100,7 @@ class Standing:
             **{f"{name} patched": patched for name, patched in shown.objects.items()},
         }
         for what, value in files.items():
-            traced = self._around(shown.name, what, ts_ns)
+            traced = self._between(shown.name, what, sample)
             if value is not None and traced:
                 yield what, value, traced
 
@@ -74,4 +108,11 @@ class Standing:
         """Return the livepatches that must be in sysfs, and are not."""
         names = {each.name for each in sample.patches}
         known = [name for name, what in self._values if what == "there" and name not in names]
-        return [name for name in known if self._around(name, "there", sample.ts_ns) == [True]]
+        return [name for name in known if self._between(name, "there", sample) == [True]]
+
+
+def _moments(leg: Leg) -> Iterator[int]:
+    if leg.started:
+        yield leg.started[1].ts_ns
+    yield from (each.ts_ns for _, each in leg.passes)
+    yield from (each.ts_ns for _, each in leg.censuses if each.moment == "completed")

@@ -232,7 +232,7 @@ class _Open:
         self._forces: list[tuple[int, ev.Force]] = []
         self._objects: list[ObjectSeen] = []
         self._functions: list[ev.Function] = []
-        self._synchronized_ns = 0
+        self._waits: list[tuple[int, ev.Synchronize]] = []
         self._accounts = TaskAccounts(begun.target)
         self._last_ns = begun.ts_ns
         self._done = False
@@ -280,7 +280,7 @@ class _Open:
 
     def _take_object(self, number: int, event: ev.AnyEvent) -> bool:
         if isinstance(event, ev.Synchronize):
-            self._synchronized_ns += event.duration_ns
+            self._waits.append((number, event))
         elif isinstance(event, ev.Function):
             self._functions.append(event)
         elif isinstance(event, ev.Object):
@@ -315,7 +315,7 @@ class _Open:
             passes=tuple(self._passes),
             signals=tuple(self._signals),
             forces=tuple(self._forces),
-            synchronized_ns=self._synchronized_ns,
+            waits=tuple(self._waits),
             objects=tuple(self._objects),
             tasks=accounts.built(),
             twice=tuple(accounts.twice),

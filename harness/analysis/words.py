@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from harness.analysis.legs import Leg, TaskSwitch
 from harness.analysis.transitions import Phase, phases
+from harness.trace.events import PATCHED
 
 _LET_GO = {
     "first pass": "switched in the first pass",
@@ -20,9 +21,13 @@ _LET_GO = {
 }
 
 
-def stories(leg: Leg) -> tuple[str, ...]:
-    """Return a line for each task that a pass left behind, who waited longest first."""
-    held = [each for each in leg.tasks if each.attempts]
+def stories(leg: Leg, *, left: bool = False) -> tuple[str, ...]:
+    """Return a line for each task that a pass left behind, who waited longest first.
+
+    Args:
+        left: only of those that were still pending when last seen.
+    """
+    held = [each for each in leg.tasks if each.attempts and not (left and each.path)]
     held.sort(key=lambda each: -_held_ns(each, leg))
     return tuple(story(each, leg) for each in held)
 
@@ -44,6 +49,9 @@ def _held_ns(task: TaskSwitch, leg: Leg) -> int:
 
 def _with_meaning(reason: str, leg: Leg) -> str:
     function = reason.removeprefix("sleeping in ")
+    if leg.target != PATCHED and function != reason:
+        # klp_check_stack_func() looks for what is to be left, here the new function, by the old one's name.
+        return f"{reason}, the livepatch's version of it"
     changed = {one.function for each in leg.objects for one in each.functions if one.patch == leg.patch}
     return f"{reason}, which this livepatch changes" if function in changed else reason
 

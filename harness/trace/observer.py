@@ -55,9 +55,14 @@ class Observer:
 
     def sysfs(self) -> tuple[LivepatchState, ...]:
         """Write down every livepatch as sysfs shows it now, and return that."""
-        states = self._livepatches.list()
-        self._record(ev.Sysfs, patches=tuple(_as_event(each) for each in states))
-        return states
+        seen = self._livepatches.look()
+        self._record(
+            ev.Sysfs,
+            patches=tuple(_as_event(each) for each in seen.livepatches),
+            begun_ns=seen.begun_ns,
+            ended_ns=seen.ended_ns,
+        )
+        return seen.livepatches
 
     def behaviour(self, **fields: Any) -> None:
         """Write down what a command showed; `fields` are those of `Behaviour`."""

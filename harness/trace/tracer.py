@@ -8,9 +8,10 @@ outlives an SSH connection, and whoever connects later reads the same events fro
 from __future__ import annotations
 
 import logging
+import shlex
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,8 @@ from harness.waiting import DeadlineMissed, wait_until
 log = logging.getLogger(__name__)
 
 PROBES = ("klptransition", "klpshadow", "klpcallbacks", "klpstates")
+# Told what to watch, so it is armed only when that is known, and asked for.
+CONSISTENCY = "klpconsistency"
 _FOLDER = "/run/klp"
 _LOOK_S = 0.02
 # BCC compiles with clang inside the guest: 12 s a probe under TCG, and several times that on a busy host.
@@ -34,7 +37,8 @@ _LOOK_S = 0.02
 _ARM_S = 1800.0
 _IDLE_S = 60.0
 _IDLE_LOOK_S = 5.0
-_DRAIN_S = 30.0
+# A ring buffer that is full takes an emulated guest most of a minute to read.
+_DRAIN_S = 180.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,17 @@ class Tracer:
         self.follow(processes)
         return processes
 
+    def watch(self, functions: Iterable[str]) -> None:
+        """Arm klpconsistency, for T12, for functions told as PATCH:OBJECT:OLD:NEW (see its manual).
+
+        The livepatches must not be loaded yet.
+
+        Raises:
+            CheckFailed, VmLost: as `arm`.
+        """
+        words = " ".join(f"-f {shlex.quote(each)}" for each in functions)
+        self.follow((self._start(CONSISTENCY, words),))
+
     def follow(self, processes: tuple[ProbeProcess, ...]) -> None:
         """Read what running probes write, from their first event on; they may run since long ago.
 
@@ -127,17 +142,18 @@ class Tracer:
         for file in paths.probe_files():
             self._guest.put(file, f"{_FOLDER}/probes/{file.name}")
 
-    def _start(self, name: str) -> ProbeProcess:
+    def _start(self, name: str, options: str = "") -> ProbeProcess:
         out, err = _output(name), f"{_FOLDER}/trace/{name}.err"
-        command = f"python3 {_FOLDER}/probes/{name}.py -j"
+        command = f"python3 {_FOLDER}/probes/{name}.py -j {options}"
         started = self._guest.run(f"setsid {command} >{out} 2>{err} </dev/null & echo $!")
         return ProbeProcess(name, int(started.must(f"starting {name}").stdout))
 
     def _copy(self, process: ProbeProcess) -> None:
         """Copy a probe's lines to the store until the probe, or the connection, ends."""
         rest = b""
-        # --pid: tail ends with the probe, after its last line; -s is how often it looks for that.
-        follow = f"tail -c +1 -f -s 0.1 --pid={process.pid} {_output(process.name)}"
+        # --pid: tail ends with the probe, after its last line; -s is how often it looks for that, while
+        # inotify tells it of new lines: four that look ten times a second keep an emulated guest busy.
+        follow = f"tail -c +1 -f -s 1 --pid={process.pid} {_output(process.name)}"
         for chunk in self._guest.stream(follow):
             *lines, rest = (rest + chunk).split(b"\n")
             if lines:

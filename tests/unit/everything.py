@@ -61,7 +61,7 @@ def held_up(t: Trace) -> None:
     t.wait(1_000)
     with t.try_all(), t.completing():
         t.callback("p", "post_patch")
-    for version, state, count in (("old", 0, 3), ("new", 1, 40)):
+    for version, state, count in (("old", 0, 3), ("new", 1, 40), ("new", -1, 1)):
         t.put(ev.Ran, patch="p", object="vmlinux", function="cmdline_proc_show", version=version,
               patch_state=state, target=1, count=count, task=SHELL)  # fmt: skip
     t.stacked("complete")

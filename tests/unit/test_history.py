@@ -119,6 +119,34 @@ def test_what_tasks_may_do_in_a_transition(within: Callable[[Trace], None]) -> N
     assert verdicts(trace)["T13"].verdict is Verdict.HELD
 
 
+@pytest.mark.parametrize(("late_ns", "good"), [(400, True), (600, False)])
+def test_a_task_may_switch_itself_while_an_attempt_waits_for_its_run_queue(
+    late_ns: int, good: bool
+) -> None:
+    trace = Trace()
+    trace.begin_enabling("p")
+    with trace.try_all(), trace.completing():
+        attempt = next(each for each in trace.events if isinstance(each, ev.Attempt) and each.task.pid == 3)
+        trace.put(ev.Switch, at=attempt.ts_ns + late_ns, task=attempt.task, path="exit", patch_state=1)
+    [leg] = history(trace.numbered()).legs
+    assert (leg.twice == ()) is good
+
+
+@pytest.mark.parametrize(("seen_between", "good"), [(False, True), (True, False)])
+def test_a_task_told_to_switch_itself_may_be_found_unswitched(seen_between: bool, good: bool) -> None:
+    """It was preempted between the probe and its own switch; not once a pass has found it switched."""
+    trace = Trace()
+    trace.begin_enabling("p")
+    trace.put(ev.Switch, at=trace.now, task=task(3), path="exit", patch_state=1)
+    if seen_between:
+        trace.put(ev.Attempt, at=trace.now, task=task(3), result="already", errno=0, function=None,
+                  patch_state=1, after=1, duration_ns=100)  # fmt: skip
+    with trace.try_all(), trace.completing():
+        pass
+    [leg] = history(trace.numbered()).legs
+    assert (leg.twice == ()) is good
+
+
 def test_a_task_may_switch_the_old_way_until_a_reversal_has_cleared_the_flags() -> None:
     trace = Trace()
     trace.begin_enabling("p")

@@ -51,11 +51,32 @@ RECORDED = {
     "samples-7.2": ("T1 T2 T3 T4 T5 T6 T7 T11 T13 T14 S2 S3 S4 S5 S6 S7 S8 C1 C2 C3 L1 L2 L4 L5 L6"),
     # The seven samples of the kernel's source, with all probes, the harness's own events and a control.
     "samples-6.12": ("T1 T2 T3 T4 T5 T6 T7 T11 T13 T14 S1 S2 S3 S4 S5 S6 S7 S8 C1 C2 C3 L1 L2 L4 L5 L6"),
+    # A kernel that breaks one of its promises each: tests/faults/klp_misbehave.c.
+    "switch-blocked-6.12": "T1 T2 T3 T4 T6 T7 T11 C1 C3 L1 L6",
+    "force-unpinned-6.12": "T1 T2 T3 T4 T5 T6 T7 T11 T13 C1 C2 C3 L1 L6",
+    "post-unpatch-anyway-6.12": "T1 T2 T3 T4 T6 T10 T13 C1 C3 C6 L1 L6",
+    "replaced-callbacks-6.12": "T1 T2 T3 T4 T6 T13 C2 C3 L1 L2 L3 L6",
+    "free-nothing-6.12": "T1 T2 T3 T4 T6 T13 S1 S2 S8 C1 L1 L6",
+    "dtor-dropped-6.12": "T1 T2 T3 T4 T6 T13 S1 S4 S6 S7 C1 L1 L6",
+    "enabled-wrong-6.12": "T1 T2 T3 T4 T6 T13 C1 L6",
+    "replaced-kept-6.12": "T1 T2 T3 T4 T6 T13 C1 L1 L2 L6",
+    "pinned-6.12": "T1 T2 T3 T4 T6 T13 C1 L1 L6",
 }
-BROKEN = {"shadow-wrong-6.12": "S2"}
+BROKEN = {
+    "shadow-wrong-6.12": "S2",
+    "switch-blocked-6.12": "T5 T13",
+    "force-unpinned-6.12": "T9",
+    "post-unpatch-anyway-6.12": "C2 C4",
+    "replaced-callbacks-6.12": "C1 C7",
+    "free-nothing-6.12": "S7",
+    "dtor-dropped-6.12": "S5",
+    "enabled-wrong-6.12": "L1",
+    "replaced-kept-6.12": "L3",
+    "pinned-6.12": "L4",
+}
 
 
-@pytest.mark.parametrize("name", [*RECORDED, *BROKEN])
+@pytest.mark.parametrize("name", sorted({*RECORDED, *BROKEN}))
 def test_a_recording_of_a_real_kernel_is_judged_as_it_must_be(name: str, tmp_path: Path) -> None:
     file = tmp_path / "events.jsonl"
     file.write_bytes(gzip.decompress((EVENTS / "real" / f"{name}.jsonl.gz").read_bytes()))

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
-from harness.analysis.shadow import ShadowVariable, shadow_ledger
+from harness.analysis.shadow import LedgerBuilder, ShadowVariable, shadow_ledger
 from harness.trace import events as ev
 
 TASK = ev.Task(pid=1, tgid=1, comm="insmod")
@@ -97,3 +98,14 @@ def test_freeing_is_seen_where_it_happens_not_where_it_is_asked_for() -> None:
     ledger = shadow_ledger([alloc(1, "0xa"), asked, every])
     assert ledger.freed == 0
     assert len(ledger.left) == 1
+
+
+def test_an_address_that_comes_again_proves_nothing_of_a_trace_that_lost_events() -> None:
+    builder = LedgerBuilder()
+    second = msgspec.structs.replace(alloc(2, "0xa"), variable="0x20")
+    # Between them stands what was lost: both were freed, and the first one's address was used again.
+    for number, event in enumerate((alloc(1, "0xa"), second, freed(9, "0xa")), 1):
+        builder.take(number, event)
+    found = builder.built().findings["S1"]
+    assert not found.broken
+    assert "while 0x10 stood" in found.lacking[0].words  # in a trace that is whole, that was two at once

@@ -196,13 +196,13 @@ def test_attempts_on_tasks_that_are_there_already_do_not_count() -> None:
     ("first", "second"),
     [
         (attempt(5, 7), attempt(6, 7)),
-        (attempt(5, 7), switch(6, 7, "exit")),
+        (attempt(5, 7), switch(6000, 7, "exit")),
         (switch(5, 7, "idle"), switch(6, 7, "scheduler")),
         (attempt(5, 7, comm="old"), attempt(6, 7, comm="new")),  # it renamed itself
     ],
 )
 def test_a_task_that_switches_twice_is_caught(first: AnyEvent, second: AnyEvent) -> None:
-    assert only([*begin(1), first, attempt(5, 8), second, complete(9)]).twice == (7,)
+    assert only([*begin(1), first, attempt(5, 8), second, complete(9000)]).twice == (7,)
 
 
 def test_idle_tasks_are_told_apart_by_name() -> None:
@@ -215,7 +215,7 @@ def test_idle_tasks_are_told_apart_by_name() -> None:
 
 def test_one_idle_task_that_switches_twice_is_caught() -> None:
     found = only([
-        *begin(1), attempt(5, 0, comm="swapper/1"), switch(6, 0, "idle", "swapper/1"), complete(9),
+        *begin(1), attempt(5, 0, comm="swapper/1"), switch(6000, 0, "idle", "swapper/1"), complete(9000),
     ])  # fmt: skip
     assert found.twice == (0,)
 

@@ -27,20 +27,33 @@ _ENDS = "klp_init_transition klp_start_transition klp_complete_transition"
 def sysfs(history: History) -> Finding:
     """Judge enabled_show, transition_show, replace_show, patched_show: sysfs-kernel-livepatch.
 
-    Reading sysfs takes the harness some tenths of a second, and its clock is not the guest's: a value is
-    right if it stood at any moment from a little before to a little after. What was so before the trace
-    began is not known.
+    Reading sysfs takes the harness some tenths of a second: a value is right if it stood at any moment of
+    them. What was so before the trace began is not known. What leaves sysfs, in klp_free_patch_start, was
+    disabled or replaced before.
     """
     tally = Tally()
     standing = Standing(history)
     for number, sample in history.seen.sysfs:
         for each in sample.patches:
-            for what, shown, traced in standing.compare(each, sample.ts_ns):
+            for what, shown, traced in standing.compare(each, sample):
                 words = f"{each.name}: {what} is {shown}, traced {' or '.join(map(str, traced))}"
                 tally.judge(shown in traced, words, number, sure=False)
         for name in standing.missing(sample):
             tally.lacking(f"{name} is enabled, and not in sysfs", number)
+    for number, free in history.stack.frees:
+        if (leg := _enabled_by(history, free)) is not None:
+            tally.lacking(f"{leg.told()} completed, and {free.patch} was freed", leg.begun[0], number)
     return tally.finding("sysfs was not read")
+
+
+def _enabled_by(history: History, free: ev.PatchFree) -> Leg | None:
+    """Return the transition that enabled a livepatch which was freed, if nothing took that back."""
+    replaced = any(
+        each.patch == free.patch and each.ts_ns < free.ts_ns for _, each in history.stack.replaced
+    )
+    legs = [each for each in history.legs if each.patch == free.patch and each.begun_ns < free.ts_ns]
+    ended = legs[-1].completed if legs else None
+    return legs[-1] if ended and ended[1].target == ev.PATCHED and not replaced else None
 
 
 @rule(
@@ -94,10 +107,11 @@ def replacing(history: History) -> Finding:
         gone = {each.patch: number for number, each in history.stack.replaced if each.by == leg.patch}
         for name in below:
             words = f"{leg.patch} replaces {name}"
-            if name in gone:
+            kept = _kept(history, leg, name)
+            if name in gone and not kept:
                 tally.judge(True, words, leg.begun[0], gone[name])
             else:
-                tally.lacking(f"{words}, which was not unpatched", leg.begun[0])
+                tally.lacking(f"{words}, which was not unpatched", leg.begun[0], *kept)
         if below:
             _judge_nops(tally, history, leg, below)
             _judge_left(tally, history, leg, below)
@@ -111,6 +125,22 @@ def _below(history: History, leg: Leg) -> tuple[str, ...]:
     """
     stack = history.stack.before(leg.ended_ns or leg.last_ns) or ()
     return stack[: stack.index(leg.patch)] if leg.patch in stack else stack
+
+
+def _kept(history: History, leg: Leg, name: str) -> list[int]:
+    """Return what was patched of a replaced livepatch, and is still when the next transition begins."""
+    until = min((each.begun_ns for each in history.legs if each.begun_ns > leg.begun_ns), default=None)
+    patched: dict[str, int] = {}
+    for each in history.objects:
+        event = each.event
+        late = until is not None and event.ts_ns >= until
+        if event.patch != name or event.errno or event.nops_only or late:
+            continue
+        if event.action == "patch":
+            patched[event.object] = each.number
+        else:
+            patched.pop(event.object, None)
+    return list(patched.values())
 
 
 def _judge_nops(tally: Tally, history: History, leg: Leg, below: tuple[str, ...]) -> None:
@@ -164,7 +194,7 @@ def _judge_left(tally: Tally, history: History, leg: Leg, below: tuple[str, ...]
 def removing(history: History) -> Finding:
     """Judge klp_free_patch_finish's module_put: livepatch.rst, 5.5. Removing.
 
-    A module that was freed while forced stays for good, and one whose references others hold, for long.
+    A module that went away by force stays for good, and one whose references others hold, for long.
     """
     tally = Tally()
     removed: dict[str, int] = {}
@@ -189,7 +219,9 @@ def _freed_before(history: History, step: ev.Step) -> int | None:
     if not frees:
         return None
     number, last = frees[-1]
-    return number if not last.forced and last.module_refs in (0, None) else None
+    if last.forced:
+        return None if any(leg.forces and leg.begun_ns < last.ts_ns for leg in history.legs) else number
+    return number if last.module_refs in (0, None) else None
 
 
 def _refused(history: History, step: ev.Step) -> bool:

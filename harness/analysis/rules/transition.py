@@ -213,15 +213,23 @@ def refused_is_not_switched(history: History) -> Finding:
 
 @rule(
     "T6",
-    "After completion the target is idle, no transition patch is set, every task is idle and none pending.",
+    "Completion waits for every CPU; after it the target is idle, no transition patch is set, every task is"
+    " idle and none pending.",
     f"klp_complete_transition, {_CODE}; {_MODEL}",
     _PROBE,
     "klp_complete_transition",
 )
 def idle_afterwards(history: History) -> Finding:
-    """Judge the end of klp_complete_transition: livepatch.rst, 3. Consistency model."""
+    """Judge klp_complete_transition from its wait on: livepatch.rst, 3. Consistency model.
+
+    That it did not wait for the CPUs is said only of a trace in which others did.
+    """
     tally = Tally()
     for leg in history.legs:
+        if leg.completed and leg.over_at(leg.last_ns + 1) and _waits_seen(history):
+            begun = leg.completed[1].ts_ns
+            if not any(wait.ts_ns >= begun for _, wait in leg.waits):
+                tally.lacking(f"{leg.told()} completed and waited for no CPU", leg.completed[0])
         for number, census in leg.censuses:
             if census.moment != "completed":
                 continue
@@ -234,6 +242,11 @@ def idle_afterwards(history: History) -> Finding:
             words = f"{leg.told()}, completed: {told(census)}, transition patch {core.transition_patch}"
             tally.judge(good, words, number)
     return tally.finding("no transition completed")
+
+
+def _waits_seen(history: History) -> bool:
+    """Whether klp_synchronize_transition was probed: it is inlined, and its calls may not be found."""
+    return any(leg.waits for leg in history.legs)
 
 
 # round_jiffies_relative(HZ) is 0.75 to 1.75 s; an emulated clock catches up, and a busy host is late.
@@ -301,8 +314,8 @@ def _judge_stalled(tally: Tally, leg: Leg, history: History) -> None:
 
 @rule(
     "T8",
-    "A reversal flips target and enabled, clears pending flags before, starts again, and ends in the other"
-    " direction.",
+    "A reversal clears pending flags and waits for every CPU, flips target and enabled, starts again, and"
+    " ends in the other direction.",
     f"klp_reverse_transition, {_CODE}; {_MODEL}",
     _PROBE,
     f"{_ENDS} klp_start_transition klp_reverse_transition",
@@ -318,6 +331,8 @@ def reversal(history: History) -> Finding:
             tally.breach(f"{leg.told()} by reversal: {problem}", number)
         if leg.started is None and (leg.completed or leg.reversed_by):
             tally.lacking(f"{leg.told()} by reversal was not started again", number)
+        if leg.started and _waits_seen(history) and not _waited_before_start(leg):
+            tally.lacking(f"{leg.told()} by reversal: started, and no CPU was waited for", number)
         for at, census in leg.census("before_start"):
             words = f"{leg.told()} by reversal, before start: {told(census)}"
             tally.judge(census.pending == 0, words, number, at)
@@ -325,6 +340,10 @@ def reversal(history: History) -> Finding:
             words = f"{leg.told()} by reversal completed towards {leg.completed[1].target}"
             tally.judge(leg.completed[1].target == leg.target, words, number, leg.completed[0])
     return tally.finding("no transition was reversed to its end")
+
+
+def _waited_before_start(leg: Leg) -> bool:
+    return leg.started is not None and any(wait.ts_ns <= leg.started[1].ts_ns for _, wait in leg.waits)
 
 
 def _reversal_problems(leg: Leg, begun: ev.Reverse) -> list[str]:

@@ -43,9 +43,15 @@ class SysfsPatch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sysfs(Event, frozen=True, kw_only=True, tag="sysfs"):
-    """/sys/kernel/livepatch at a moment when no transition was being begun or ended by the harness."""
+    """/sys/kernel/livepatch at a moment when no transition was being begun or ended by the harness.
+
+    `begun_ns`, `ended_ns`: the guest's own clock before the first file was read and after the last; null in
+    traces recorded before klp asked for it.
+    """
 
     patches: tuple[SysfsPatch, ...]
+    begun_ns: int | None = None
+    ended_ns: int | None = None
 
 
 class Behaviour(Event, frozen=True, kw_only=True, tag="behaviour"):
