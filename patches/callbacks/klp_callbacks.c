@@ -11,6 +11,8 @@
  *		the probe function is mended for devices to come, and the
  *		devices that it has made already are mended in post-patch;
  *		pre-unpatch gives them back what the probe function gave
+ *   klp_holder	has no callbacks; a task that sleeps in its function holds up
+ *		the transition in which that module may come or go
  *
  * Any pre-patch callback can be told to fail, and all to be slow, at any time:
  *
@@ -145,6 +147,10 @@ static int livepatch_callbacks_probe(struct platform_device *pdev)
 	return 0;
 }
 
+static void livepatch_holder_sleep(void *holder)
+{
+}
+
 static struct klp_func no_funcs[] = {
 	{ }
 };
@@ -153,6 +159,13 @@ static struct klp_func target_funcs[] = {
 	{
 		.old_name = "klp_callbacks_probe",
 		.new_func = livepatch_callbacks_probe,
+	}, { }
+};
+
+static struct klp_func holder_funcs[] = {
+	{
+		.old_name = "klp_holder_sleep",
+		.new_func = livepatch_holder_sleep,
 	}, { }
 };
 
@@ -175,6 +188,9 @@ static struct klp_object objs[] = {
 			.pre_unpatch = target_pre_unpatch,
 			.post_unpatch = target_post_unpatch,
 		},
+	}, {
+		.name = "klp_holder",
+		.funcs = holder_funcs,
 	}, { }
 };
 

@@ -13,6 +13,9 @@
  *   busy	the same without cond_resched()
  *   readers	any user's task that reads /proc/klp_holder_wait sleeps in
  *		klp_holder_read() until it is signalled or released
+ *	faulters	one that writes to a mapping of /proc/klp_holder_fault
+ *		sleeps there in whatever system call wrote for it, as clone()
+ *		does in the middle of a fork
  *
  * They are let go by parameters/hold, and can be caught again:
  *
@@ -30,6 +33,7 @@
 #include <linux/jiffies.h>
 #include <linux/kernel.h>
 #include <linux/kthread.h>
+#include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/proc_fs.h>
 #include <linux/seq_file.h>
@@ -39,6 +43,7 @@
 
 #define PROC_NAME "klp_holder"
 #define PROC_WAIT_NAME "klp_holder_wait"
+#define PROC_FAULT_NAME "klp_holder_fault"
 
 static struct klp_holder holder = {
 	.hold = true,
@@ -220,6 +225,35 @@ static int klp_holder_wait_show(struct seq_file *m, void *v)
 	return err;
 }
 
+static vm_fault_t klp_holder_fault(struct vm_fault *vmf)
+{
+	struct page *page;
+
+	if (klp_holder_read(&holder))
+		return VM_FAULT_SIGBUS;
+
+	page = alloc_page(GFP_KERNEL | __GFP_ZERO);
+	if (!page)
+		return VM_FAULT_OOM;
+
+	vmf->page = page;
+	return 0;
+}
+
+static const struct vm_operations_struct klp_holder_vm_ops = {
+	.fault = klp_holder_fault,
+};
+
+static int klp_holder_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	vma->vm_ops = &klp_holder_vm_ops;
+	return 0;
+}
+
+static const struct proc_ops klp_holder_fault_ops = {
+	.proc_mmap = klp_holder_mmap,
+};
+
 static int __init klp_holder_init(void)
 {
 	int err;
@@ -233,8 +267,12 @@ static int __init klp_holder_init(void)
 	if (!proc_create_single(PROC_WAIT_NAME, 0444, NULL,
 				klp_holder_wait_show))
 		goto remove;
+	if (!proc_create(PROC_FAULT_NAME, 0600, NULL, &klp_holder_fault_ops))
+		goto remove_wait;
 	return 0;
 
+remove_wait:
+	remove_proc_entry(PROC_WAIT_NAME, NULL);
 remove:
 	remove_proc_entry(PROC_NAME, NULL);
 stop:
@@ -246,6 +284,7 @@ static void __exit klp_holder_exit(void)
 {
 	holder.hold = false;
 	wake_up_all(&holder.released);
+	remove_proc_entry(PROC_FAULT_NAME, NULL);
 	remove_proc_entry(PROC_WAIT_NAME, NULL);
 	remove_proc_entry(PROC_NAME, NULL);
 	klp_holder_stop();

@@ -11,6 +11,7 @@
  *   alloc	allocate, get, free; zeroed, and NULL before and after
  *   double	allocate what is there already (the kernel warns)
  *   race	threads get_or_alloc the same variables at the same time
+ *   read	threads get one variable while it is made and freed again and again
  *   ctor	a constructor that fails
  *   dtor	destructors: of free, of free_all, of nothing
  *   free_all	variables of one id go, those of another stay
@@ -32,7 +33,9 @@
 #include <linux/kernel.h>
 #include <linux/kthread.h>
 #include <linux/livepatch.h>
+#include <linux/minmax.h>
 #include <linux/module.h>
+#include <linux/rcupdate.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 
@@ -45,7 +48,7 @@ MODULE_PARM_DESC(count, "objects that a case uses (default=100)");
 
 static unsigned int threads = 4;
 module_param(threads, uint, 0644);
-MODULE_PARM_DESC(threads, "threads of the case race (default=4)");
+MODULE_PARM_DESC(threads, "threads of the cases race and read (default=4)");
 
 /* Variables, counted by this module as it makes and frees them. */
 static unsigned int made;
@@ -293,6 +296,100 @@ static int play_race(char *objs)
 	return err;
 }
 
+/**
+ * struct readers - threads that get one variable while it comes and goes
+ * @obj:	the object
+ * @changes:	odd while the variable is being made or freed
+ * @met:	gets that a change overlapped
+ * @whole:	gets that none overlapped
+ * @torn:	a get returned what was not the variable
+ */
+struct readers {
+	char *obj;
+	unsigned int changes;
+	atomic_t met;
+	atomic_t whole;
+	bool torn;
+};
+
+/* The constructor leaves the object's address in a variable. */
+static int reader(void *arg)
+{
+	struct readers *readers = arg;
+	unsigned int before;
+	void **var;
+
+	while (!kthread_should_stop()) {
+		before = READ_ONCE(readers->changes);
+		rcu_read_lock();
+		var = klp_shadow_get(readers->obj, ID_ONE);
+		if (var && READ_ONCE(*var) != readers->obj)
+			readers->torn = true;
+		rcu_read_unlock();
+		if (before & 1 || before != READ_ONCE(readers->changes))
+			atomic_inc(&readers->met);
+		else
+			atomic_inc(&readers->whole);
+		cond_resched();
+	}
+	return 0;
+}
+
+/* The variable stays until one has got it, from beginning to end. */
+static int come_and_go(struct readers *readers)
+{
+	void **var;
+	int before;
+
+	WRITE_ONCE(readers->changes, readers->changes + 1);
+	var = make(readers->obj, ID_ONE, ctor);
+	WRITE_ONCE(readers->changes, readers->changes + 1);
+	if (!var)
+		return -ENOMEM;
+
+	/* Two: the first may have begun before the variable was there. */
+	before = atomic_read(&readers->whole);
+	while (atomic_read(&readers->whole) - before < 2)
+		cond_resched();
+	WRITE_ONCE(readers->changes, readers->changes + 1);
+	unmake(readers->obj, ID_ONE, dtor);
+	WRITE_ONCE(readers->changes, readers->changes + 1);
+	return 0;
+}
+
+#define MAX_READERS	16
+#define MEETINGS	100
+
+/* At least count times, and until the readers have met enough changes. */
+static int play_read(char *objs)
+{
+	struct readers readers = {
+		.obj = objs,
+	};
+	struct task_struct *tasks[MAX_READERS];
+	unsigned int i, running, wanted;
+	int err = 0;
+
+	wanted = clamp_t(unsigned int, threads, 1, MAX_READERS);
+	for (running = 0; running < wanted; running++) {
+		tasks[running] = kthread_run(reader, &readers, "klp_reader/%u",
+					     running);
+		err = PTR_ERR_OR_ZERO(tasks[running]);
+		if (err)
+			break;
+	}
+	for (i = 0; !err && i < 100 * count; i++) {
+		if (i >= count && atomic_read(&readers.met) >= MEETINGS)
+			break;
+		err = come_and_go(&readers);
+	}
+	while (running--)
+		kthread_stop(tasks[running]);
+
+	err = err ?: promise(!readers.torn);
+	return err ?: promise(atomic_read(&readers.met) >= MEETINGS);
+}
+
 static const struct {
 	const char *name;
 	int (*play)(char *objs);
@@ -301,6 +398,7 @@ static const struct {
 	{ "alloc", play_alloc },
 	{ "double", play_double },
 	{ "race", play_race },
+	{ "read", play_read },
 	{ "ctor", play_ctor },
 	{ "dtor", play_dtor },
 	{ "free_all", play_free_all },
