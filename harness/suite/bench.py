@@ -19,6 +19,7 @@ from harness.images.cache import remove_tree
 from harness.images.library import Library
 from harness.model import Image, Module
 from harness.modules.build import build
+from harness.modules.kept import Kept
 from harness.modules.modinfo import check_loadable
 from harness.paths import RunLayout
 from harness.process import require
@@ -89,9 +90,11 @@ class Bench:
         self.accelerator: AcceleratorVerdict = choose_accelerator(settings, library.layout, self.image)
         accel = self.accelerator.accelerator
         self._warm: WarmStart = ensure_warm(library.cache, self.image, settings, accel, progress=progress)
+        self._kept = Kept(library.layout.root / "modules")
         self._built: dict[tuple[Path, tuple[str, ...], Path | None], tuple[Module, ...]] = {}
         self._pool: Pool[Prepared] | None = None
         self._numbers = count(1)
+        self._building = threading.Lock()
         self._closing = threading.Event()
 
     def module(self, word: str, places: Iterable[Path], name: str | None, *, livepatch: bool) -> Module:
@@ -102,12 +105,13 @@ class Bench:
         """
         source = find_module(word, places, self.image.kernel)
         key = (source.folder.resolve(), source.files, source.module)
-        if key not in self._built:
-            into = self._modules / f"{self.image.kernel.release}-{len(self._built) + 1}"
-            built = build(source, self.image.kernel, into, Silent())
-            for module in built:
-                check_loadable(module, self.image.kernel)
-            self._built[key] = built
+        with self._building:
+            if key not in self._built:
+                into = self._modules / f"{self.image.kernel.release}-{len(self._built) + 1}"
+                built = build(source, self.image.kernel, into, Silent(), self._kept)
+                for module in built:
+                    check_loadable(module, self.image.kernel)
+                self._built[key] = built
         return choose(self._built[key], word, name, livepatch=livepatch)
 
     @contextmanager
@@ -148,6 +152,7 @@ class Bench:
     def _prepare(self, layout: RunLayout, stack: ExitStack) -> Prepared:
         accel = self.accelerator.accelerator
         lab = stack.enter_context(restored(self.image, self._warm, layout, self.settings, accel))
+        lab.guest.keep_shell()
         store = stack.enter_context(EventStore(layout.events))
         tracer = Tracer(lab.guest, store)
         tracer.follow(self._warm.probes)

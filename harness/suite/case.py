@@ -9,11 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.analysis.evidence import Verdict
-from harness.analysis.history import History, history
-from harness.analysis.result import SCHEMA, RunResult
-from harness.analysis.rules.registry import RuleVerdict, judge_all
-from harness.analysis.transitions import Transition, transitions
+from harness.analysis.evidence import Verdict, overall
+from harness.analysis.result import SCHEMA, PlanResult, RunResult
+from harness.analysis.rules.registry import RuleVerdict
 from harness.errors import CheckFailed, KlpError, VmLost
 from harness.guest import klog
 from harness.guest.livepatch import Livepatches, PendingTask
@@ -21,52 +19,13 @@ from harness.guest.ssh import CommandResult
 from harness.model import Module
 from harness.suite import expected
 from harness.suite.bench import Bench, Prepared
+from harness.suite.casetrace import Trace
 from harness.suite.run import write_result
 from harness.suite.subject import LivepatchSubject, ModuleSubject
-from harness.trace.events import AnyEvent
 from harness.waiting import DeadlineMissed, wait_until
 
 _MODULES = "/run/klp/modules"
 _LOOK_S = 0.1
-
-
-class Trace:
-    """What the probes saw since the guest was handed to the test."""
-
-    def __init__(self, prepared: Prepared) -> None:
-        self._tracer = prepared.tracer
-
-    def mark(self) -> int:
-        """Have the probes write out all they have seen; return the position after it, for `events`.
-
-        Raises:
-            CheckFailed: a probe is dead or silent.
-        """
-        return self._tracer.mark()
-
-    def events(self, since: int = 0) -> tuple[AnyEvent, ...]:
-        """Return every event up to now, from a position of `mark` on, in the order of time."""
-        self.mark()
-        return self._tracer.store.since(since)
-
-    def transitions(self, livepatch: str | ModuleSubject | None = None) -> tuple[Transition, ...]:
-        """Return the transitions up to now, oldest first; of one livepatch, or all."""
-        name = livepatch.name if isinstance(livepatch, ModuleSubject) else livepatch
-        found = transitions(self.events())
-        return tuple(each for each in found if name in (None, each.patch))
-
-    def lost(self) -> int:
-        """Return how many events the probes said they lost."""
-        return self._tracer.store.lost()
-
-    def history(self) -> History:
-        """Return all that happened up to now, as the rules see it."""
-        self.mark()
-        return history(self._tracer.store.numbered_since())
-
-    def verdicts(self) -> dict[str, RuleVerdict]:
-        """Return what the trace says up to now on every rule, by the rule's id."""
-        return {each.rule.id: each for each in judge_all(self.history())}
 
 
 class KernelLog:
@@ -199,6 +158,12 @@ class Case:
         name: the test's.
         places: folders that a module's path may be relative to.
         promised: what the test says will come of it.
+        livepatch: the module the test is about, where it is about one.
+
+    Attributes:
+        verdicts: of the rules, once the trace was judged.
+        modules: those it shipped, by name.
+        pending: the tasks that held a transition when it was called stuck.
     """
 
     def __init__(
@@ -208,6 +173,8 @@ class Case:
         name: str,
         places: Iterable[Path],
         promised: Promised,
+        *,
+        livepatch: str = "",
     ) -> None:
         prepared.begun_at = time.time()
         self._bench = bench
@@ -216,8 +183,10 @@ class Case:
         self._places = tuple(places)
         self._promised = promised
         self.verdicts: dict[str, RuleVerdict] = {}
-        prepared.observer.begin(name, "")
+        self._livepatch = livepatch
+        prepared.observer.begin(name, livepatch)
         self.modules: dict[str, Module] = {}
+        self.pending: tuple[PendingTask, ...] = ()
         self.guest = TestedGuest(prepared)
         self.trace = Trace(prepared)
         self.log = KernelLog(prepared, bench.settings.deadline_s)
@@ -228,8 +197,7 @@ class Case:
         Raises:
             UsageError, BuildFailed: there is none, or it cannot be built.
         """
-        module = self._bench.module(word, self._places, name, livepatch=False)
-        return ModuleSubject(self.guest.lab, module, self._ship(module), self._prepared.observer)
+        return self.plain(self._bench.module(word, self._places, name, livepatch=False))
 
     def livepatch(self, word: str, name: str | None = None) -> LivepatchSubject:
         """Build a livepatch, or take it as built before, and ship it.
@@ -237,12 +205,28 @@ class Case:
         Raises:
             UsageError, BuildFailed, NotALivepatch: there is none, or it cannot be built.
         """
-        module = self._bench.module(word, self._places, name, livepatch=True)
+        return self.patch(self._bench.module(word, self._places, name, livepatch=True))
+
+    def plain(self, module: Module) -> ModuleSubject:
+        """Ship a plain module that is built already."""
+        return ModuleSubject(self.guest.lab, module, self._ship(module), self._prepared.observer)
+
+    def patch(self, module: Module) -> LivepatchSubject:
+        """Ship a livepatch that is built already."""
         return LivepatchSubject(
             self.guest.lab, module, self._ship(module),
             deadline_s=self._bench.settings.deadline_s, stuck=self._keep_pending,
             observer=self._prepared.observer,
         )  # fmt: skip
+
+    def resident(self, module: Module, path: str) -> ModuleSubject:
+        """Return a plain module whose file is in the guest already."""
+        return ModuleSubject(self.guest.lab, module, path, self._prepared.observer)
+
+    @property
+    def scratch(self) -> Path:
+        """A folder on the host for modules that are made for this test alone; it goes with the guest."""
+        return self._prepared.layout.modules
 
     def _ship(self, module: Module) -> str:
         path = f"{_MODULES}/{module.file.name}"
@@ -255,9 +239,29 @@ class Case:
         return path
 
     def _keep_pending(self, tasks: tuple[PendingTask, ...]) -> None:
+        self.pending = tasks
         with self._prepared.layout.pending.open("a") as file:
             for task in tasks:
                 file.write("\n  ".join([task.line(), *task.stack]) + "\n")
+
+    def close(self, expects: Iterable[expected.Expected] = ()) -> tuple[str, ...]:
+        """See that the guest lives, end its trace, and judge it; return the kernel log's lines.
+
+        Args:
+            expects: what the kernel log may hold besides what was promised.
+
+        Raises:
+            VmLost: the guest was lost since the test's last word.
+            CheckFailed: the kernel log overflowed, or a probe is dead.
+        """
+        self.guest.lab.machine.check_alive()
+        lines = self.log.lines()
+        told = expected.reasons(lines, (*self._promised.log, *expects))
+        self._prepared.observer.log(lines, told)
+        self._prepared.observer.taint()
+        self._prepared.observer.end(self._name, self._livepatch)
+        self.verdicts = self.trace.verdicts()
+        return lines
 
     def check(self) -> None:
         """See that the guest lives, that its log holds what was expected and nothing worse, and the rules.
@@ -267,16 +271,12 @@ class Case:
                 was broken, or one that the test is about was not seen to hold.
             VmLost: the guest was lost since the test's last word.
         """
-        self.guest.lab.machine.check_alive()
-        lines, expects = self.log.lines(), self._promised.log
-        self._prepared.observer.log(lines, expected.reasons(lines, expects))
-        self._prepared.observer.taint()
-        self._prepared.observer.end(self._name, "")
-        for report in expected.unexpected(lines, expects):
+        lines, expects = self.close(), self._promised.log
+        alarms = () if "L6" in self._promised.breaks else expected.unexpected(lines, expects)
+        for report in alarms:
             raise CheckFailed("the kernel log holds an unexpected report:\n" + "\n".join(report))
         for one in expected.missing(lines, expects):
             raise CheckFailed(f"the kernel log has no {one.pattern!r}, expected because {one.reason}")
-        self.verdicts = self.trace.verdicts()
         wrong = [each for each in self.verdicts.values() if not self._promised.kept_by(each)]
         if wrong:
             raise CheckFailed("\n".join(_broken_promise(each) for each in wrong))
@@ -297,8 +297,13 @@ class Case:
         verdicts = ((name, each.verdict) for name, each in self.verdicts.items())
         return {name: verdict for name, verdict in verdicts if verdict is not Verdict.NOT_OBSERVED}
 
-    def keep(self, folder: Path, error: str | None) -> None:
-        """Have the guest's files kept in `folder`, with what they are, once the guest is ended."""
+    def keep(self, folder: Path, error: str | None, plans: tuple[PlanResult, ...] = ()) -> None:
+        """Have the guest's files kept in `folder`, with what they are, once the guest is ended.
+
+        Args:
+            error: why it did not end well, if it did not.
+            plans: what is told of livepatches in it.
+        """
         layout, store = self._prepared.layout, self._prepared.tracer.store
         try:
             self.trace.mark()
@@ -315,13 +320,13 @@ class Case:
             begun_at=self._prepared.begun_at,
             ended_at=time.time(),
             provenance=self._bench.provenance(self.modules.values()),
-            plans=(),
+            plans=plans,
             events=store.count(),
             lost_events=store.lost(),
             unseen=self._prepared.tracer.missing(),
             error=error,
             rules=tuple(self.verdicts.values()),
-            verdict=Verdict.VIOLATED if error else Verdict.NOT_OBSERVED,
+            verdict=Verdict.VIOLATED if error else overall(each.verdict for each in plans),
         )
         write_result(layout, result)
         self._prepared.keep_as = folder

@@ -7,17 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.guest.klog import alarms
-from harness.vm.crash import without_stamp
-
-_CUT = "------------[ cut here ]------------"
-_END = "---[ end trace"
-# What belongs to the report before it: call trace, registers, and the lines of dump_stack_print_info().
-_BELONGS = re.compile(
-    r"\s|Call Trace:|RIP: |RSP: |R[A-DS][XPI]: |R\d\d: |[CDFG]S: |CR\d: |DR\d: |Code: |PKRU: "
-    r"|Modules linked in:|CPU: \d|Hardware name: |Tainted: |Workqueue: |task:"
-    r"|</?(?:TASK|IRQ|NMI)>|---\[ end trace|\?"
-)
+from harness.analysis.reports import reports
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,27 +25,6 @@ class Expected:
     def matches(self, lines: Iterable[str]) -> bool:
         """Whether one of `lines` has it."""
         return any(re.search(self.pattern, line) for line in lines)
-
-
-def reports(lines: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """Return each warning, oops or stall in a log with all of its lines."""
-    found: list[list[str]] = []
-    cut = ended = True
-    for line in lines:
-        text = without_stamp(line)
-        alarming = bool(alarms((text,)))
-        if text.startswith(_CUT):
-            found.append([line])
-            cut, ended = True, False
-        elif not ended and (cut or alarming or _BELONGS.match(text)):
-            found[-1].append(line)
-            ended = text.startswith(_END)
-        elif alarming:
-            found.append([line])
-            cut, ended = False, False
-        else:
-            ended = True
-    return tuple(tuple(each) for each in found)
 
 
 def unexpected(lines: Sequence[str], expected: Iterable[Expected]) -> tuple[tuple[str, ...], ...]:

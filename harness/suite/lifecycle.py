@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from harness.analysis.checks import (
+    SURVIVES,
     alarm_check,
     callback_calls,
     check,
@@ -25,7 +26,7 @@ from harness.analysis.evidence import Verdict, overall
 from harness.analysis.result import Check, PatchedFunctions, PlanResult
 from harness.analysis.shadow import shadow_ledger
 from harness.analysis.transitions import transitions
-from harness.errors import CheckFailed, KlpError, VmLost
+from harness.errors import CheckFailed, KlpError, TransitionStuck, VmLost
 from harness.guest import klog
 from harness.guest.livepatch import PendingTask
 from harness.model import Module
@@ -43,6 +44,8 @@ log = logging.getLogger(__name__)
 
 _MODULES = "/run/klp/modules"
 _LOG_POLL_S = 0.2
+# The next pass completes what was forced, whatever the deadline for one that nobody forces.
+_FORCED_S = 60.0
 
 
 @dataclass(slots=True)
@@ -52,6 +55,7 @@ class _Observed:
     objects: tuple[PatchedFunctions, ...] = ()
     checks: list[Check] = field(default_factory=list)
     loaded: list[Module] = field(default_factory=list)
+    pinned: list[Module] = field(default_factory=list)
 
 
 def lost_result(plan: PatchPlan, lost: VmLost) -> PlanResult:
@@ -63,7 +67,7 @@ def lost_result(plan: PatchPlan, lost: VmLost) -> PlanResult:
         transitions=(),
         shadow=shadow_ledger(()),
         callbacks=(),
-        checks=(check("guest survives", False, lost.message),),
+        checks=(check(SURVIVES, False, lost.message),),
         log=lost.console_tail,
         error=lost.message,
         verdict=Verdict.VIOLATED,
@@ -78,6 +82,7 @@ class Lifecycle:
         deadline_s: seconds a transition may take.
         slow: gets the tasks that hold a transition which lasts.
         controls: what the plans' livepatches did in a guest without probes.
+        force: whether a transition that outlasts its deadline is forced, which fails a check.
     """
 
     def __init__(
@@ -91,6 +96,7 @@ class Lifecycle:
         deadline_s: float,
         slow: Callable[[tuple[PendingTask, ...]], None] | None = None,
         controls: Controls | None = None,
+        force: bool = False,
     ) -> None:
         self._lab = lab
         self._tracer = tracer
@@ -100,6 +106,7 @@ class Lifecycle:
         self._deadline_s = deadline_s
         self._slow = slow
         self._controls = controls or {}
+        self._force = force
         self._observer = Observer(lab.guest, lab.livepatches, tracer.store)
 
     def ship(self) -> None:
@@ -163,7 +170,7 @@ class Lifecycle:
         )
         self._observe(plan, "enabled", seen)
         self._await_log(plan, "enabled", canary, seen)
-        self._disable(module)
+        self._disable(module, seen)
         self._observer.sysfs()
         self._observe(plan, "after", seen)
         self._await_log(plan, "disabled", canary, seen)
@@ -189,18 +196,41 @@ class Lifecycle:
             self._plain(module).load(parameters)
             seen.loaded.append(module)
             if module.livepatch:
-                self._livepatch(module).wait()
+                self._settle(self._livepatch(module), seen)
+
+    def _settle(self, livepatch: LivepatchSubject, seen: _Observed) -> bool:
+        """Wait for a transition; force one that is stuck, if that is wanted. Return whether it was."""
+        try:
+            livepatch.wait()
+        except TransitionStuck as stuck:
+            if not self._force:
+                raise
+            self._progress.note(f"forced: {livepatch.name}")
+            livepatch.force(wait=False)
+            livepatch.wait(deadline_s=max(self._deadline_s, _FORCED_S))
+            seen.checks.append(check("transition needs no force", False, f"{stuck.message}; forced"))
+            return True
+        return False
 
     def _unload(self, module: Module, seen: _Observed) -> None:
-        if module.livepatch:
-            self._disable(module)
+        if module.livepatch and self._livepatch(module).state:  # else it was replaced meanwhile
+            self._disable(module, seen)
         self._rmmod(module, seen)
 
-    def _disable(self, module: Module) -> None:
+    def _disable(self, module: Module, seen: _Observed) -> None:
         with self._progress.step(f"disable {module.name}"):
-            self._livepatch(module).disable()
+            livepatch = self._livepatch(module)
+            livepatch.disable(wait=False)
+            if self._settle(livepatch, seen):
+                seen.pinned.append(module)
+            livepatch.wait_gone()
+            livepatch.look()
 
     def _rmmod(self, module: Module, seen: _Observed) -> None:
+        if module in seen.pinned:  # klp_free_patch_finish keeps it: a task may still run its code
+            self._progress.note(f"{module.name} stays loaded for good: it was disabled by force")
+            seen.loaded.remove(module)
+            return
         with self._progress.step(f"unload {module.name}"):
             self._plain(module).unload()
             seen.loaded.remove(module)
@@ -246,7 +276,7 @@ class Lifecycle:
         for module in reversed(tuple(seen.loaded)):
             try:
                 if module.livepatch and self._livepatch(module).enabled:
-                    self._livepatch(module).disable()
+                    self._disable(module, seen)
                 self._rmmod(module, seen)
             except VmLost:
                 raise

@@ -7,7 +7,10 @@ import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 import harness
 from harness import paths
@@ -16,6 +19,8 @@ from harness.analysis.result import SCHEMA, PlanResult, Provenance, RunResult
 from harness.analysis.rules.rule import RuleVerdict
 from harness.errors import HostLacks, KlpError, UsageError, VmLost
 from harness.images.cache import file_digest, remove_tree
+from harness.modules.functions import watched
+from harness.modules.plan import PatchPlan
 from harness.paths import RunLayout
 from harness.progress import Progress
 from harness.report.asjson import encode
@@ -27,7 +32,7 @@ from harness.suite.lab import Lab, booted
 from harness.suite.lifecycle import Lifecycle, lost_result
 from harness.suite.warm import WarmStart, restored
 from harness.suite.watch import Watch
-from harness.trace.tracer import Tracer, traced
+from harness.trace.tracer import CONSISTENCY, Tracer, traced
 from harness.vm.accel import AcceleratorVerdict
 from harness.vm.spec import qemu_version
 
@@ -76,15 +81,27 @@ def _fresh(parent: Path, name: str) -> Path:
     raise HostLacks(f"{parent}: too many runs in one second")
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One repetition of a plan, counted from 1."""
+
+    plan: PatchPlan
+    repetition: int
+
+
 class Run:
     """One execution of a job, in one run folder.
 
     Args:
         warm: the saved guest to start from; None boots one and arms its probes.
+        repeat: how often each plan is run; each repetition of all of them has a fresh guest, so that none
+            depends on another's.
         retry_lost: run a plan whose guest was lost once more, in a fresh guest.
+        force: force a transition that outlasts its deadline.
         watch: gets what happens while it happens.
         bare: a saved guest without probes, in which every plan's modules are loaded as well, so that the
             trace can tell whether the probes changed anything (T14).
+        consistency: have klpconsistency watch every function that the livepatches change (T12).
 
     What is found is complete at any moment, so that an early end, whatever its cause, loses nothing.
     """
@@ -98,9 +115,12 @@ class Run:
         *,
         progress: Progress,
         warm: WarmStart | None,
+        repeat: int = 1,
         retry_lost: bool = False,
+        force: bool = False,
         watch: Watch | None = None,
         bare: WarmStart | None = None,
+        consistency: bool = False,
     ) -> None:
         self._job = job
         self._layout = layout
@@ -110,11 +130,14 @@ class Run:
         self._warm = warm
         self._watch = watch
         self._bare = bare
+        self._consistency = consistency
+        self._force = force
         self._controls: Controls = {}
         self._begun = time.time()
         self._provenance = provenance(job, settings, accelerator)
-        self._pending = list(job.plans)
-        self._retries = set(job.plans) if retry_lost else set()
+        self._repeat = repeat
+        self._pending = [Turn(plan, number) for number in range(1, repeat + 1) for plan in job.plans]
+        self._retries = set(self._pending) if retry_lost else set()
         self._plans: list[PlanResult] = []
         self._unseen: tuple[str, ...] = ()
         self._events = 0
@@ -132,6 +155,8 @@ class Run:
             while self._pending:
                 failure = self._one_guest()
                 first = first or failure
+                if self._pending:
+                    self._layout = self._layout.of_guest(self._layout.guest + 1)
         except KlpError as failure:
             return self._conclude(failure.message), first or failure
         except BaseException:
@@ -146,7 +171,7 @@ class Run:
         return unprobed(self._job, self._bare, self._settings, accel, self._progress)
 
     def _one_guest(self) -> VmLost | None:
-        """Run plans in one guest until all are done, or it is lost under one of them.
+        """Run the plans of one repetition in one guest, until all are done or it is lost under one of them.
 
         Returns the loss, unless that plan is to be run again.
 
@@ -164,16 +189,20 @@ class Run:
     def _after_loss(self, lost: VmLost, *, progressed: bool) -> VmLost | None:
         if not self._pending or not (progressed or self._in_plan):
             raise lost
-        plan = self._pending[0]
-        self._layout = self._layout.of_guest(self._layout.guest + 1)
-        if plan in self._retries:
-            self._retries.remove(plan)
-            self._progress.note(f"{plan.name}: guest lost ({lost.message}); once more in a fresh one")
+        turn = self._pending[0]
+        if turn in self._retries:
+            self._retries.remove(turn)
+            self._progress.note(f"{turn.plan.name}: guest lost ({lost.message}); once more in a fresh one")
             return None
-        self._progress.note(f"{plan.name}: guest lost ({lost.message})")
-        self._plans.append(lost_result(plan, lost))
-        self._pending.pop(0)
+        self._progress.note(f"{turn.plan.name}: guest lost ({lost.message})")
+        self._done(lost_result(turn.plan, lost))
         return lost
+
+    def _done(self, result: PlanResult) -> None:
+        """Keep what came of the plan whose turn it is."""
+        turn = self._pending.pop(0)
+        where = {"repetition": turn.repetition, "guest": self._layout.guest}
+        self._plans.append(msgspec.structs.replace(result, **where))
 
     def _lab(self) -> AbstractContextManager[Lab]:
         accel = self._accelerator.accelerator
@@ -189,6 +218,7 @@ class Run:
         listen = self._watch.event if self._watch else None
         try:
             with traced(lab.guest, self._layout.events, self._progress, running, listen) as tracer:
+                self._watch_functions(tracer)
                 self._unseen = tracer.missing()
                 for line in self._unseen:
                     self._progress.note(line)
@@ -200,6 +230,13 @@ class Run:
         finally:
             _keep_log(lab, self._layout)
 
+    def _watch_functions(self, tracer: Tracer) -> None:
+        if not self._consistency:
+            return
+        functions = watched(each for each in self._job.modules.values() if each.livepatch)
+        with self._progress.step(f"arming {CONSISTENCY} for {len(functions)} functions"):
+            tracer.watch(functions)
+
     def _all_plans(self, lab: Lab, tracer: Tracer) -> None:
         lifecycle = Lifecycle(
             lab,
@@ -210,15 +247,17 @@ class Run:
             deadline_s=self._settings.deadline_s,
             slow=self._watch.slow if self._watch else None,
             controls=self._controls,
+            force=self._force,
         )
         with self._progress.step(f"shipping {len(self._job.modules)} modules"):
             lifecycle.ship()
-        while self._pending:
-            plan = self._pending[0]
+        own = self._pending[0].repetition
+        while self._pending and self._pending[0].repetition == own:
+            plan = self._pending[0].plan
             self._in_plan = True
-            with self._progress.step(plan.name):
-                self._plans.append(lifecycle.run(plan))
-            self._pending.pop(0)
+            which = f" ({own} of {self._repeat})" if self._repeat > 1 else ""
+            with self._progress.step(f"{plan.name}{which}"):
+                self._done(lifecycle.run(plan))
 
     def _rules(self) -> tuple[RuleVerdict, ...]:
         """Judge what was recorded, from the files: as `klp analyze` will."""

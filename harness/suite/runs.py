@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -12,8 +12,9 @@ import msgspec
 from harness.analysis.result import SCHEMA, RunResult
 from harness.errors import HostLacks, UsageError
 from harness.images.cache import remove_tree
-from harness.paths import RunLayout
+from harness.paths import CheckLayout, RunLayout
 from harness.report.asjson import decode
+from harness.suite.check.store import find_check
 
 LATEST = "latest"
 _LIST = "klp runs lists those that are there"
@@ -30,16 +31,18 @@ class FoundRun:
     Attributes:
         result: its run.json; None where that is missing or cannot be read.
         broken: why, in words; empty where it can be read.
+        label: what to call it, where its folder's name does not tell it apart.
     """
 
     layout: RunLayout
     result: RunResult | None
     broken: str
+    label: str = ""
 
     @property
     def name(self) -> str:
-        """The folder's own name, by which `klp` commands take it."""
-        return self.layout.root.name
+        """The folder's own name, by which `klp` commands take it; or its label."""
+        return self.label or self.layout.root.name
 
     def whole(self) -> RunResult:
         """Return run.json's content.
@@ -111,14 +114,58 @@ def find_run(word: str, root: Path) -> FoundRun:
     return found
 
 
-def find_runs(words: Sequence[str], root: Path) -> tuple[FoundRun, ...]:
-    """Return the run folders that `words` name, each once.
+def is_check(folder: Path) -> bool:
+    """Whether a folder is one of `klp check`; its check.json may be damaged."""
+    return CheckLayout(folder).summary.is_file()
+
+
+def is_one(folder: Path) -> bool:
+    """Whether a folder is one of a run or a check."""
+    return is_check(folder) or look(folder) is not None
+
+
+def find_folder(word: str, root: Path) -> Path:
+    """Return the folder of a run or a check that `word` names, also one whose summary cannot be read.
+
+    Args:
+        word: a path, a name below `root`, or ``latest``: the newest of both.
 
     Raises:
         NotARun: as `find_run`.
     """
-    found = {run.layout.root.resolve(): run for run in (find_run(word, root) for word in words)}
+    if word == LATEST and root.is_dir():
+        newest = sorted((each for each in root.iterdir() if each.is_dir()), reverse=True)
+        if (folder := next((each for each in newest if is_one(each)), None)) is not None:
+            return folder.absolute()
+    folder = Path(word) if Path(word).exists() else root / word
+    return folder.absolute() if is_check(folder) else find_run(word, root).layout.root
+
+
+def runs_below(folder: Path) -> tuple[FoundRun, ...]:
+    """Return the run that a folder is, and all that lie in it: a check's scenarios have one each."""
+    found = (look(each) for each in (folder, *folder.rglob("*")) if each.is_dir())
+    return tuple(each for each in found if each)
+
+
+def find_runs(words: Sequence[str], root: Path) -> tuple[FoundRun, ...]:
+    """Return the run folders that `words` name, each once; a check's folder stands for its scenarios' ones.
+
+    Raises:
+        NotARun: as `find_run`.
+        NotACheck: a check's check.json cannot be read.
+    """
+    folders = (find_folder(word, root) for word in words)
+    found = {run.layout.root.resolve(): run for folder in folders for run in _runs_of(folder)}
     return tuple(found.values())
+
+
+def _runs_of(folder: Path) -> tuple[FoundRun, ...]:
+    if not is_check(folder):
+        return (find_run(str(folder), folder.parent),)
+    check = find_check(str(folder), folder.parent)
+    outcomes = [each for each in check.result.outcomes if each.folder]
+    runs = ((each.folder, look(check.layout.root / each.folder)) for each in outcomes)
+    return tuple(replace(run, label=name) for name, run in runs if run)
 
 
 def events_files(layout: RunLayout) -> tuple[Path, ...]:
@@ -140,13 +187,13 @@ def pending_text(layout: RunLayout) -> str:
     return "\n".join(file.read_text(errors="replace") for file in files)
 
 
-def remove_run(run: FoundRun) -> None:
-    """Remove a run folder with all that is in it.
+def remove_folder(folder: Path) -> None:
+    """Remove a folder of a run or a check, with all that is in it.
 
     Raises:
         HostLacks: it may not be removed.
     """
     try:
-        remove_tree(run.layout.root)
+        remove_tree(folder)
     except OSError as error:
         raise HostLacks(f"{error.filename}: {error.strerror}") from error

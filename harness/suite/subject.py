@@ -23,6 +23,41 @@ from harness.trace.observer import Action, Observer
 _SYSFS = "/sys/kernel/livepatch"
 
 
+class Refused(CheckFailed):
+    """Something was refused that had to be done.
+
+    Attributes:
+        subject: the module's name.
+        action: what was refused: ``load``, ``unload``, ``disable``, …
+        errno: with what, positive; None where nothing named it.
+        said: what the command said.
+    """
+
+    def __init__(
+        self, message: str, *, subject: str, action: str, errno: int | None, said: str, hint: str
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.said = said
+        self.subject = subject
+        self.action = action
+        self.errno = errno
+
+
+class Misbehaved(CheckFailed):
+    """A command did not show what it had to.
+
+    Attributes:
+        moment, command, pattern, output: as `LivepatchSubject.observe` had them.
+    """
+
+    def __init__(self, name: str, moment: str, command: str, pattern: str, output: str) -> None:
+        super().__init__(f"{name}: {command} says {output[-200:]!r}, not {pattern!r}")
+        self.moment = moment
+        self.command = command
+        self.pattern = pattern
+        self.output = output
+
+
 class ModuleSubject:
     """A plain module in a guest.
 
@@ -96,10 +131,11 @@ class ModuleSubject:
             raise CheckFailed(f"{self.name}: {doing} succeeded{wanted}")
         said = result.stderr.strip().splitlines()[-1:] or [f"{result.command} said nothing"]
         last = self._lab.guest.run("dmesg | tail -n 1").stdout.strip()
-        raise CheckFailed(
+        raise Refused(
             f"{self.name}: {doing} failed with {name_of(got)} ({said[0]}){wanted}",
+            subject=self.name, action=doing, errno=got, said=said[0],
             hint=f"the kernel's last line: {last}",
-        )
+        )  # fmt: skip
 
 
 class LivepatchSubject(ModuleSubject):
@@ -159,18 +195,18 @@ class LivepatchSubject(ModuleSubject):
             rules: further rules that this observation shows.
 
         Raises:
-            CheckFailed: the output has no such thing.
+            Misbehaved: the output has no such thing.
         """
         output = self._lab.guest.run(command).stdout.strip()
         held = re.search(pattern, output) is not None
+        told = moment or ("enabled" if self.enabled else "not enabled")
         if self._observer:
-            told = moment or ("enabled" if self.enabled else "not enabled")
             self._observer.behaviour(
                 patch=self.name, moment=told, command=command, pattern=pattern, output=output, held=held,
                 rules=tuple(rules),
             )  # fmt: skip
         if not held:
-            raise CheckFailed(f"{self.name}: {command} says {output[-200:]!r}, not {pattern!r}")
+            raise Misbehaved(self.name, told, command, pattern, output)
         return output
 
     def wait(self, *, deadline_s: float | None = None) -> None:

@@ -70,7 +70,7 @@ def database(runs: Sequence[FoundRun], cache: CacheLayout, progress: Progress, *
 
 def _ensure(run: FoundRun, cache: CacheLayout, writer: TableWriter) -> Path:
     """Return the folder of a run's tables; make it if the run has changed, or was never asked for."""
-    shelf = cache.tables / digest_of({"folder": str(run.layout.root.resolve())})
+    shelf = _shelf(run, cache)
     wanted = shelf / digest_of(dict(_facts(run)))
     if wanted.is_dir():
         return wanted
@@ -85,6 +85,22 @@ def _ensure(run: FoundRun, cache: CacheLayout, writer: TableWriter) -> Path:
     finally:
         remove_tree(growing)
     return wanted
+
+
+def forget(run: FoundRun, cache: CacheLayout) -> None:
+    """Remove the tables of a run, which is about to go.
+
+    Raises:
+        HostLacks: they may not be removed.
+    """
+    try:
+        remove_tree(_shelf(run, cache))
+    except OSError as error:
+        raise HostLacks(f"{error.filename}: {error.strerror}") from error
+
+
+def _shelf(run: FoundRun, cache: CacheLayout) -> Path:
+    return cache.tables / digest_of({"folder": str(run.layout.root.resolve())})
 
 
 def _facts(run: FoundRun) -> Iterator[tuple[str, str]]:

@@ -121,7 +121,7 @@ class _Maker:
                 machine = stack.enter_context(Machine(spec, into / "qemu.log", limits))
             probes = self._arm(machine, into / "events.jsonl")
             with self.progress.step("saving the guest"):
-                self._await_quiet(machine, limits.boot)
+                self._await_quiet(machine, limits.quiet)
                 save(machine, files, limit_s=limits.boot)
         told = " ".join(f"{each.name}:{each.pid}" for each in probes)
         kernel = self.image.kernel.release

@@ -10,7 +10,7 @@ import pytest
 from harness.analysis.selftest_output import PlannedCase
 from harness.errors import UsageError
 from harness.model import Kernel
-from harness.suite.selftest_build import find_selftests
+from harness.suite.selftests.build import find_selftests
 
 MAKEFILE = """\
 TEST_PROGS_EXTENDED := functions.sh

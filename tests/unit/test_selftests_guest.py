@@ -15,8 +15,8 @@ from harness.analysis.selftests import CaseResult, KernelResult, ScriptResult, S
 from harness.report.junit import junit
 from harness.report.ktap import ktap
 from harness.report.selftest_table import encode, problems
-from harness.suite.selftest_guest import Transcript
-from harness.suite.selftest_rules import log_checks, trace_checks
+from harness.suite.selftests.guest import Transcript
+from harness.suite.selftests.rules import log_checks, trace_checks
 from harness.trace import events as ev
 from tests.unit.traces import Trace
 
@@ -38,7 +38,7 @@ def test_a_position_was_reached_when_the_piece_with_it_came(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = iter([100.0, 101.0, 103.5])
-    monkeypatch.setattr("harness.suite.selftest_guest.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("harness.suite.selftests.guest.time.monotonic", lambda: next(now))
     transcript = Transcript(tmp_path / "output.txt")
     transcript.add(b"0123")
     transcript.add(b"4567")

@@ -7,8 +7,9 @@ import errno
 
 import pytest
 
+from harness.analysis.reports import reports
 from harness.suite.errnos import errno_of, name_of
-from harness.suite.expected import Expected, missing, reports, unexpected
+from harness.suite.expected import Expected, missing, unexpected
 
 WARN = (
     "[   12.1] ------------[ cut here ]------------",

@@ -25,8 +25,8 @@ from harness.progress import Progress
 from harness.report.selftest_table import encode
 from harness.settings import Settings
 from harness.suite.lab import Lab
-from harness.suite.selftest_build import Bundle, Selftests, find_selftests, make_bundle
-from harness.suite.selftest_guest import Order, Stopped, lost_script, run_script
+from harness.suite.selftests.build import Bundle, Selftests, find_selftests, make_bundle
+from harness.suite.selftests.guest import Order, Stopped, lost_script, run_script
 from harness.suite.warm import ensure_warm, warm_pool
 from harness.trace.tracer import PROBES
 from harness.vm.deadlines import deadlines

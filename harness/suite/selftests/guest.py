@@ -23,8 +23,8 @@ from harness.guest.ssh import Guest
 from harness.paths import RunLayout, SelftestsLayout
 from harness.progress import Silent
 from harness.suite.lab import Lab
-from harness.suite.selftest_build import Bundle, Script
-from harness.suite.selftest_rules import log_checks, trace_checks
+from harness.suite.selftests.build import Bundle, Script
+from harness.suite.selftests.rules import log_checks, trace_checks
 from harness.trace.observer import Observer
 from harness.trace.tracer import ProbeProcess, traced
 from harness.waiting import DeadlineMissed, wait_until

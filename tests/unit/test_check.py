@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`klp check` without a guest: what words stand for, the scenarios, check.json and its refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree as Et
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from harness import paths
+from harness.analysis.checked import SCHEMA, CheckedKernel, CheckedLivepatch, CheckResult, Outcome
+from harness.analysis.evidence import Verdict
+from harness.analysis.growth import Meter, Sample, growth
+from harness.cli.main import klp
+from harness.errors import UsageError
+from harness.model import Image, Kernel, Module
+from harness.modules.plan import Skip, read_plan
+from harness.paths import CheckLayout
+from harness.progress import Silent
+from harness.report.check_junit import junit
+from harness.report.check_table import encode, problems, totals
+from harness.suite.check import memory
+from harness.suite.check.candidate import Wanted, digest_of, wanted
+from harness.suite.check.ledger import KernelJob, Ledger, Order
+from harness.suite.check.registry import NAMES, SCENARIOS, chosen
+from harness.suite.check.static import STATIC, modinfo
+from harness.suite.check.store import NotACheck, find_check, write
+from harness.suite.runs import find_folder, find_runs
+
+HELD, VIOLATED, UNSEEN = Verdict.HELD, Verdict.VIOLATED, Verdict.NOT_OBSERVED
+KERNEL = CheckedKernel(
+    name="6.12", release="6.12.1-amd64", kernel_digest="0", image_digest="1", accelerator="tcg"
+)
+
+
+def outcome(scenario: str, verdict: Verdict, *reasons: str, lost: bool = False) -> Outcome:
+    return Outcome(
+        kernel="6.12", livepatch="fix", scenario=scenario, repetition=1, verdict=verdict, reasons=reasons,
+        notes=(), rules={"T1": HELD}, lost=lost, seconds=1.5, command=f"klp check fix -s {scenario}",
+        folder=f"6.12/fix/{scenario}",
+    )  # fmt: skip
+
+
+def result(*outcomes: Outcome, scenarios: tuple[str, ...] = ("life", "cycles")) -> CheckResult:
+    return CheckResult(
+        schema=SCHEMA, klp="0", qemu="7", begun_at=0.0, ended_at=9.0,
+        livepatches=(CheckedLivepatch(name="fix", word="/src/fix", digest="d"),), kernels=(KERNEL,),
+        scenarios=scenarios, quick=False, repeat=1, outcomes=outcomes, error=None,
+        complete=len(outcomes) == len(scenarios),
+    )  # fmt: skip
+
+
+def test_scenarios_are_chosen_in_their_own_order() -> None:
+    assert chosen(("cycles", "life"), quick=False) == ("build", "life", "cycles")
+    assert chosen((), quick=False) == NAMES
+    quick = chosen((), quick=True)
+    assert set(STATIC) < set(quick)
+    assert {name for name in quick if name in SCENARIOS} == {
+        name for name, each in SCENARIOS.items() if each.quick
+    }
+    with pytest.raises(UsageError, match="--scenario livelong: no such scenario"):
+        chosen(("life", "livelong"), quick=False)
+
+
+def test_scenarios_can_be_named_and_stand_in_a_folder() -> None:
+    for name in NAMES:
+        assert name == "".join(each for each in name.lower() if each.isalnum() or each == "-")
+
+
+def test_words_to_livepatches() -> None:
+    one, *samples = wanted(["version-banner", "samples", "version-banner"])
+    assert (one.name, one.alone) == ("version-banner", True)
+    assert one.plan is not None
+    assert len(samples) > 3
+    assert not any(each.alone for each in samples)
+    assert all(each.plan and each.plan.livepatch for each in samples)
+    assert len({each.name for each in samples}) == len(samples)
+
+
+def test_names_of_livepatches_are_folders_and_differ(tmp_path: Path) -> None:
+    folders = [tmp_path / "a" / "my fix!", tmp_path / "b" / "my fix!"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "Kbuild").write_text("obj-m += fix.o\n")
+    assert [each.name for each in wanted([str(each) for each in folders])] == ["my-fix", "my-fix-2"]
+
+
+def test_a_digest_follows_the_sources_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "Kbuild").write_text("obj-m += fix.o\n")
+    (tmp_path / "fix.c").write_text("int a;\n")
+    before = digest_of(str(tmp_path))
+    (tmp_path / "fix.o").write_text("what Kbuild left")
+    assert digest_of(str(tmp_path)) == before
+    (tmp_path / "fix.c").write_text("int b;\n")
+    assert digest_of(str(tmp_path)) != before
+
+
+def test_a_plan_of_plain_modules_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "Kbuild").write_text("obj-m += m.o\n")
+    (tmp_path / "patch.toml").write_text('name = "m"\nsummary = "s"\nload = [{ module = "m" }]\n')
+    with pytest.raises(UsageError, match="names no livepatch"):
+        wanted([str(tmp_path)])
+
+
+def test_patch_toml_can_leave_scenarios_out(tmp_path: Path) -> None:
+    file = tmp_path / "patch.toml"
+    file.write_text(
+        'name = "m"\nsummary = "s"\nlivepatch = "m"\n[[skip]]\nscenario = "cycles"\nreason = "pins"\n'
+        '[[expect]]\npattern = "WARNING"\nreason = "on purpose"\n'
+    )
+    plan = read_plan(file)
+    assert plan.skip == (Skip(scenario="cycles", reason="pins"),)
+    assert plan.expect[0].reason == "on purpose"
+
+
+def module(**changes: object) -> Module:
+    good = Module(
+        name="fix", file=Path("fix.ko"), vermagic="6.12.1-amd64 SMP", livepatch=True, depends=(),
+        licence="GPL", sha256="",
+    )  # fmt: skip
+    return Module(**{name: changes.get(name, getattr(good, name)) for name in Module.__slots__})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, ""),
+        ({"livepatch": False}, 'MODULE_INFO(livepatch, "Y") is missing'),
+        ({"licence": "Proprietary"}, "MODULE_LICENSE('Proprietary')"),
+        ({"licence": ""}, "no MODULE_LICENSE"),
+        ({"vermagic": "6.1.0-9 SMP"}, "built for 6.1.0-9, and the kernel is 6.12.1-amd64"),
+        ({"name": "x" * 55}, ""),
+        ({"name": "x" * 56}, "its name has 56 characters"),
+    ],
+)
+def test_modinfo(changes: dict[str, object], words: str) -> None:
+    here = Path()
+    kernel = Kernel("6.12", "6.12.1-amd64", "", here, here, here, here, here, None)
+    found = modinfo(module(**changes), kernel)
+    assert (words in found[0]) if words else not found
+
+
+def grows(*counts: int) -> tuple[str, ...]:
+    return growth([Sample(10 * n, {"kmalloc-64": Meter(count, 64)}) for n, count in enumerate(counts)])
+
+
+def test_growth_is_told_from_what_comes_and_goes() -> None:
+    assert grows(100, 110, 120, 130) == (
+        "memory grows: 30 more objects of 64 bytes in kmalloc-64 after 30 cycles, 1.0 a cycle",
+    )
+    assert not grows(100, 140, 140, 140)
+    assert not grows(100, 105, 110, 116)
+    assert not grows(100, 130, 90, 101)
+    assert not grows(100)
+
+
+def test_memory_is_read_as_the_kernel_tells_it() -> None:
+    text = (
+        "kmalloc-64/objects:1234 N0=1234\nkmalloc-64/object_size:64\nkmalloc-cg-8/objects:5 N0=5\n"
+        "KernelStack:        1984 kB\n"
+    )
+    assert memory.parse(text) == {"kmalloc-64": Meter(1234, 64), "KernelStack": Meter(496, 4096)}
+
+
+def test_check_json_is_written_and_found_again(tmp_path: Path) -> None:
+    layout = CheckLayout(tmp_path / "20261121-check")
+    layout.root.mkdir()
+    told = result(outcome("life", HELD))
+    write(layout, told)
+    for word in (str(layout.root), layout.root.name, "latest"):
+        assert find_check(word, tmp_path).result == told
+    assert not told.complete
+
+
+def test_a_check_stands_for_the_runs_of_its_scenarios(tmp_path: Path) -> None:
+    for scenario in ("life", "cycles"):
+        folder = tmp_path / "checked" / "6.12" / "fix" / scenario
+        folder.mkdir(parents=True)
+        (folder / "events.jsonl").touch()
+    unguested = msgspec.structs.replace(outcome("build", HELD), folder="")
+    write(
+        CheckLayout(tmp_path / "checked"), result(unguested, outcome("life", HELD), outcome("cycles", HELD))
+    )
+    names = [each.name for each in find_runs(["checked"], tmp_path)]
+    assert names == ["6.12/fix/life", "6.12/fix/cycles"]
+
+
+def test_the_latest_is_a_run_or_a_check(tmp_path: Path) -> None:
+    for name in ("20261121-1", "20261121-3", "20261121-4-of-another-kind"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "20261121-1/events.jsonl").touch()
+    assert find_folder("latest", tmp_path).name == "20261121-1"
+    (tmp_path / "20261121-2").mkdir()
+    write(CheckLayout(tmp_path / "20261121-2"), result(outcome("life", HELD)))
+    assert find_folder("latest", tmp_path).name == "20261121-2"
+    (tmp_path / "20261121-3/events.jsonl").touch()
+    assert find_folder("latest", tmp_path).name == "20261121-3"
+
+
+@pytest.fixture
+def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of runs with a check in it; the settings name it."""
+    monkeypatch.setenv("KLP_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("KLP_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "runs" / "20261121-check"
+    (folder / "6.12" / "fix" / "life").mkdir(parents=True)
+    (folder / "6.12" / "fix" / "life" / "events.jsonl").touch()
+    write(CheckLayout(folder), result(outcome("life", VIOLATED), outcome("cycles", HELD)))
+    return folder
+
+
+def klp_runs(*words: str) -> str:
+    return CliRunner().invoke(klp, ["runs", *words], catch_exceptions=False).stdout
+
+
+def test_a_check_is_listed_among_the_runs_and_removed_with_all_in_it(listed: Path) -> None:
+    [told] = json.loads(klp_runs("--json"))
+    assert (told["run"], told["kind"], told["plans"]) == (listed.name, "check", 2)
+    assert told["verdict"] == "violated"
+    assert json.loads(klp_runs("--verdict", "held", "--json")) == []
+    assert json.loads(klp_runs("--kernel", "6.12", "--json")) == [told]
+    assert klp_runs("rm", "--yes", listed.name).startswith("removed")
+    assert not listed.exists()
+
+
+def test_a_check_that_cannot_be_read_is_listed_and_can_be_removed(listed: Path) -> None:
+    (listed / "check.json").write_text("{")
+    [told] = json.loads(klp_runs("--json"))
+    assert "cut or damaged" in told["error"]
+    klp_runs("rm", "--yes", listed.name)
+    assert not listed.exists()
+
+
+def ledger(tmp_path: Path, before: CheckResult | None = None) -> tuple[Ledger, KernelJob, Wanted, Wanted]:
+    here = Path()
+    kernel = Kernel("6.12", "6.12.1-amd64", "", here, here, here, here, here, None)
+    job = KernelJob(Image("debian", "", kernel, here, here, ""), "tcg")
+    one, other = (Wanted(name, "samples", None, "d", alone=False) for name in ("sample", "shadow"))
+    order = Order((one, other), ("build", "life"), quick=True, repeat=2)
+    return Ledger(order, [job], CheckLayout(tmp_path), Silent(), before), job, one, other
+
+
+def test_every_outcome_is_written_down_and_found_by_a_later_part_of_the_check(tmp_path: Path) -> None:
+    first, kernel, one, other = ledger(tmp_path)
+    first.record(first.outcome(kernel, other, "life", HELD, repetition=2))
+    first.record(first.outcome(kernel, one, "build", HELD))
+    found = find_check(str(tmp_path), tmp_path).result
+    assert [each.key[1:] for each in found.outcomes] == [("sample", "build", 1), ("shadow", "life", 2)]
+    assert (
+        found.outcomes[1].command
+        == "klp check samples --kernel 6.12 --livepatch shadow --scenario life --quick"
+    )
+    assert not found.complete
+    again, *_ = ledger(tmp_path, found)
+    assert again.get("6.12", "shadow", "life", 2)
+    assert not again.get("6.12", "shadow", "life", 1)
+    for which in (one, other):
+        again.record(again.outcome(kernel, which, "build", HELD))
+        for repetition in again.repetitions("life"):
+            again.leave_out(kernel, which, "life", repetition, "no")
+    whole = find_check(str(tmp_path), tmp_path).result
+    assert (whole.complete, len(whole.outcomes)) == (True, 6)
+    assert whole.of("6.12", "shadow", "life")[1].reasons == ("no",)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "no check.json in it"),
+        (encode(result(outcome("life", HELD)))[:200], "cut or damaged"),
+        (b'{"schema": 99}', "of a newer klp (schema 99"),
+        (b'{"schema": 0}', "of an older klp"),
+    ],
+)
+def test_a_check_that_cannot_be_read_is_refused(tmp_path: Path, text: bytes | None, words: str) -> None:
+    if text is not None:
+        (tmp_path / "check.json").write_bytes(text)
+    with pytest.raises(NotACheck) as refused:
+        find_check(str(tmp_path), paths.PROJECT)
+    assert words in refused.value.message
+
+
+def test_what_is_wrong_is_told_with_its_command() -> None:
+    told = result(outcome("life", VIOLATED, "it leaks", "and more"), outcome("cycles", HELD))
+    [(wrong, text)] = problems(told)
+    assert wrong.scenario == "life"
+    assert text.splitlines() == [
+        "fix life on 6.12: violated", "  it leaks", "  and more", "  again: klp check fix -s life",
+        "  run folder: 6.12/fix/life",
+    ]  # fmt: skip
+    assert totals(told) == "1 held, 1 violated, 0 not observed"
+    assert totals(result(outcome("life", HELD))).endswith("; not complete")
+
+
+def test_junit_has_a_case_for_every_scenario() -> None:
+    names = ("life", "cycles", "cpus", "load", "never")
+    told = result(
+        outcome("life", HELD), outcome("cycles", VIOLATED, "it leaks"), outcome("cpus", UNSEEN, "no\x00"),
+        outcome("load", UNSEEN, "guest lost", lost=True), scenarios=names,
+    )  # fmt: skip
+    top = Et.fromstring(junit(msgspec.structs.replace(told, error="interrupted")))
+    [suite] = top
+    counts = [suite.get(each) for each in ("tests", "failures", "errors", "skipped")]
+    assert counts == ["5", "1", "2", "1"]
+    cases = {case.get("name"): [each.tag for each in case] for case in suite.iter("testcase")}
+    assert cases == {
+        "life": [], "cycles": ["failure"], "cpus": ["skipped"], "load": ["error"], "never": ["error"],
+    }  # fmt: skip
+    missing = next(case for case in suite.iter("testcase") if case.get("name") == "never")
+    assert missing[0].get("message") == "interrupted"
