@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import base64
 import gzip
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import jinja2
 import msgspec
@@ -14,25 +15,44 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 import harness
-from harness.report.html_data import RunToShow, RunView, beside, reasons, seconds, view
+from harness.analysis.evidence import overall
+from harness.report.beside import Beside
+from harness.report.comparison import cells, closing
+from harness.report.html_check import CheckToShow, CheckView, check_view
+from harness.report.html_data import RunToShow, RunView, reasons, seconds, view
+
+T = TypeVar("T")
 
 
-def page(runs: Sequence[RunToShow], base: RunToShow | None) -> str:
-    """Return the page of runs; each is compared with `base` where that is given."""
-    views = [view(number, run) for number, run in enumerate(runs, 1)]
+def page(shown: Sequence[RunToShow | CheckToShow], beside: Sequence[Beside] = ()) -> str:
+    """Return the page of runs and checks, with comparisons that were made before."""
+    runs = [view(number, run) for number, run in enumerate(_of(RunToShow, shown), 1)]
+    checks = [check_view(number, check) for number, check in enumerate(_of(CheckToShow, shown), 1)]
+    views = [*runs, *(run for check in checks for run in check.runs)]
     return _environment().get_template("report.html").render(
-        runs=views,
-        plans=list(dict.fromkeys(each.plan.name for run in views for each in run.plans)),
-        rules=list(dict.fromkeys(each.rule.id for run in runs for each in run.result.rules)),
+        runs=runs,
+        checks=checks,
+        plans=list(dict.fromkeys(each.plan.name for run in runs for each in run.plans)),
+        names=list(dict.fromkeys(_names(runs, checks))),
+        rules=list(dict.fromkeys(each.rule.id for run in runs for each in run.run.result.rules)),
         paths=_paths(views),
-        base=base,
-        compared=[(run, beside(base.result, run.run.result)) for run in views if run.run.name != base.name]
-        if base
-        else [],
+        beside=beside,
         figures=_embedded(_figures(views)),
         plotly=_packed(get_plotlyjs()),
         version=harness.__version__,
     )  # fmt: skip
+
+
+def _of(kind: type[T], shown: Sequence[object]) -> list[T]:
+    return [each for each in shown if isinstance(each, kind)]
+
+
+def _names(runs: Sequence[RunView], checks: Sequence[CheckView]) -> Iterator[str]:
+    """Yield what the filter can choose: plans, and scenarios."""
+    for run in runs:
+        yield from (each.plan.name for each in run.plans)
+    for check in checks:
+        yield from check.check.result.scenarios
 
 
 def _environment() -> jinja2.Environment:
@@ -46,6 +66,9 @@ def _environment() -> jinja2.Environment:
     made.filters["seconds"] = seconds
     made.filters["reasons"] = reasons
     made.filters["moment"] = _moment
+    made.filters["cells"] = cells
+    made.globals["closing"] = closing
+    made.globals["overall"] = overall
     return made
 
 

@@ -6,13 +6,14 @@ Times in figures are seconds since the beginning of what is drawn.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import msgspec
 
 from harness.analysis.costs import Cost, attempt_costs
 from harness.analysis.curve import tasks_left
+from harness.analysis.evidence import overall
 from harness.analysis.legs import Leg, TaskSwitch
 from harness.analysis.result import PlanResult, RunResult
 from harness.analysis.transitions import Transition, told
@@ -21,6 +22,8 @@ from harness.report.guests import GuestTrace
 # More bars than this make a figure that no browser draws in reasonable time, and nobody reads.
 MOST_BARS = 400
 PENDING = "left pending"
+# So many transitions of a plan are drawn, those that took longest: a scenario may have a hundred.
+MOST_FIGURES = 12
 
 
 class Bar(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,11 +75,12 @@ class RunToShow:
 
 @dataclass(frozen=True, slots=True)
 class TransitionView:
-    """A transition of run.json, with its figure where the trace has it."""
+    """A transition of run.json, with its figure where the trace has it; or why there is none."""
 
     key: str
     told: Transition
     figure: TransitionFigure | None
+    why_not: str = "The trace does not hold this transition."
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +113,20 @@ class RunView:
         """Every transition in it."""
         return (*(each for plan in self.plans for each in plan.transitions), *self.others)
 
-    def of(self, plan: str) -> PlanView | None:
-        """Return the plan of that name, if this run has it."""
-        return next((each for each in self.plans if each.plan.name == plan), None)
+    def of(self, plan: str) -> tuple[PlanView, ...]:
+        """Return the repetitions of a plan, those with the plan's verdict over all of them first."""
+        own = [each for each in self.plans if each.plan.name == plan]
+        verdict = overall(each.plan.verdict for each in own)
+        return tuple(sorted(own, key=lambda each: each.plan.verdict is not verdict))
 
 
 def view(number: int, run: RunToShow) -> RunView:
     """Return what the page shows of its `number`-th run."""
-    key = f"run{number}"
+    return view_of(f"run{number}", run)
+
+
+def view_of(key: str, run: RunToShow) -> RunView:
+    """Return what the page shows of a run, with `key` before every anchor in it."""
     plans = tuple(
         PlanView(f"{key}-plan{index}", plan, tuple(_transitions(f"{key}-plan{index}", plan, run)))
         for index, plan in enumerate(run.result.plans, 1)
@@ -139,10 +149,17 @@ def _legs(run: RunToShow) -> Iterator[tuple[Leg, GuestTrace]]:
 
 
 def _transitions(key: str, plan: PlanResult, run: RunToShow) -> Iterator[TransitionView]:
-    drawn = {(leg.patch, leg.begun_ns): (leg, guest) for guest in run.guests for leg in guest.history.legs}
+    # The plan's own guest last: what another one's trace has at the very same time does not count.
+    guests = sorted(enumerate(run.guests, 1), key=lambda each: each[0] == plan.guest)
+    drawn = {(leg.patch, leg.begun_ns): (leg, guest) for _, guest in guests for leg in guest.history.legs}
+    longest = sorted(plan.transitions, key=lambda each: -(each.duration_ns or 0))[:MOST_FIGURES]
+    why = f"Drawn are the {MOST_FIGURES} of {len(plan.transitions)} transitions that took longest."
     for number, each in enumerate(plan.transitions, 1):
         found = drawn.get((each.patch, each.begun_ns))
-        yield TransitionView(f"{key}-transition{number}", each, _figure(*found) if found else None)
+        if each in longest:
+            yield TransitionView(f"{key}-transition{number}", each, _figure(*found) if found else None)
+        else:
+            yield TransitionView(f"{key}-transition{number}", each, None, why)
 
 
 def _figure(leg: Leg, guest: GuestTrace) -> TransitionFigure:
@@ -195,51 +212,6 @@ def _lives(guest: GuestTrace) -> LivesFigure:
         for index, each in enumerate(guest.lives, 1)
     ]
     return LivesFigure(lives=tuple(bars[:MOST_BARS]), seen=len(bars))
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """A plan beside the same of the base run.
-
-    Attributes:
-        changed: each fact that differs, with the base's and this run's.
-        same: the facts that do not.
-    """
-
-    plan: str
-    changed: tuple[tuple[str, str, str], ...]
-    same: tuple[str, ...]
-
-
-def beside(base: RunResult, now: RunResult) -> tuple[Compared, ...]:
-    """Return, for each plan that both runs have, what they say of it."""
-    known = {plan.name: plan for plan in base.plans}
-    return tuple(_compared(known[plan.name], plan) for plan in now.plans if plan.name in known)
-
-
-def _compared(base: PlanResult, now: PlanResult) -> Compared:
-    facts = [(name, old, new) for (name, old), (_, new) in zip(_facts(base), _facts(now), strict=True)]
-    return Compared(
-        plan=now.name,
-        changed=tuple(each for each in facts if each[1] != each[2]),
-        same=tuple(name for name, old, new in facts if old == new),
-    )
-
-
-def _facts(plan: PlanResult) -> Sequence[tuple[str, str]]:
-    def all_of(values: Iterator[str]) -> str:
-        return " + ".join(values) or "none"
-
-    found = plan.transitions
-    return (
-        ("verdict", plan.verdict.value),
-        ("outcomes", all_of(each.outcome.value for each in found)),
-        ("passes", all_of(str(each.passes) for each in found)),
-        ("seconds", all_of(seconds(each.duration_ns) for each in found)),
-        ("stragglers", all_of(str(len(each.stragglers)) for each in found)),
-        ("shadow variables left", str(len(plan.shadow.left))),
-        ("callbacks", all_of(f"{each.kind} of {each.object}" for each in plan.callbacks)),
-    )
 
 
 def seconds(duration_ns: int | None) -> str:

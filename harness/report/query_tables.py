@@ -60,6 +60,8 @@ class VerdictRow(msgspec.Struct, frozen=True, kw_only=True):
     kernel: Annotated[str, _("the kernel's release")]
     kind: Annotated[str, _("check or rule")]
     plan: Annotated[str | None, _("for a check: its plan; null for a rule")]
+    repetition: Annotated[int | None, _("for a check: its plan's repetition, from 1; null for a rule")]
+    guest: Annotated[int | None, _("for a check: the guest it was made in, from 1; null for a rule")]
     name: Annotated[str, _("what was checked, or the rule's id, such as T4")]
     verdict: _Verdict
     observations: Annotated[int | None, _("for a rule: how often the trace could have shown it broken")]

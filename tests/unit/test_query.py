@@ -286,7 +286,7 @@ def test_runs_are_listed_with_a_filter(runs: Path, words: tuple[str, ...], names
 
 def test_a_kernel_is_not_taken_for_one_whose_name_begins_alike(runs: Path) -> None:
     told = json.loads(klp_("runs", "--kernel", "6.1", "--json").stdout)
-    assert [each["kernel"] for each in told] == ["6.1.192"]
+    assert [each["kernels"] for each in told] == [["6.1.192"]]
 
 
 def test_a_cut_run_is_listed_with_the_reason(runs: Path) -> None:
@@ -309,6 +309,17 @@ def test_runs_are_removed_after_asking(runs: Path) -> None:
     assert not (runs / "a-6.12").exists()
     assert klp_("runs", "rm", "--yes", "latest").exit_code == 0
     assert list(runs.iterdir()) == []
+
+
+def test_the_tables_of_a_removed_run_go_with_it(runs: Path, cache: CacheLayout) -> None:
+    ask("SELECT 1")
+    before = set(cache.tables.iterdir())
+    assert len(before) == 2
+    assert klp_("runs", "rm", "--yes", "a-6.12").exit_code == 0
+    [left] = cache.tables.iterdir()
+    assert left in before
+    ask("SELECT 1")
+    assert set(cache.tables.iterdir()) == {left}  # those of the other run
 
 
 def test_what_is_no_run_is_never_removed(runs: Path, tmp_path: Path) -> None:

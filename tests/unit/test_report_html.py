@@ -10,15 +10,22 @@ from html import unescape
 import msgspec
 import pytest
 
+from harness.analysis.checked import Outcome
+from harness.analysis.compare.sample import RunToCompare
 from harness.analysis.costs import attempt_costs
 from harness.analysis.curve import tasks_left
+from harness.analysis.evidence import Verdict
 from harness.analysis.history import history
 from harness.analysis.lives import shadow_lives
 from harness.report import html_data
+from harness.report.beside import Beside
+from harness.report.comparison import cells, closing
 from harness.report.guests import GuestTrace
 from harness.report.html import page
-from harness.report.html_data import MOST_BARS, RunToShow, beside, reasons, seconds, view
+from harness.report.html_check import CheckToShow, check_view
+from harness.report.html_data import MOST_BARS, MOST_FIGURES, RunToShow, reasons, seconds, view
 from harness.trace import events as ev
+from tests.unit.comparisons import check_of, compared, outcome
 from tests.unit.runfolders import PATCH, result_of, sample
 from tests.unit.traces import Trace
 
@@ -85,7 +92,7 @@ def test_a_figure_shows_no_more_bars_than_can_be_drawn() -> None:
     assert figure
     assert (len(figure.tasks), figure.seen) == (MOST_BARS, MOST_BARS + 54)
     assert figure.tasks[0].label == "task3[3]"
-    text = page([shown(sample(tasks=MOST_BARS + 50))], None)
+    text = page([shown(sample(tasks=MOST_BARS + 50))])
     assert f"Drawn are the {MOST_BARS} of {MOST_BARS + 54} tasks" in text
 
 
@@ -93,7 +100,7 @@ def test_nothing_of_a_run_can_end_the_script_it_stands_in() -> None:
     trace = sample()
     evil = "</script><script>alert(1)</script>"
     trace.put(ev.ShadowFreed, obj=evil, id=1, variable="0x1", age_ns=None, dtor=False, dtor_calls=0)
-    text = page([shown(trace, evil, pending=evil)], None)
+    text = page([shown(trace, evil, pending=evil)])
     assert "<script>alert" not in text
     assert evil in json.dumps(figures(text))
     assert evil in unescape(re.sub(r"<script.*", "", text, flags=re.S))
@@ -102,7 +109,7 @@ def test_nothing_of_a_run_can_end_the_script_it_stands_in() -> None:
 def test_a_transition_that_the_trace_lacks_is_told_without_a_figure() -> None:
     whole = shown(sample())
     bare = RunToShow("bare", whole.result, (), "")
-    text = page([bare], None)
+    text = page([bare])
     assert text.count("The trace does not hold this transition.") == 2
     assert figures(text) == {}
 
@@ -110,19 +117,17 @@ def test_a_transition_that_the_trace_lacks_is_told_without_a_figure() -> None:
 def test_a_transition_of_no_plan_is_shown_beside_them() -> None:
     whole = shown(sample(), plans=())
     assert [each.told.patch for each in view(1, whole).others] == [PATCH, PATCH]
-    assert "2 transitions of livepatches that a plan needs" in page([whole], None)
+    assert "2 transitions of livepatches that a plan needs" in page([whole])
     assert view(1, shown(sample())).others == ()
 
 
 def test_a_run_that_ended_early_says_why() -> None:
-    text = page([shown(sample(), error="the guest panicked: <oops>", plans=())], None)
+    text = page([shown(sample(), error="the guest panicked: <oops>", plans=())])
     assert "the guest panicked: &lt;oops&gt;" in text
 
 
 def test_stacks_of_who_held_a_transition_are_in_it() -> None:
-    assert "[<0>] schedule+0x1/0x2" in unescape(
-        page([shown(sample(), pending="[<0>] schedule+0x1/0x2")], None)
-    )
+    assert "[<0>] schedule+0x1/0x2" in unescape(page([shown(sample(), pending="[<0>] schedule+0x1/0x2")]))
 
 
 def test_a_task_born_switched_is_drawn_as_a_moment() -> None:
@@ -141,16 +146,116 @@ def test_a_task_born_switched_is_drawn_as_a_moment() -> None:
     assert figure.tasks[-1] == born  # it waited for nothing, so it stands below those that did
 
 
-def test_what_differs_from_the_base() -> None:
-    old, new = result_of(sample(hold=False)), result_of(sample())
-    [told] = beside(old, new)
-    changed = {fact: (base, now) for fact, base, now in told.changed}
-    assert changed["stragglers"] == ("0 + 0", "2 + 0")
-    assert "callbacks" in told.same
-    [same] = beside(old, old)
-    assert same.changed == ()
-    other = msgspec.structs.replace(new.plans[0], name="another")
-    assert beside(old, msgspec.structs.replace(new, plans=(other,))) == ()
+def test_what_became_worse_since_the_base() -> None:
+    old, new = shown(sample(hold=False), "old"), shown(sample(), "new")
+    found = compared(RunToCompare("old", old.result), RunToCompare("new", new.result))
+    text = unescape(page([new], [Beside("new", "old", found)]))
+    assert "new beside old" in text
+    for each in found.findings:
+        assert f'class="finding {each.grade}"' in text
+        for words in cells(each):
+            assert words in text
+    assert closing(found) in text
+    same = compared(RunToCompare("old", old.result), RunToCompare("old", old.result))
+    assert "No difference." in page([old], [Beside("old", "base", same)])
+    assert "Nothing is in both: x." in page([old], [Beside("old", "base", None, "Nothing is in both: x.")])
+
+
+def test_repetitions_of_a_plan_share_a_row() -> None:
+    whole = shown(sample())
+    [plan] = whole.result.plans
+    plans = [msgspec.structs.replace(plan, repetition=number) for number in (1, 2, 3)]
+    plans[0] = msgspec.structs.replace(plans[0], verdict=Verdict.HELD)
+    again = RunToShow("again", msgspec.structs.replace(whole.result, plans=tuple(plans)), whole.guests, "")
+    text = page([again])
+    assert (
+        '<a href="#run1-plan2"><span class="verdict violated">violated</span></a> <small>2/3</small>'
+        in text
+    )
+    assert "livepatch-sample, repetition 3" in text
+
+
+def test_a_transition_is_drawn_from_its_own_guest() -> None:
+    first, second = sample(tasks=4), sample(tasks=30)
+    guests = (*shown(first).guests, *shown(second).guests)
+    [plan] = shown(second).result.plans
+    result = msgspec.structs.replace(
+        shown(second).result, plans=(msgspec.structs.replace(plan, guest=2, repetition=2),)
+    )
+    [drawn] = view(1, RunToShow("two", result, guests, "")).plans
+    assert drawn.transitions[0].figure
+    assert drawn.transitions[0].figure.seen == 34
+
+
+def test_of_many_transitions_those_are_drawn_that_took_longest() -> None:
+    whole = shown(sample())
+    [plan] = whole.result.plans
+    many = tuple(
+        msgspec.structs.replace(each, ended_ns=each.begun_ns + number)
+        for number, each in enumerate(plan.transitions * 20)
+    )
+    result = msgspec.structs.replace(whole.result, plans=(msgspec.structs.replace(plan, transitions=many),))
+    [told] = view(1, RunToShow("many", result, whole.guests, "")).plans
+    drawn = [each.told.duration_ns for each in told.transitions if each.figure]
+    assert drawn == list(range(40 - MOST_FIGURES, 40))
+    text = page([RunToShow("many", result, whole.guests, "")])
+    assert text.count(f"Drawn are the {MOST_FIGURES} of 40 transitions") == 40 - MOST_FIGURES
+
+
+def checked(*outcomes: Outcome, **changes: object) -> CheckToShow:
+    """A check, with the same run for each scenario that has a folder."""
+    runs = {each.folder: shown(sample(), each.folder) for each in outcomes if each.folder}
+    return CheckToShow("a-check", check_of(*outcomes, **changes), runs)
+
+
+def test_a_check_is_a_matrix_and_a_section_for_each_cell() -> None:
+    bad = outcome(
+        "life", Verdict.VIOLATED, kernel="7.2", folder="7.2/fix/life", reasons=("<b>held</b> up",)
+    )
+    check = checked(
+        outcome("build", folder=""), outcome("life"), bad, outcome("again", Verdict.NOT_OBSERVED)
+    )
+    text = page([check])
+    for one in check.result.outcomes:
+        key = f"check1-{one.kernel}-fix-{one.scenario}-1"
+        assert f'<article id="{key}"' in text
+        assert f'<a href="#{key}">' in text
+        assert unescape(text).count(one.command) >= 1
+    assert "<li>&lt;b&gt;held&lt;/b&gt; up</li>" in text
+    assert len(figures(text)) == 3 * 3  # two transitions and the shadow variables of each run
+    assert text.count("<td>\N{EN DASH}</td>") == 2  # what was not run on 7.2
+
+
+def test_repetitions_of_a_scenario_share_a_cell() -> None:
+    verdicts = (Verdict.HELD, Verdict.VIOLATED, Verdict.HELD, Verdict.VIOLATED)
+    outcomes = [
+        outcome("life", each, repetition=number, folder=f"6.12/fix/life.{number}", lost=number == 2)
+        for number, each in enumerate(verdicts, 1)
+    ]
+    [matrix] = check_view(1, checked(*outcomes)).matrices
+    [(_, [cell])] = matrix.rows
+    assert (cell.verdict, cell.same, cell.of, cell.lost, cell.seconds) == (
+        Verdict.VIOLATED,
+        2,
+        4,
+        True,
+        6.0,
+    )
+    assert cell.key == "check1-6.12-fix-life-2"
+
+
+def test_a_check_that_is_not_complete_says_so() -> None:
+    text = page([checked(outcome("life"), complete=False, error="interrupted")])
+    assert "The check is not complete: interrupted." in text
+    assert "The check ended early: interrupted" in text
+
+
+def test_a_kernel_that_is_a_folder_makes_an_anchor() -> None:
+    tree = outcome("life", kernel="/home/me/linux tree", folder="")
+    text = page([checked(tree)])
+    key = "check1-_home_me_linux_tree-fix-life-1"
+    assert f'id="{key}"' in text
+    assert f'href="#{key}"' in text
 
 
 @pytest.mark.parametrize(

@@ -117,9 +117,29 @@ def test_a_transition_without_an_end() -> None:
     assert "not ended" in rendered(result(plan))
 
 
+def test_repetitions_of_a_plan_are_one_line_with_ranges() -> None:
+    held = msgspec.structs.replace(
+        FULL, verdict=Verdict.HELD, repetition=2, callbacks=(),
+        transitions=(transition(1, 10.25, straggler(9, 9.0)), transition(0, 0.5)),
+    )  # fmt: skip
+    third = msgspec.structs.replace(FULL, repetition=3)
+    text = rendered(result(FULL, PLAIN, held, third))
+    [line] = [each for each in text.splitlines() if each.startswith("full (3 times)")]
+    for part in ("5.41-10.25", "0.38-0.50", "75+75", "3/2/1", "violated 2 times"):
+        assert part in line, part
+    assert "kworker/9:[x][9] 9.00 s" in text
+    assert "callbacks differ in 1 repetitions" in text
+    assert text.count("changes vmlinux") == 1
+    stopped = msgspec.structs.replace(FULL, transitions=(transition(1, 2.0),))
+    assert "4 or 4+4" in rendered(result(FULL, stopped))
+    bad = "full, repetition 3: bad: saw [1]"
+    assert failed_checks(result(FULL, PLAIN, held, third))[-1] == bad
+
+
 @pytest.mark.parametrize("width", [40, 80, 110, 300])
 def test_the_table_fits_every_width(width: int) -> None:
-    lines = rendered(result(FULL, PLAIN), width).splitlines()
+    again = msgspec.structs.replace(FULL, repetition=2, transitions=())
+    lines = rendered(result(FULL, PLAIN, again), width).splitlines()
     assert max(map(len, lines)) <= width
 
 

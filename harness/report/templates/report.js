@@ -11,8 +11,8 @@
     "switched": "#009e73", "sleeping": "#e69f00", "running": "#cc79a7", "unreliable": "#d55e00",
     "refused": "#e5484d", "freed": "#56b4e9", "left": "#e5484d",
   };
-  const filters = ["plan", "task", "path"].map((name) => document.getElementById("filter-" + name));
-  const [plan, task, path] = filters;
+  const filters = ["plan", "verdict", "task", "path"].map((name) => document.getElementById("filter-" + name));
+  const [plan, verdict, task, path] = filters;
   const drawn = new Set();
   const config = { displayModeBar: false, responsive: true, scrollZoom: false };
 
@@ -129,9 +129,13 @@
 
   function filter() {
     for (const each of document.querySelectorAll("[data-plan]")) {
-      each.hidden = Boolean(plan.value) && each.dataset.plan !== plan.value;
+      // A row of a matrix stays as long as one of its cells has the verdict.
+      const own = [each, ...each.querySelectorAll("td[data-verdict]")].map((it) => it.dataset.verdict);
+      const verdicts = own.filter((it) => it);
+      each.hidden = (Boolean(plan.value) && each.dataset.plan !== plan.value) ||
+        (Boolean(verdict.value) && verdicts.length > 0 && !verdicts.includes(verdict.value));
     }
-    for (const each of document.querySelectorAll(".others")) { each.hidden = Boolean(plan.value); }
+    for (const each of document.querySelectorAll("main > section > .others")) { each.hidden = Boolean(plan.value); }
     for (const row of document.querySelectorAll("tr[data-task]")) {
       row.hidden = !fits(row.dataset.task, row.dataset.path);
     }
