@@ -20,7 +20,8 @@ from harness.errors import KlpError
 from harness.suite import marks
 
 if TYPE_CHECKING:
-    from harness.suite.case import Case, KernelLog, TestedGuest, Trace
+    from harness.suite.case import Case, KernelLog, TestedGuest
+    from harness.suite.casetrace import Trace
     from harness.suite.session import Session, Sharing
     from harness.suite.subject import LivepatchSubject, ModuleSubject
 

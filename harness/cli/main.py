@@ -20,9 +20,11 @@ from harness.errors import BuildFailed, ExitCode, KlpError, VmLost
 # Command to where it lives; imported when it is asked for, so that `klp --help` stays quick.
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("harness.cli.run:run", "Load and unload livepatches in a guest under probes; the main job."),
+    "check": ("harness.cli.check:check", "Drive a livepatch through its life on every kernel: a verdict."),
     "trace": ("harness.cli.trace:trace", "Watch a livepatch's transitions as they go."),
     "report": ("harness.cli.report:report", "Tell runs to others: a page, or a trace for Perfetto."),
     "query": ("harness.cli.query:query", "Run SQL over the traces and verdicts of runs."),
+    "compare": ("harness.cli.compare:compare", "Say what became worse between two sets of runs."),
     "runs": ("harness.cli.runs:runs", "List and remove runs."),
     "probes": ("harness.cli.probes:probes", "List the probes, which also work on their own."),
     "selftests": ("harness.cli.selftests:selftests", "Run the kernel's own livepatch selftests."),

@@ -44,8 +44,17 @@ from harness.vm.spec import argv
 @click.option("--memory", "memory_mib", type=int, metavar="MIB", help="Memory of the guest.")
 @click.option("--cpus", type=int, metavar="N", help="Virtual CPUs of the guest.")
 @click.option("--cold", is_flag=True, help="Boot a guest and arm its probes; use no saved one.")
+@click.option(
+    "--repeat",
+    type=click.IntRange(1, 1000),
+    default=1,
+    metavar="N",
+    help="Do it N times, each in a fresh guest: for `klp compare`.",
+)
 @click.option("--retry-lost", is_flag=True, help="Run a plan once more if its guest is lost under it.")
+@click.option("--force", is_flag=True, help="Force a transition that outlasts its deadline.")
 @click.option("--control", is_flag=True, help="Do the same without probes, too: see whether they disturb.")
+@click.option("--consistency", is_flag=True, help="See which version of each function tasks run (T12).")
 @click.option("--dry-run", is_flag=True, help="Print every step and the QEMU command; run nothing.")
 def run(
     patches: tuple[str, ...],
@@ -54,8 +63,11 @@ def run(
     out: Path | None,
     as_json: bool,
     cold: bool,
+    repeat: int,
     retry_lost: bool,
+    force: bool,
     control: bool,
+    consistency: bool,
     dry_run: bool,
     **limits: float | None,
 ) -> int:
@@ -69,7 +81,7 @@ def run(
     check_words(words)
     image, accelerator = image_and_accelerator(wanted, to_boot=not dry_run)
     if dry_run:
-        _print_steps(words, image, wanted, accelerator)
+        _print_steps(words, image, wanted, accelerator, repeat)
         return ExitCode.OK
     told = progress()
     with run_folder(wanted, out, image.kernel.release) as layout:
@@ -80,8 +92,10 @@ def run(
         warm = None if cold else saved()
         bare = saved(probes=()) if control else None
     job_run = Run(
-        job, layout, wanted, accelerator, progress=told, warm=warm, retry_lost=retry_lost, bare=bare
-    )
+        job, layout, wanted, accelerator, progress=told, warm=warm, repeat=repeat,
+        retry_lost=retry_lost, force=force, bare=bare,
+        consistency=consistency,
+    )  # fmt: skip
     result, failure = job_run.execute()
     _show(result, layout, as_json)
     if failure:
@@ -103,14 +117,15 @@ def _show(result: RunResult, layout: RunLayout, as_json: bool) -> None:
 
 
 def _print_steps(
-    words: tuple[str, ...], image: Image, wanted: Settings, accelerator: AcceleratorVerdict
+    words: tuple[str, ...], image: Image, wanted: Settings, accelerator: AcceleratorVerdict, repeat: int
 ) -> None:
     """Print what a run would do, as lines that can be copied."""
     layout = RunLayout(Path("RUN"))
     spec = machine_spec(image, layout, wanted, accelerator.accelerator)
     overlay = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(image.root_disk)]
+    again = [f"# from here on {repeat} times, each in a fresh guest"] if repeat > 1 else []
     lines = [f"klp build {shlex.join(words)} --kernel {shlex.quote(image.name)} -o RUN/modules"]
-    lines += [shlex.join([*overlay, str(layout.disk)]), shlex.join(argv(spec))]
+    lines += [*again, shlex.join([*overlay, str(layout.disk)]), shlex.join(argv(spec))]
     for plan in plans_of(words):
         lines += _plan_lines(plan)
     for line in lines:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`klp runs`: the run folders that are there."""
+"""`klp runs`: the run folders that are there, those of checks among them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from harness import paths
 from harness.analysis.evidence import Verdict
 from harness.cli.common import print_json, settings, stdout
 from harness.errors import ExitCode, UsageError
-from harness.report.runs import runs_table
-from harness.suite.runs import FoundRun, all_runs, find_runs, remove_run
+from harness.paths import CacheLayout
+from harness.report.runs import Brief, brief_check, brief_run, runs_table
+from harness.suite.check.store import NotACheck, find_check
+from harness.suite.runs import all_runs, find_folder, remove_folder, runs_below
+from harness.suite.tables import forget
 
 _AGO = re.compile(r"(\d+)([mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -36,16 +39,32 @@ def runs(
     if context.invoked_subcommand:
         return ExitCode.OK
     after = _moment(since) if since else 0.0
-    found = [each for each in all_runs(_root()) if _wanted(each, kernel, verdict, after)]
+    found = [each for each in _briefs(_root()) if _wanted(each, kernel, verdict, after)]
     if as_json:
-        print_json([_brief(each) for each in found])
+        print_json(found)
     elif found:
-        stdout.print(runs_table([(each.name, each.result, each.broken) for each in found]))
+        stdout.print(runs_table(found))
     else:
         stdout.print(
             "no such runs" if kernel or verdict or since else f"{_root()}: no runs yet", soft_wrap=True
         )
     return ExitCode.OK
+
+
+def _briefs(root: Path) -> list[Brief]:
+    """Return a line for each run and each check below `root`, oldest first: names begin with their time."""
+    runs = (
+        brief_run(each.name, str(each.layout.root), each.result, each.broken) for each in all_runs(root)
+    )
+    checks = (_brief_check(file.parent) for file in root.glob("*/check.json"))
+    return sorted([*runs, *checks], key=lambda each: each.run)
+
+
+def _brief_check(folder: Path) -> Brief:
+    try:
+        return brief_check(folder.name, str(folder), find_check(str(folder), folder.parent).result)
+    except NotACheck as error:
+        return Brief(run=folder.name, path=str(folder), kind="check", error=error.message)
 
 
 def _root() -> Path:
@@ -67,12 +86,11 @@ def _moment(text: str) -> float:
         raise UsageError(f"--since {text}: no date", hint="such as 2026-11-21, 6h or 2d") from None
 
 
-def _wanted(run: FoundRun, kernel: str | None, verdict: str | None, after: float) -> bool:
-    if run.result is None:  # nothing is known of it that a filter could match
+def _wanted(run: Brief, kernel: str | None, verdict: str | None, after: float) -> bool:
+    if run.begun_at is None:  # nothing is known of it that a filter could match
         return not (kernel or verdict or after)
-    where = run.result.provenance
-    of_kernel = kernel in (None, where.kernel_name) or _begins(where.kernel, kernel or "")
-    return of_kernel and verdict in (None, run.result.verdict.value) and run.result.begun_at >= after
+    of_kernel = kernel is None or kernel in run.asked or any(_begins(each, kernel) for each in run.kernels)
+    return of_kernel and verdict in (None, run.verdict and run.verdict.value) and run.begun_at >= after
 
 
 def _begins(release: str, kernel: str) -> bool:
@@ -80,30 +98,19 @@ def _begins(release: str, kernel: str) -> bool:
     return re.match(rf"{re.escape(kernel)}(?!\d)", release) is not None
 
 
-def _brief(run: FoundRun) -> dict[str, object]:
-    result = run.result
-    return {
-        "run": run.name,
-        "path": str(run.layout.root),
-        "kernel": result.provenance.kernel if result else None,
-        "begun_at": result.begun_at if result else None,
-        "duration_s": result.ended_at - result.begun_at if result else None,
-        "plans": len(result.plans) if result else None,
-        "verdict": result.verdict.value if result else None,
-        "error": result.error if result else run.broken,
-    }
-
-
 @runs.command()
 @click.argument("names", nargs=-1, required=True, metavar="RUN...")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def rm(names: tuple[str, ...], *, yes: bool) -> int:
     """Remove run folders, after asking. What is no run folder is never removed."""
-    found = find_runs(names, _root())
-    listed = ", ".join(str(each.layout.root) for each in found)
+    folders = list(dict.fromkeys(find_folder(each, _root()) for each in names))
+    listed = ", ".join(str(each) for each in folders)
     if not yes:
         click.confirm(f"remove {listed}?", abort=True, err=True)
-    for each in found:
-        remove_run(each)
-        stdout.print(f"removed {each.layout.root}", soft_wrap=True)
+    cache = CacheLayout(paths.cache_root(settings().cache))
+    for folder in folders:
+        for run in runs_below(folder):
+            forget(run, cache)
+        remove_folder(folder)
+        stdout.print(f"removed {folder}", soft_wrap=True)
     return ExitCode.OK

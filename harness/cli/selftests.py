@@ -26,8 +26,8 @@ from harness.report.ktap import ktap
 from harness.report.selftest_table import encode, problems, selftests_table
 from harness.settings import Settings
 from harness.suite.run import run_folder
-from harness.suite.selftest_build import find_selftests
-from harness.suite.selftests import Choices, SelftestsRun, make_kernel_jobs
+from harness.suite.selftests.build import find_selftests
+from harness.suite.selftests.run import Choices, SelftestsRun, make_kernel_jobs
 
 
 @click.command()
