@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,28 @@ from harness.paths import RunLayout
 from harness.suite.warm import ensure_warm, restored
 from harness.vm.accel import choose
 
+FAULTS = Path(__file__).parents[1] / "faults"
+PLAN = """# SPDX-License-Identifier: GPL-2.0-only
+name = "panics"
+summary = "panics when it is loaded"
+load = [{ module = "klp_fault", parameters = "how=panic" }]
+"""
 KLP = Path(sys.executable).with_name("klp")
+
+
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "elsewhere: on another kernel than the default one; only with --everywhere"
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.option.everywhere:
+        return
+    left_out = [each for each in items if each.get_closest_marker("elsewhere")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [each for each in items if each not in left_out]
 
 
 def gone(pid: int) -> bool:
@@ -39,6 +61,15 @@ def klp():
         )
 
     return run
+
+
+@pytest.fixture
+def fatal(tmp_path):
+    """A folder whose plan loads a module that panics."""
+    folder = tmp_path / "fatal"
+    shutil.copytree(FAULTS, folder)
+    (folder / "patch.toml").write_text(PLAN)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -4,27 +4,10 @@
 from __future__ import annotations
 
 import json
-import shutil
-from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.vm("6.12")
-FAULTS = Path(__file__).parents[1] / "faults"
-PLAN = """# SPDX-License-Identifier: GPL-2.0-only
-name = "panics"
-summary = "panics when it is loaded"
-load = [{ module = "klp_fault", parameters = "how=panic" }]
-"""
-
-
-@pytest.fixture
-def fatal(tmp_path):
-    """A folder whose plan loads a module that panics."""
-    folder = tmp_path / "fatal"
-    shutil.copytree(FAULTS, folder)
-    (folder / "patch.toml").write_text(PLAN)
-    return folder
 
 
 @pytest.mark.parametrize("retry", [False, True])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.trace.tracer import PROBES
 from harness.waiting import wait_until
 from tests.integration.test_bad_input import cache_here
 
@@ -189,6 +190,9 @@ def test_lost_guest_fails_its_own_test_alone(pytester, run):
     assert "Traceback" not in result.stdout.str()
     folder = pytester.path / "out/test_it.py-test_panics[6.12]"
     assert "Kernel panic" in (folder / "dmesg.log").read_text()
+    # A guest that was left in the midst of a command still answers: its probes told all they had.
+    traced = (pytester.path / "out/test_it.py-test_takes_too_long[6.12]/events.jsonl").read_text()
+    assert [json.loads(line)["type"] for line in traced.splitlines()].count("mark") == len(PROBES)
 
 
 def test_unexpected_report_fails_the_test(pytester, run):

@@ -144,6 +144,29 @@ def test_a_changed_kernel_is_another_entry(library, tree, tree_image):
         symvers.write_text(kept)
 
 
+def test_a_changed_header_is_another_entry(library, tree, tree_image):
+    """BCC includes them in the guest, so an entry made of the old ones must not be found."""
+    header = tree / "include/generated/autoconf.h"
+    kept = header.read_text()
+    header.write_text(f"{kept}\n")
+    try:
+        assert library.ensure(str(tree)).kernel.digest != tree_image.kernel.digest
+    finally:
+        header.write_text(kept)
+
+
+def test_a_vmlinux_built_after_the_bzimage_is_what_boots(library, tree, tree_image):
+    """`make vmlinux` leaves the bzImage as it was: of another kernel."""
+    vmlinux = tree / "vmlinux"
+    shutil.copyfile(tree_image.kernel.image, vmlinux)
+    with vmlinux.open("ab") as stream:
+        stream.write(b"built later")
+    try:
+        assert library.ensure(str(tree)).kernel.image.read_bytes().endswith(b"built later")
+    finally:
+        vmlinux.unlink()
+
+
 def test_an_output_folder(library, image, tmp_path):
     """make O=: sources and makefiles are in another folder, which `source` links to."""
     tree = tmp_path / "out"

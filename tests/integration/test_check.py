@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`klp check` by its real CLI: a good livepatch, one that does not build, an interruption, a lost guest."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+from xml.etree import ElementTree as Et
+
+import pytest
+
+from harness import paths
+from harness.waiting import wait_until
+
+from .conftest import KLP
+
+pytestmark = pytest.mark.vm("6.12")
+
+
+def outcomes(out):
+    return json.loads((out / "check.json").read_text())["outcomes"]
+
+
+@contextmanager
+def checking(*words):
+    with subprocess.Popen(
+        [KLP, "check", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+@pytest.fixture
+def banner(tmp_path):
+    """The sources of a good livepatch, ours to change."""
+    return shutil.copytree(paths.PATCHES / "version-banner", tmp_path / "banner")
+
+
+def test_a_good_one_is_held_and_one_that_does_not_build_costs_only_itself(klp, banner, tmp_path):
+    out, xml, broken = tmp_path / "run", tmp_path / "junit.xml", tmp_path / "broken"
+    shutil.copytree(banner, broken)
+    (broken / "klp_version_banner.c").write_text("#error not for this kernel\n")
+    which = ("-k", "6.12", "-s", "modinfo", "-s", "life", "-s", "cycles", "--quick")
+    done = klp("check", banner, broken, *which, "--junit", xml, "-o", out)
+    assert done.returncode == 1, done.stdout + done.stderr
+    found = {(each["livepatch"], each["scenario"]): each for each in outcomes(out)}
+    good = {name: each for (livepatch, name), each in found.items() if livepatch == "version-banner"}
+    assert {name: each["verdict"] for name, each in good.items()} == dict.fromkeys(
+        ("build", "modinfo", "life", "cycles"), "held"
+    )
+    assert {"T4", "T6", "L4", "L5", "L6"} <= {
+        rule for rule, verdict in good["life"]["rules"].items() if verdict == "held"
+    }
+    bad = found["version-banner-2", "build"]
+    assert bad["verdict"] == "violated"
+    assert "#error not for this kernel" in bad["reasons"][0]
+    assert found["version-banner-2", "life"]["verdict"] == "not observed"
+    assert f"again: {bad['command']}" in done.stdout
+    run = out / good["life"]["folder"]
+    assert "held" in klp("analyze", run).stdout
+    plans = json.loads((run / "run.json").read_text())["plans"]
+    assert plans[0]["objects"] == [{"object": "vmlinux", "functions": ["version_proc_show,1"]}]
+    assert Et.parse(xml).getroot().get("failures") == "1"
+    worse = klp("check", broken, "-k", "6.12", "-s", "modinfo", "--against", out, "-o", tmp_path / "worse")
+    assert worse.returncode == 1
+    assert "6.12 version-banner build" in worse.stdout
+    assert "1 regression, " in worse.stdout
+
+
+def test_an_interrupted_check_goes_on_where_it_stopped(klp, banner, tmp_path):
+    out = tmp_path / "run"
+    with checking(banner, "-s", "life", "-s", "enable-again", "--jobs", "1", "-o", out) as running:
+        assert any(" life: held" in line for line in running.stderr)
+        running.send_signal(signal.SIGINT)
+        stdout, stderr = running.communicate()
+    assert running.returncode == 130, stderr
+    assert "not complete" in stdout
+    before = outcomes(out)
+    assert not list((out / "6.12").glob(".guest-*"))
+    done = klp("check", "--resume", out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [each["scenario"] for each in outcomes(out)] == ["build", "life", "enable-again"]
+    assert outcomes(out)[1] == before[1]
+    source = banner / "klp_version_banner.c"
+    source.write_text(source.read_text() + "\n")
+    refused = klp("check", "--resume", out)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert f"{banner}: its sources have changed since {out}" in refused.stderr
+
+
+def test_a_lost_guest_costs_only_its_own_scenario(banner, tmp_path):
+    out = tmp_path / "run"
+    with checking(banner, "-s", "life", "-s", "enable-again", "--jobs", "1", "-o", out) as running:
+        os.kill(wait_until(lambda: begun(running.pid, out), what="scenario", timeout_s=300, every_s=0.1), 9)
+        stdout, stderr = running.communicate()
+    assert running.returncode == 3, stderr
+    _, life, again = outcomes(out)
+    assert (life["verdict"], life["lost"]) == ("not observed", True)
+    assert "QEMU was killed by signal 9" in life["reasons"][0]
+    assert "guest lost" in stdout
+    assert again["verdict"] == "held"
+    assert (out / life["folder"] / "events.jsonl").stat().st_size
+
+
+def begun(klp, out):
+    """Return the process id of QEMU once a scenario is driven in it."""
+    traces = (file.read_text() for file in out.glob("6.12/.guest-*/events.jsonl"))
+    if not any('"moment":"begin"' in trace for trace in traces):
+        return None
+    children = [
+        pid
+        for task in Path(f"/proc/{klp}/task").iterdir()
+        for pid in (task / "children").read_text().split()
+    ]
+    return next((int(pid) for pid in children if "qemu" in Path(f"/proc/{pid}/comm").read_text()), None)

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`klp check` held to account: each bad livepatch's fault is named, and no good one gets a false alarm.
+
+On the default kernel all are checked; on the others, too, with --everywhere.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import msgspec
+import pytest
+
+from harness.analysis.checked import CheckResult, Outcome
+from harness.analysis.evidence import Verdict
+from harness.errors import ExitCode
+from harness.suite.marks import default_kernel, known_kernels
+from tests.verdicts import Expected, expected
+
+# A transition that a bad one holds up is given up; a good one's may take as long as a loaded host needs.
+_HELD_UP_S, _DEADLINE_S = 20, 120
+KERNELS = [default_kernel(), *(each for each in known_kernels() if each != default_kernel())]
+
+
+def _tried(*, bad: bool) -> list[object]:
+    """Return a test's parameters: kernel, livepatch, scenario."""
+    return [
+        pytest.param(
+            kernel, each, scenario,
+            id=f"{kernel}-{each.name}-{scenario}",
+            marks=[] if kernel == default_kernel() else [pytest.mark.elsewhere],
+        )
+        for kernel in KERNELS
+        for each in expected() if bool(each.fault) == bad
+        for scenario in each.scenarios
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def batches(request):
+    """What this session tries, so that one `klp check` does all that it can: kernel, scenario, bad."""
+    found = defaultdict(list)
+    for item in request.session.items:
+        params = getattr(getattr(item, "callspec", None), "params", {})
+        if item.path == request.path and isinstance(params.get("each"), Expected):
+            each = params["each"]
+            found[params["kernel"], params["scenario"], bool(each.fault)].append(each)
+    return found
+
+
+@pytest.fixture(scope="module")
+def outcomes(klp, batches, tmp_path_factory):
+    """Have livepatches checked in a scenario on a kernel; return the outcomes by livepatch's word."""
+    done = {}
+
+    def checked(kernel: str, scenario: str, *, bad: bool) -> dict[str, list[Outcome]]:
+        key = (kernel, scenario, bad)
+        if key not in done:
+            done[key] = _check(
+                klp, kernel, scenario, batches[key], tmp_path_factory.mktemp("check") / "run"
+            )
+        return done[key]
+
+    return checked
+
+
+def _check(klp, kernel, scenario, livepatches, out):
+    bad = any(each.fault for each in livepatches)
+    deadline = _HELD_UP_S if bad else _DEADLINE_S
+    finished = klp(
+        "check", *(each.word for each in livepatches), "--kernel", kernel, "--scenario", scenario,
+        "--deadline", deadline, "--out", out, "--json",
+    )  # fmt: skip
+    assert finished.returncode in (ExitCode.OK, ExitCode.CHECK_FAILED), finished.stderr
+    result = msgspec.json.decode(finished.stdout, type=CheckResult)
+    assert result.complete
+    words = {each.name: each.word for each in result.livepatches}
+    found = defaultdict(list)
+    for each in result.outcomes:
+        found[words[each.livepatch]].append(each)
+    return found
+
+
+def _story(outcome: Outcome) -> str:
+    return "\n".join([f"{outcome.scenario} of {outcome.livepatch}: {outcome.verdict}", *outcome.reasons])
+
+
+@pytest.mark.parametrize(("kernel", "each", "scenario"), _tried(bad=True))
+def test_the_fault_of_a_bad_one_is_named(outcomes, kernel, each, scenario):
+    found = [one for one in outcomes(kernel, scenario, bad=True)[each.word] if one.scenario == scenario]
+    assert len(found) == 1
+    [outcome] = found
+    assert outcome.verdict is Verdict.VIOLATED, _story(outcome)
+    assert each.named_by(outcome.reasons[0]), _story(outcome)
+
+
+@pytest.mark.parametrize(("kernel", "each", "scenario"), _tried(bad=False))
+def test_a_good_one_gets_no_false_alarm(outcomes, kernel, each, scenario):
+    found = outcomes(kernel, scenario, bad=False)[each.word]
+    assert found
+    for outcome in found:
+        assert outcome.verdict is Verdict.HELD, _story(outcome)

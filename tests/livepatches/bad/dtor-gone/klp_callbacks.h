@@ -1,0 +1,1 @@
+../../../../patches/callbacks/klp_callbacks.h

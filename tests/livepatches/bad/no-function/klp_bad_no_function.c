@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * klp_bad_no_function.c - a livepatch of a function that is not there
+ *
+ * Purpose: mark /proc/version.
+ *
+ * Fault: the function is called version_proc_show().
+ */
+
+#include <linux/kernel.h>
+#include <linux/livepatch.h>
+#include <linux/module.h>
+#include <linux/seq_file.h>
+#include <linux/utsname.h>
+
+static int livepatch_version_proc_show(struct seq_file *m, void *v)
+{
+	seq_printf(m, "%s version %s, livepatched\n", utsname()->sysname,
+		   utsname()->release);
+	return 0;
+}
+
+static struct klp_func funcs[] = {
+	{
+		.old_name = "proc_version_show",
+		.new_func = livepatch_version_proc_show,
+	}, { }
+};
+
+static struct klp_object objs[] = {
+	{
+		/* name being NULL means vmlinux */
+		.funcs = funcs,
+	}, { }
+};
+
+static struct klp_patch patch = {
+	.mod = THIS_MODULE,
+	.objs = objs,
+};
+
+static int __init klp_bad_no_function_init(void)
+{
+	return klp_enable_patch(&patch);
+}
+
+static void __exit klp_bad_no_function_exit(void)
+{
+}
+
+module_init(klp_bad_no_function_init);
+module_exit(klp_bad_no_function_exit);
+MODULE_DESCRIPTION("Livepatch of a function that is not there");
+MODULE_LICENSE("GPL");
+MODULE_INFO(livepatch, "Y");

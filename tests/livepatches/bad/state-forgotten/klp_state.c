@@ -1,0 +1,1 @@
+../../../../patches/states/klp_state.c

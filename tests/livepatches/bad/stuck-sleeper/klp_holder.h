@@ -1,0 +1,1 @@
+../../../../patches/holdups/klp_holder.h

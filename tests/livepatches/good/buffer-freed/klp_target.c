@@ -1,0 +1,1 @@
+../../../../patches/module-target/klp_target.c

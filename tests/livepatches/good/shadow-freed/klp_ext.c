@@ -1,0 +1,1 @@
+../../../../patches/shadow-extension/klp_ext.c

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `klp check` has to say of each livepatch in tests/livepatches, and of good ones elsewhere."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import paths
+
+LIVEPATCHES = Path(__file__).parent / "livepatches"
+FILE = LIVEPATCHES / "verdicts.toml"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """One livepatch.
+
+    Attributes:
+        name: what `klp check` calls it, too; of `samples`, each has its own.
+        word: what to call it for `klp check`.
+        scenarios: in which it is tried.
+        fault: what is wrong with a bad one, in a few words; None for a good one.
+        says: found in the first reason that `klp check` gives for a bad one.
+        near: the bad one that a good one is most like.
+    """
+
+    name: str
+    word: str
+    scenarios: tuple[str, ...]
+    fault: str | None = None
+    says: str = ""
+    near: str = ""
+
+    def named_by(self, reason: str) -> bool:
+        """Whether a reason names the fault."""
+        return re.search(self.says, reason) is not None
+
+
+def expected() -> tuple[Expected, ...]:
+    """Return what verdicts.toml says, the bad ones first."""
+    told = tomllib.loads(FILE.read_text())
+    bad = [
+        Expected(name, str(LIVEPATCHES / "bad" / name), (each["scenario"],), each["fault"], each["says"])
+        for name, each in told["bad"].items()
+    ]
+    good = [
+        Expected(name, _word(name), tuple(each["scenarios"]), near=each.get("near", ""))
+        for name, each in told["good"].items()
+    ]
+    return (*bad, *good)
+
+
+def _word(name: str) -> str:
+    own = LIVEPATCHES / "good" / name
+    if own.is_dir():
+        return str(own)
+    return str(paths.PATCHES / name) if (paths.PATCHES / name).is_dir() else name
