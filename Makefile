@@ -16,7 +16,7 @@ PYTEST := $(VENV)/bin/python -m pytest --durations=10 --numprocesses=$(WORKERS) 
 # The default kernel first: on the others the suite runs what is marked `everywhere`.
 ON_EVERY_KERNEL := --klp-kernel=6.12 --klp-kernel=6.1 --klp-kernel=7.2
 
-.PHONY: help run test test-all lint bench setup host lock clean
+.PHONY: help run test test-all mutants lint bench setup host lock clean
 
 help:  ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "  make %-8s  %s\n", $$1, $$2 }'
@@ -28,9 +28,12 @@ run: setup  ## klp run ARGS: check livepatches in a guest
 test: setup  ## all tests, ARGS for pytest; the unit tests first, then those that boot guests
 	$(PYTEST) tests/unit tests/integration tests/suite $(ON_EVERY_KERNEL) --klp-verdicts=build/verdicts.jsonl $(ARGS)
 
-test-all: setup  ## the whole suite on every kernel, and the kernels' own selftests
-	$(PYTEST) tests/suite $(ON_EVERY_KERNEL) --everywhere $(ARGS)
+test-all: setup  ## the suite and klp check's verdicts on every kernel, and the kernels' own selftests
+	$(PYTEST) tests/suite tests/integration/test_check_verdicts.py $(ON_EVERY_KERNEL) --everywhere $(ARGS)
 	$(VENV)/bin/klp selftests --kernel 6.1 --kernel 6.12 --kernel 7.2
+
+mutants: setup  ## which faults of a kernel the suite finds; ARGS for tests/mutants; hours, and it can be resumed
+	$(VENV)/bin/python -m tests.mutants $(ARGS)
 
 lint: setup  ## linters and style checks alone (they are tests; `make test` has them)
 	$(PYTEST) tests/unit/test_linters.py tests/unit/test_style.py tests/unit/test_layers.py $(ARGS)
