@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -27,6 +28,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=os.environ.get("CI", "") not in ("", "0", "false"),
         help="a tool that is missing fails the tests that need it (the default with CI set)",
     )
+    parser.addoption("--everywhere", action="store_true", help="run every test on every kernel")
+
+
+def pytest_configure() -> None:
+    # A shell has its background jobs ignore SIGINT, and so would all that tests start and interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -24,10 +24,12 @@
 
 #include <linux/err.h>
 #include <linux/ftrace.h>
+#include <linux/hashtable.h>
 #include <linux/kernel.h>
 #include <linux/kprobes.h>
 #include <linux/livepatch.h>
 #include <linux/module.h>
+#include <linux/rculist.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
@@ -50,6 +52,11 @@ static unsigned int times = UINT_MAX;
 module_param(times, uint, 0644);
 MODULE_PARM_DESC(times, "commit the fault no more often than this");
 
+/* ... and let as many pass before: what the scenario needs to get there. */
+static unsigned int spare;
+module_param(spare, uint, 0444);
+MODULE_PARM_DESC(spare, "commit the fault only after it could have been so often");
+
 static unsigned long (*lookup)(const char *name);
 static struct klp_patch **transition_patch;
 static int *target_state;
@@ -58,12 +65,37 @@ static unsigned int *signals_cnt;
 /* The body of the function that is livepatched: beyond its call of ftrace. */
 static void *body;
 
+/* This livepatch. */
+static struct klp_patch patch;
+
+/*
+ * A fault in a function of the core is for those that come after. Were it
+ * committed from the moment that the kworker itself has switched, then this
+ * livepatch's own transition might end with tasks left in it, or not at all.
+ */
 static bool strike(void)
 {
+	if (body && *transition_patch == &patch)
+		return false;
+	if (spare) {
+		spare--;
+		return false;
+	}
 	if (struck >= READ_ONCE(times))
 		return false;
 	struck++;
 	return true;
+}
+
+static void call(const char *name)
+{
+	void (*func)(void);
+
+	func = (void *)lookup(name);
+	if (func && strike())
+		func();
+	else
+		pr_err("%s: cannot be called\n", name);
 }
 
 static void switch_task(struct task_struct *task)
@@ -75,7 +107,10 @@ static void switch_task(struct task_struct *task)
 /* T12: a task is switched with whatever it has on its stack. */
 static int no_stack_check(struct task_struct *task, void *arg)
 {
-	strike();
+	int (*orig)(struct task_struct *task, void *arg) = body;
+
+	if (!strike())
+		return orig(task, arg);
 	switch_task(task);
 	return 0;
 }
@@ -94,8 +129,9 @@ static int switch_blocked(struct task_struct *task, void *arg)
 /* T4: the core believes that all tasks have switched, and none has. */
 static bool skip_tasks(struct task_struct *task)
 {
-	strike();
-	return true;
+	bool (*orig)(struct task_struct *task) = body;
+
+	return strike() || orig(task);
 }
 
 /* T7: signals are sent in every pass, from the first. */
@@ -115,6 +151,34 @@ static void switch_unseen(void)
 
 	if (strike())
 		switch_task(next_task(&init_task));
+	orig();
+}
+
+/* T4: the first process has switched, and has to do it again. */
+static void switch_back(void)
+{
+	void (*orig)(void) = body;
+	struct task_struct *task = next_task(&init_task);
+
+	if (task->patch_state == *target_state && strike()) {
+		task->patch_state = !*target_state;
+		set_tsk_thread_flag(task, TIF_PATCH_PENDING);
+	}
+	orig();
+}
+
+/* T12: nobody looks at a task's state any more, and all run the new functions. */
+static void transition_forgotten(void)
+{
+	void (*orig)(void) = body;
+	struct klp_object *obj;
+	struct klp_func *func;
+
+	if (strike()) {
+		list_for_each_entry(obj, &(*transition_patch)->obj_list, node)
+			list_for_each_entry(func, &obj->func_list, node)
+				func->transition = false;
+	}
 	orig();
 }
 
@@ -139,6 +203,25 @@ static void reverse_pre_unpatch(void)
 			obj->callbacks.post_unpatch = obj->callbacks.pre_unpatch;
 	}
 	orig();
+}
+
+/* C8: a disabling that is reversed does not run post-patch again. */
+static void reverse_silent(void)
+{
+	void (*orig)(void) = body;
+	struct klp_object *obj;
+
+	list_for_each_entry(obj, &(*transition_patch)->obj_list, node) {
+		if (obj->callbacks.post_patch && strike())
+			obj->callbacks.post_patch = NULL;
+	}
+	orig();
+}
+
+/* C6, T10: a transition that is cancelled ends as if it had been started. */
+static void cancel_half(void)
+{
+	call("klp_complete_transition");
 }
 
 /* T9: what was forced is not pinned. */
@@ -225,40 +308,89 @@ static int below(struct klp_object *obj)
 /* V2, V3: what is incompatible is let in. */
 static bool compatible(struct klp_patch *patch)
 {
-	strike();
-	return true;
+	bool (*orig)(struct klp_patch *patch) = body;
+
+	return strike() || orig(patch);
 }
 
 /* V1, V4: what is compatible is refused. */
 static bool incompatible(struct klp_patch *patch)
 {
-	strike();
-	return false;
+	bool (*orig)(struct klp_patch *patch) = body;
+
+	return !strike() && orig(patch);
 }
 
 /* V5, V6: the livepatch does not find its own state. */
 static struct klp_state *no_state(struct klp_patch *patch, unsigned long id)
 {
-	strike();
-	return NULL;
+	typeof(klp_get_state) *orig = body;
+
+	return strike() ? NULL : orig(patch, id);
 }
 
 /* V5, V6: the replaced livepatch's state is not found, nor its data freed. */
 static struct klp_state *no_prev_state(unsigned long id)
 {
-	strike();
+	typeof(klp_get_prev_state) *orig = body;
+
+	return strike() ? NULL : orig(id);
+}
+
+/* Private to shadow.c; the same since 4.15. */
+struct shadow {
+	struct hlist_node node;
+	struct rcu_head rcu_head;
+	void *obj;
+	unsigned long id;
+	char data[];
+};
+
+static struct shadow *shadow_of(void *var)
+{
+	return var ? container_of(var, struct shadow, data[0]) : NULL;
+}
+
+/* klp_shadow_hash has 2^12 buckets; nobody else changes it in these scenarios. */
+static struct hlist_head *bucket_of(void *obj)
+{
+	struct hlist_head *hash = (void *)lookup("klp_shadow_hash");
+
+	return &hash[hash_min((unsigned long)obj, 12)];
+}
+
+/* klp_shadow_get(), unseen by the probes. */
+static void *shadow_there(void *obj, unsigned long id)
+{
+	struct shadow *shadow;
+
+	hlist_for_each_entry(shadow, bucket_of(obj), node) {
+		if (shadow->obj == obj && shadow->id == id)
+			return shadow->data;
+	}
 	return NULL;
 }
 
-/* S1: allocating what exists returns it. */
+/*
+ * S1: what exists is not found, and allocated again. As the core would, had it
+ * not looked: the one that stands is out of the hash while the next is made.
+ */
 static void *alloc_twice(void *obj, unsigned long id, size_t size, gfp_t flags,
 			 klp_shadow_ctor_t ctor, void *ctor_data)
 {
-	strike();
-	return klp_shadow_get_or_alloc(obj, id, size, flags, ctor, ctor_data);
+	typeof(klp_shadow_alloc) *orig = body;
+	struct shadow *there = shadow_of(shadow_there(obj, id));
+	void *var;
+
+	if (!there || !strike())
+		return orig(obj, id, size, flags, ctor, ctor_data);
+	hlist_del_init_rcu(&there->node);
+	var = orig(obj, id, size, flags, ctor, ctor_data);
+	hlist_add_head_rcu(&there->node, bucket_of(obj));
+	return var;
 }
 
-/* S2: a variable that exists is not found. */
+/* S2, S9: a variable that exists is not found. */
 static void *get_nothing(void *obj, unsigned long id)
 {
 	typeof(klp_shadow_get) *orig = body;
@@ -271,65 +403,57 @@ static void *get_other(void *obj, unsigned long id, size_t size, gfp_t flags,
 		       klp_shadow_ctor_t ctor, void *ctor_data)
 {
 	typeof(klp_shadow_alloc) *orig = body;
-	void *there = klp_shadow_get(obj, id);
+	void *there = shadow_there(obj, id);
 	void *var = orig(obj, id, size, flags, ctor, ctor_data);
 
 	return there && strike() ? var + sizeof(long) : var;
 }
 
-/* S4: a second call of the constructor, or deaf ears for its failure. */
-static klp_shadow_ctor_t true_ctor;
-
-static int twice_ctor(void *obj, void *shadow_data, void *ctor_data)
-{
-	int err = true_ctor(obj, shadow_data, ctor_data);
-
-	return err ?: true_ctor(obj, shadow_data, ctor_data);
-}
-
-static int deaf_ctor(void *obj, void *shadow_data, void *ctor_data)
-{
-	true_ctor(obj, shadow_data, ctor_data);
-	return 0;
-}
-
-static void *alloc_by(klp_shadow_ctor_t instead, void *obj, unsigned long id,
-		      size_t size, gfp_t flags, klp_shadow_ctor_t ctor,
-		      void *ctor_data)
-{
-	typeof(klp_shadow_alloc) *orig = body;
-
-	if (!ctor || !strike())
-		return orig(obj, id, size, flags, ctor, ctor_data);
-	true_ctor = ctor;
-	return orig(obj, id, size, flags, instead, ctor_data);
-}
-
+/* S4: the constructor runs twice for one variable: the first was lost. */
 static void *ctor_twice(void *obj, unsigned long id, size_t size, gfp_t flags,
-			klp_shadow_ctor_t ctor, void *ctor_data)
-{
-	return alloc_by(twice_ctor, obj, id, size, flags, ctor, ctor_data);
-}
-
-static void *ctor_ignored(void *obj, unsigned long id, size_t size, gfp_t flags,
-			  klp_shadow_ctor_t ctor, void *ctor_data)
-{
-	return alloc_by(deaf_ctor, obj, id, size, flags, ctor, ctor_data);
-}
-
-/* S8: without a constructor the data are anything but zero. */
-static void *not_zeroed(void *obj, unsigned long id, size_t size, gfp_t flags,
 			klp_shadow_ctor_t ctor, void *ctor_data)
 {
 	typeof(klp_shadow_alloc) *orig = body;
 	void *var = orig(obj, id, size, flags, ctor, ctor_data);
 
-	if (var && !ctor && strike())
-		memset(var, 0xa5, size);
-	return var;
+	if (!var || !ctor || !strike())
+		return var;
+	hlist_del_init_rcu(&shadow_of(var)->node);
+	return orig(obj, id, size, flags, ctor, ctor_data);
 }
 
-/* S5: the destructor is dropped. */
+/* S4: the constructor fails, and a variable is registered all the same. */
+static void *ctor_ignored(void *obj, unsigned long id, size_t size, gfp_t flags,
+			  klp_shadow_ctor_t ctor, void *ctor_data)
+{
+	typeof(klp_shadow_alloc) *orig = body;
+	void *var = orig(obj, id, size, flags, ctor, ctor_data);
+
+	if (var || !ctor || shadow_there(obj, id) || !strike())
+		return var;
+	return orig(obj, id, size, flags, NULL, NULL);
+}
+
+/* S8: the memory of a variable is not zeroed. */
+static void *not_zeroed(void *obj, unsigned long id, size_t size, gfp_t flags,
+			klp_shadow_ctor_t ctor, void *ctor_data)
+{
+	typeof(klp_shadow_alloc) *orig = body;
+	struct shadow *shadow;
+
+	if (ctor || shadow_there(obj, id) || !strike())
+		return orig(obj, id, size, flags, ctor, ctor_data);
+	shadow = kmalloc(sizeof(*shadow) + size, flags);
+	if (!shadow)
+		return NULL;
+	memset(shadow, 0xa5, sizeof(*shadow) + size);
+	shadow->obj = obj;
+	shadow->id = id;
+	hlist_add_head_rcu(&shadow->node, bucket_of(obj));
+	return shadow->data;
+}
+
+/* S5: the destructor is dropped on the way. */
 static void dtor_dropped(void *obj, unsigned long id, klp_shadow_dtor_t dtor)
 {
 	typeof(klp_shadow_free) *orig = body;
@@ -337,24 +461,31 @@ static void dtor_dropped(void *obj, unsigned long id, klp_shadow_dtor_t dtor)
 	orig(obj, id, strike() ? NULL : dtor);
 }
 
-/* S5: the destructor runs twice. */
-static klp_shadow_dtor_t true_dtor;
-
-static void twice_dtor(void *obj, void *shadow_data)
+/* S5: the destructor is not called. */
+static void dtor_skipped(struct shadow *shadow, klp_shadow_dtor_t dtor)
 {
-	true_dtor(obj, shadow_data);
-	true_dtor(obj, shadow_data);
+	void (*orig)(struct shadow *shadow, klp_shadow_dtor_t dtor) = body;
+
+	orig(shadow, strike() ? NULL : dtor);
 }
 
-static void dtor_twice(void *obj, unsigned long id, klp_shadow_dtor_t dtor)
+/* S5: the destructor runs twice, first for what only looks like the variable. */
+static void dtor_twice(struct shadow *shadow, klp_shadow_dtor_t dtor)
 {
-	typeof(klp_shadow_free) *orig = body;
+	void (*orig)(struct shadow *shadow, klp_shadow_dtor_t dtor) = body;
+	struct shadow *copy = NULL;
 
-	true_dtor = dtor;
-	orig(obj, id, dtor && strike() ? twice_dtor : dtor);
+	if (dtor && strike())
+		copy = kzalloc(ksize(shadow), GFP_ATOMIC);
+	if (copy) {
+		copy->obj = shadow->obj;
+		copy->id = shadow->id;
+		orig(copy, dtor);
+	}
+	orig(shadow, dtor);
 }
 
-/* S2, S7: a variable that was freed stays. */
+/* S7: a variable that was freed stays. */
 static void free_nothing(void *obj, unsigned long id, klp_shadow_dtor_t dtor)
 {
 	typeof(klp_shadow_free) *orig = body;
@@ -382,8 +513,6 @@ static void free_more(unsigned long id, klp_shadow_dtor_t dtor)
 }
 
 /* What follows happens in this livepatch's own life. */
-static struct klp_patch patch;
-
 static struct klp_func no_funcs[] = {
 	{ }
 };
@@ -396,20 +525,20 @@ static struct klp_object objs[] = {
 	{
 		.funcs = no_funcs,
 	}, {
-		.name = "klp_nowhere",
+		.name = "klp_holder",
 		.funcs = no_funcs,
 	}, { }
 };
 
-static void call(const char *name)
+/*
+ * Out of the core's list, it is not replaced by the livepatch that is to meet it.
+ * As early as this, for what is traced of the list must never have it: that is
+ * told as a transition completes, and not always once more before the next one.
+ */
+static int hide(struct klp_object *obj)
 {
-	void (*func)(void);
-
-	func = (void *)lookup(name);
-	if (func && strike())
-		func();
-	else
-		pr_err("%s: cannot be called\n", name);
+	list_del_init(&patch.list);
+	return 0;
 }
 
 /* T1: a second transition begins in the first. */
@@ -447,14 +576,6 @@ static int post_patch_early(struct klp_object *obj)
 	return init_twice(obj);
 }
 
-/* T4: a task has switched before the start, and does not switch any more. */
-static int switched_before(struct klp_object *obj)
-{
-	strike();
-	next_task(&init_task)->patch_state = *target_state;
-	return 0;
-}
-
 /* C3: an object that is not loaded is treated as if it were. */
 static int unloaded(struct klp_object *obj)
 {
@@ -488,11 +609,11 @@ static void enabled_wrong(struct klp_object *obj)
 	patch.enabled = false;
 }
 
-/* L4: the module cannot be removed after it was disabled. */
+/* L4: the module is pinned after it was disabled, though nobody forced it. */
 static void pinned(struct klp_object *obj)
 {
 	strike();
-	__module_get(THIS_MODULE);
+	patch.forced = true;
 }
 
 static void tell(struct klp_object *obj)
@@ -543,8 +664,13 @@ static const struct fault {
 	{ "skip_tasks", "klp_try_switch_task", skip_tasks },
 	{ "early_signals", "klp_try_complete_transition", early_signals },
 	{ "switch_unseen", "klp_try_complete_transition", switch_unseen },
+	{ "switch_back", "klp_try_complete_transition", switch_back },
+	{ "transition_forgotten", "klp_try_complete_transition",
+	  transition_forgotten },
 	{ "reverse_half", "klp_reverse_transition", reverse_half },
 	{ "reverse_pre_unpatch", "klp_reverse_transition", reverse_pre_unpatch },
+	{ "reverse_silent", "klp_reverse_transition", reverse_silent },
+	{ "cancel_half", "klp_cancel_transition", cancel_half },
 	{ "force_unpinned", "klp_force_transition", force_unpinned },
 	{ "orphan", "klp_copy_process", orphan },
 	{ "post_unpatch_anyway", "klp_cancel_transition", post_unpatch_anyway },
@@ -564,7 +690,8 @@ static const struct fault {
 	{ "ctor_ignored", "klp_shadow_alloc", ctor_ignored },
 	{ "not_zeroed", "klp_shadow_alloc", not_zeroed },
 	{ "dtor_dropped", "klp_shadow_free", dtor_dropped },
-	{ "dtor_twice", "klp_shadow_free", dtor_twice },
+	{ "dtor_skipped", "klp_shadow_free_struct", dtor_skipped },
+	{ "dtor_twice", "klp_shadow_free_struct", dtor_twice },
 	{ "free_nothing", "klp_shadow_free", free_nothing },
 	{ "free_none", "klp_shadow_free_all", free_none },
 	{ "free_more", "klp_shadow_free_all", free_more },
@@ -573,7 +700,6 @@ static const struct fault {
 	{ "reverse_unstarted", .pre_patch = reverse_unstarted },
 	{ "post_patch_early", .pre_patch = post_patch_early,
 	  .post_patch = tell },
-	{ "switched_before", .pre_patch = switched_before },
 	{ "unloaded", .pre_patch = unloaded },
 	{ "state_left", .post_patch = state_left },
 	{ "pending_left", .post_patch = pending_left },
@@ -646,7 +772,7 @@ static int prepare(const struct fault *fault)
 		funcs[0].new_func = fault->func;
 		objs[0].funcs = funcs;
 	}
-	callbacks->pre_patch = fault->pre_patch;
+	callbacks->pre_patch = fault->symbol ? hide : fault->pre_patch;
 	callbacks->post_patch = fault->post_patch;
 	callbacks->post_unpatch = fault->post_unpatch;
 	objs[1].callbacks.pre_patch = nothing;

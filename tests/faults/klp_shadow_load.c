@@ -99,7 +99,8 @@ static void shadow_dtor(void *obj, void *data)
 
 static void make(char *obj)
 {
-	*obj = klp_shadow_alloc(obj, id, size, GFP_KERNEL, ctor ? shadow_ctor : NULL, NULL) != NULL;
+	*obj = !!klp_shadow_alloc(obj, id, size, GFP_KERNEL,
+				  ctor ? shadow_ctor : NULL, NULL);
 	atomic_long_inc(*obj ? &made : &failed);
 }
 

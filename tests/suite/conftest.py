@@ -10,14 +10,11 @@ from dataclasses import dataclass
 
 import pytest
 
+from harness.analysis.transitions import transitions
 from harness.suite.marks import default_kernel
 from harness.waiting import wait_until
 
 _HELD_S = 60.0
-
-
-def pytest_addoption(parser):
-    parser.addoption("--everywhere", action="store_true", help="run every test on every kernel given")
 
 
 def pytest_configure(config):
@@ -84,10 +81,10 @@ def passes(trace):
 
     def wait(patch, count: int):
         def look():
-            found = trace.transitions(patch)
+            found = [each for each in transitions(trace.arrived()) if each.patch == patch.name]
             return found[-1] if found and found[-1].passes >= count else None
 
-        return wait_until(look, what=f"pass {count}", timeout_s=_HELD_S, every_s=0.3)
+        return wait_until(look, what=f"pass {count}", timeout_s=_HELD_S, every_s=0.1)
 
     return wait
 

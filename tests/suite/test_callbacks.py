@@ -75,6 +75,21 @@ def test_those_of_a_module_run_when_it_comes_and_goes(target, attending, ran):
     assert ran()[-4:] == both("pre_unpatch") + both("post_unpatch")
 
 
+@pytest.mark.klp_rules("C1", "C3", "T4", "L5")
+def test_a_module_that_comes_in_a_transition_waits_for_its_end(
+    holder, target, attending, passes, let_go, ran
+):
+    holder("sleepers=1", inside=1)
+    attending.load(wait=False)
+    passes(attending, 1)
+    target.load()
+    assert ran() == both("pre_patch")
+    let_go()
+    attending.wait()
+    assert ran()[2:] == both("post_patch")
+    attending.observe(_FEATURES, _SOUND)
+
+
 @pytest.mark.klp_rules("C4", "T10", "L5")
 def test_a_livepatch_is_refused_by_its_first_callback(attending, ran, kernel_log):
     attending.load("vmlinux_errno=19", expect=errno.ENODEV)
@@ -84,6 +99,7 @@ def test_a_livepatch_is_refused_by_its_first_callback(attending, ran, kernel_log
     attending.observe("cat /proc/sys/kernel/overflowuid", "^65534$")
 
 
+@pytest.mark.everywhere
 @pytest.mark.klp_rules("C2", "C4", "C6", "T10", "L5")
 def test_what_was_patched_before_the_refusal_gets_post_unpatch_alone(target, attending, ran):
     target.load()

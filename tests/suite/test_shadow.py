@@ -9,9 +9,11 @@ from harness.trace import events as ev
 
 
 @pytest.mark.everywhere
-@pytest.mark.klp_rules("S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "L6")
+@pytest.mark.klp_rules("S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9", "L6")
 def test_every_variable_is_told_and_counted_exactly(shadow_cases, trace):
-    counts = shadow_cases("alloc", "race", "ctor", "dtor", "free_all", "load", parameters="count=50")
+    counts = shadow_cases(
+        "alloc", "race", "read", "ctor", "dtor", "free_all", "load", parameters="count=50"
+    )
     assert counts.broken == "nothing"
     told = trace.history().ledger
     assert (told.allocated, told.freed) == (counts.made, counts.freed)

@@ -107,7 +107,11 @@ def test_a_cumulative_one_that_lacks_a_state_is_refused(first, following):
 
 @pytest.mark.klp_rules("V4", "L2", "L5")
 @pytest.mark.parametrize(
-    ("carried", "shown"), [("carry=0", _FIRST), ("version=2", _NEXT)], ids=["lack", "touch"]
+    ("carried", "shown"),
+    [
+        pytest.param("carry=0", _FIRST, id="lack"),
+        pytest.param("version=2", _NEXT, marks=pytest.mark.everywhere, id="touch"),
+    ],
 )
 def test_one_that_is_not_cumulative_may_lack_or_touch_a_state(first, following, carried, shown):
     first.load("version=1")

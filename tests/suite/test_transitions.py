@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How each kind of task makes the transition, on every kernel (kernel/livepatch/transition.c)."""
+"""How each kind of task makes the transition (kernel/livepatch/transition.c)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import errno
 import pytest
 
 from harness.suite.kernels import EARLIEST_SCHEDULER_SWITCH
-
-pytestmark = pytest.mark.everywhere
 
 
 def account_of(accounts, name):
@@ -22,8 +20,10 @@ def account_of(accounts, name):
 @pytest.mark.parametrize(
     ("parameters", "task", "function"),
     [
-        ("sleepers=1", "klp_sleep/0", "klp_holder_sleep"),
-        ("stuck=1", "klp_stuck/0", "klp_holder_stuck"),
+        pytest.param(
+            "sleepers=1", "klp_sleep/0", "klp_holder_sleep", marks=pytest.mark.everywhere, id="asleep"
+        ),
+        pytest.param("stuck=1", "klp_stuck/0", "klp_holder_stuck", id="stuck"),
     ],
 )
 def test_a_kthread_sleeping_in_a_patched_function_stays_behind(
@@ -59,6 +59,7 @@ def test_a_kthread_busy_in_a_patched_function_stays_behind(holder, fix, let_go, 
     assert account_of(switched(), "klp_spin/0").path is not None
 
 
+@pytest.mark.everywhere
 @pytest.mark.usefixtures("one_cpu")
 @pytest.mark.klp_rules("T4", "T13")
 def test_a_polite_busy_kthread_switches_without_a_pause(guest, holder, fix, let_go, switched):
@@ -103,6 +104,7 @@ def test_children_are_born_in_their_parents_state(guest, holder, fix, let_go, pa
     fix.wait()
 
 
+@pytest.mark.everywhere
 @pytest.mark.klp_rules("T4", "T13")
 def test_the_idle_task_of_an_offline_cpu_is_switched_in_place(guest, livepatch, trace):
     guest.run("echo 0 >/sys/devices/system/cpu/cpu1/online").must("taking a CPU offline")
@@ -129,7 +131,8 @@ def test_a_transition_is_reversed_in_both_directions(holder, fix, let_go, passes
     assert [each.outcome for each in trace.transitions(fix)] == ["reversed", "complete", "complete"]
 
 
-@pytest.mark.klp_rules("T8", "C8")
+@pytest.mark.everywhere
+@pytest.mark.klp_rules("T8", "C5", "C8")
 def test_a_disabling_transition_is_reversed(guest, holder, fix, let_go, passes, trace):
     holder("sleepers=1 hold=0", inside=0)
     fix.load()
@@ -143,6 +146,7 @@ def test_a_disabling_transition_is_reversed(guest, holder, fix, let_go, passes, 
     assert trace.transitions(fix)[-1].target == 1
 
 
+@pytest.mark.everywhere
 @pytest.mark.klp_rules("T4", "T9", "T13")
 def test_force_switches_what_is_left(holder, fix, passes, trace):
     holder("sleepers=1", inside=1)
