@@ -250,7 +250,7 @@ def check(symbols: Symbols, one: Watched) -> None:
     """
     if one.target != "vmlinux":
         return
-    count = sum(symbol.name == one.old and symbol.kind in "tTwW" for symbol in symbols.kernel)
+    count = sum(symbol.name == one.old and symbol.kind in "tTwW" for symbol in symbols.named(one.old))
     if count != 1:
         raise ProbeError(f"vmlinux has {count} functions named {one.old}; it takes exactly one")
 

@@ -139,7 +139,7 @@ def require(probes: Probes, attached: bool, name: str, unseen: str) -> None:
 
 def allocations(symbols: Symbols) -> list[klptext.Call]:
     """Return the calls of kmalloc, by any of its names, where a variable's memory comes from."""
-    allocators = {one.address: one.name for one in symbols.kernel if "kmalloc" in one.name}
+    allocators = {one.address: one.name for one in symbols.named("kmalloc")}
     code, start = text_of(symbols, CORE)
     return list(klptext.direct_calls(code, start, allocators))
 

@@ -14,7 +14,6 @@ import os
 import re
 import struct
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -93,7 +92,7 @@ def thunks(symbols: Symbols) -> dict[int, str]:
     """Return the retpolines: address to register."""
     return {
         symbol.address: symbol.name.removeprefix(_THUNK)
-        for symbol in symbols.kernel
+        for symbol in symbols.named(_THUNK)
         if symbol.name.startswith(_THUNK) and symbol.name.removeprefix(_THUNK) in REGISTERS
     }
 
@@ -134,12 +133,11 @@ def livepatch_text(symbols: Symbols) -> list[tuple[int, int]]:
     enabled_store, belong to it too. gcc puts cold code elsewhere, hence more than one span.
     """
     spans: list[tuple[int, int]] = []
-    text = [symbol for symbol in symbols.kernel if symbol.kind in "tT"]
-    for symbol, following in pairwise(text):
-        if not symbol.name.startswith(("klp_", "__klp_")):
+    for name, start, end in symbols.spans("klp_"):
+        if not name.startswith(("klp_", "__klp_")):
             continue
-        if spans and symbol.address - spans[-1][1] <= NEAR:
-            spans[-1] = (spans[-1][0], following.address)
+        if spans and start - spans[-1][1] <= NEAR:
+            spans[-1] = (spans[-1][0], end)
         else:
-            spans.append((symbol.address, following.address))
+            spans.append((start, end))
     return spans

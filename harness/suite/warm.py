@@ -26,17 +26,26 @@ from harness.settings import Settings
 from harness.suite.lab import Lab, connected, connection_limits, guest_address, machine_spec
 from harness.trace.store import EventStore
 from harness.trace.tracer import PROBES, ProbeProcess, Tracer
-from harness.vm.deadlines import deadlines
+from harness.vm.deadlines import Deadlines, deadlines
 from harness.vm.machine import Machine, make_overlay
 from harness.vm.pool import Pool, size_that_fits
-from harness.vm.snapshot import SnapshotFiles, resume, save, to_be_restored, to_be_saved
+from harness.vm.snapshot import (
+    SnapshotFiles,
+    dig_holes,
+    going_on,
+    resumed,
+    save,
+    to_be_restored,
+    to_be_saved,
+)
 from harness.vm.spec import argv, qemu_version
 from harness.waiting import DeadlineMissed, wait_until
 
 _KIND = "snapshot"
 # Raised whenever this module leaves another guest behind for the same key.
-_RECIPE = "1"
-_QUIET = "klp: quiet"
+_RECIPE = "2"
+# What the guest says on its console once nobody is connected, and once it holds nothing that it need not.
+_ALONE, _QUIET = "klp: alone", "klp: quiet"
 # Zeroing what the compilers left takes seconds, and a guest without probes never had them.
 _QUIESCE = "setsid /usr/lib/klp/quiesce {} </dev/null >/dev/null 2>&1 &"
 
@@ -111,18 +120,24 @@ class _Maker:
 
     def fill(self, into: Path) -> tuple[dict[str, str], tuple[str, ...]]:
         """Boot, arm, wait for quiet, save."""
-        files = SnapshotFiles(into)
+        files, log = SnapshotFiles(into), into / "qemu.log"
         self._check_room(into)
-        limits = deadlines(self.accel)
         make_overlay(self.image.root_disk, files.disk)
         spec = to_be_saved(machine_spec(self.image, RunLayout(into), self.settings, self.accel), files)
         with ExitStack() as stack:
             with self.progress.step(f"booting {self.image.kernel.release} to be saved"):
-                machine = stack.enter_context(Machine(spec, into / "qemu.log", limits))
+                machine = stack.enter_context(Machine(spec, log, self._limits))
             probes = self._arm(machine, into / "events.jsonl")
             with self.progress.step("saving the guest"):
-                self._await_quiet(machine, limits.quiet)
-                save(machine, files, limit_s=limits.boot)
+                self._save(machine, files, _ALONE)
+        # Saved before it empties its memory, and once more after: QEMU then knows nothing of the code that
+        # ran there. Where it does, each write over a compiler's page costs a search for what it translated.
+        with (
+            self.progress.step("saving it anew with its free memory emptied"),
+            resumed(going_on(spec), log, self._limits, files) as machine,
+        ):
+            self._save(machine, files, _QUIET)
+        dig_holes(files)
         told = " ".join(f"{each.name}:{each.pid}" for each in probes)
         kernel = self.image.kernel.release
         return {"probes": told, "stamps": files.stamps(), "release": kernel}, (
@@ -130,6 +145,23 @@ class _Maker:
             files.state.name,
             files.disk.name,
         )
+
+    @property
+    def _limits(self) -> Deadlines:
+        return deadlines(self.accel)
+
+    def _save(self, machine: Machine, files: SnapshotFiles, once: str) -> None:
+        """Save the guest when it has said a word on its console."""
+
+        def look() -> bool:
+            machine.check_alive()
+            return once in machine.console.text()
+
+        try:
+            wait_until(look, what="quiet guest", timeout_s=self._limits.quiet, every_s=0.05)
+        except DeadlineMissed as missed:
+            raise VmLost(f"saving the guest: {missed}", console_tail=machine.console.tail()) from None
+        save(machine, files, limit_s=self._limits.boot)
 
     def _check_room(self, into: Path) -> None:
         """See that the memory fits: a guest whose memory file cannot grow dies of SIGBUS in mid-air."""
@@ -152,16 +184,6 @@ class _Maker:
             guest.run(_QUIESCE.format("zero" if self.probes else "")).must("waiting for quiet")
         return probes
 
-    def _await_quiet(self, machine: Machine, limit_s: float) -> None:
-        def look() -> bool:
-            machine.check_alive()
-            return _QUIET in machine.console.text()
-
-        try:
-            wait_until(look, what="quiet guest", timeout_s=limit_s, every_s=0.05)
-        except DeadlineMissed as missed:
-            raise VmLost(f"saving the guest: {missed}", console_tail=machine.console.tail()) from None
-
 
 @contextmanager
 def restored(
@@ -173,16 +195,12 @@ def restored(
         VmLost: it did not come up.
         HostLacks: QEMU is missing, or the folder cannot be written.
     """
-    limits = deadlines(accel)
     with ExitStack() as stack:
         stack.callback(layout.disk.unlink, missing_ok=True)
         make_overlay(warm.files.disk, layout.disk)
         shutil.copyfile(warm.files.console, layout.console)
         spec = to_be_restored(machine_spec(image, layout, settings, accel), warm.files)
-        machine = Machine(spec, layout.qemu_log, limits)
-        stack.callback(machine.stop)
-        machine.launch()
-        resume(machine, warm.files, limit_s=limits.launch)
+        machine = stack.enter_context(resumed(spec, layout.qemu_log, deadlines(accel), warm.files))
         lab = connected(image, machine, accel, stack)
         # Its wall clock stands where it was saved; the random numbers reseed themselves (vmgenid).
         lab.guest.run(f"date --set @{time.time():.3f}").must("setting the guest's clock")

@@ -11,12 +11,15 @@ its own, over the disk as it was saved.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
 from harness.errors import QemuGone
 from harness.process import run
+from harness.vm.deadlines import Deadlines
 from harness.vm.machine import Machine
 from harness.vm.monitor import Monitor
 from harness.vm.spec import MachineSpec
@@ -68,6 +71,11 @@ def to_be_restored(spec: MachineSpec, files: SnapshotFiles) -> MachineSpec:
     return replace(spec, memory_file=files.memory, memory_shared=False, restored=True)
 
 
+def going_on(spec: MachineSpec) -> MachineSpec:
+    """Return `spec`, of a machine `to_be_saved`, as one that goes on after it was, to be saved again."""
+    return replace(spec, restored=True)
+
+
 def save(machine: Machine, files: SnapshotFiles, *, limit_s: float) -> None:
     """Stop a machine that `to_be_saved` describes and write its state; it does not run again.
 
@@ -82,7 +90,10 @@ def save(machine: Machine, files: SnapshotFiles, *, limit_s: float) -> None:
         monitor.execute("migrate", uri="fd:state")
         _await_migration(monitor, limit_s)
     machine.stop()  # before the files are read: the disk is written out when QEMU closes it
-    # Most of the memory was never touched or is zero again: holes cost neither disk nor reading.
+
+
+def dig_holes(files: SnapshotFiles) -> None:
+    """Give back what holds nothing: most of the memory was never touched or is zero again."""
     run(["fallocate", "--dig-holes", files.memory])
 
 
@@ -99,12 +110,30 @@ def _await_migration(monitor: Monitor, limit_s: float) -> None:
         raise QemuGone(f"QEMU: {missed}") from None
 
 
-def resume(machine: Machine, files: SnapshotFiles, *, limit_s: float) -> None:
-    """Bring a launched machine, which `to_be_restored` describes, to where the snapshot was made.
+@contextmanager
+def resumed(
+    spec: MachineSpec, qemu_log: Path, limits: Deadlines, files: SnapshotFiles
+) -> Iterator[Machine]:
+    """Have a machine that goes on where the snapshot was made, for a block.
+
+    Args:
+        spec: `to_be_restored` or `going_on`.
 
     Raises:
-        QemuGone: the state does not fit this QEMU or machine, or does not load within `limit_s`.
+        HostLacks: QEMU is missing.
+        QemuGone: the state does not fit this QEMU or machine, or does not load in time.
     """
+    machine = Machine(spec, qemu_log, limits)
+    try:
+        machine.launch()
+        _resume(machine, files, limit_s=limits.launch)
+        yield machine
+    finally:
+        machine.stop()
+
+
+def _resume(machine: Machine, files: SnapshotFiles, *, limit_s: float) -> None:
+    """Bring a launched machine to where the snapshot was made."""
     monitor = machine.monitor
     monitor.execute("migrate-set-capabilities", capabilities=_CAPABILITIES)
     descriptor = os.open(files.state, os.O_RDONLY)

@@ -129,7 +129,8 @@ def test_functions_of_one_livepatch_share_its_number():
 
 @pytest.mark.parametrize("kinds", ["", "tt", "d"])
 def test_a_name_that_is_not_one_function_is_refused(kinds):
-    symbols = SimpleNamespace(kernel=[Symbol(at, kind, "show", "") for at, kind in enumerate(kinds)])
+    found = [Symbol(at, kind, "show", "") for at, kind in enumerate(kinds)]
+    symbols = SimpleNamespace(named=lambda part: found)
     with pytest.raises(ProbeError, match=r"vmlinux has \d functions named show"):
         klpconsistency.check(symbols, FUNCTIONS[0])
 

@@ -135,8 +135,8 @@ def test_an_array_is_walked_by_the_structures_own_size(tmp_path):
 
 
 def test_a_module_on_a_gone_modules_page_takes_its_names(monkeypatch):
-    tables = iter(["10000a0 t gone [first]\n", "1000010 t here [second]\n"])
+    tables = iter([f"{0x10000A0:016x} t gone [first]\n", f"{0x1000010:016x} t here [second]\n"])
     loaded = iter([{"first 4096 0x1000000"}, {"second 4096 0x1000000"}])
     monkeypatch.setattr(klpsymbols, "_modules", lambda: frozenset(next(loaded)))
-    symbols = Symbols(lambda: "1000 T kernel\n" + next(tables))
+    symbols = Symbols(lambda: f"{0x1000:016x} T kernel\n" + next(tables))
     assert symbols.describe(0x10000B0) == "here+0xa0 [second]"

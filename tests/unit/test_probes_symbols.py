@@ -60,6 +60,19 @@ def test_a_span_ends_where_the_next_symbol_begins(symbols):
     assert symbols.span("klp_absent") == (0, 0)
 
 
+def test_finds_symbols_by_a_part_of_their_names(symbols):
+    assert [found.address for found in symbols.named("enabled")] == [0xFFFFFFFF81001000, 0xFFFFFFFF81004000]
+    assert symbols.named("__pfx_") == symbols.named("demo_init") == []
+
+
+def test_a_functions_span_ends_where_the_next_function_begins(kernel):
+    kernel["text"] = CORE.replace("t enabled_store", "d enabled_store")
+    found = list(Symbols(lambda: kernel["text"]).spans("klp_"))
+    assert found[0] == ("klp_complete_transition.isra.0", 0xFFFFFFFF81002000, 0xFFFFFFFF81003000)
+    assert found[1] == ("klp_start_transition", 0xFFFFFFFF81003000, 0xFFFFFFFF81005000)
+    assert list(Symbols(lambda: "ffffffff81000000 t klp_last\n").spans("klp_")) == []
+
+
 def test_an_anchor_has_a_name_of_its_own(symbols):
     assert symbols.anchor(0xFFFFFFFF81004010).name == "klp_start_transition"
     assert symbols.anchor(0xFFFFFFFF81001010).name == "_stext"

@@ -64,6 +64,10 @@ def test_tcg_runs_all_cpus_in_one_thread() -> None:
     assert "thread" not in " ".join(after(argv(changed(accelerator=Accelerator.KVM)), "-accel"))
 
 
+def test_tcg_has_no_instruction_that_copies_memory_byte_by_byte() -> None:
+    assert after(argv(SPEC), "-cpu") == ["max,erms=off"]
+
+
 @pytest.mark.parametrize("field", ["disk", "kernel_disk", "console"])
 def test_commas_in_paths_are_doubled(field: str) -> None:
     words = argv(changed(**{field: Path("/a,b/c,,d")}))
