@@ -118,13 +118,24 @@ def _kernel_of(item: pytest.Item) -> str | None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
-    """Make the kernels ready before the first test: it may take minutes, and is no test's time."""
+    """Make the kernels ready before the first test: it may take minutes, and is no test's time.
+
+    Each worker of pytest-xdist begins with another kernel, so that they do not wait for each other.
+    """
     if not session.config.option.collectonly:
-        kernels = {each: _kernel_of(each) for each in session.items if not _not_for(each)}
-        for kernel in dict.fromkeys(kernel for kernel in kernels.values() if kernel):
+        used = (_kernel_of(each) for each in session.items if not _not_for(each))
+        kernels = list(dict.fromkeys(kernel for kernel in used if kernel))
+        first = _worker_number(session.config) % max(1, len(kernels))
+        for kernel in kernels[first:] + kernels[:first]:
             with suppress(KlpError):  # told by each test that needs it
                 _session(session.config).bench(kernel)
     return (yield)
+
+
+def _worker_number(config: pytest.Config) -> int:
+    """Return which worker of pytest-xdist this is, from 0; 0 where there are none."""
+    worker: dict[str, str] = getattr(config, "workerinput", {})
+    return int(worker.get("workerid", "gw0").removeprefix("gw"))
 
 
 def _not_for(item: pytest.Item) -> str:
