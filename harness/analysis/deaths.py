@@ -13,6 +13,8 @@ _FRAME = re.compile(r"(?<!\? )\b([A-Za-z_][\w.]*)\+0x[0-9a-f]+/0x[0-9a-f]+ \[(\w
 _NOWHERE = re.compile(
     r"RIP: 0010:0x[0-9a-f]+|#PF: supervisor instruction fetch in kernel mode|Code: (?:cc ){8,}<cc>"
 )
+# Above the kernel's own image x86-64 has nothing but modules there; what went is no longer mapped.
+_MEMORY_GONE = re.compile(r"unable to handle page fault for address: ffffffff[c-f][0-9a-f]{7}\b")
 _FREED_TWICE = re.compile(
     r"Trying to vfree\(\) (?:nonexistent|bad)|kernel BUG at mm/slub\.c|Bad page state|double[ -]free"
     r"|Object already free|Invalid object pointer|freeing.*free(?:d)? (?:slab|object)",
@@ -34,6 +36,13 @@ def crashed(report: CrashReport, livepatch: str, inside: Sequence[str] = ()) -> 
             f"code of {livepatch} ran after the module was gone: {_who(report, inside)} "
             f"({report.category.value}: {report.title})"
         )
+    if _its_memory_after_its_end(report.lines, livepatch):
+        user = report.function or "the kernel"
+        return (
+            f"memory of {livepatch} was used after the module was gone, by {user}: "
+            "a timer, a work item, a list's entry or another object in its data was left behind "
+            f"({report.category.value}: {report.title})"
+        )
     twice = _freed_twice(report.lines, livepatch)
     if twice:
         return f"{twice}; the kernel died of it ({report.category.value}: {report.title})"
@@ -43,8 +52,16 @@ def crashed(report: CrashReport, livepatch: str, inside: Sequence[str] = ()) -> 
 
 
 def _after_its_end(lines: Sequence[str], livepatch: str) -> bool:
+    return _unloaded_last(lines, livepatch) and any(_NOWHERE.search(line) for line in lines)
+
+
+def _its_memory_after_its_end(lines: Sequence[str], livepatch: str) -> bool:
+    return _unloaded_last(lines, livepatch) and any(_MEMORY_GONE.search(line) for line in lines)
+
+
+def _unloaded_last(lines: Sequence[str], livepatch: str) -> bool:
     unloaded = re.compile(rf"last unloaded: {re.escape(livepatch)}\b")
-    return any(unloaded.search(line) for line in lines) and any(_NOWHERE.search(line) for line in lines)
+    return any(unloaded.search(line) for line in lines)
 
 
 def _who(report: CrashReport, inside: Sequence[str]) -> str:

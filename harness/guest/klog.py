@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import shlex
 from dataclasses import dataclass
 
 from harness.errors import CheckFailed
@@ -34,7 +35,7 @@ def write_canary(guest: Guest, what: str) -> Canary:
     """Write a unique line to the kernel log and return it."""
     canary = Canary(f"klp: {what} [{secrets.token_hex(6)}]")
     # Without its newline a record stays open for continuation, and no reader sees it until the next one.
-    guest.run("cat >/dev/kmsg", stdin=f"{canary.token}\n".encode()).must("writing to /dev/kmsg")
+    guest.run(f"printf '%s\\n' {shlex.quote(canary.token)} >/dev/kmsg").must("writing to /dev/kmsg")
     return canary
 
 

@@ -308,7 +308,9 @@ class Guest:
         Raises:
             CheckFailed: there is no such file.
         """
-        return self.run(["cat", path]).must(f"reading {path}").stdout.rstrip("\n")
+        # By bash itself, which in an emulated guest takes a fifth of the time of starting `cat`.
+        shown = self.run(f'text=$(<{shlex.quote(path)}) && printf %s "$text"')
+        return shown.must(f"reading {path}").stdout
 
     def close(self) -> None:
         """Close the connection; what runs in the guest on its own goes on."""

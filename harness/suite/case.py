@@ -233,8 +233,7 @@ class Case:
         known = self.modules.get(module.name)
         if known != module:
             content = module.file.read_bytes()
-            command = f"mkdir -p {_MODULES} && cat >{path}"
-            self.guest.run(command, stdin=content).must(f"shipping {module.name}")
+            self.guest.run(f"cat >{path}", stdin=content).must(f"shipping {module.name}")
             self.modules[module.name] = module
         return path
 

@@ -35,7 +35,7 @@ from harness.paths import RunLayout
 from harness.progress import Progress
 from harness.suite.control import Controls
 from harness.suite.lab import Lab
-from harness.suite.subject import LivepatchSubject, ModuleSubject
+from harness.suite.subject import LivepatchSubject, ModuleSubject, not_enabled
 from harness.trace.observer import Observer
 from harness.trace.tracer import Tracer
 from harness.waiting import DeadlineMissed, wait_until
@@ -111,7 +111,6 @@ class Lifecycle:
 
     def ship(self) -> None:
         """Copy every module into the guest."""
-        self._lab.guest.run(["mkdir", "-p", _MODULES]).must("making room for modules")
         for module in self._modules.values():
             self._lab.guest.put(module.file, self._path(module))
 
@@ -161,7 +160,7 @@ class Lifecycle:
         self._load(module, plan.parameters, seen)
         state = next((each for each in self._observer.sysfs() if each.name == module.name), None)
         if state is None:
-            raise CheckFailed(f"{module.name}: loaded, and not in /sys/kernel/livepatch")
+            raise not_enabled(module.name)
         seen.objects = tuple(
             PatchedFunctions(object=each.name, functions=each.functions) for each in state.objects
         )

@@ -110,7 +110,7 @@ class ModuleSubject:
         """Return a module parameter's value, as /sys/module shows it."""
         return self._lab.guest.read(f"/sys/module/{self.name}/parameters/{name}")
 
-    def _do(self, action: Action, command: Sequence[str], expect: int | None) -> int:
+    def _do(self, action: Action, command: str | Sequence[str], expect: int | None) -> int:
         """Do something to it, write that into the trace, and return its errno if it is the one expected."""
         begun = time.monotonic_ns()
         result = self._lab.guest.run(command)
@@ -136,6 +136,14 @@ class ModuleSubject:
             subject=self.name, action=doing, errno=got, said=said[0],
             hint=f"the kernel's last line: {last}",
         )  # fmt: skip
+
+
+def not_enabled(name: str) -> CheckFailed:
+    """Return the error for a livepatch that was loaded and does not show in sysfs."""
+    return CheckFailed(
+        f"{name} was loaded, and is not in /sys/kernel/livepatch: its init function did not call "
+        "klp_enable_patch(), or hid that it failed"
+    )
 
 
 class LivepatchSubject(ModuleSubject):
@@ -289,14 +297,12 @@ class LivepatchSubject(ModuleSubject):
     @property
     def enabled(self) -> bool:
         """Whether sysfs shows it enabled."""
-        state = self.state
-        return state is not None and state.enabled
+        return self._lab.livepatches.enabled(self.name)
 
     def pending(self) -> tuple[PendingTask, ...]:
         """Return the tasks that have not reached the target state, with their kernel stacks."""
         return self._lab.livepatches.pending(self.name)
 
     def _write(self, action: Action, attribute: str, value: int, expect: int | None) -> int:
-        # bash names the error of a failed write; a shell that does not would hide it.
-        script = f"echo {value} >{_SYSFS}/{self.name}/{attribute}"
-        return self._do(action, ["bash", "-c", script], expect)
+        # The guest's shell is bash, which names the error of a failed write.
+        return self._do(action, f"echo {value} >{_SYSFS}/{self.name}/{attribute}", expect)

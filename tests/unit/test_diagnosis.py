@@ -38,6 +38,17 @@ Call Trace:
  seq_read_iter+0x123/0x460
  </TASK>
 Modules linked in: {FIX}(OEK)"""
+TIMER = f"""\
+BUG: unable to handle page fault for address: ffffffffc03b68c8
+#PF: supervisor write access in kernel mode
+#PF: error_code(0x0002) - not-present page
+Oops: Oops: 0002 [#1] PREEMPT SMP NOPTI
+RIP: 0010:__run_timers+0xd7/0x280
+Call Trace:
+ <TASK>
+ run_timer_softirq+0x8c/0xf0
+ </TASK>
+Modules linked in: ext4 virtio_blk [last unloaded: {FIX}(OEK)]"""
 TWICE = f"""\
 ------------[ cut here ]------------
 Trying to vfree() nonexistent vm area (00000000f1c1a4b1)
@@ -70,6 +81,14 @@ def test_code_that_ran_after_the_module_was_gone() -> None:
     assert "after the module was gone" not in died(GONE.replace(f"{FIX}(OEK)", "other"))
     elsewhere = SECOND_CALL.replace("in: klp_fix(OEK)", "in: klp_other(OEK) [last unloaded: klp_fix(OEK)]")
     assert "after the module was gone" not in died(elsewhere)
+
+
+def test_memory_that_was_used_after_the_module_was_gone() -> None:
+    gone = f"memory of {FIX} was used after the module was gone, by __run_timers: a timer, a work item"
+    assert died(TIMER).startswith(gone)
+    unmapped = "the kernel died: oops in __run_timers"
+    assert died(TIMER.replace("last unloaded: klp_fix", "last unloaded: other")).startswith(unmapped)
+    assert died(TIMER.replace("ffffffffc03b68c8", "ffff88803d623940")).startswith(unmapped)
 
 
 def test_memory_freed_twice_names_who_did() -> None:

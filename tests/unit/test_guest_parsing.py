@@ -6,6 +6,8 @@ The scripts run here on folders that look like the guest's /sys/kernel/livepatch
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -37,7 +39,7 @@ def listed(sysfs: Path) -> tuple[LivepatchState, ...]:
     timers.write_text(
         "Timer List Version: v0.10\nHRTIMER_MAX_CLOCK_BASES: 8\nnow at 24836505969755 nsecs\n\n"
     )
-    printed = run(["sh", "-c", script.replace("/proc/timer_list", str(timers))])
+    printed = run(["bash", "-c", script.replace("/proc/timer_list", str(timers))])
     assert "/force" not in printed.stdout  # reading it is an error in a kernel
     assert printed.stderr == ""
     seen = parse_listing(printed.stdout)
@@ -50,6 +52,35 @@ def pending(proc: Path, target: str, at_most: int = 100) -> tuple[PendingTask, .
     script = livepatch._PENDING.replace("/proc/", f"{proc}/")
     assert script != livepatch._PENDING
     return parse_pending(run(["sh", "-c", script, "pending", target, str(at_most)], check=False).stdout)
+
+
+@pytest.fixture
+def silence(tmp_path: Path) -> Path:
+    """A pipe that nothing ever comes from."""
+    os.mkfifo(tmp_path / "silence")
+    return tmp_path / "silence"
+
+
+def lasts(script: str, path: Path, silence: Path) -> str:
+    script = script.replace("{0}", shlex.quote(str(path))).replace("/run/klp/silence", str(silence))
+    finished = run(["bash", "-c", script])
+    assert finished.stderr == ""
+    return finished.stdout
+
+
+def test_waiting_ends_with_what_is_waited_for(tmp_path: Path, silence: Path) -> None:
+    flag = tmp_path / "it's a flag"
+    assert lasts(livepatch._WHILE_ONE, flag, silence) == ""
+    assert lasts(livepatch._WHILE_THERE, flag, silence) == ""
+    flag.write_text("0\n")
+    assert lasts(livepatch._WHILE_ONE, flag, silence) == ""
+
+
+def test_waiting_says_what_lasts(tmp_path: Path, silence: Path) -> None:
+    flag = tmp_path / "flag"
+    flag.write_text("1\n")
+    assert lasts(livepatch._WHILE_ONE, flag, silence) == "1\n"
+    assert lasts(livepatch._WHILE_THERE, tmp_path, silence) == "1\n"
 
 
 # --- sysfs ------------------------------------------------------------------------------------------

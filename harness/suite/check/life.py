@@ -61,7 +61,9 @@ def cycles(stage: Stage) -> None:
 
 
 def _cycle(stage: Stage) -> None:
+    """One life; what is changed is called in it, for that may be what takes memory."""
     stage.put_back()
     stage.load()
+    stage.observe(Moment.ENABLED)
     stage.livepatch.disable()
     stage.unload()

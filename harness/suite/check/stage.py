@@ -33,7 +33,7 @@ from harness.suite.case import Case, KernelLog, TestedGuest
 from harness.suite.casetrace import Trace
 from harness.suite.check.candidate import Candidate
 from harness.suite.expected import Expected
-from harness.suite.subject import LivepatchSubject, Misbehaved, ModuleSubject
+from harness.suite.subject import LivepatchSubject, Misbehaved, ModuleSubject, not_enabled
 
 # The kernel tells a line of its log at once; what a livepatch does later has `settle`.
 _LOG_S = 2.0
@@ -210,7 +210,7 @@ class Stage:
     def _changes(self) -> tuple[PatchedFunctions, ...]:
         state = self.livepatch.state
         if state is None:
-            raise CheckFailed(f"{self.livepatch.name}: loaded, and not in /sys/kernel/livepatch")
+            raise not_enabled(self.livepatch.name)
         return tuple(PatchedFunctions(object=each.name, functions=each.functions) for each in state.objects)
 
     @property

@@ -96,7 +96,7 @@ class _Tracer:
 
     def _some(self, commands: Iterable[str]) -> None:
         """Run commands, of which one at least must succeed: not every function can be named uniquely."""
-        results = [self._stage.guest.run(["bash", "-c", each]) for each in commands]
+        results = [self._stage.guest.run(each) for each in commands]
         refused = [each for each in results if each.status]
         if len(refused) == len(results):
             said = refused[0].stderr.strip().splitlines()[-1:] or ["no reason given"]
@@ -105,7 +105,7 @@ class _Tracer:
             self._stage.note(f"{self._kind}: not on every function: {each.stderr.strip()[-120:]}")
 
     def _run(self, command: str) -> str:
-        return self._stage.guest.run(["bash", "-c", command]).must(f"{self._kind} by tracefs").stdout
+        return self._stage.guest.run(command).must(f"{self._kind} by tracefs").stdout
 
 
 def calls_in(text: str, functions: Sequence[str]) -> Counter[str]:
