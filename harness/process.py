@@ -206,6 +206,10 @@ class Child:
             end_group(self._process)
 
 
+# A parent that was killed before the kernel was told to kill its child with it is no parent any more.
+_BOUND = '[ "$PPID" = "$0" ] && exec "$@"'
+
+
 def spawn(
     argv: Sequence[str | Path],
     *,
@@ -222,9 +226,9 @@ def spawn(
         HostLacks: there is no such command here.
     """
     words = [str(word) for word in argv]
-    if die_with_parent:
-        words = ["setpriv", "--pdeathsig", "KILL", "--", *words]
     log.debug("+ %s", shlex.join(words))
+    if die_with_parent:
+        words = ["setpriv", "--pdeathsig", "KILL", "--", "sh", "-c", _BOUND, str(os.getpid()), *words]
     for word in {words[0], str(argv[0])}:
         if which(word) is None:
             raise _missing([word])

@@ -266,6 +266,14 @@ def test_a_child_dies_with_its_parent_unless_it_is_a_keeper(
             os.kill(child, signal.SIGKILL)
 
 
+def test_a_child_whose_parent_is_gone_already_never_begins(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(os, "getpid", lambda: 1)  # whoever was told to the child is not its parent
+    with (tmp_path / "log").open("wb") as said:
+        child = spawn(sh("echo begun"), stderr=said)
+        assert child.wait(20)
+    assert (tmp_path / "log").read_text() == ""
+
+
 def test_spawn_of_a_missing_command(tmp_path: Path) -> None:
     with (
         (tmp_path / "log").open("wb") as said,
