@@ -231,6 +231,8 @@ class Lifecycle:
             seen.loaded.remove(module)
             return
         with self._progress.step(f"unload {module.name}"):
+            if module.livepatch:
+                self._tracer.mark()  # with it go its symbols, by which the probes name who called
             self._plain(module).unload()
             seen.loaded.remove(module)
 

@@ -160,7 +160,9 @@ class Stage:
 
         Raises:
             Refused: the kernel did not let it go.
+            CheckFailed: a probe is dead.
         """
+        self.trace.mark()  # with the module go its symbols, by which the probes name who called
         self.inside = self.running()
         self.livepatch.unload()
 
