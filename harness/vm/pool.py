@@ -11,10 +11,12 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Self, TypeVar
+
+from harness.errors import Interrupted
 
 T = TypeVar("T")
 
@@ -38,7 +40,7 @@ def size_that_fits(memory_mib: int, asked: int | None = None, meminfo: Path = _M
 
 @dataclass(frozen=True, slots=True)
 class _Ready(Generic[T]):
-    """A guest that waits to be leased, with what ends it; or why there is none."""
+    """A guest that waits to be leased, with what ends it; or why there is none; or neither: the end."""
 
     value: T | None
     context: AbstractContextManager[T] | None
@@ -80,6 +82,7 @@ class Pool(Generic[T]):
                 self._ready.put(self._one())
         finally:
             self._discard_waiting()
+            self._ready.put(_Ready(None, None, None))  # for whoever waits for a guest that never comes
 
     def _one(self) -> _Ready[T]:
         try:
@@ -89,19 +92,24 @@ class Pool(Generic[T]):
             return _Ready(None, None, failure)
 
     def _discard_waiting(self) -> None:
-        while not self._ready.empty():
-            waiting = self._ready.get()
-            if waiting.context is not None:
-                waiting.context.__exit__(None, None, None)
+        with suppress(queue.Empty):  # whoever leases may be quicker
+            while True:
+                waiting = self._ready.get_nowait()
+                if waiting.context is not None:
+                    waiting.context.__exit__(None, None, None)
 
     @contextmanager
     def lease(self) -> Iterator[T]:
         """Have a fresh guest for the length of a block; it is discarded after it.
 
         Raises:
+            Interrupted: the pool was closed meanwhile.
             Exception: what `make` raised, if no guest could be started.
         """
         ready = self._ready.get()
+        if ready.context is None and ready.failure is None:
+            self._ready.put(ready)  # others may wait, too
+            raise Interrupted("no further guest is to be had")
         try:
             if ready.context is None or ready.value is None:
                 assert ready.failure is not None

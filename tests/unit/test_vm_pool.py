@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from harness.errors import Interrupted
 from harness.vm.pool import Pool, size_that_fits
 
 
@@ -86,6 +87,30 @@ def test_many_threads_share_it():
             each.join()
     assert len(seen) == len(set(seen)) == 50
     assert counted.most <= 2
+    assert counted.alive == 0
+
+
+def test_nobody_waits_for_a_guest_of_a_pool_that_is_closed():
+    counted, told = Counted(), []
+
+    def work(pool):
+        try:
+            with pool.lease():
+                told.append("leased")
+        except Interrupted as error:
+            told.append(error.message)
+
+    pool = Pool(counted.make, 1)
+    pool.__enter__()
+    with pool.lease():  # the only one, so that the others wait
+        waiting = [threading.Thread(target=work, args=(pool,), daemon=True) for _ in range(3)]
+        for each in waiting:
+            each.start()
+        pool._closing.set()
+    pool.__exit__(None, None, None)
+    for each in waiting:
+        each.join(20)
+    assert told == ["no further guest is to be had"] * 3
     assert counted.alive == 0
 
 

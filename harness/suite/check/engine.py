@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -238,11 +238,12 @@ class CheckRun:
         if not tasks:
             return
         with ThreadPoolExecutor(size, thread_name_prefix="check") as workers:
-            futures = [workers.submit(self._one, kernel, bench, each) for each in tasks]
-            self._gather(futures)
+            self._gather(workers.submit(self._one, kernel, bench, each) for each in tasks)
 
-    def _gather(self, futures: Sequence[Future[Outcome | None]]) -> None:
+    def _gather(self, submitted: Iterable[Future[Outcome | None]]) -> None:
+        futures: list[Future[Outcome | None]] = []
         try:
+            futures.extend(submitted)  # here, for an interrupt may come as a worker is started, too
             for future in as_completed(futures):
                 if outcome := future.result():
                     self._ledger.record(outcome)

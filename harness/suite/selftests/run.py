@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
@@ -148,11 +148,12 @@ class SelftestsRun:
             warm_pool(job.image, warm, self._settings, job.accelerator, asked=size) as pool,
             ThreadPoolExecutor(size, thread_name_prefix="selftest") as workers,
         ):
-            futures = [workers.submit(self._one_script, pool, order) for order in orders]
-            self._gather(job, futures)
+            self._gather(job, (workers.submit(self._one_script, pool, order) for order in orders))
 
-    def _gather(self, job: KernelJob, futures: Sequence[Future[ScriptResult]]) -> None:
+    def _gather(self, job: KernelJob, submitted: Iterable[Future[ScriptResult]]) -> None:
+        futures: list[Future[ScriptResult]] = []
         try:
+            futures.extend(submitted)  # here, for an interrupt may come as a worker is started, too
             for future in as_completed(futures):
                 found = future.result()
                 self._found[job.label, found.name] = found
