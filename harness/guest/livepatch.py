@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness.errors import CheckFailed, TransitionStuck
+from harness.guest.clock import NOW
 from harness.guest.ssh import Guest
 from harness.waiting import DeadlineMissed, wait_until
 
@@ -20,17 +21,10 @@ _SYSFS = "/sys/kernel/livepatch"
 _POLL_S = 0.1
 # A transition that nobody holds up takes one retry, which comes after a second.
 _SLOW_S = 3.0
-# /proc/timer_list begins with ktime_get(), by which the probes stamp their events, too; /proc/uptime has
-# the same clock in hundredths of a second only.
-_NOW = (
-    "now() { local -a top; mapfile -n 3 -t top 2>/dev/null </proc/timer_list; "
-    '[[ ${top[2]} =~ ^"now at "([0-9]+)" nsecs" ]] && printf \'%s\\0%s\\n\' "$1" "${BASH_REMATCH[1]}"; }'
-)
 # Prints each folder as "./PATH/<NUL>" and each attribute that this kernel has as "./PATH<NUL>VALUE",
-# between two readings of the clock. All by the guest's bash itself, here and below: in an emulated guest
-# each program that is started takes 80 ms of CPU time, a word of the shell's own hardly any.
+# between two readings of the clock. All by the guest's bash itself, here and below (see `clock.NOW`).
 _LIST = (
-    f"cd {_SYSFS} 2>/dev/null || exit 0; shopt -s nullglob; {_NOW}; now begun; "
+    f"cd {_SYSFS} 2>/dev/null || exit 0; shopt -s nullglob; {NOW}; now begun; "
     "for each in */ */*/ */*/*/; do printf './%s\\0\\n' \"$each\"; done; "
     "for each in */* */*/*; do [[ -f $each && ${each##*/} != @(force|uevent) ]] || continue; "
     'IFS= read -r value 2>/dev/null <"$each" && printf \'./%s\\0%s\\n\' "$each" "$value"; done; now ended'

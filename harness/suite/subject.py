@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import re
 import shlex
-import time
 from collections.abc import Callable, Sequence
 
 from harness.errors import CheckFailed
@@ -112,14 +111,15 @@ class ModuleSubject:
 
     def _do(self, action: Action, command: str | Sequence[str], expect: int | None) -> int:
         """Do something to it, write that into the trace, and return its errno if it is the one expected."""
-        begun = time.monotonic_ns()
-        result = self._lab.guest.run(command)
+        if self._observer:
+            result, span = self._observer.clock.run(command)
+        else:
+            result, span = self._lab.guest.run(command), None
         got = errno_of(result.stderr) if result.status else 0
         if self._observer:
             # A command that failed in words nobody knows: the kernel's own errno is lost.
             told = errno.EIO if got is None else got
-            lasted = time.monotonic_ns() - begun
-            self._observer.step(action, self.name, errno=-told, duration_ns=lasted)
+            self._observer.step(action, self.name, errno=-told, span=span)
         return self._settle(action, result, got, expect)
 
     def _settle(self, doing: str, result: CommandResult, got: int | None, expect: int | None) -> int:

@@ -8,10 +8,10 @@ long as the guest lives.
 
 from __future__ import annotations
 
-import time
 from typing import Any, Literal
 
 from harness.guest import klog
+from harness.guest.clock import Clock, Span
 from harness.guest.livepatch import Livepatches, LivepatchState
 from harness.guest.ssh import Guest
 from harness.trace import events as ev
@@ -26,20 +26,20 @@ Action = Literal["load", "unload", "enable", "disable", "reverse", "force"]
 class Observer:
     """Writes the harness's events of one guest to a store.
 
-    The guest's clock is known to some ten milliseconds: it is read once, over SSH.
+    Attributes:
+        clock: by which they are stamped, and by which what is done to the guest is timed.
     """
 
     def __init__(self, guest: Guest, livepatches: Livepatches, store: EventStore) -> None:
         self._guest = guest
         self._livepatches = livepatches
         self._store = store
-        uptime_s = float(guest.read("/proc/uptime").split()[0])
-        self._ahead_ns = int(uptime_s * 1e9) - time.monotonic_ns()
+        self.clock = Clock(guest)
         kernel = guest.read("/proc/sys/kernel/osrelease")
         self._record(ev.Header, schema=ev.SCHEMA, kernel=kernel, attached=(), missing=())
 
     def _record(self, kind: type[ev.Event], **fields: Any) -> None:
-        self._store.record(STREAM, kind, time.monotonic_ns() + self._ahead_ns, **fields)
+        self._store.record(STREAM, kind, self.clock.now_ns(), **fields)
 
     def begin(self, name: str, livepatch: str) -> None:
         """Say that a plan begins."""
@@ -49,9 +49,20 @@ class Observer:
         """Say that a plan has ended."""
         self._record(ev.Plan, name=name, livepatch=livepatch, moment="end")
 
-    def step(self, action: Action, subject: str, *, errno: int, duration_ns: int) -> None:
-        """Say what was done to `subject`; `errno` is 0, or negative: how the kernel refused."""
-        self._record(ev.Step, action=action, subject=subject, errno=errno, duration_ns=duration_ns)
+    def step(self, action: Action, subject: str, *, errno: int, span: Span | None) -> None:
+        """Say what was done to `subject`, and when.
+
+        Args:
+            errno: 0, or negative: how the kernel refused.
+            span: by the guest's own clock, for a step is judged by what came before and after it.
+        """
+        if span is None:
+            self._record(ev.Step, action=action, subject=subject, errno=errno, duration_ns=0)
+            return
+        self._store.record(
+            STREAM, ev.Step, span.ended_ns, lasts_from_ns=span.begun_ns,
+            action=action, subject=subject, errno=errno,
+        )  # fmt: skip
 
     def sysfs(self) -> tuple[LivepatchState, ...]:
         """Write down every livepatch as sysfs shows it now, and return that."""

@@ -75,17 +75,28 @@ class EventStore:
         if self._listen:
             self._listen(event)
 
-    def record(self, probe: str, kind: type[Event], ts_ns: int = 0, **fields: Any) -> None:
+    def record(
+        self,
+        probe: str,
+        kind: type[Event],
+        ts_ns: int = 0,
+        *,
+        lasts_from_ns: int | None = None,
+        **fields: Any,
+    ) -> None:
         """Add an event that is made on the host, by `probe`, after all that is in the store so far.
 
         Args:
             ts_ns: the guest's clock as far as it is known here. An estimate must not put an observation
                 before what it was made after, so the event is stamped later than every other.
+            lasts_from_ns: of an event that lasted, when it began; its `duration_ns` is what lies between.
         """
         with self._lock:
             if self._file.closed:
                 return
             after = max(ts_ns, self._latest_ns + 1)
+            if lasts_from_ns is not None:
+                fields["duration_ns"] = after - lasts_from_ns
             event = kind(probe=probe, seq=self._next[probe], ts_ns=after, **fields)
             line = msgspec.json.encode(event)
             self._file.write(line + b"\n")

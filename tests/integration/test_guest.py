@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 
 from harness.errors import CheckFailed, GuestSilent, TransitionStuck
 from harness.guest import klog
+from harness.guest.clock import Clock
 from harness.guest.ssh import Guest
 from harness.suite.lab import connection_limits
 from harness.suite.subject import LivepatchSubject, ModuleSubject
 
 pytestmark = pytest.mark.vm("6.12")
 DEADLINE_S = 90
+# The log is stamped by local_clock(), which is not ktime_get() and may be some milliseconds off.
+SCHED_CLOCK_NS = 100_000_000
 
 
 @pytest.fixture
@@ -64,6 +68,19 @@ class TestCommands:
     def test_failure_names_command_and_reason(self, lab):
         with pytest.raises(CheckFailed, match=r"reading: .*No such file"):
             lab.guest.run("cat /nonesuch").must("reading")
+
+
+class TestClock:
+    def test_a_command_is_timed_by_the_probes_clock(self, lab):
+        """The kernel's own stamps of what the command wrote to its log lie within the span."""
+        clock = Clock(lab.guest)
+        script = "for each in 1 2; do echo klp: timed >/dev/kmsg; read -rt 0.3 <>/run/klp/silence; done"
+        result, span = clock.run(f"{script}; echo out; echo err >&2; (exit 3)")
+        assert (result.status, result.stdout, result.stderr) == (3, "out\n", "err\n")
+        stamps = re.findall(r"\[ *([\d.]+)\] klp: timed", lab.guest.run("dmesg | tail -n 5").stdout)
+        first, last = (round(float(each) * 1e9) for each in stamps)
+        assert span.begun_ns - SCHED_CLOCK_NS < first < last < span.ended_ns + SCHED_CLOCK_NS
+        assert span.ended_ns < clock.now_ns() + SCHED_CLOCK_NS
 
 
 class TestFiles:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.trace.events import Step, Taint
 from harness.trace.store import EventStore, TornStream
 
 
@@ -147,6 +148,16 @@ def test_events_since_a_position_in_the_order_of_time(store: EventStore) -> None
     assert [event.ts_ns for event in store.since(begun)] == [10, 20, 30]
     assert len(store.since()) == 4
     assert store.since(4) == ()
+
+
+def test_what_the_harness_saw_comes_after_all_that_was_there(store: EventStore) -> None:
+    store.append([header(), cancel(1, ts_ns=1000)])
+    store.record("klp", Taint, 900, flags="K")
+    store.record("klp", Step, 800, lasts_from_ns=700, action="load", subject="fix", errno=0)
+    taint, step = store.since(2)
+    assert taint.ts_ns == 1001
+    assert isinstance(step, Step)
+    assert (step.ts_ns, step.ts_ns - step.duration_ns) == (1002, 700)
 
 
 def test_a_closed_store_takes_nothing_more(file: Path) -> None:
