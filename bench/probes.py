@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the probes cost: transitions and shadow variables without them, with each, all, and bpftrace."""
+"""What the probes cost: transitions and shadow variables without them, with each, all, and bpftrace.
+
+Each variant has a restored guest of its own. All are there at once and are measured in turn, with the
+others stopped, so that what the host does meanwhile falls on every variant alike.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.bpftrace import bpftrace_files, ship, tracing
@@ -31,9 +36,11 @@ from harness.trace.tracer import PROBES, Tracer
 WITHOUT = "no probe"
 _BPFTRACE = "bpftrace"
 _ALL = "all probes"
-_TIMES = 20
+_ROUNDS = 4
+# In each round.
+_TIMES = 5
+_SHADOW_RUNS = 2
 _PAIRS = 20_000
-_SHADOW_RUNS = 5
 _DEADLINE_S = 60.0
 _NS = re.compile(r"klp_shadow_load: .*\bns=(\d+)")
 _MODULES = "/run/klp/modules"
@@ -41,7 +48,7 @@ _FAULTS = paths.PROJECT / "tests" / "faults"
 
 
 class ProbeCosts:
-    """The measurements of one image, each variant in a restored guest of its own."""
+    """The measurements of one image."""
 
     def __init__(
         self, library: Library, image: Image, settings: Settings, accel: Accelerator, progress: Progress
@@ -54,29 +61,42 @@ class ProbeCosts:
 
     def measure(self) -> dict[str, list[Series]]:
         """Return transition times, passes, and the cost of a shadow variable, each for every variant."""
-        tables: dict[str, list[Series]] = {"transitions": [], "passes": [], "shadow variables": []}
         with ExitStack() as stack:
             out = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="klp-bench-")))
             modules = self._modules(out)
             root = stack.enter_context(bpftrace_files(self._settings))
+            variants = []
             for name in (WITHOUT, *PROBES, _ALL, _BPFTRACE):
-                with (
-                    self._progress.step(name),
-                    self._guest(out / name) as lab,
-                    self._armed(name, lab, out / name, root),
-                ):
-                    taken = _transitions(lab, modules["livepatch_sample"])
-                    pairs = _pairs_us(lab.guest, modules["klp_shadow_load"])
-                tables["transitions"].append(Series(name, "s", tuple(each.seconds for each in taken)))
-                tables["passes"].append(Series(name, "", tuple(float(each.passes) for each in taken)))
-                tables["shadow variables"].append(Series(name, "us", pairs))
-        return tables
+                with self._progress.step(f"{name}: a guest"):
+                    variants.append(self._variant(name, out / name, modules, root, stack))
+            for number in range(_ROUNDS):
+                with self._progress.step(f"round {number + 1} of {_ROUNDS}"):
+                    for each in variants:
+                        each.take()
+        return {
+            "transitions": [Series(each.name, "s", each.seconds()) for each in variants],
+            "passes": [Series(each.name, "", each.passes()) for each in variants],
+            "shadow variables": [Series(each.name, "us", tuple(each.pairs_us)) for each in variants],
+        }
 
     def _modules(self, out: Path) -> dict[str, Module]:
         kernel = self._image.kernel
         sources = (find_source("samples", kernel), find_source(str(_FAULTS), kernel))
         built = (build(each, kernel, out / "modules", Silent()) for each in sources)
         return {module.name: module for modules in built for module in modules}
+
+    def _variant(
+        self, name: str, folder: Path, modules: dict[str, Module], bpftrace: Path, stack: ExitStack
+    ) -> _Variant:
+        """Make a variant's guest ready, to last as long as `stack`, and stop it."""
+        lab = stack.enter_context(self._guest(folder))
+        stack.enter_context(self._armed(name, lab, folder, bpftrace))
+        for module in (modules["livepatch_sample"], modules["klp_shadow_load"]):
+            lab.guest.put(module.file, f"{_MODULES}/{module.file.name}")
+        variant = _Variant(name, lab, modules["livepatch_sample"], modules["klp_shadow_load"])
+        stack.callback(variant.go_on)  # for what ends its probes
+        variant.stop()
+        return variant
 
     @contextmanager
     def _guest(self, folder: Path) -> Iterator[Lab]:
@@ -102,13 +122,43 @@ class ProbeCosts:
             tracer.stop()
 
 
+@dataclass
+class _Variant:
+    """One variant's guest, stopped but while it is measured, and what was measured so far."""
+
+    name: str
+    lab: Lab
+    livepatch: Module
+    shadow: Module
+    transitions: list[LoggedTransition] = field(default_factory=list)
+    pairs_us: list[float] = field(default_factory=list)
+
+    def go_on(self) -> None:
+        self.lab.machine.monitor.execute("cont")
+
+    def stop(self) -> None:
+        self.lab.machine.monitor.execute("stop")
+
+    def take(self) -> None:
+        """Measure one round."""
+        self.go_on()
+        self.transitions += _transitions(self.lab, self.livepatch)
+        self.pairs_us += _pairs_us(self.lab.guest, self.shadow)
+        self.stop()
+
+    def seconds(self) -> tuple[float, ...]:
+        return tuple(each.seconds for each in self.transitions)
+
+    def passes(self) -> tuple[float, ...]:
+        return tuple(float(each.passes) for each in self.transitions)
+
+
 def _transitions(lab: Lab, module: Module) -> tuple[LoggedTransition, ...]:
     """Enable and disable a livepatch, and return both transitions of each time by the kernel's own log."""
-    path = f"{_MODULES}/{module.file.name}"
-    lab.guest.put(module.file, path)
     canary = klog.write_canary(lab.guest, "bench")
-
-    subject = LivepatchSubject(lab, module, path, deadline_s=_DEADLINE_S, stuck=lambda _tasks: None)
+    subject = LivepatchSubject(
+        lab, module, f"{_MODULES}/{module.file.name}", deadline_s=_DEADLINE_S, stuck=lambda _tasks: None
+    )
     for _ in range(_TIMES):
         subject.load()
         subject.disable()
@@ -116,17 +166,15 @@ def _transitions(lab: Lab, module: Module) -> tuple[LoggedTransition, ...]:
     return logged_transitions(klog.lines_after(lab.guest, canary))
 
 
-def _pairs_us(guest: Guest, module: Module) -> tuple[float, ...]:
+def _pairs_us(guest: Guest, module: Module) -> list[float]:
     """Return the microseconds of one klp_shadow_alloc and klp_shadow_free, by the module's own clock."""
-    path = f"{_MODULES}/{module.file.name}"
-    guest.put(module.file, path)
     taken = []
     for _ in range(_SHADOW_RUNS):
-        load = f"insmod {path} count={_PAIRS} && rmmod {module.name}"
+        load = f"insmod {_MODULES}/{module.file.name} count={_PAIRS} && rmmod {module.name}"
         script = f"{load} && dmesg | grep '{module.name}: ' | tail -n 1"
         said = guest.run(script).must("running the shadow load").stdout
         found = _NS.search(said)
         if found is None:
             raise ValueError(f"{module.name} told no time: {said!r}")
         taken.append(int(found[1]) / 1000 / _PAIRS)
-    return tuple(taken)
+    return taken

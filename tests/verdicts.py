@@ -24,6 +24,7 @@ class Expected:
         scenarios: in which it is tried.
         fault: what is wrong with a bad one, in a few words; None for a good one.
         says: found in the first reason that `klp check` gives for a bad one.
+        held_up: whether a transition of it never ends.
         near: the bad one that a good one is most like.
     """
 
@@ -32,6 +33,7 @@ class Expected:
     scenarios: tuple[str, ...]
     fault: str | None = None
     says: str = ""
+    held_up: bool = False
     near: str = ""
 
     def named_by(self, reason: str) -> bool:
@@ -43,9 +45,12 @@ def expected() -> tuple[Expected, ...]:
     """Return what verdicts.toml says, the bad ones first."""
     told = tomllib.loads(FILE.read_text())
     bad = [
-        Expected(name, str(LIVEPATCHES / "bad" / name), (each["scenario"],), each["fault"], each["says"])
+        Expected(
+            name, str(LIVEPATCHES / "bad" / name), (each["scenario"],),
+            each["fault"], each["says"], each.get("held_up", False),
+        )
         for name, each in told["bad"].items()
-    ]
+    ]  # fmt: skip
     good = [
         Expected(name, _word(name), tuple(each["scenarios"]), near=each.get("near", ""))
         for name, each in told["good"].items()

@@ -17,7 +17,7 @@ from harness.errors import ExitCode
 from harness.suite.marks import default_kernel, known_kernels
 from tests.verdicts import Expected, expected
 
-# A transition that a bad one holds up is given up; a good one's may take as long as a loaded host needs.
+# A transition that never ends is given up soon; others may take as long as a loaded host needs.
 _HELD_UP_S, _DEADLINE_S = 20, 120
 KERNELS = [default_kernel(), *(each for each in known_kernels() if each != default_kernel())]
 
@@ -38,38 +38,41 @@ def _tried(*, bad: bool) -> list[object]:
 
 @pytest.fixture(scope="module")
 def batches(request):
-    """What this session tries, so that one `klp check` does all that it can: kernel, scenario, bad."""
+    """What this session tries, by `_batch`, so that one `klp check` does all that it can."""
     found = defaultdict(list)
     for item in request.session.items:
         params = getattr(getattr(item, "callspec", None), "params", {})
         if item.path == request.path and isinstance(params.get("each"), Expected):
             each = params["each"]
-            found[params["kernel"], params["scenario"], bool(each.fault)].append(each)
+            found[_batch(params["kernel"], params["scenario"], each)].append(each)
     return found
+
+
+def _batch(kernel: str, scenario: str, each: Expected) -> tuple[object, ...]:
+    return kernel, scenario, bool(each.fault), each.held_up
 
 
 @pytest.fixture(scope="module")
 def outcomes(klp, batches, tmp_path_factory):
-    """Have livepatches checked in a scenario on a kernel; return the outcomes by livepatch's word."""
+    """Have a livepatch checked in a scenario on a kernel, with its batch; return its outcomes."""
     done = {}
 
-    def checked(kernel: str, scenario: str, *, bad: bool) -> dict[str, list[Outcome]]:
-        key = (kernel, scenario, bad)
+    def checked(kernel: str, scenario: str, each: Expected) -> list[Outcome]:
+        key = _batch(kernel, scenario, each)
         if key not in done:
             done[key] = _check(
                 klp, kernel, scenario, batches[key], tmp_path_factory.mktemp("check") / "run"
             )
-        return done[key]
+        return done[key][each.word]
 
     return checked
 
 
 def _check(klp, kernel, scenario, livepatches, out):
-    bad = any(each.fault for each in livepatches)
-    deadline = _HELD_UP_S if bad else _DEADLINE_S
+    deadline = _HELD_UP_S if any(each.held_up for each in livepatches) else _DEADLINE_S
     finished = klp(
         "check", *(each.word for each in livepatches), "--kernel", kernel, "--scenario", scenario,
-        "--deadline", deadline, "--out", out, "--json",
+        "--quick", "--deadline", deadline, "--out", out, "--json",
     )  # fmt: skip
     assert finished.returncode in (ExitCode.OK, ExitCode.CHECK_FAILED), finished.stderr
     result = msgspec.json.decode(finished.stdout, type=CheckResult)
@@ -87,7 +90,7 @@ def _story(outcome: Outcome) -> str:
 
 @pytest.mark.parametrize(("kernel", "each", "scenario"), _tried(bad=True))
 def test_the_fault_of_a_bad_one_is_named(outcomes, kernel, each, scenario):
-    found = [one for one in outcomes(kernel, scenario, bad=True)[each.word] if one.scenario == scenario]
+    found = [one for one in outcomes(kernel, scenario, each) if one.scenario == scenario]
     assert len(found) == 1
     [outcome] = found
     assert outcome.verdict is Verdict.VIOLATED, _story(outcome)
@@ -96,7 +99,7 @@ def test_the_fault_of_a_bad_one_is_named(outcomes, kernel, each, scenario):
 
 @pytest.mark.parametrize(("kernel", "each", "scenario"), _tried(bad=False))
 def test_a_good_one_gets_no_false_alarm(outcomes, kernel, each, scenario):
-    found = outcomes(kernel, scenario, bad=False)[each.word]
+    found = outcomes(kernel, scenario, each)
     assert found
     for outcome in found:
         assert outcome.verdict is Verdict.HELD, _story(outcome)

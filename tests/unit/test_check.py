@@ -152,18 +152,30 @@ def test_growth_is_told_from_what_comes_and_goes() -> None:
     assert grows(100, 110, 120, 130) == (
         "memory grows: 30 more objects of 64 bytes in kmalloc-64 after 30 cycles, 1.0 a cycle",
     )
+    assert grows(100, 110, 120, 119, 130, 140)
+    assert grows(100, 120, 140, 150, 180, 200)
+    assert grows(100, 110, 120, 160, 140, 150)
     assert not grows(100, 140, 140, 140)
+    assert not grows(100, 100, 100, 180, 180, 180)
+    assert not grows(100, 110, 100, 110, 100, 110)
+    assert not grows(100, 110, 130, 140, 700, 1000)  # by chance
     assert not grows(100, 105, 110, 116)
     assert not grows(100, 130, 90, 101)
     assert not grows(100)
 
 
 def test_memory_is_read_as_the_kernel_tells_it() -> None:
-    text = (
-        "kmalloc-64/objects:1234 N0=1234\nkmalloc-64/object_size:64\nkmalloc-cg-8/objects:5 N0=5\n"
-        "KernelStack:        1984 kB\n"
-    )
-    assert memory.parse(text) == {"kmalloc-64": Meter(1234, 64), "KernelStack": Meter(496, 4096)}
+    text = "kmalloc-64 1234 64\nkmalloc-cg-8 5 8\npid 20 112\nKernelStack:        1984 kB\n"
+    assert memory.parse(text) == {
+        "kmalloc-64": Meter(1234, 64), "kmalloc-cg-8": Meter(5, 8), "pid": Meter(20, 112),
+        "KernelStack": Meter(496, 4096),
+    }  # fmt: skip
+
+
+def test_the_copies_of_a_cache_are_counted_together() -> None:
+    """Which of them a module's allocations come from changes with each load."""
+    text = "kmalloc-1k 10 1024\nkmalloc-rnd-01-1k 3 1024\nkmalloc-rnd-15-1k 4 1024\n"
+    assert memory.parse(text) == {"kmalloc-1k": Meter(17, 1024)}
 
 
 def test_check_json_is_written_and_found_again(tmp_path: Path) -> None:
