@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from harness.analysis.growth import Sample, growth
 from harness.modules.plan import Phase
-from harness.suite.check.memory import sample
+from harness.suite.check.memory import sample, settled
 from harness.suite.check.scenario import scenario
 from harness.suite.check.stage import Moment, Stage
 
@@ -49,7 +49,7 @@ def cycles(stage: Stage) -> None:
     """What a life leaves behind adds up: memory is compared between the cycles, the first left out."""
     stage.set_up()
     _cycle(stage)
-    taken = [Sample(0, sample(stage.guest))]
+    taken = [Sample(0, settled(stage.guest))]
     wanted = _QUICK_CYCLES if stage.quick else _CYCLES
     for number in range(1, wanted):
         _cycle(stage)
