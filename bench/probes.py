@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,8 +73,10 @@ class ProbeCosts:
                 with self._progress.step(f"round {number + 1} of {_ROUNDS}"):
                     for each in variants:
                         each.take()
+        one_pass = [Series(each.name, "s", each.seconds(passes=1)) for each in variants]
         return {
             "transitions": [Series(each.name, "s", each.seconds()) for each in variants],
+            "one-pass transitions": [each for each in one_pass if each.figures],
             "passes": [Series(each.name, "", each.passes()) for each in variants],
             "shadow variables": [Series(each.name, "us", tuple(each.pairs_us)) for each in variants],
         }
@@ -90,10 +92,10 @@ class ProbeCosts:
     ) -> _Variant:
         """Make a variant's guest ready, to last as long as `stack`, and stop it."""
         lab = stack.enter_context(self._guest(folder))
-        stack.enter_context(self._armed(name, lab, folder, bpftrace))
+        drain = stack.enter_context(self._armed(name, lab, folder, bpftrace))
         for module in (modules["livepatch_sample"], modules["klp_shadow_load"]):
             lab.guest.put(module.file, f"{_MODULES}/{module.file.name}")
-        variant = _Variant(name, lab, modules["livepatch_sample"], modules["klp_shadow_load"])
+        variant = _Variant(name, lab, modules["livepatch_sample"], modules["klp_shadow_load"], drain)
         stack.callback(variant.go_on)  # for what ends its probes
         variant.stop()
         return variant
@@ -107,18 +109,19 @@ class ProbeCosts:
             yield lab
 
     @contextmanager
-    def _armed(self, name: str, lab: Lab, folder: Path, bpftrace: Path) -> Iterator[None]:
+    def _armed(self, name: str, lab: Lab, folder: Path, bpftrace: Path) -> Iterator[Callable[[], object]]:
+        """Have a variant's probes armed; yields what has them tell all that they have seen."""
         if name == _BPFTRACE:
             ship(lab.guest, bpftrace)
             with tracing(lab.guest):
-                yield
+                yield lambda: None  # it has no way to be asked
             return
         armed = {WITHOUT: (), _ALL: PROBES}.get(name, (name,))
         with EventStore(folder / "events.jsonl") as store:
             tracer = Tracer(lab.guest, store)
             if armed:
                 tracer.arm(armed)
-            yield
+            yield tracer.mark
             tracer.stop()
 
 
@@ -130,6 +133,7 @@ class _Variant:
     lab: Lab
     livepatch: Module
     shadow: Module
+    drain: Callable[[], object]
     transitions: list[LoggedTransition] = field(default_factory=list)
     pairs_us: list[float] = field(default_factory=list)
 
@@ -140,14 +144,16 @@ class _Variant:
         self.lab.machine.monitor.execute("stop")
 
     def take(self) -> None:
-        """Measure one round."""
+        """Measure one round, which nothing is left over from the one before to disturb."""
         self.go_on()
+        self.drain()
         self.transitions += _transitions(self.lab, self.livepatch)
         self.pairs_us += _pairs_us(self.lab.guest, self.shadow)
         self.stop()
 
-    def seconds(self) -> tuple[float, ...]:
-        return tuple(each.seconds for each in self.transitions)
+    def seconds(self, passes: int | None = None) -> tuple[float, ...]:
+        """Return what the transitions took; of those only that ended in so many passes, if told."""
+        return tuple(each.seconds for each in self.transitions if passes in (None, each.passes))
 
     def passes(self) -> tuple[float, ...]:
         return tuple(float(each.passes) for each in self.transitions)
