@@ -8,11 +8,15 @@ that a real guest answers so is seen in tests/integration/test_guest.py.
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from harness.guest.clock import Clock
 from harness.guest.ssh import CommandResult
+from harness.suite.subject import ModuleSubject
+from harness.trace.observer import Observer
+from harness.trace.store import EventStore
 
 AHEAD = 3_000_000_000_000
 MS = 1_000_000
@@ -26,6 +30,7 @@ class Link:
         self.there_ns = self.back_ns = 0
         self.ahead_ns = AHEAD
         self.shows = shows
+        self.status = 3
         monkeypatch.setattr(time, "monotonic_ns", lambda: self.host_ns)
 
     def run(self, line):
@@ -35,7 +40,10 @@ class Link:
         ended = self.host_ns + self.ahead_ns
         self.host_ns += self.back_ns
         told = f"begun\0{begun}\nsaid\nended\0{ended}\n" if self.shows else "said\n"
-        return CommandResult(line, 3, told, "why")
+        return CommandResult(line, self.status, told, "why")
+
+    def read(self, _path):
+        return "6.12"
 
 
 @pytest.fixture
@@ -84,3 +92,18 @@ def test_a_guest_that_shows_no_clock(monkeypatch):
     clock = Clock(link)
     result, span = clock.run("true")
     assert (result.stdout, span, clock.now_ns()) == ("said\n", None, 0)
+
+
+def test_a_step_is_told_by_the_guests_time(link, tmp_path):
+    """What came before it in the guest must not seem to come after, though the first reading was late."""
+    link.there_ns, link.back_ns = 0, 400 * MS
+    with EventStore(tmp_path / "events.jsonl") as store:
+        observer = Observer(link, None, store)
+        link.status, link.back_ns = 0, 0
+        link.host_ns += 1000 * MS
+        begun = link.host_ns + AHEAD
+        module = SimpleNamespace(name="fix")
+        ModuleSubject(SimpleNamespace(guest=link), module, "fix.ko", observer).unload()
+        step = store.since()[-1]
+    assert (step.action, step.errno, step.ts_ns) == ("unload", 0, begun + 2 * MS)
+    assert step.ts_ns - step.duration_ns == begun
