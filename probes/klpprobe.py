@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from klpattach import Probes
+from klpname import Namer
 from klpoutput import Fields, Output, complain
 from klpring import CHUNK_EVENTS, LOOK_S, RING_CHUNKS, Backlog, Counters, misses, open_ring
 from klpsymbols import ProbeError, Symbols
 
-RING_BUFFER_SINCE = (5, 8)
+SNPRINTF_SINCE = (5, 13)
 LIVEPATCHES = Path("/sys/kernel/livepatch")
 POSSIBLE_CPUS = Path("/sys/devices/system/cpu/possible")
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
@@ -48,12 +49,12 @@ def parser(prog: str, description: str, examples: str) -> argparse.ArgumentParse
 
 
 def program_text(tool: str) -> str:
-    """Return the BPF program of a tool, which stands beside this file, and the parts it includes.
+    """Return the BPF program of a tool, which stands beside this file, with the parts it is made of.
 
     They are put in here, because bcc rewrites what is in the main file only.
     """
     folder = Path(__file__).parent
-    program = (folder / f"{tool}.bpf.c").read_text(encoding="utf-8")
+    program = f'{(folder / f"{tool}.bpf.c").read_text(encoding="utf-8")}\n#include "klpname.bpf.c"\n'
     part = re.compile(r'^#include "(klp\w+\.bpf\.c)"\n', re.MULTILINE)
     return part.sub(lambda match: (folder / match[1]).read_text(encoding="utf-8"), program)
 
@@ -69,8 +70,8 @@ def check_host() -> None:
     if os.geteuid() != 0:
         raise ProbeError("must be root to load BPF programs")
     version = tuple(int(number) for number in re.findall(r"\d+", release)[:2])
-    if version < RING_BUFFER_SINCE:
-        raise ProbeError(f"kernel {release} has no BPF ring buffer (5.8 has)")
+    if version < SNPRINTF_SINCE:
+        raise ProbeError(f"kernel {release} is too old: BPF programs name addresses since 5.13")
     if not LIVEPATCHES.is_dir():
         raise ProbeError(f"kernel {release} is built without CONFIG_LIVEPATCH")
 
@@ -93,6 +94,14 @@ def load(tool: str, cflags: list[str]) -> Any:
         return BPF(text=program_text(tool), cflags=[*cflags, "-Wno-macro-redefined"])
     except Exception as error:  # bcc raises nothing narrower, after the compiler's own messages
         raise ProbeError(f"{error}; are this kernel's headers installed?") from error
+
+
+def namer(bpf: Any) -> Namer:
+    """Return what asks the kernel for names; raise ProbeError if it refuses."""
+    try:
+        return Namer(bpf)
+    except Exception as error:  # bcc raises nothing narrower
+        raise ProbeError(f"this kernel gives no names to addresses: {error}") from error
 
 
 def release_memory() -> None:
@@ -213,6 +222,7 @@ def trace(tool: Tool, args: argparse.Namespace) -> None:
     check_host()
     symbols = Symbols()
     bpf = load(tool.name, tool.prepare(symbols))
+    symbols.ask(namer(bpf))
     probes, out = Probes(bpf, symbols), Output(tool.name, args.json, tool.columns)
     reader = Reader(tool, bpf, symbols, out)
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS | {MARK_SIGNAL})

@@ -49,6 +49,12 @@ class Text(NamedTuple):
         return self.begin <= address < self.begin + self.size
 
 
+# What %pS prints; and what functions begin at multiples of, at least.
+_NAMED = re.compile(
+    r"(?P<name>\S+)\+0x(?P<offset>[0-9a-f]+)/0x(?P<size>[0-9a-f]+)(?: \[(?P<module>[^] ]+)\])?"
+)
+_ALIGNED = 16
+
 # A compiler that specialises or splits a function names the result so. `.cold` is left out: it is a
 # fragment which the function jumps to, not the function.
 _SUFFIXED = re.compile(r"(?P<base>[^.]+)(?:\.(?:isra|part|constprop)\.\d+)+$")
@@ -131,13 +137,17 @@ class Symbols:
     """The running kernel's symbols: names to addresses, and addresses back to names."""
 
     def __init__(self, read: Callable[[], str] = KALLSYMS.read_text) -> None:
-        self._read = read
+        self._name_of: Callable[[int], str] | None = None
         self._modules_seen = _modules()
         self._reach = _sizes(self._modules_seen)
         self._noticed: frozenset[str] = frozenset()
         self._texts: list[Text] = []
         lines = read().splitlines()
         self._core, self._modules = Core(core_lines(lines)), Table(module_symbols(lines))
+
+    def ask(self, name_of: Callable[[int], str]) -> None:
+        """From now on learn of modules that come, by what the kernel calls their addresses (see `walk`)."""
+        self._name_of = name_of
 
     @cached_property
     def _suffixed(self) -> dict[str, str]:
@@ -213,18 +223,19 @@ class Symbols:
         if lines == self._noticed:
             return
         self._noticed = lines
-        texts = [Text(int(begin, 16), int(size), name) for name, size, begin in map(str.split, lines)]
+        texts = [_text(line) for line in lines]
         kept = (old for old in self._texts if not any(new.holds(old.begin) for new in texts))
         self._texts = [*kept, *texts]
 
     def _refresh(self) -> None:
         """Learn the symbols of modules that came since; keep those that went, for late events."""
         now = _modules()
-        if now == self._modules_seen:
+        if now == self._modules_seen or self._name_of is None:
             return
+        came = sorted(map(_text, now - self._modules_seen))
         self._modules_seen = now
         self._reach |= _sizes(now)
-        fresh = list(module_symbols(self._read().splitlines()))
+        fresh = [symbol for text in came for symbol in walk(text, self._name_of)]
         # No two modules share a page: one whose page another has now is gone, and its names mislead.
         pages = {symbol.address // PAGE for symbol in fresh}
         current = {symbol.module for symbol in fresh}
@@ -252,6 +263,29 @@ class Names:
         return self._known[address]
 
 
+def walk(text: Text, name_of: Callable[[int], str]) -> Iterator[Symbol]:
+    """Find a module's functions by asking for the name at its first address, then after that one's end, …
+
+    Args:
+        name_of: returns what the kernel's %pS prints for an address.
+    """
+    at, end, stray = text.begin, text.begin + text.size, text.begin + PAGE
+    while at < end:
+        found = _NAMED.fullmatch(name_of(at))
+        if not found or found["module"] != text.module:
+            if at >= stray:
+                return
+            at += _ALIGNED
+            continue
+        offset, size = int(found["offset"], 16), int(found["size"], 16)
+        if offset >= size:  # of the last one the size ends where the module's instructions do
+            return
+        if not found["name"].startswith(_PADDING):
+            yield Symbol(at - offset, "t", found["name"], text.module)
+        at += size - offset
+        stray = at
+
+
 def _modules() -> frozenset[str]:
     """Return what tells one set of loaded modules from another: names, sizes and addresses."""
     try:
@@ -259,6 +293,12 @@ def _modules() -> frozenset[str]:
     except OSError:  # a kernel without modules
         return frozenset()
     return frozenset(" ".join(line.split()[number] for number in (0, 1, 5)) for line in lines)
+
+
+def _text(module: str) -> Text:
+    """Read what `_modules` tells of one."""
+    name, size, begin = module.split()
+    return Text(int(begin, 16), int(size), name)
 
 
 def _sizes(modules: Iterable[str]) -> dict[str, int]:

@@ -17,8 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "probes"))
 import klpbtf
 import klpoutput
 import klpstates
-import klpsymbols
-from klpsymbols import ProbeError, Symbols
+from klpsymbols import ProbeError
 
 SYMBOLS = SimpleNamespace(describe=lambda address: f"pre_patch+0x{address:x} [demo]")
 SLOTS = klpstates.MAX_PATCHES + 1
@@ -132,11 +131,3 @@ def test_an_array_is_walked_by_the_structures_own_size(tmp_path):
     assert klpbtf.sizes(("klp_state",), btf(tmp_path)) == ["-DSIZEOF_KLP_STATE=24"]
     with pytest.raises(ProbeError, match="no structure klp_other"):
         klpbtf.sizes(("klp_other",), btf(tmp_path))
-
-
-def test_a_module_on_a_gone_modules_page_takes_its_names(monkeypatch):
-    tables = iter([f"{0x10000A0:016x} t gone [first]\n", f"{0x1000010:016x} t here [second]\n"])
-    loaded = iter([{"first 4096 0x1000000"}, {"second 4096 0x1000000"}])
-    monkeypatch.setattr(klpsymbols, "_modules", lambda: frozenset(next(loaded)))
-    symbols = Symbols(lambda: f"{0x1000:016x} T kernel\n" + next(tables))
-    assert symbols.describe(0x10000B0) == "here+0xa0 [second]"

@@ -86,12 +86,57 @@ def test_describes_addresses_as_the_kernel_does(symbols):
     assert symbols.describe(0x10) == "0x10"
 
 
+def named(*functions, module="late", begin=0xFFFFFFFFC0009000):
+    """What the kernel calls addresses in a module whose functions are told as (name, size)."""
+    spans, at = [], begin
+    for name, size in functions:
+        spans.append((at, size, name))
+        at += size
+
+    def name_of(address):
+        for first, size, name in spans:
+            if first <= address < first + size:
+                return f"{name}+0x{address - first:x}/0x{size:x} [{module}]"
+        if at <= address < at + 0x1000 and spans:  # the last one is all that comes before nothing
+            first, size, name = spans[-1]
+            return f"{name}+0x{address - first:x}/0x{size:x} [{module}]"
+        return f"0x{address:x}"
+
+    return name_of
+
+
 def test_learns_a_module_that_came_and_keeps_one_that_went(kernel, symbols):
-    kernel["text"] = CORE + "ffffffffc0009000 t late_init\t[late]\n"
+    symbols.ask(named(("late_init", 0x40)))
     assert symbols.describe(0xFFFFFFFFC0009001) == "0xffffffffc0009001"  # demo is not that long
     kernel["modules"] = frozenset({"late 4096 0xffffffffc0009000"})
     assert symbols.describe(0xFFFFFFFFC0009001) == "late_init+0x1 [late]"
     assert symbols.describe(0xFFFFFFFFC0001081) == "demo_exit+0x1 [demo]"
+
+
+def test_a_module_that_took_the_place_of_another_takes_its_names(kernel, symbols):
+    symbols.ask(named(("other_init", 0x90), module="other", begin=0xFFFFFFFFC0001000))
+    kernel["modules"] = frozenset({"other 4096 0xffffffffc0001000"})
+    assert symbols.describe(0xFFFFFFFFC0001084) == "other_init+0x84 [other]"
+
+
+def walked(name_of, size=0x2000):
+    text = klpsymbols.Text(0xFFFFFFFFC0009000, size, "late")
+    return [(each.name, each.address & 0xFFF) for each in klpsymbols.walk(text, name_of)]
+
+
+def test_walks_from_function_to_function_without_their_padding():
+    functions = (("__pfx_one", 0x10), ("one", 0x90), ("two.isra.0", 0x11), ("three", 0xF4F))
+    assert walked(named(*functions)) == [("one", 0x10), ("two.isra.0", 0xA0), ("three", 0xB1)]
+
+
+def test_walks_over_what_has_no_name_before_the_first_function():
+    assert walked(named(("one", 0x40), begin=0xFFFFFFFFC0009020)) == [("one", 0x20)]
+
+
+def test_walks_no_further_than_the_module():
+    assert walked(named(("one", 0x40), ("two", 0x40)), size=0x40) == [("one", 0)]
+    assert walked(named(("one", 0x40), module="next")) == []
+    assert walked(lambda address: f"0x{address:x}") == []
 
 
 def test_names_the_module_of_an_address_whose_symbols_were_never_read(kernel, symbols):
