@@ -7,7 +7,7 @@ QMP: what works is imported when the first test that needs a guest is about to r
 
 from __future__ import annotations
 
-import os
+import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
@@ -33,7 +33,7 @@ _ERROR: pytest.StashKey[str] = pytest.StashKey()
 _REFUSED: pytest.StashKey[str] = pytest.StashKey()
 _WRONG: pytest.StashKey[str] = pytest.StashKey()
 _OUTCOMES: pytest.StashKey[list[str]] = pytest.StashKey()
-_LABEL: pytest.StashKey[tuple[str, str]] = pytest.StashKey()
+_SHARED: pytest.StashKey[dict[str, str]] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -220,15 +220,21 @@ def pytest_configure_node(node: Any) -> None:
     """Tell a worker of pytest-xdist what all workers share."""
     from harness.suite import session, terminal
 
-    if _LABEL not in node.config.stash:
-        node.config.stash[_LABEL] = session.label(), terminal.path_for_workers(node.config)
-    node.workerinput["klp_label"], node.workerinput[terminal.TERMINAL_KEY] = node.config.stash[_LABEL]
+    if _SHARED not in node.config.stash:
+        node.config.stash[_SHARED] = {
+            "klp_label": session.label(),
+            "klp_berths": tempfile.mkdtemp(prefix="klp-berths-"),
+            terminal.TERMINAL_KEY: terminal.path_for_workers(node.config),
+        }
+    node.workerinput.update(node.config.stash[_SHARED])
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """End every guest."""
+    """End every guest; where the workers of pytest-xdist have ended, remove what they shared."""
     if session := config.stash.get(_SESSION, None):
         session.end()
+    if shared := config.stash.get(_SHARED, None):
+        shutil.rmtree(shared["klp_berths"], ignore_errors=True)
 
 
 def _session(config: pytest.Config) -> Session:
@@ -251,8 +257,7 @@ def _sharing(worker: dict[str, Any]) -> Sharing:
 
     if not worker:
         return Sharing()
-    folder = Path(tempfile.gettempdir()) / f"klp-{os.getuid()}-{worker['testrunuid']}"
-    return Sharing(worker["workercount"], folder)
+    return Sharing(worker["workercount"], Path(worker["klp_berths"]))
 
 
 @pytest.fixture(scope="session")

@@ -21,8 +21,10 @@ from harness import paths
 from harness.errors import CheckFailed
 from harness.guest.ssh import Guest
 from harness.progress import Progress
+from harness.trace import tailing
 from harness.trace.events import AnyEvent
 from harness.trace.store import EventStore
+from harness.trace.tailing import Apart
 from harness.waiting import DeadlineMissed, wait_until
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,7 @@ _LOOK_S = 0.02
 _ARM_S = 1800.0
 _IDLE_S = 60.0
 _IDLE_LOOK_S = 5.0
+_GONE_LOOK_S = 1.0
 # A ring buffer that is full takes an emulated guest most of a minute to read.
 _DRAIN_S = 180.0
 
@@ -51,7 +54,7 @@ class ProbeProcess:
 
 @dataclass(frozen=True, slots=True)
 class _Followed:
-    """A probe's process, and the thread that copies what it writes."""
+    """A probe's process, and the thread that copies what it and maybe others write."""
 
     process: ProbeProcess
     follower: threading.Thread
@@ -105,13 +108,15 @@ class Tracer:
         Raises:
             CheckFailed, VmLost: as `arm`.
         """
-        self._armed += [_Followed(each, self._follower(each)) for each in processes]
+        follower = self._follower(processes)
+        self._armed += [_Followed(each, follower) for each in processes]
         for probe in self._armed:
             self._wait(probe, self._started(probe), _ARM_S, "start")
 
-    def _follower(self, process: ProbeProcess) -> threading.Thread:
+    def _follower(self, processes: tuple[ProbeProcess, ...]) -> threading.Thread:
+        names = tuple(each.name for each in processes)
         follower = threading.Thread(
-            target=self._copy, args=(process,), name=f"follow {process.name}", daemon=True
+            target=self._copy, args=(names,), name=f"follow {', '.join(names)}", daemon=True
         )
         follower.start()
         return follower
@@ -149,26 +154,39 @@ class Tracer:
         started = self._guest.run(f"setsid {command} >{out} 2>{err} </dev/null & echo $!")
         return ProbeProcess(name, int(started.must(f"starting {name}").stdout))
 
-    def _copy(self, process: ProbeProcess) -> None:
-        """Copy a probe's lines to the store until the probe, or the connection, ends."""
-        rest = b""
-        # --pid: tail ends with the probe, after its last line; -s is how often it looks for that, while
-        # inotify tells it of new lines: four that look ten times a second keep an emulated guest busy.
-        follow = f"tail -c +1 -f -s 1 --pid={process.pid} {_output(process.name)}"
-        for chunk in self._guest.stream(follow):
-            *lines, rest = (rest + chunk).split(b"\n")
-            if lines:
+    def _copy(self, names: tuple[str, ...]) -> None:
+        """Copy the lines of some probes to the store until the connection ends."""
+        apart = Apart()
+        for chunk in self._guest.stream(tailing.command(map(_output, names))):
+            if lines := apart.lines(chunk):
                 self.store.append(lines)
-        if rest:
-            log.debug("%s ended in the middle of a line: %r", process.name, rest)
+        if rest := apart.unfinished():
+            log.debug("what %s wrote ended in the middle of a line: %r", names, rest)
+
+    def _gone(self, probe: _Followed) -> Callable[[], bool]:
+        """Return what tells whether a probe's process is gone, and so long that its last word has come."""
+        looked_at, gone = time.monotonic(), False
+
+        def look() -> bool:
+            nonlocal looked_at, gone
+            now = time.monotonic()
+            if now - looked_at < _GONE_LOOK_S:
+                return False
+            looked_at, before = now, gone
+            gone = self._guest.run(f"kill -0 {probe.process.pid}").status != 0
+            return gone and before
+
+        return look
 
     def _wait(self, probe: _Followed, done: Callable[[], bool], limit_s: float, what: str) -> None:
+        gone = self._gone(probe)
+
         def look() -> bool:
             self._guest.check_alive()
             self.store.check()
             if done():
                 return True
-            if not probe.follower.is_alive() and not done():
+            if (gone() or not probe.follower.is_alive()) and not done():
                 raise self._dead(probe, what)
             return False
 

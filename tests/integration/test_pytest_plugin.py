@@ -224,7 +224,9 @@ def test_unexpected_report_fails_the_test(pytester, run):
     ])  # fmt: skip
 
 
-def test_workers_have_guests_of_their_own_and_leave_none(pytester, run):
+def test_workers_have_guests_of_their_own_and_leave_none(pytester, run, monkeypatch):
+    temporary = pytester.mkdir("temporary")
+    monkeypatch.setenv("TMPDIR", str(temporary))
     result = run(
         """
         import pytest
@@ -246,6 +248,7 @@ def test_workers_have_guests_of_their_own_and_leave_none(pytester, run):
         timeout_s=20,
         every_s=0.1,
     )
+    assert not list(temporary.glob("klp*"))
     assert kept(pytester) == []
 
 
