@@ -151,8 +151,9 @@ class Bench:
 
     def _prepare(self, layout: RunLayout, stack: ExitStack) -> Prepared:
         accel = self.accelerator.accelerator
-        lab = stack.enter_context(restored(self.image, self._warm, layout, self.settings, accel))
-        lab.guest.keep_shell()
+        lab = stack.enter_context(
+            restored(self.image, self._warm, layout, self.settings, accel, keep_shell=True)
+        )
         store = stack.enter_context(EventStore(layout.events))
         tracer = Tracer(lab.guest, store)
         tracer.follow(self._warm.probes)

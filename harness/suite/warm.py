@@ -187,9 +187,18 @@ class _Maker:
 
 @contextmanager
 def restored(
-    image: Image, warm: WarmStart, layout: RunLayout, settings: Settings, accel: Accelerator
+    image: Image,
+    warm: WarmStart,
+    layout: RunLayout,
+    settings: Settings,
+    accel: Accelerator,
+    *,
+    keep_shell: bool = False,
 ) -> Iterator[Lab]:
     """Have a guest that goes on where `warm` was saved, on a disk overlay of its own, for a block.
+
+    Args:
+        keep_shell: run its commands in one shell, from the first on (see `Guest.keep_shell`).
 
     Raises:
         VmLost: it did not come up.
@@ -202,6 +211,8 @@ def restored(
         spec = to_be_restored(machine_spec(image, layout, settings, accel), warm.files)
         machine = stack.enter_context(resumed(spec, layout.qemu_log, deadlines(accel), warm.files))
         lab = connected(image, machine, accel, stack)
+        if keep_shell:
+            lab.guest.keep_shell()
         # Its wall clock stands where it was saved; the random numbers reseed themselves (vmgenid).
         lab.guest.run(f"date --set @{time.time():.3f}").must("setting the guest's clock")
         yield lab
