@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness import progress, settings
-from harness.errors import HostLacks, QemuGone
+from harness.errors import CheckFailed, HostLacks, QemuGone
 from harness.images.cache import Cache, read_manifest
 from harness.paths import CacheLayout, RunLayout
 from harness.suite.warm import ensure_warm, restored, warm_pool
@@ -26,7 +26,8 @@ from .conftest import gone
 pytestmark = pytest.mark.vm("6.12")
 CYCLES = 50
 DEADLINE_S = 60
-BPF_PROG_TYPE_KPROBE, BPF_PROG_TYPE_TRACEPOINT = 2, 5  # include/uapi/linux/bpf.h
+# include/uapi/linux/bpf.h
+BPF_PROG_TYPE_KPROBE, BPF_PROG_TYPE_TRACEPOINT, BPF_PROG_TYPE_RAW_TRACEPOINT = 2, 5, 17
 
 
 @pytest.fixture
@@ -249,10 +250,30 @@ def wait_for(look):
 
 
 def test_no_probe_has_a_program_that_can_be_preempted(open_guest):
-    """Since 7.0 that of a raw tracepoint can be, and is left out for others meanwhile (docs/facts.md)."""
+    """Since 7.0 that of a raw tracepoint can be, and is left out for others meanwhile (docs/facts.md).
+
+    Each probe has one of that type, at no tracepoint: it names addresses when it is asked to.
+    """
     with open_guest() as lab:
         told = lab.guest.run("grep -hs ^prog_type: /proc/[0-9]*/fdinfo/*").stdout.split()
-    assert {int(number) for number in told[1::2]} == {BPF_PROG_TYPE_KPROBE, BPF_PROG_TYPE_TRACEPOINT}
+        links = lab.guest.run("grep -hs ^link_type: /proc/[0-9]*/fdinfo/*").stdout.split()
+    types = [int(number) for number in told[1::2]]
+    assert set(types) == {BPF_PROG_TYPE_KPROBE, BPF_PROG_TYPE_TRACEPOINT, BPF_PROG_TYPE_RAW_TRACEPOINT}
+    assert types.count(BPF_PROG_TYPE_RAW_TRACEPOINT) == len(PROBES)
+    assert "raw_tracepoint" not in links
+
+
+def test_a_probe_that_dies_is_told_with_its_last_words(open_guest, warm, tmp_path):
+    """Those that live still answer, so it is the dead one that is named."""
+    dead = warm.probes[1]
+    with open_guest() as lab, EventStore(tmp_path / "events") as store:
+        tracer = Tracer(lab.guest, store)
+        tracer.follow(warm.probes)
+        tracer.mark()
+        end = f"echo out of luck >>/run/klp/trace/{dead.name}.err; kill -KILL {dead.pid}"
+        lab.guest.run(end).must("killing a probe")
+        with pytest.raises(CheckFailed, match=f"^the probe {dead.name} ended before its mark: .*out of luck"):
+            tracer.mark()
 
 
 class TestSnapshots:
