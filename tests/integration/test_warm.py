@@ -272,7 +272,9 @@ def test_a_probe_that_dies_is_told_with_its_last_words(open_guest, warm, tmp_pat
         tracer.mark()
         end = f"echo out of luck >>/run/klp/trace/{dead.name}.err; kill -KILL {dead.pid}"
         lab.guest.run(end).must("killing a probe")
-        with pytest.raises(CheckFailed, match=f"^the probe {dead.name} ended before its mark: .*out of luck"):
+        with pytest.raises(
+            CheckFailed, match=f"^the probe {dead.name} ended before its mark: .*out of luck"
+        ):
             tracer.mark()
 
 
