@@ -36,21 +36,42 @@ def _elsewhere(item) -> bool:
 
 
 @pytest.fixture
-def holder(guest, module):
+def wait_inside(guest):
+    """Wait until so many tasks are held in the holder's functions."""
+
+    def wait(count: int):
+        wait_until(
+            lambda: guest.read("/proc/klp_holder").endswith(f"inside {count}"),
+            what=f"{count} tasks held", timeout_s=_HELD_S, every_s=0.1,
+        )  # fmt: skip
+
+    return wait
+
+
+@pytest.fixture
+def holder(wait_inside, module):
     """Load the module that holds up transitions, and wait until `inside` tasks are held in it, if told."""
 
     def load(parameters: str, *, inside: int | None = None):
         target = module("patches/holdups", "klp_holder")
         target.load(parameters)
-        if inside is None:
-            return target
-        wait_until(
-            lambda: guest.read("/proc/klp_holder").endswith(f"inside {inside}"),
-            what=f"{inside} tasks held", timeout_s=_HELD_S, every_s=0.1,
-        )  # fmt: skip
+        if inside is not None:
+            wait_inside(inside)
         return target
 
     return load
+
+
+@pytest.fixture
+def hold_again(guest, wait_inside):
+    """Have the only sleeper held again, which ran through the functions of holder and fix so far."""
+
+    def hold():
+        for name in ("klp_holder_fix", "klp_holder"):
+            guest.run(f"echo 1 >/sys/module/{name}/parameters/hold").must("holding again")
+        wait_inside(1)  # it comes by every 20 ms; a disabling could be over by then
+
+    return hold
 
 
 @pytest.fixture

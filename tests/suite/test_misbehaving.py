@@ -49,12 +49,11 @@ def held(holder, fix, passes):
 
 
 @pytest.fixture
-def held_disabling(guest, holder, fix, passes):
+def held_disabling(holder, hold_again, fix, passes):
     """The same, as it is being disabled."""
     holder("sleepers=1 hold=0", inside=0)
     fix.load()
-    for name in ("klp_holder_fix", "klp_holder"):
-        guest.run(f"echo 1 >/sys/module/{name}/parameters/hold").must("holding again")
+    hold_again()
     fix.disable(wait=False)
     passes(fix, 2)
     return fix

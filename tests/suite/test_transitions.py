@@ -133,11 +133,10 @@ def test_a_transition_is_reversed_in_both_directions(holder, fix, let_go, passes
 
 @pytest.mark.everywhere
 @pytest.mark.klp_rules("T8", "C5", "C8")
-def test_a_disabling_transition_is_reversed(guest, holder, fix, let_go, passes, trace):
+def test_a_disabling_transition_is_reversed(holder, hold_again, fix, passes, trace):
     holder("sleepers=1 hold=0", inside=0)
     fix.load()
-    guest.run("echo 1 >/sys/module/klp_holder_fix/parameters/hold").must("holding again")
-    guest.run("echo 1 >/sys/module/klp_holder/parameters/hold").must("holding again")
+    hold_again()
     fix.disable(wait=False)
     passes(fix, 2)
     fix.reverse()
