@@ -4,26 +4,26 @@
  *
  * bpf_snprintf takes a format only from a map that nobody can write to any more.
  */
-struct name_format_t {
+struct symbol_format_t {
 	char text[8];
 };
 
-struct name_t {
+struct symbol_t {
 	char text[256]; /* KSYM_SYMBOL_LEN was less than that for long; a longer name is cut */
 };
 
-BPF_F_TABLE("array", int, struct name_format_t, name_format, 1, BPF_F_RDONLY_PROG);
-BPF_F_TABLE("array", int, struct name_t, name_found, 1, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", int, struct symbol_format_t, symbol_format, 1, BPF_F_RDONLY_PROG);
+BPF_F_TABLE("array", int, struct symbol_t, symbol_found, 1, BPF_F_MMAPABLE);
 
 int klp_name(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct name_format_t *format;
-	struct name_t *found;
+	struct symbol_format_t *format;
+	struct symbol_t *found;
 	u32 zero = 0;
 	u64 address;
 
-	format = name_format.lookup(&zero);
-	found = name_found.lookup(&zero);
+	format = symbol_format.lookup(&zero);
+	found = symbol_found.lookup(&zero);
 	if (!format || !found)
 		return 0;
 	address = ctx->args[0];

@@ -33,13 +33,13 @@ class Namer:
     """
 
     def __init__(self, bpf: Any) -> None:
-        table = bpf["name_format"]
+        table = bpf["symbol_format"]
         text = table.Leaf()
         text.text = b"%pS"
         table[ctypes.c_int(0)] = text
         _bpf(_BPF_MAP_FREEZE, _FREEZE.pack(table.map_fd))
         self._program = bpf.load_func("klp_name", bpf.RAW_TRACEPOINT).fd
-        found = bpf["name_found"].map_fd
+        found = bpf["symbol_found"].map_fd
         self._found = mmap.mmap(found, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ)
 
     def __call__(self, address: int) -> str:

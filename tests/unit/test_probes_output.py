@@ -78,8 +78,22 @@ def test_every_option_is_in_the_example_and_in_the_manual(tool):
 
 def test_a_program_is_shown_with_its_parts():
     shown = klpprobe.program_text("klptransition")
-    assert (PROBES / "klpcensus.bpf.c").read_text() in shown
-    assert 'klpcensus.bpf.c"' not in shown
+    for part in ("klpcensus.bpf.c", "klpname.bpf.c"):
+        assert (PROBES / part).read_text() in shown
+        assert f'{part}"' not in shown
+
+
+@pytest.mark.parametrize(
+    "tool", [each.name.removesuffix("_example.txt") for each in PROBES.glob("*_example.txt")]
+)
+def test_the_parts_of_a_program_share_no_name(tool):
+    """There is no compiler for BPF programs here, and a tool that no test arms would not be missed."""
+    shown = klpprobe.program_text(tool)
+    types = re.findall(r"^(?:struct|union) (\w+) \{", shown, re.MULTILINE)
+    maps = re.findall(r"^BPF_\w+\((?:\"\w+\", \w+, [\w ]+, )?(\w+)", shown, re.MULTILINE)
+    functions = re.findall(r"^(?:static __always_inline )?\w[\w *]*?(\w+)\(.*\)\n\{", shown, re.MULTILINE)
+    for names in (types, [*maps, *functions]):
+        assert sorted(names) == sorted(set(names))
 
 
 @pytest.fixture
