@@ -272,10 +272,11 @@ def test_a_probe_that_dies_is_told_with_its_last_words(open_guest, warm, tmp_pat
         tracer.mark()
         end = f"echo out of luck >>/run/klp/trace/{dead.name}.err; kill -KILL {dead.pid}"
         lab.guest.run(end).must("killing a probe")
-        with pytest.raises(
-            CheckFailed, match=f"^the probe {dead.name} ended before its mark: .*out of luck"
-        ):
+        with pytest.raises(CheckFailed) as caught:
             tracer.mark()
+    said = caught.value.message
+    assert said.startswith(f"the probe {dead.name} ended before its mark: ")
+    assert said.endswith("out of luck")
 
 
 class TestSnapshots:
