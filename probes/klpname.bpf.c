@@ -9,7 +9,7 @@ struct symbol_format_t {
 };
 
 struct symbol_t {
-	char text[256]; /* KSYM_SYMBOL_LEN was less than that for long; a longer name is cut */
+	char text[1024]; /* KSYM_SYMBOL_LEN is some 640, since KSYM_NAME_LEN is 512 (6.1) */
 };
 
 BPF_F_TABLE("array", int, struct symbol_format_t, symbol_format, 1, BPF_F_RDONLY_PROG);

@@ -20,6 +20,7 @@ _SYS_BPF = {"x86_64": 321, "aarch64": 280}
 _TEST_RUN = struct.Struct("=IIIIQQIIIIQQII")
 _FREEZE = struct.Struct("=I")
 _ADDRESS = struct.Struct("=Q")
+_RESULT, _RESULT_AT = struct.Struct("=i"), 4
 
 
 class Namer:
@@ -46,15 +47,17 @@ class Namer:
         """Return `function+0xOFFSET/0xSIZE [module]`, or the address as a number if it is nothing's."""
         context = ctypes.create_string_buffer(_ADDRESS.pack(address), _ADDRESS.size)
         at = ctypes.addressof(context)
-        _bpf(
+        told = _bpf(
             _BPF_PROG_TEST_RUN,
             _TEST_RUN.pack(self._program, 0, 0, 0, 0, 0, 0, 0, _ADDRESS.size, 0, at, 0, 0, 0),
         )
+        if _RESULT.unpack_from(told, _RESULT_AT)[0] <= 0:  # what is there is the name of another address
+            return f"0x{address:x}"
         return self._found[: self._found.find(b"\0")].decode()
 
 
-def _bpf(command: int, attributes: bytes) -> None:
-    """Call bpf(2).
+def _bpf(command: int, attributes: bytes) -> bytes:
+    """Call bpf(2); return its attributes as the kernel left them.
 
     Raises:
         OSError: it failed.
@@ -64,3 +67,4 @@ def _bpf(command: int, attributes: bytes) -> None:
     if libc.syscall(_SYS_BPF[os.uname().machine], command, space, len(attributes)) < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+    return space.raw

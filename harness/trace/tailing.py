@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One `tail` for several files: its command, and what it writes taken apart into each file's lines.
 
-A tail for each file would be simpler, and is a second of an emulated CPU's time for each guest more: every
+A tail for each file would be simpler, and is 0.4 s of an emulated CPU's time for each guest more: every
 command over SSH is a process of the server, a shell and a program to be started.
 """
 
