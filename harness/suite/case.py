@@ -105,6 +105,14 @@ class TestedGuest:
         """
         return self.lab.guest.read(path)
 
+    def write(self, path: str, content: bytes) -> None:
+        """Write a small file of the guest.
+
+        Raises:
+            CheckFailed: the guest refused it.
+        """
+        self.lab.guest.write(path, content).must(f"writing {path}")
+
     def put(self, source: Path, destination: str) -> None:
         """Copy a file into the guest.
 
@@ -232,8 +240,7 @@ class Case:
         path = f"{_MODULES}/{module.file.name}"
         known = self.modules.get(module.name)
         if known != module:
-            content = module.file.read_bytes()
-            self.guest.run(f"cat >{path}", stdin=content).must(f"shipping {module.name}")
+            self.guest.write(path, module.file.read_bytes())
             self.modules[module.name] = module
         return path
 

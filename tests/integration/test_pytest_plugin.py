@@ -67,7 +67,9 @@ def test_fixtures_do_what_they_say_and_leave_nothing(pytester, run):
     result = run(
         """
         import errno
+        import hashlib
         import pytest
+        from harness.errors import CheckFailed
 
         @pytest.mark.klp_rules("T1", "L4")
         def test_life(guest, livepatch, trace, kernel_log, klp_kernel):
@@ -97,10 +99,21 @@ def test_fixtures_do_what_they_say_and_leave_nothing(pytester, run):
             target.load("seed=6")
             fix.load()
             assert guest.read("/proc/klp_target") == "42" and target.parameter("seed") == "6"
+
+        def test_files(guest):
+            content = bytes(range(256)) * 2000
+            guest.write("/root/a b", content)
+            sums = guest.run(["sha256sum", "/root/a b"]).stdout
+            assert sums.split()[0] == hashlib.sha256(content).hexdigest()
+            for nowhere, reason in (("/nonesuch/a", "No such file"), ("/dev/full", "No space left")):
+                with pytest.raises(CheckFailed, match=f"{nowhere}: .*{reason}"):
+                    guest.write(nowhere, content)
+            guest.write("/root/small", b"x")
+            assert guest.read("/root/small") == "x"
         """,
         "--junitxml=it.xml",
     )
-    result.assert_outcomes(passed=3)
+    result.assert_outcomes(passed=4)
     assert kept(pytester) == []
     [life] = ET.parse(pytester.path / "it.xml").findall(".//testcase[@name='test_life[6.12]']")
     known = {each.get("name"): each.get("value") for each in life.iter("property")}

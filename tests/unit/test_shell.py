@@ -44,6 +44,9 @@ class Channel:
     def eof_received(self) -> bool:
         return not any(reader.is_alive() for reader in self.readers)
 
+    def settimeout(self, _seconds: float) -> None:
+        pass
+
     def sendall(self, data: bytes) -> None:
         assert self.process
         assert self.process.stdin
@@ -159,6 +162,28 @@ def test_a_lost_machine_ends_the_wait(channel):
     shell = Shell(channel, lost)
     with pytest.raises(VmLost, match="gone"):
         run(shell, "sleep 60")
+    assert not shell.take()
+
+
+@pytest.mark.parametrize("content", [b"", b"x", bytes(range(256)) * 2000, b"\necho not run\0exit\n"])
+def test_a_file_is_what_was_given(shell, tmp_path, content):
+    file = tmp_path / "it's a file"
+    assert shell.take()
+    assert shell.write(str(file), content, 20.0) == (0, b"", b"")
+    assert file.read_bytes() == content
+    assert run(shell, "echo next") == (0, b"next\n", b"")
+
+
+@pytest.mark.parametrize("place", ["nonesuch/file", "full"])
+def test_a_file_that_is_refused_ends_the_shell(shell, tmp_path, place):
+    """Its content must not be run."""
+    (tmp_path / "full").symlink_to("/dev/full")
+    content = f"\0touch {tmp_path}/run\0".encode() * 20000
+    assert shell.take()
+    status, out, err = shell.write(str(tmp_path / place), content, 20.0)
+    assert (status, out) == (1, b"")
+    assert b"No space left" in err or b"No such file" in err
+    assert not (tmp_path / "run").exists()
     assert not shell.take()
 
 

@@ -72,9 +72,7 @@ def _busy(stage: Stage) -> Iterator[None]:
     if stage.commands:
         loads["calls"] = f"while :; do {'; '.join(f'({each})' for each in stage.commands)}; done"
     lines = [f"({each}) &" for each in loads.values()]
-    stage.guest.run(f"cat >{_SCRIPT}", stdin="\n".join([*lines, "wait", ""]).encode()).must(
-        "writing a script"
-    )
+    stage.guest.write(_SCRIPT, "\n".join([*lines, "wait", ""]).encode())
     begun = _work(stage)
     started = f"setsid sh {_SCRIPT} >/dev/null 2>&1 </dev/null & echo $!"
     group = int(stage.guest.run(started).must("starting the load").stdout)
