@@ -61,14 +61,15 @@ class Clock:
         """
         line = command if isinstance(command, str) else shlex.join(command)
         sent = time.monotonic_ns()
-        result = self._guest.run(f"{NOW}; now begun; {line}; s=$?; now ended; exit $s")
+        timed = f"{NOW}; now begun; {line}; s=$?; now ended; exit $s"
+        result = self._guest.run(timed, told=line)
         received = time.monotonic_ns()
         span = None
         if read := _READINGS.match(result.stdout):
             span = Span(int(read[1]), int(read[3]))
             self._narrow(span, sent, received)
             result = replace(result, stdout=read[2])
-        return replace(result, command=line), span
+        return result, span
 
     def _narrow(self, span: Span, sent: int, received: int) -> None:
         """Draw the bounds closer; begin anew where they no longer meet, for the two clocks may drift."""

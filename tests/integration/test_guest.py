@@ -82,6 +82,12 @@ class TestClock:
         assert span.begun_ns - SCHED_CLOCK_NS < first < last < span.ended_ns + SCHED_CLOCK_NS
         assert span.ended_ns < clock.now_ns() + SCHED_CLOCK_NS
 
+    def test_a_command_without_end_is_told_as_it_was_given(self, lab, monkeypatch):
+        clock = Clock(lab.guest)
+        monkeypatch.setattr(lab.guest, "limits", dataclasses.replace(lab.guest.limits, command=1))
+        with pytest.raises(GuestSilent, match=r"^no end of `sleep 600` within 1 s"):
+            clock.run(["sleep", "600"])
+
 
 class TestFiles:
     def test_both_ways(self, lab, tmp_path):

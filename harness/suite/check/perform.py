@@ -41,7 +41,7 @@ _SLOW_NS = 3_000_000_000
 # Who sleeps uninterruptibly, and where: the first lines of /proc/PID/stack.
 _BLOCKED = (
     "for t in /proc/[0-9]*; do grep -q '^State:.*D (' $t/status || continue; "
-    "echo $(cat $t/comm)[${t#/proc/}] in $(head -n 4 $t/stack | cut -d' ' -f2); done 2>/dev/null"
+    "echo $(cat $t/comm)[${t#/proc/}] in $(head -n 4 $t/stack | cut -d' ' -f2-); done 2>/dev/null"
 )
 
 
