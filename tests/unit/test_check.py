@@ -178,6 +178,16 @@ def test_the_copies_of_a_cache_are_counted_together() -> None:
     assert memory.parse(text) == {"kmalloc-1k": Meter(17, 1024)}
 
 
+def test_large_memory_is_what_no_cache_accounts_for() -> None:
+    """A slab of `order` n has 2^n pages; those that are reclaimed are counted elsewhere."""
+    text = (
+        ":0000064/order:0\n:a-0000104/order:1\npid/order:2\n"
+        ":0000064/reclaim_account:0\n:a-0000104/reclaim_account:1\npid/reclaim_account:0\n"
+        ":0000064/slabs:7\n:a-0000104/slabs:100\npid/slabs:3\nnr_slab_unreclaimable:25\n"
+    )
+    assert memory.parse_large(text) == {"large kmalloc": Meter(1, 16384)}
+
+
 def test_check_json_is_written_and_found_again(tmp_path: Path) -> None:
     layout = CheckLayout(tmp_path / "20261121-check")
     layout.root.mkdir()
