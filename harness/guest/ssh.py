@@ -197,6 +197,8 @@ class Guest:
                 channel.sendall(stdin)
             channel.shutdown_write()
             return self._collect(channel, told, limit)
+        except TimeoutError:  # nobody read what it was given
+            raise self._late(told, limit) from None
         except (paramiko.SSHException, EOFError, OSError) as error:
             raise self._lost(told, error) from error
         finally:
@@ -229,12 +231,17 @@ class Guest:
         try:
             status, out, err = run(self._shell)
         except DeadlineMissed as missed:
-            raise self._silent(f"no end of `{told}` within {missed.waited_s:.0f} s") from None
+            raise self._late(told, missed.waited_s) from None
+        except TimeoutError:
+            raise self._late(told, self.limits.command) from None
         except (paramiko.SSHException, EOFError, OSError) as error:
             raise self._lost(told, error) from error
         if status is None and not self._transport.is_active():
             raise self._lost(told, EOFError("the connection broke"))
         return CommandResult(told, _KILLED if status is None else status, _text(out), _text(err))
+
+    def _late(self, told: str, waited_s: float) -> GuestSilent:
+        return self._silent(f"no end of `{told}` within {waited_s:.0f} s")
 
     def _collect(self, channel: paramiko.Channel, told: str, limit_s: float) -> CommandResult:
         out, err = bytearray(), bytearray()
@@ -256,7 +263,7 @@ class Guest:
         try:
             wait_until(look, what=f"end of `{told}`", timeout_s=limit_s, every_s=_LOOK_S)
         except DeadlineMissed as missed:
-            raise self._silent(f"no end of `{told}` within {missed.waited_s:.0f} s") from None
+            raise self._late(told, missed.waited_s) from None
         if not (channel.exit_status_ready() and self._transport.is_active()):
             raise self._lost(told, EOFError("the connection broke"))
         status = channel.recv_exit_status()

@@ -61,6 +61,11 @@ class TestCommands:
             lab.guest.run("sleep 600", timeout_s=1)
         assert lab.guest.run("echo on").stdout == "on\n"
 
+    def test_input_that_nobody_reads_misses_its_deadline(self, lab):
+        with pytest.raises(GuestSilent, match=r"^no end of `sleep 600` within 1 s"):
+            lab.guest.run("sleep 600", stdin=bytes(8 << 20), timeout_s=1)
+        assert lab.guest.run("echo on").stdout == "on\n"
+
     def test_a_killed_command_is_not_a_broken_connection(self, lab):
         assert lab.guest.run("echo out; kill -KILL $$").status == 128
         assert lab.guest.run("echo on").stdout == "on\n"
