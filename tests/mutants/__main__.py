@@ -102,10 +102,13 @@ class Mutants:
                 found = msgspec.structs.replace(found, selftests=upstream, broken=broken)
         return found
 
-    def write_page(self) -> None:
-        """Write docs/mutants.md of all that is known."""
+    def write_page(self) -> Path:
+        """Write the page of all that is known, and return where it is."""
         found = {each.name: known for each in self.all if (known := self.known(each))}
-        _PAGE.write_text(table.page(self.known(None), found, self.all))
+        file = page_file(len(found), len(self.all))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(table.page(self.known(None), found, self.all))
+        return file
 
     def _file(self, mutant: Mutant | None) -> Path:
         return _BUILD / f"{mutant.name if mutant else _BASE}.json"
@@ -121,6 +124,11 @@ class Mutants:
             date=time.strftime("%Y-%m-%d"), qemu=qemu_version(),
             accelerator=choose(self._settings, self._library.layout, image).accelerator.value,
         )  # fmt: skip
+
+
+def page_file(known: int, mutants: int) -> Path:
+    """Return where the page goes: what is known of some mutants does not replace a table of all."""
+    return _PAGE if known == mutants else _BUILD / _PAGE.name
 
 
 def told(found: measure.Finding) -> str:
@@ -139,7 +147,7 @@ def _commit() -> str:
 @click.argument("names", nargs=-1)
 @click.option("--list", "only_list", is_flag=True, help="Only see that each fits, and tell what is known.")
 @click.option("--again", is_flag=True, help="Also run those whose results are there.")
-@click.option("--page", "only_page", is_flag=True, help="Only write docs/mutants.md of what is known.")
+@click.option("--page", "only_page", is_flag=True, help="Only write the page of what is known.")
 @click.option("--no-selftests", is_flag=True, help="Run the suite alone.")
 def main(
     names: tuple[str, ...],
@@ -162,7 +170,7 @@ def main(
         return
     if not only_page:
         _run(mutants, chosen, again=again, with_selftests=not no_selftests)
-    mutants.write_page()
+    click.echo(f"page: {mutants.write_page().relative_to(ROOT)}")
 
 
 def _run(mutants: Mutants, chosen: list[Mutant], *, again: bool, with_selftests: bool) -> None:

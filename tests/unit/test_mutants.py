@@ -12,6 +12,7 @@ import pytest
 from harness.errors import UsageError
 from harness.toml import read_toml
 from tests.mutants import record, table
+from tests.mutants.__main__ import page_file
 from tests.mutants.edit import Mutant, apply
 from tests.mutants.edit import Table as MutantTable
 from tests.mutants.measure import Finding, read_junit
@@ -157,3 +158,8 @@ def test_the_page_counts_what_was_tested():
 def test_the_page_tells_a_control_that_fails():
     base = msgspec.structs.replace(found(by="test_x"), mutant=None)
     assert "suite: 5 tests, fails (test_x)" in table.page(base, {}, named("a"))
+
+
+def test_a_part_of_the_results_replaces_no_table_of_all():
+    assert page_file(19, 19).parts[-2:] == ("docs", "mutants.md")
+    assert page_file(18, 19).parts[-3:] == ("build", "mutants", "mutants.md")
