@@ -16,14 +16,14 @@ from bench.boots import VNG, Boots
 from bench.measure import Series, table
 from bench.peer import peer
 from bench.probes import WITHOUT, ProbeCosts
-from harness import progress, settings
-from harness.errors import KlpError
-from harness.images.library import Library
-from harness.model import Image
-from harness.settings import Settings
-from harness.suite.warm import ensure_warm
-from harness.vm.accel import choose
-from harness.vm.spec import qemu_version
+from klp import progress, settings
+from klp.errors import KlpError
+from klp.images.library import Library
+from klp.lab.warm import ensure_warm
+from klp.model import Image
+from klp.settings import Settings
+from klp.vm.accel import choose
+from klp.vm.spec import qemu_version
 
 
 @click.command()

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from bench.measure import Series, in_turn, seconds
 from bench.peer import Peer
-from harness.model import Accelerator, Image
-from harness.paths import RunLayout
-from harness.progress import Silent
-from harness.settings import Settings
-from harness.suite.lab import Lab, booted
-from harness.suite.warm import WarmStart, restored
+from klp.lab.lab import Lab, booted
+from klp.lab.warm import WarmStart, restored
+from klp.model import Accelerator, Image
+from klp.paths import RunLayout
+from klp.progress import Silent
+from klp.settings import Settings
 
 VNG = "vng --disable-kvm: uname"
 _COMMANDS = 20

@@ -17,11 +17,11 @@ from pathlib import Path
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 
-from harness.guest.ssh import Guest
-from harness.images import debian
-from harness.images.definition import definition
-from harness.settings import Settings
-from harness.waiting import wait_until
+from klp.guest.ssh import Guest
+from klp.images import debian
+from klp.images.definition import definition
+from klp.settings import Settings
+from klp.waiting import wait_until
 
 _SCRIPT = Path(__file__).with_name("probes.bt")
 _INSIDE = "/run/klp/bpftrace"

@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import HostLacks
-from harness.images import debian
-from harness.images.definition import definition
-from harness.process import run, which
-from harness.settings import Settings
+from klp.errors import HostLacks
+from klp.images import debian
+from klp.images.definition import definition
+from klp.process import run, which
+from klp.settings import Settings
 
 _VENV = Path(__file__).resolve().parent / ".venv"
 _HOST_MODULES = Path("/lib/modules")

@@ -16,22 +16,22 @@ from pathlib import Path
 
 from bench.bpftrace import bpftrace_files, ship, tracing
 from bench.measure import Series
-from harness import paths
-from harness.analysis.logged import PASSES_TOLD_BY, LoggedTransition, logged_transitions
-from harness.guest import klog
-from harness.guest.ssh import Guest
-from harness.images.library import Library
-from harness.model import Accelerator, Image, Module
-from harness.modules.build import build
-from harness.modules.sources import find_source
-from harness.paths import RunLayout
-from harness.progress import Progress, Silent
-from harness.settings import Settings
-from harness.suite.lab import Lab
-from harness.suite.subject import LivepatchSubject
-from harness.suite.warm import ensure_warm, restored
-from harness.trace.store import EventStore
-from harness.trace.tracer import PROBES, Tracer
+from klp import paths
+from klp.drive.subject import LivepatchSubject
+from klp.guest.kernel_log import lines_after, write_canary
+from klp.guest.ssh import Guest
+from klp.images.library import Library
+from klp.klog.transitions import PASSES_TOLD_BY, LoggedTransition, logged_transitions
+from klp.lab.lab import Lab
+from klp.lab.warm import ensure_warm, restored
+from klp.model import Accelerator, Image, Module
+from klp.modules.build import build
+from klp.modules.sources import find_source
+from klp.paths import RunLayout
+from klp.progress import Progress, Silent
+from klp.settings import Settings
+from klp.trace.store import EventStore
+from klp.trace.tracer import PROBES, Tracer
 
 WITHOUT = "no probe"
 _BPFTRACE = "bpftrace"
@@ -161,7 +161,7 @@ class _Variant:
 
 def _transitions(lab: Lab, module: Module) -> tuple[LoggedTransition, ...]:
     """Enable and disable a livepatch, and return both transitions of each time by the kernel's own log."""
-    canary = klog.write_canary(lab.guest, "bench")
+    canary = write_canary(lab.guest, "bench")
     subject = LivepatchSubject(
         lab, module, f"{_MODULES}/{module.file.name}", deadline_s=_DEADLINE_S, stuck=lambda _tasks: None
     )
@@ -169,7 +169,7 @@ def _transitions(lab: Lab, module: Module) -> tuple[LoggedTransition, ...]:
         subject.load()
         subject.disable()
         subject.unload()
-    return logged_transitions(klog.lines_after(lab.guest, canary))
+    return logged_transitions(lines_after(lab.guest, canary))
 
 
 def _pairs_us(guest: Guest, module: Module) -> list[float]:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import click
 
-from harness.paths import CacheLayout
-from harness.progress import Silent
-from harness.suite.runs import all_runs
-from harness.suite.tables import database
+from klp.paths import CacheLayout
+from klp.progress import Silent
+from klp.records.runs import all_runs
+from klp.records.tables import database
 
 _SQL = "SELECT type, count(*), avg(duration_ns) FROM events GROUP BY type"
 

@@ -8,7 +8,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import paths
+from klp import paths
 
 LIVEPATCHES = Path(__file__).parent / "livepatches"
 FILE = LIVEPATCHES / "verdicts.toml"

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from harness import progress, settings
-from harness.images.library import Library
-from harness.model import Accelerator
-from harness.modules.build import build
-from harness.modules.sources import find_source
-from harness.paths import RunLayout
-from harness.suite.warm import ensure_warm, restored
-from harness.vm.accel import choose
+from klp import progress, settings
+from klp.images.library import Library
+from klp.lab.warm import ensure_warm, restored
+from klp.model import Accelerator
+from klp.modules.build import build
+from klp.modules.sources import find_source
+from klp.paths import RunLayout
+from klp.vm.accel import choose
 
 FAULTS = Path(__file__).parents[1] / "faults"
 PLAN = """# SPDX-License-Identifier: GPL-2.0-only

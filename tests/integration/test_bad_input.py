@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import ExitCode
-from harness.images.kconfig import REQUIRED
-from harness.paths import RunLayout
-from harness.trace.tracer import PROBES
-from harness.vm.accel import kvm_obstacle
-from harness.waiting import wait_until
+from klp.errors import ExitCode
+from klp.images.kconfig import REQUIRED
+from klp.paths import RunLayout
+from klp.trace.tracer import PROBES
+from klp.vm.accel import kvm_obstacle
+from klp.waiting import wait_until
 from tests.integration.conftest import KLP
 
 KO = Path(__file__).parents[1] / "data/modules/klp_version_banner.ko"

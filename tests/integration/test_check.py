@@ -14,8 +14,8 @@ from xml.etree import ElementTree as Et
 
 import pytest
 
-from harness import paths
-from harness.waiting import wait_until
+from klp import paths
+from klp.waiting import wait_until
 
 from .conftest import KLP
 

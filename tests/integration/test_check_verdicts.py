@@ -11,10 +11,10 @@ from collections import defaultdict
 import msgspec
 import pytest
 
-from harness.analysis.checked import CheckResult, Outcome
-from harness.analysis.evidence import Verdict
-from harness.errors import ExitCode
-from harness.suite.marks import default_kernel, known_kernels
+from klp.analysis.checked import CheckResult, Outcome
+from klp.analysis.evidence import Verdict
+from klp.errors import ExitCode
+from klp.testing.markers import default_kernel, known_kernels
 from tests.verdicts import Expected, expected
 
 # A transition that never ends is given up soon; others may take as long as a loaded host needs.

@@ -6,8 +6,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from harness import paths
-from harness.images import source
+from klp import paths
+from klp.images import source
 
 TESTS = Path(__file__).parents[1]
 FOLDERS = (paths.PATCHES, TESTS / "faults", TESTS / "livepatches")

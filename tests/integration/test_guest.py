@@ -8,12 +8,13 @@ import re
 
 import pytest
 
-from harness.errors import CheckFailed, GuestSilent, TransitionStuck
-from harness.guest import klog
-from harness.guest.clock import Clock
-from harness.guest.ssh import Guest
-from harness.suite.lab import connection_limits
-from harness.suite.subject import LivepatchSubject, ModuleSubject
+from klp.drive.subject import LivepatchSubject, ModuleSubject
+from klp.errors import CheckFailed, GuestSilent, TransitionStuck
+from klp.guest.clock import Clock
+from klp.guest.kernel_log import lines_after, write_canary
+from klp.guest.ssh import Guest
+from klp.klog.lines import without_stamp
+from klp.lab.lab import connection_limits
 
 pytestmark = pytest.mark.vm("6.12")
 DEADLINE_S = 90
@@ -121,7 +122,7 @@ class TestFiles:
 
 class TestIdentity:
     def test_another_host_key_is_refused(self, lab, accelerator, tmp_path):
-        from harness.images.keys import ensure_key
+        from klp.images.keys import ensure_key
 
         other = ensure_key(tmp_path / "other")
         address = dataclasses.replace(lab.guest.address, host_key=other)
@@ -129,7 +130,7 @@ class TestIdentity:
             Guest(address, connection_limits(accelerator), lab.machine.check_alive)
 
     def test_another_client_key_is_refused(self, lab, accelerator, tmp_path):
-        from harness.images.keys import ensure_key
+        from klp.images.keys import ensure_key
 
         ensure_key(tmp_path / "other")
         address = dataclasses.replace(lab.guest.address, key=tmp_path / "other")
@@ -224,15 +225,15 @@ class TestLivepatches:
 
 class TestKernelLog:
     def test_lines_after_the_canary(self, lab):
-        first = klog.write_canary(lab.guest, "first")
+        first = write_canary(lab.guest, "first")
         lab.guest.run("echo between >/dev/kmsg").must("kmsg")
-        second = klog.write_canary(lab.guest, "second")
-        between = [klog.without_stamp(line) for line in klog.lines_after(lab.guest, first)]
+        second = write_canary(lab.guest, "second")
+        between = [without_stamp(line) for line in lines_after(lab.guest, first)]
         assert between == ["between", second.token]
-        assert klog.lines_after(lab.guest, second) == ()
+        assert lines_after(lab.guest, second) == ()
 
     def test_a_lost_canary_is_an_overflow(self, lab):
-        canary = klog.write_canary(lab.guest, "lost")
+        canary = write_canary(lab.guest, "lost")
         lab.guest.run("dmesg --clear").must("clearing")
         with pytest.raises(CheckFailed, match="overflowed"):
-            klog.lines_after(lab.guest, canary)
+            lines_after(lab.guest, canary)

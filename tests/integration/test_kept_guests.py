@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.waiting import wait_until
+from klp.waiting import wait_until
 
 from .conftest import gone
 

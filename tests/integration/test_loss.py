@@ -9,8 +9,8 @@ import signal
 
 import pytest
 
-from harness import progress, settings
-from harness.errors import (
+from klp import progress, settings
+from klp.errors import (
     Category,
     GuestOutOfMemory,
     GuestPanicked,
@@ -19,11 +19,11 @@ from harness.errors import (
     QemuGone,
     VmLost,
 )
-from harness.modules.build import build
-from harness.modules.sources import find_source
-from harness.paths import RunLayout
-from harness.suite.warm import restored
-from harness.waiting import wait_until
+from klp.lab.warm import restored
+from klp.modules.build import build
+from klp.modules.sources import find_source
+from klp.paths import RunLayout
+from klp.waiting import wait_until
 
 from .conftest import gone
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from harness import settings
-from harness.errors import BootFailed, GuestPanicked, QemuGone
-from harness.paths import RunLayout
-from harness.suite.lab import machine_spec
-from harness.suite.warm import restored
-from harness.vm.deadlines import deadlines
-from harness.vm.machine import Machine, make_overlay
-from harness.waiting import wait_until
+from klp import settings
+from klp.errors import BootFailed, GuestPanicked, QemuGone
+from klp.lab.lab import machine_spec
+from klp.lab.warm import restored
+from klp.paths import RunLayout
+from klp.vm.deadlines import deadlines
+from klp.vm.machine import Machine, make_overlay
+from klp.waiting import wait_until
 
 from .conftest import gone
 
@@ -112,9 +112,9 @@ class TestLoss:
 
     def test_qemu_dies_with_a_killed_harness(self, image, layout, accelerator):
         script = (
-            "import sys; from harness import progress, settings; from harness.paths import RunLayout;"
-            "from harness.images.library import Library; from harness.suite.lab import booted;"
-            "from harness.model import Accelerator; from pathlib import Path; s = settings.load();"
+            "import sys; from klp import progress, settings; from klp.paths import RunLayout;"
+            "from klp.images.library import Library; from klp.lab.lab import booted;"
+            "from klp.model import Accelerator; from pathlib import Path; s = settings.load();"
             "i = Library(s, progress.Silent()).ensure('6.12'); a = Accelerator(sys.argv[2])\n"
             "with booted(i, RunLayout(Path(sys.argv[1])), s, a, progress.Silent()) as lab:\n"
             "    print(lab.machine.pid, flush=True); sys.stdin.read()"

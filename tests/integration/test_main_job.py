@@ -9,9 +9,9 @@ import re
 import jsonschema
 import pytest
 
-from harness import paths
-from harness.paths import RunLayout
-from harness.trace.tracer import PROBES
+from klp import paths
+from klp.paths import RunLayout
+from klp.trace.tracer import PROBES
 
 SAMPLES = {
     "livepatch_sample",

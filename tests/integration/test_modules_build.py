@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from harness import paths, settings
-from harness.errors import BuildFailed, NotALivepatch
-from harness.images.library import Library
-from harness.model import Kernel, Module
-from harness.modules.build import build
-from harness.modules.kept import Kept
-from harness.modules.modinfo import check_loadable, read_module, require_livepatch
-from harness.modules.plan import read_plan
-from harness.modules.sources import find_source
-from harness.progress import Silent
+from klp import paths, settings
+from klp.errors import BuildFailed, NotALivepatch
+from klp.images.library import Library
+from klp.model import Kernel, Module
+from klp.modules.build import build
+from klp.modules.modinfo import check_loadable, read_module, require_livepatch
+from klp.modules.plan import read_plan
+from klp.modules.reuse import Kept
+from klp.modules.sources import find_source
+from klp.progress import Silent
 
 DEMAND_ONE_ERROR = "static int f(void)\n{\n\treturn undeclared;\n}\n"
 

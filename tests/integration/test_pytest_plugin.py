@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.trace.tracer import PROBES
-from harness.waiting import wait_until
+from klp.trace.tracer import PROBES
+from klp.waiting import wait_until
 from tests.integration.test_bad_input import cache_here
 
 pytestmark = pytest.mark.vm("6.12")
@@ -69,7 +69,7 @@ def test_fixtures_do_what_they_say_and_leave_nothing(pytester, run):
         import errno
         import hashlib
         import pytest
-        from harness.errors import CheckFailed
+        from klp.errors import CheckFailed
 
         @pytest.mark.klp_rules("T1", "L4")
         def test_life(guest, livepatch, trace, kernel_log, klp_kernel):

@@ -15,10 +15,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from harness.analysis.checked import CheckResult
-from harness.analysis.evidence import Verdict, overall
-from harness.report.asjson import decode
-from harness.report.html_data import seconds
+from klp.analysis.checked import CheckResult
+from klp.analysis.evidence import Verdict, overall
+from klp.records.encoding import decode
+from klp.report.html_data import seconds
 from tests.integration.browser import chromium
 from tests.integration.conftest import KLP
 from tests.unit.comparisons import check_of, outcome, write_check

@@ -7,12 +7,12 @@ from collections import Counter
 
 import pytest
 
-from harness.analysis.curve import tasks_left
-from harness.analysis.history import history
-from harness.analysis.lives import shadow_lives
-from harness.report.guests import GuestTrace
-from harness.report.perfetto import perfetto_trace
-from harness.trace import events as ev
+from klp.analysis.curve import tasks_left
+from klp.analysis.history import history
+from klp.analysis.lifetimes import shadow_lives
+from klp.report.guests import GuestTrace
+from klp.report.perfetto import perfetto_trace
+from klp.trace import events as ev
 from tests.integration.browser import chromium
 from tests.integration.traceprocessor import trace_processor
 from tests.unit.runfolders import sample

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from harness import progress, settings
-from harness.errors import UsageError
-from harness.images.cache import remove_tree
-from harness.modules.build import build
-from harness.modules.sources import find_source
-from harness.paths import RunLayout
-from harness.process import run
-from harness.suite.lab import booted
+from klp import progress, settings
+from klp.errors import UsageError
+from klp.files import remove_tree
+from klp.lab.lab import booted
+from klp.modules.build import build
+from klp.modules.sources import find_source
+from klp.paths import RunLayout
+from klp.process import run
 
 pytestmark = pytest.mark.vm("6.12")
 

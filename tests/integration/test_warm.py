@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from harness import progress, settings
-from harness.errors import CheckFailed, HostLacks, QemuGone
-from harness.images.cache import Cache, read_manifest
-from harness.paths import CacheLayout, RunLayout
-from harness.suite.warm import ensure_warm, restored, warm_pool
-from harness.trace.events import Header
-from harness.trace.store import EventStore
-from harness.trace.tracer import PROBES, Tracer
+from klp import progress, settings
+from klp.errors import CheckFailed, HostLacks, QemuGone
+from klp.images.cache import Cache, read_manifest
+from klp.lab.warm import ensure_warm, restored, warm_pool
+from klp.paths import CacheLayout, RunLayout
+from klp.trace.events import Header
+from klp.trace.store import EventStore
+from klp.trace.tracer import PROBES, Tracer
 
 from .conftest import gone
 
@@ -237,14 +237,14 @@ class TestQemuKilled:
             lab.guest.run("true")
 
     def opening_a_connection(self, lab, pid, samples, tmp_path):
-        from harness.guest.ssh import Guest
+        from klp.guest.ssh import Guest
 
         self.kill(pid)
         Guest(lab.guest.address, lab.guest.limits, lab.machine.check_alive)
 
 
 def wait_for(look):
-    from harness.waiting import wait_until
+    from klp.waiting import wait_until
 
     wait_until(look, what="moment", timeout_s=DEADLINE_S, every_s=0.01)
 

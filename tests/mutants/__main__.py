@@ -12,16 +12,16 @@ import click
 import msgspec
 from rich.console import Console
 
-from harness import progress, settings
-from harness.errors import BuildFailed, CheckFailed, KlpError, VmLost
-from harness.images.cache import digest_of, remove_tree
-from harness.images.definition import definition
-from harness.images.library import Library
-from harness.process import run
-from harness.progress import Progress
-from harness.toml import read_toml
-from harness.vm.accel import choose
-from harness.vm.spec import qemu_version
+from klp import progress, settings
+from klp.errors import BuildFailed, CheckFailed, KlpError, VmLost
+from klp.files import digest_of, remove_tree
+from klp.images.definition import definition
+from klp.images.library import Library
+from klp.process import run
+from klp.progress import Progress
+from klp.toml import read_toml
+from klp.vm.accel import choose
+from klp.vm.spec import qemu_version
 from tests.mutants import measure, record, table
 from tests.mutants.edit import Mutant, Table
 from tests.mutants.record import Provenance, Record

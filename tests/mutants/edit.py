@@ -7,7 +7,7 @@ import re
 
 import msgspec
 
-from harness.errors import UsageError
+from klp.errors import UsageError
 
 
 class Mutant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.suite import marks
+from klp.testing import markers
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -20,4 +20,4 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Sort by how many of the rules a test observes; equal ones stay in their order."""
     wanted = set(filter(None, config.option.first.split(",")))
-    items.sort(key=lambda item: -len(wanted & {*marks.rules_of(item), *marks.breaks_of(item)}))
+    items.sort(key=lambda item: -len(wanted & {*markers.rules_of(item), *markers.breaks_of(item)}))

@@ -16,17 +16,17 @@ from xml.etree import ElementTree
 
 import msgspec
 
-from harness.analysis.evidence import Verdict
-from harness.analysis.selftests import ScriptResult, Status
-from harness.errors import CheckFailed, KlpError, VmLost
-from harness.images.cache import remove_tree
-from harness.images.library import Library
-from harness.process import Completed, run
-from harness.progress import Progress
-from harness.report.selftest_table import decode
-from harness.settings import Settings
-from harness.suite.warm import ensure_warm
-from harness.vm.accel import choose
+from klp.analysis.evidence import Verdict
+from klp.analysis.selftests import ScriptResult, Status
+from klp.errors import CheckFailed, KlpError, VmLost
+from klp.files import remove_tree
+from klp.images.library import Library
+from klp.lab.warm import ensure_warm
+from klp.process import Completed, run
+from klp.progress import Progress
+from klp.report.selftest_table import decode
+from klp.settings import Settings
+from klp.vm.accel import choose
 
 _PASSED, _FAILED = 0, 1
 # A script takes half a minute; one that hangs, as a fault can make it, has no more to say.

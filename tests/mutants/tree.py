@@ -8,14 +8,15 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import BuildFailed, UsageError
-from harness.images import debian
-from harness.images.cache import Cache, digest_of, file_digest
-from harness.images.definition import ImageDefinition
-from harness.images.kconfig import read_config
-from harness.images.sandbox import inside
-from harness.process import run
-from harness.progress import Progress
+from klp.errors import BuildFailed, UsageError
+from klp.files import digest_of, file_digest
+from klp.images import debian
+from klp.images.cache import Cache
+from klp.images.definition import ImageDefinition
+from klp.images.kconfig import read_config
+from klp.images.sandbox import inside
+from klp.process import run
+from klp.progress import Progress
 from tests.mutants.edit import Mutant, apply
 
 HERE = Path(__file__).parent

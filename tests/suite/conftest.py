@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from harness.analysis.transitions import transitions
-from harness.suite.marks import default_kernel
-from harness.waiting import wait_until
+from klp.analysis.transitions import transitions
+from klp.testing.markers import default_kernel
+from klp.waiting import wait_until
 
 _HELD_S = 60.0
 

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import msgspec
 
-from harness.analysis.checked import SCHEMA as CHECK_SCHEMA
-from harness.analysis.checked import CheckedKernel, CheckedLivepatch, CheckResult, Outcome
-from harness.analysis.compare.sample import CheckToCompare, RunToCompare
-from harness.analysis.compare.sets import RunSet, compare
-from harness.analysis.compare.values import Comparison, Finding, Grade, Kind, Limits
-from harness.analysis.evidence import Verdict
-from harness.analysis.history import history
-from harness.analysis.result import PlanResult, RunResult
-from harness.report.asjson import decode, encode
-from harness.report.check_table import encode as encode_check
-from harness.trace import events as ev
+from klp.analysis.checked import SCHEMA as CHECK_SCHEMA
+from klp.analysis.checked import CheckedKernel, CheckedLivepatch, CheckResult, Outcome
+from klp.analysis.compare.sample import CheckToCompare, RunToCompare
+from klp.analysis.compare.sets import RunSet, compare
+from klp.analysis.compare.values import Comparison, Finding, Grade, Kind, Limits
+from klp.analysis.evidence import Verdict
+from klp.analysis.history import history
+from klp.analysis.result import PlanResult, RunResult
+from klp.records.encoding import decode, encode
+from klp.report.check_table import encode as encode_check
+from klp.trace import events as ev
 from tests.unit.runfolders import PATCH, result_of, sample, write_run
 from tests.unit.traces import Trace
 

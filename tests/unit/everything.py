@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from harness.trace import events as ev
+from klp.trace import events as ev
 from tests.unit.traces import SHELL, Trace, task
 
 SLEEPING = {3: ("sleeping", "cmdline_proc_show")}

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from harness.trace import events as ev
+from klp.trace import events as ev
 from tests.unit.everything import everything
 
 EVENTS = Path(__file__).parents[1] / "data" / "events"

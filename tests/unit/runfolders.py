@@ -7,9 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from harness.analysis.evidence import Verdict
-from harness.analysis.history import history
-from harness.analysis.result import (
+from klp.analysis.evidence import Verdict
+from klp.analysis.history import history
+from klp.analysis.result import (
     SCHEMA,
     CallbackCall,
     Check,
@@ -18,10 +18,10 @@ from harness.analysis.result import (
     Provenance,
     RunResult,
 )
-from harness.analysis.rules.registry import judge_all
-from harness.paths import RunLayout
-from harness.report.asjson import encode
-from harness.trace import events as ev
+from klp.analysis.rules.registry import judge_all
+from klp.paths import RunLayout
+from klp.records.encoding import encode
+from klp.trace import events as ev
 from tests.unit.traces import MS, Trace, task
 
 PATCH = "livepatch_sample"

@@ -16,19 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import BuildFailed, HostLacks, KlpError
-from harness.images.cache import (
-    MANIFEST,
-    Cache,
-    damaged_files,
-    digest_of,
-    read_manifest,
-    remove_tree,
-)
-from harness.paths import CacheLayout
-from harness.process import CommandFailed, run
-from harness.progress import Silent
-from harness.waiting import wait_until
+from klp.errors import BuildFailed, HostLacks, KlpError
+from klp.files import digest_of, remove_tree
+from klp.images.cache import MANIFEST, Cache, damaged_files, read_manifest
+from klp.paths import CacheLayout
+from klp.process import CommandFailed, run
+from klp.progress import Silent
+from klp.waiting import wait_until
 
 INPUTS = {"suite": "trixie", "recipe": "1"}
 Built = tuple[dict[str, str], tuple[str, ...]]
@@ -115,9 +109,9 @@ def test_a_builder_that_fails_leaves_nothing(cache: Cache, failure: BaseExceptio
 _OTHER = """
 import sys
 from pathlib import Path
-from harness.images.cache import Cache
-from harness.paths import CacheLayout
-from harness.progress import Silent
+from klp.images.cache import Cache
+from klp.paths import CacheLayout
+from klp.progress import Silent
 
 class Told(Silent):
     def step(self, what):

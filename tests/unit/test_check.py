@@ -11,25 +11,25 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from harness import paths
-from harness.analysis.checked import SCHEMA, CheckedKernel, CheckedLivepatch, CheckResult, Outcome
-from harness.analysis.evidence import Verdict
-from harness.analysis.growth import Meter, Sample, growth
-from harness.cli.main import klp
-from harness.errors import UsageError
-from harness.model import Image, Kernel, Module
-from harness.modules.plan import Skip, read_plan
-from harness.paths import CheckLayout
-from harness.progress import Silent
-from harness.report.check_junit import junit
-from harness.report.check_table import encode, problems, totals
-from harness.suite.check import memory
-from harness.suite.check.candidate import Wanted, digest_of, wanted
-from harness.suite.check.ledger import KernelJob, Ledger, Order
-from harness.suite.check.registry import NAMES, SCENARIOS, chosen
-from harness.suite.check.static import STATIC, modinfo
-from harness.suite.check.store import NotACheck, find_check, write
-from harness.suite.runs import find_folder, find_runs
+from klp import paths
+from klp.analysis.checked import SCHEMA, CheckedKernel, CheckedLivepatch, CheckResult, Outcome
+from klp.analysis.evidence import Verdict
+from klp.analysis.growth import Meter, Sample, growth
+from klp.check import memory
+from klp.check.candidate import Wanted, digest_of, wanted
+from klp.check.outcomes import KernelJob, Ledger, Order
+from klp.check.registry import NAMES, SCENARIOS, chosen
+from klp.check.static import STATIC, modinfo
+from klp.cli.main import klp
+from klp.errors import UsageError
+from klp.model import Image, Kernel, Module
+from klp.modules.plan import Skip, read_plan
+from klp.paths import CheckLayout
+from klp.progress import Silent
+from klp.records.checks import NotACheck, find_check, write
+from klp.records.runs import find_folder, find_runs
+from klp.report.check_junit import junit
+from klp.report.check_table import encode, problems, totals
 
 HELD, VIOLATED, UNSEEN = Verdict.HELD, Verdict.VIOLATED, Verdict.NOT_OBSERVED
 KERNEL = CheckedKernel(

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import NotALivepatch
-from harness.modules.modinfo import read_module
-from harness.modules.rename import other_name, renamed
-from harness.suite.check.cpus import cpus_of
-from harness.suite.check.tracers import calls_in
+from klp.check.scenarios.cpus import cpus_of
+from klp.check.scenarios.ftrace_users import calls_in
+from klp.errors import NotALivepatch
+from klp.modules.modinfo import read_module
+from klp.modules.rename import other_name, renamed
 
 BANNER = Path(__file__).parents[1] / "data/modules/klp_version_banner.ko"
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from harness.analysis.checks import (
+from klp.analysis.checks import (
     alarm_check,
     callback_calls,
     log_check,
@@ -14,11 +14,11 @@ from harness.analysis.checks import (
     shadow_check,
     transition_checks,
 )
-from harness.analysis.evidence import Verdict, overall
-from harness.analysis.result import Check
-from harness.analysis.shadow import ShadowLedger, ShadowVariable
-from harness.analysis.transitions import Outcome, Transition
-from harness.trace import events as ev
+from klp.analysis.evidence import Verdict, overall
+from klp.analysis.result import Check
+from klp.analysis.shadow import ShadowLedger, ShadowVariable
+from klp.analysis.transitions import Outcome, Transition
+from klp.trace import events as ev
 
 HELD, VIOLATED, NOT_OBSERVED = Verdict.HELD, Verdict.VIOLATED, Verdict.NOT_OBSERVED
 

@@ -16,10 +16,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-import harness
-from harness.analysis.rules.registry import RULES
-from harness.cli.main import _COMMANDS, klp, main
-from harness.images.definition import definitions
+from klp.analysis.rules.registry import RULES
+from klp.cli.main import _COMMANDS, klp, main
+from klp.images.definition import definitions
+from klp.version import __version__
 from tests.unit.everything import everything
 
 
@@ -165,7 +165,7 @@ def test_no_command_shows_help(run: Klp, words: list[str]) -> None:
 
 
 def test_version(run: Klp) -> None:
-    assert harness.__version__ in run("--version").stdout
+    assert __version__ in run("--version").stdout
 
 
 def test_kernels_as_json(run: Klp) -> None:
@@ -234,7 +234,7 @@ def test_a_reader_that_goes_away_is_no_failure(tmp_path: Path, words: str) -> No
 
 def test_help_is_quick_to_import() -> None:
     """`klp --help` loads neither QEMU's nor SSH's libraries."""
-    script = "import sys, harness.cli.main; print(' '.join(sys.modules))"
+    script = "import sys, klp.cli.main; print(' '.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert not {"paramiko", "qemu.qmp", "elftools", "rich"} & set(done.stdout.split())
 

@@ -12,11 +12,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.guest.clock import Clock
-from harness.guest.ssh import CommandResult
-from harness.suite.subject import ModuleSubject
-from harness.trace.observer import Observer
-from harness.trace.store import EventStore
+from klp.drive.subject import ModuleSubject
+from klp.guest.clock import Clock
+from klp.guest.ssh import CommandResult
+from klp.trace.observer import Observer
+from klp.trace.store import EventStore
 
 AHEAD = 3_000_000_000_000
 MS = 1_000_000

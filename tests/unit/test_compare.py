@@ -8,16 +8,16 @@ import random
 import msgspec
 import pytest
 
-from harness.analysis.checks import SURVIVES
-from harness.analysis.compare import ranks
-from harness.analysis.compare.normal import message, task_name
-from harness.analysis.compare.sample import CheckToCompare, RunToCompare, samples
-from harness.analysis.compare.values import SCHEMA, Grade, Kind, Place
-from harness.analysis.evidence import Verdict
-from harness.analysis.result import Check, PlanResult
-from harness.analysis.rules.rule import Needs, Rule, RuleVerdict
-from harness.guest.klog import without_stamp
-from harness.trace import events as ev
+from klp.analysis.checks import SURVIVES
+from klp.analysis.compare import ranks
+from klp.analysis.compare.normal import message, task_name
+from klp.analysis.compare.sample import CheckToCompare, RunToCompare, samples
+from klp.analysis.compare.values import SCHEMA, Grade, Kind, Place
+from klp.analysis.evidence import Verdict
+from klp.analysis.result import Check, PlanResult
+from klp.analysis.rules.rule import Needs, Rule, RuleVerdict
+from klp.klog.lines import without_stamp
+from klp.trace import events as ev
 from tests.unit.comparisons import (
     HELD,
     RUNNING,

@@ -11,13 +11,13 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from harness.analysis.compare.values import Limits
-from harness.cli.main import klp
-from harness.errors import KlpError
-from harness.images.cache import remove_tree
-from harness.report.asjson import decode, encode
-from harness.settings import Settings
-from harness.suite.comparing import limits, read_set
+from klp.analysis.compare.values import Limits
+from klp.cli.main import klp
+from klp.errors import KlpError
+from klp.files import remove_tree
+from klp.records.encoding import decode, encode
+from klp.records.sets import limits, read_set
+from klp.settings import Settings
 from tests.unit.comparisons import check_of, outcome, write_check
 from tests.unit.runfolders import sample, write_run
 

@@ -12,14 +12,14 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from harness.analysis.coverage import Cell, Reason, Recorded, coverage
-from harness.analysis.evidence import Verdict
-from harness.analysis.rules.registry import RULES
-from harness.cli.coverage import coverage as command
-from harness.errors import HostLacks, UsageError
-from harness.report.coverage import coverage_table
-from harness.suite import recorded
-from harness.suite.marks import known_kernels
+from klp.analysis.coverage import Cell, Reason, Recorded, coverage
+from klp.analysis.evidence import Verdict
+from klp.analysis.rules.registry import RULES
+from klp.cli.coverage import coverage as command
+from klp.errors import HostLacks, UsageError
+from klp.records import tests
+from klp.report.coverage import coverage_table
+from klp.testing.markers import known_kernels
 
 HELD, VIOLATED = Verdict.HELD, Verdict.VIOLATED
 TWO = [RULES["T1"], RULES["T4"]]
@@ -101,7 +101,7 @@ def test_the_table_names_who_violated_and_reasons_that_are_not_needed() -> None:
 
 
 def test_the_reasons_are_about_rules_and_kernels_that_there_are() -> None:
-    for each in recorded.reasons():
+    for each in tests.reasons():
         assert each.rules
         assert set(each.rules) <= set(RULES)
         assert set(each.kernels) <= set(known_kernels())
@@ -112,19 +112,19 @@ def test_the_reasons_are_about_rules_and_kernels_that_there_are() -> None:
 def file(tmp_path: Path) -> Path:
     """A file in which every rule but those without a possible test was held on 6.12."""
     file = tmp_path / "build" / "verdicts.jsonl"
-    recorded.begin(file)
-    excused = {rule for each in recorded.reasons() for rule in each.rules}
-    recorded.add(file, record("all", **{rule: HELD for rule in RULES if rule not in excused}))
+    tests.begin(file)
+    excused = {rule for each in tests.reasons() for rule in each.rules}
+    tests.add(file, record("all", **{rule: HELD for rule in RULES if rule not in excused}))
     return file
 
 
 def test_records_come_back_as_they_were_written(file: Path) -> None:
-    recorded.add(file, record("b", "7.2", "failed", ("T1",), T1=VIOLATED))
-    first, second = recorded.read_records((file,))
+    tests.add(file, record("b", "7.2", "failed", ("T1",), T1=VIOLATED))
+    first, second = tests.read_records((file,))
     assert second == record("b", "7.2", "failed", ("T1",), T1=VIOLATED)
     assert first.has("L6", HELD)
-    recorded.begin(file)
-    assert recorded.read_records((file,)) == ()
+    tests.begin(file)
+    assert tests.read_records((file,)) == ()
 
 
 @pytest.mark.parametrize("line", ['{"test":"a","ker', "{}", '{"type":"init","probe":"klptransition"}'])
@@ -132,13 +132,13 @@ def test_a_line_that_is_none_is_named(file: Path, line: str) -> None:
     with file.open("a") as opened:
         opened.write(line + "\n")
     with pytest.raises(UsageError, match=r"verdicts\.jsonl:2: no record of a test"):
-        recorded.read_records((file,))
+        tests.read_records((file,))
 
 
 def test_where_nothing_can_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "no").write_text("a file")
     with pytest.raises(HostLacks, match=r"no/verdicts\.jsonl: "):
-        recorded.begin(tmp_path / "no" / "verdicts.jsonl")
+        tests.begin(tmp_path / "no" / "verdicts.jsonl")
 
 
 def call(*words: object):
@@ -161,7 +161,7 @@ def test_json_names_the_tests(file: Path) -> None:
 
 
 def test_one_rule_is_told_with_who_observes_it_and_who_does_not(file: Path) -> None:
-    recorded.add(file, record("blind"))
+    tests.add(file, record("blind"))
     text = call(file, "-k", "6.12", "--rule", "T4").output
     assert "6.12 held: all\n" in text
     assert "6.12 not observed: blind\n" in text

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import pytest
 
-from harness.analysis.diagnosis import REFUSED, Misbehaviour, Seen, diagnose
-from harness.analysis.history import history
-from harness.analysis.refusals import Refusal, meaning
-from harness.analysis.result import PatchedFunctions
-from harness.analysis.rules.registry import judge_all
-from harness.errors import Category
-from harness.suite.check.stage import namesakes
-from harness.trace import events as ev
-from harness.vm import crash
+from klp.analysis.diagnosis import REFUSED, Misbehaviour, Seen, diagnose
+from klp.analysis.history import history
+from klp.analysis.refusals import Refusal, meaning
+from klp.analysis.result import PatchedFunctions
+from klp.analysis.rules.registry import judge_all
+from klp.check.stage import namesakes
+from klp.errors import Category
+from klp.klog import crash
+from klp.trace import events as ev
 from tests.unit.traces import Trace, task
 
 FIX = "klp_fix"

@@ -10,11 +10,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness import doctor, process
-from harness.errors import HostLacks
-from harness.images.cache import Manifest
-from harness.images.definition import definitions
-from harness.settings import Settings
+from klp import doctor, process
+from klp.errors import HostLacks
+from klp.images.cache import Manifest
+from klp.images.definition import definitions
+from klp.settings import Settings
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_every_command_of_the_list_is_looked_for(settings: Settings) -> None:
 
 
 def test_the_list_is_whole(root: Path) -> None:
-    rows = doctor.host_packages(root / "harness" / "host-packages.txt")
+    rows = doctor.host_packages(root / "harness" / "klp" / "host-packages.txt")
     assert all(row.command and row.package and row.why for row in rows)
     assert len({row.command for row in rows}) == len(rows)
 

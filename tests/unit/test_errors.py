@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import errors
-from harness.cli.main import klp
-from harness.errors import ExitCode, KlpError, TransitionStuck
+from klp import errors
+from klp.cli.main import klp
+from klp.errors import ExitCode, KlpError, TransitionStuck
 
 _ROW = re.compile(r"^\|\s*`?(\d+)`?\s*\|", re.MULTILINE)
 

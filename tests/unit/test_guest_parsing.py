@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.guest import livepatch
-from harness.guest.livepatch import (
+from klp.guest import livepatch
+from klp.guest.livepatch import (
     LivepatchState,
     PatchedObject,
     PendingTask,
     parse_listing,
     parse_pending,
 )
-from harness.process import run
+from klp.process import run
 
 
 def fill(folder: Path, files: dict[str, str | None]) -> None:

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from harness.analysis.evidence import Verdict
-from harness.analysis.history import History, history
-from harness.analysis.rules.registry import RULES, RuleVerdict, judge_all, merged
-from harness.analysis.words import stories, timeline
-from harness.trace import events as ev
+from klp.analysis.evidence import Verdict
+from klp.analysis.history import History, history
+from klp.analysis.rules.registry import RULES, RuleVerdict, judge_all, merged
+from klp.analysis.words import stories, timeline
+from klp.trace import events as ev
 from tests.unit.everything import everything
 from tests.unit.traces import PROBES, Trace, task
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as Et
 
-from harness.analysis.checks import check
-from harness.analysis.selftests import CaseResult, KernelResult, ScriptResult, SelftestsResult, Status
-from harness.report.junit import junit
+from klp.analysis.checks import check
+from klp.analysis.selftests import CaseResult, KernelResult, ScriptResult, SelftestsResult, Status
+from klp.report.junit import junit
 
 
 def case(name: str, status: Status = Status.OK, detail: str = "") -> CaseResult:

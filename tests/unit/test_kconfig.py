@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.images.definition import definitions
-from harness.images.kconfig import REQUIRED, compiler_of, missing_options, read_config
+from klp.images.definition import definitions
+from klp.images.kconfig import REQUIRED, compiler_of, missing_options, read_config
 
 WHOLE = {name: "y" for names in REQUIRED.values() for name in names}
 

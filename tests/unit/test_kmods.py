@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import UsageError
-from harness.images.kmods import boot_closure, collect_boot_modules, copy_plain, module_name
-from harness.process import run
+from klp.errors import UsageError
+from klp.images.kmods import boot_closure, collect_boot_modules, copy_plain, module_name
+from klp.process import run
 
 # As depmod writes it: the nearest dependency first.
 DEPENDS = """\

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from harness.analysis.checks import check
-from harness.analysis.selftests import CaseResult, KernelResult, ScriptResult, SelftestsResult, Status
-from harness.report.ktap import ktap
+from klp.analysis.checks import check
+from klp.analysis.selftests import CaseResult, KernelResult, ScriptResult, SelftestsResult, Status
+from klp.report.ktap import ktap
 
 
 def case(name: str, status: Status = Status.OK, detail: str = "") -> CaseResult:

@@ -4,31 +4,47 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-BASE = ("errors", "model", "paths", "process", "waiting", "progress", "settings", "toml")
+BASE = (
+    "version",
+    "errors",
+    "model",
+    "paths",
+    "files",
+    "process",
+    "waiting",
+    "progress",
+    "settings",
+    "toml",
+)
 # Low to high. A room may import itself and what stands before it.
 ORDER = (
-    ("__init__", *BASE), ("images",), ("modules",), ("vm",), ("guest",), ("trace",), ("analysis",),
-    ("report",), ("suite",), ("doctor",), ("pytest_plugin", "cli"),
+    BASE, ("arch",), ("klog",), ("images",), ("modules",), ("vm",), ("guest",), ("trace",), ("analysis",),
+    ("report",), ("records",), ("lab",), ("drive",), ("check", "selftests"), ("doctor",), ("testing",),
+    ("__init__",), ("cli",),
 )  # fmt: skip
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 
 # Names that only the files below one path may import.
 DOORS = {
-    "subprocess": "harness/process.py",
-    "qemu": "harness/vm/monitor.py",
-    "paramiko": "harness/guest/",
+    "subprocess": "harness/klp/process.py",
+    "qemu": "harness/klp/vm/monitor.py",
+    "paramiko": "harness/klp/guest/",
 }
-# What can reach a disk, a process or a network; analysis has no use for any of it.
+# What can reach a disk, a process or a network: analysis, and all that it imports, has no use for it.
 _REACHES_OUT = {
-    "os", "io", "pathlib", "subprocess", "shutil", "socket", "tempfile", "sys", "logging", "time",
-    "harness.paths", "harness.process", "harness.waiting", "harness.settings", "harness.toml",
+    "asyncio", "os", "io", "pathlib", "subprocess", "shutil", "socket", "tempfile", "sys", "logging",
+    "threading", "time",
 }  # fmt: skip
+# What is not Python's own, and pure all the same.
+_PURE_PACKAGES = {"msgspec", "scipy"}
 _REACHING_CALLS = {"open", "print", "input"}
 
 
@@ -41,7 +57,7 @@ class Source:
 
     @property
     def module(self) -> str:
-        parts = list(Path(self.file).with_suffix("").parts)
+        parts = list(Path(self.file.removeprefix("harness/")).with_suffix("").parts)
         return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
     @property
@@ -75,9 +91,9 @@ def origin_of(node: ast.ImportFrom, source: Source) -> str:
 
 
 def room_of(name: str) -> str | None:
-    """Return which room of harness/ a dotted name is in; None for names outside it."""
+    """Return which room of klp a dotted name is in; None for names outside it."""
     parts = name.split(".")
-    if parts[0] != "harness":
+    if parts[0] != "klp":
         return None
     return parts[1] if len(parts) > 1 and parts[1] in LEVEL else "__init__"
 
@@ -104,8 +120,8 @@ def door_complaints(source: Source) -> list[str]:
 
 
 def sleep_complaints(source: Source) -> list[str]:
-    """Only harness/waiting.py sleeps: there every wait has a deadline and says what it waits for."""
-    if source.file == "harness/waiting.py":
+    """Only harness/klp/waiting.py sleeps: there every wait has a deadline and says what it waits for."""
+    if source.file == "harness/klp/waiting.py":
         return []
     called = [
         (node.lineno, ast.unparse(node.func))
@@ -113,18 +129,37 @@ def sleep_complaints(source: Source) -> list[str]:
         if isinstance(node, ast.Call)
     ]
     return [
-        f"{source.file}:{line}: {name}; use harness.waiting"
+        f"{source.file}:{line}: {name}; use klp.waiting"
         for line, name in (*called, *imports(source))
         if name == "time.sleep"
     ]
 
 
-def analysis_complaints(source: Source) -> list[str]:
-    """Analysis is pure: it imports nothing that reaches out, and calls nothing that does."""
+def reached(sources: list[Source], folder: str) -> list[Source]:
+    """Return the files below a folder, and all that they import, directly or not, packages included."""
+    by_module = {source.module: source for source in sources}
+    wanted = [source.module for source in inside(sources, folder)]
+    found: set[str] = set()
+    while wanted:
+        module = wanted.pop()
+        if module not in found and module in by_module:
+            found.add(module)
+            names = needed_modules(by_module[module], set(by_module))
+            wanted += [*names, *(_above(name) for name in (module, *names) if _above(name) != "klp")]
+    return [by_module[module] for module in sorted(found)]
+
+
+def _above(module: str) -> str:
+    return module.rpartition(".")[0]
+
+
+def purity_complaints(source: Source) -> list[str]:
+    """What is pure imports nothing that reaches out, and calls nothing that does."""
+    allowed = sys.stdlib_module_names - _REACHES_OUT | _PURE_PACKAGES | {"klp"}
     found = [
         f"{source.file}:{line}: imports {name}"
         for line, name in imports(source)
-        if _REACHES_OUT & {name, name.split(".")[0], ".".join(name.split(".")[:2])}
+        if name.split(".")[0] not in allowed
     ]
     for node in ast.walk(source.tree):
         if not isinstance(node, ast.Call):
@@ -140,7 +175,7 @@ def probe_complaints(source: Source) -> list[str]:
     return [
         f"{source.file}:{line}: imports {name}"
         for line, name in imports(source)
-        if name.split(".")[0] == "harness"
+        if name.split(".")[0] == "klp"
     ]
 
 
@@ -189,28 +224,42 @@ def demand_none(complaints: list[str]) -> None:
 
 
 def test_imports_point_downwards(sources: list[Source]) -> None:
-    harness = inside(sources, "harness/")
-    assert harness
-    demand_none([line for source in harness for line in layer_complaints(source)])
+    package = inside(sources, "harness/klp/")
+    assert package
+    demand_none([line for source in package for line in layer_complaints(source)])
 
 
 def test_no_import_cycles(sources: list[Source]) -> None:
-    demand_none(cycles(inside(sources, "harness/")))
+    demand_none(cycles(inside(sources, "harness/klp/")))
 
 
 def test_each_door_is_the_only_one(sources: list[Source]) -> None:
-    harness = inside(sources, "harness/")
-    demand_none([line for source in harness for line in door_complaints(source)])
+    package = inside(sources, "harness/klp/")
+    demand_none([line for source in package for line in door_complaints(source)])
 
 
 def test_only_waiting_sleeps(sources: list[Source]) -> None:
-    harness = inside(sources, "harness/")
-    demand_none([line for source in harness for line in sleep_complaints(source)])
+    package = inside(sources, "harness/klp/")
+    demand_none([line for source in package for line in sleep_complaints(source)])
 
 
 def test_analysis_is_pure(sources: list[Source]) -> None:
-    analysis = inside(sources, "harness/analysis/")
-    demand_none([line for source in analysis for line in analysis_complaints(source)])
+    pure = [
+        each for each in reached(sources, "harness/klp/analysis/") if not each.file.endswith("__main__.py")
+    ]
+    assert {"klp.klog.lines", "klp.trace.events.base"} <= {each.module for each in pure}
+    demand_none([line for source in pure for line in purity_complaints(source)])
+
+
+def test_analysis_loads_neither_ssh_nor_files_nor_processes(sources: list[Source]) -> None:
+    """The same, as Python sees it: what importing all of analysis brings along."""
+    modules = [each.module for each in inside(sources, "harness/klp/analysis/")]
+    program = f"import sys, {', '.join(modules)}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    loaded = {name for name in done.stdout.split() if name.startswith("klp.")}
+    rooms = {name.split(".")[1] for name in loaded}
+    assert rooms == {"analysis", "errors", "klog", "trace"}
+    assert not {"paramiko", "qemu", "subprocess", "pathlib", "rich"} & set(done.stdout.split())
 
 
 def test_probes_stand_alone(sources: list[Source]) -> None:
@@ -228,24 +277,24 @@ def parsed(file: str, text: str) -> Source:
 @pytest.mark.parametrize(
     ("file", "text", "wrong"),
     [
-        ("harness/vm/a.py", "from harness.images.library import Library", False),
-        ("harness/vm/a.py", "from harness.vm.spec import argv", False),
-        ("harness/vm/a.py", "import harness.errors", False),
-        ("harness/vm/a.py", "import json", False),
-        ("harness/cli/a.py", "from harness.pytest_plugin import x", False),
-        ("harness/images/a.py", "from harness.vm.spec import argv", True),
-        ("harness/images/a.py", "import harness.vm.spec", True),
-        ("harness/images/a.py", "from harness import vm", True),
-        ("harness/images/a.py", "from ..vm import spec", True),
-        ("harness/images/__init__.py", "from ..vm import spec", True),
-        ("harness/images/a.py", "from .. import vm", True),
-        ("harness/process.py", "def f():\n    from harness.images import cache", True),
-        ("harness/process.py", "if TYPE_CHECKING:\n    from harness.images import cache", True),
-        ("harness/images/a.py", "importlib.import_module('harness.suite.check')", True),
-        ("harness/suite/a.py", "from harness import doctor", True),
-        ("harness/__init__.py", "from harness.images import cache", True),
-        ("harness/__init__.py", "from .images import cache", True),
-        ("harness/helpers.py", "", True),
+        ("harness/klp/vm/a.py", "from klp.images.library import Library", False),
+        ("harness/klp/vm/a.py", "from klp.vm.spec import argv", False),
+        ("harness/klp/vm/a.py", "import klp.errors", False),
+        ("harness/klp/vm/a.py", "import json", False),
+        ("harness/klp/cli/a.py", "from klp.testing.plugin import x", False),
+        ("harness/klp/images/a.py", "from klp.vm.spec import argv", True),
+        ("harness/klp/images/a.py", "import klp.vm.spec", True),
+        ("harness/klp/images/a.py", "from klp import vm", True),
+        ("harness/klp/images/a.py", "from ..vm import spec", True),
+        ("harness/klp/images/__init__.py", "from ..vm import spec", True),
+        ("harness/klp/images/a.py", "from .. import vm", True),
+        ("harness/klp/process.py", "def f():\n    from klp.images import cache", True),
+        ("harness/klp/process.py", "if TYPE_CHECKING:\n    from klp.images import cache", True),
+        ("harness/klp/images/a.py", "importlib.import_module('klp.check')", True),
+        ("harness/klp/drive/a.py", "from klp import doctor", True),
+        ("harness/klp/__init__.py", "from klp.cli import main", True),
+        ("harness/klp/__init__.py", "from .cli import main", True),
+        ("harness/klp/helpers.py", "", True),
     ],
 )
 def test_layer_check_can_fail(file: str, text: str, wrong: bool) -> None:
@@ -255,12 +304,12 @@ def test_layer_check_can_fail(file: str, text: str, wrong: bool) -> None:
 @pytest.mark.parametrize(
     ("file", "text", "wrong"),
     [
-        ("harness/process.py", "import subprocess", False),
-        ("harness/vm/machine.py", "import subprocess", True),
-        ("harness/vm/monitor.py", "from qemu.qmp import QMPClient", False),
-        ("harness/vm/machine.py", "from qemu.qmp import QMPClient", True),
-        ("harness/guest/ssh.py", "import paramiko", False),
-        ("harness/trace/tracer.py", "def f():\n    from paramiko import SSHClient", True),
+        ("harness/klp/process.py", "import subprocess", False),
+        ("harness/klp/vm/machine.py", "import subprocess", True),
+        ("harness/klp/vm/monitor.py", "from qemu.qmp import QMPClient", False),
+        ("harness/klp/vm/machine.py", "from qemu.qmp import QMPClient", True),
+        ("harness/klp/guest/ssh.py", "import paramiko", False),
+        ("harness/klp/trace/tracer.py", "def f():\n    from paramiko import SSHClient", True),
     ],
 )
 def test_door_check_can_fail(file: str, text: str, wrong: bool) -> None:
@@ -270,10 +319,10 @@ def test_door_check_can_fail(file: str, text: str, wrong: bool) -> None:
 @pytest.mark.parametrize(
     ("file", "text", "wrong"),
     [
-        ("harness/waiting.py", "import time\ntime.sleep(1)", False),
-        ("harness/vm/machine.py", "import time\ntime.monotonic()", False),
-        ("harness/vm/machine.py", "import time\ntime.sleep(1)", True),
-        ("harness/vm/machine.py", "from time import sleep", True),
+        ("harness/klp/waiting.py", "import time\ntime.sleep(1)", False),
+        ("harness/klp/vm/machine.py", "import time\ntime.monotonic()", False),
+        ("harness/klp/vm/machine.py", "import time\ntime.sleep(1)", True),
+        ("harness/klp/vm/machine.py", "from time import sleep", True),
     ],
 )
 def test_sleep_check_can_fail(file: str, text: str, wrong: bool) -> None:
@@ -283,29 +332,41 @@ def test_sleep_check_can_fail(file: str, text: str, wrong: bool) -> None:
 @pytest.mark.parametrize(
     ("text", "wrong"),
     [
-        ("from harness.trace.events import Event", False),
+        ("from klp.trace.events import Event", False),
         ("from collections import Counter", False),
         ("import os", True),
         ("from pathlib import Path", True),
         ("import os.path", True),
-        ("from harness import process", True),
-        ("from harness.process import run", True),
+        ("import paramiko", True),
+        ("import threading", True),
         ("open('x')", True),
         ("print('x')", True),
         ("file.read_text()", True),
     ],
 )
 def test_purity_check_can_fail(text: str, wrong: bool) -> None:
-    assert bool(analysis_complaints(parsed("harness/analysis/a.py", text))) is wrong
+    assert bool(purity_complaints(parsed("harness/klp/analysis/a.py", text))) is wrong
+
+
+def test_purity_is_followed_through_imports() -> None:
+    first = parsed("harness/klp/analysis/a.py", "from klp.trace import events")
+    second = parsed("harness/klp/trace/events.py", "def f():\n    from klp.guest.ssh import Guest")
+    third = parsed("harness/klp/guest/ssh.py", "import paramiko")
+    beside = parsed("harness/klp/vm/b.py", "import socket")
+    package = parsed("harness/klp/guest/__init__.py", "")
+    found = reached([first, second, third, beside, package], "harness/klp/analysis/")
+    assert {each.module for each in found} == {
+        "klp.analysis.a", "klp.trace.events", "klp.guest.ssh", "klp.guest",
+    }  # fmt: skip
 
 
 def test_probe_check_can_fail() -> None:
-    assert probe_complaints(parsed("probes/a.py", "from harness.model import Kernel"))
+    assert probe_complaints(parsed("probes/a.py", "from klp.model import Kernel"))
     assert not probe_complaints(parsed("probes/a.py", "from bcc import BPF"))
 
 
 def test_cycle_check_can_fail() -> None:
-    first = parsed("harness/model.py", "from harness.errors import KlpError")
-    second = parsed("harness/errors.py", "def f():\n    from harness import model")
-    assert cycles([first, second]) == ["harness.errors -> harness.model -> harness.errors"]
-    assert not cycles([first, parsed("harness/errors.py", "")])
+    first = parsed("harness/klp/model.py", "from klp.errors import KlpError")
+    second = parsed("harness/klp/errors.py", "def f():\n    from klp import model")
+    assert cycles([first, second]) == ["klp.errors -> klp.model -> klp.errors"]
+    assert not cycles([first, parsed("harness/klp/errors.py", "")])

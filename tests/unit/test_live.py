@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness.analysis.live import LiveTransition, Phase, Watcher
-from harness.report.live import holder_lines, live_line, live_picture
-from harness.trace import events as ev
+from klp.analysis.live import LiveTransition, Phase, Watcher
+from klp.report.live import holder_lines, live_line, live_picture
+from klp.trace import events as ev
 
 RECORDING = Path(__file__).parents[1] / "data" / "events" / "real" / "transition-6.12.jsonl.gz"
 

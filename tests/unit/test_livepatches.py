@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.modules.plan import read_plan
+from klp.modules.plan import read_plan
 from tests.unit.test_patches import named
 from tests.verdicts import LIVEPATCHES, Expected, expected
 

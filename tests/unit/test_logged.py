@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.analysis.logged import logged_transitions
+from klp.klog.transitions import logged_transitions
 
 
 def lines(begun: float, ended: float, word: str = "patching", patch: str = "fix") -> list[str]:

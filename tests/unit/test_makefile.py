@@ -27,7 +27,7 @@ class Host:
         self.log = folder / "log"
         self.checkout = folder / "checkout"
         self.bin.mkdir()
-        (self.checkout / "harness").mkdir(parents=True)
+        (self.checkout / "harness/klp").mkdir(parents=True)
         (self.checkout / ".ci").mkdir()
         for name in ("host-setup", "checkout-packages.txt", "ci-packages.txt"):
             (self.checkout / ".ci" / name).write_bytes((project / ".ci" / name).read_bytes())
@@ -40,7 +40,7 @@ class Host:
         self.user(0)
 
     def needs(self, rows: str) -> None:
-        (self.checkout / "harness/host-packages.txt").write_text(f"# comment\n{rows}")
+        (self.checkout / "harness/klp/host-packages.txt").write_text(f"# comment\n{rows}")
 
     def give(self, name: str) -> None:
         real = shutil.which(name)
@@ -182,7 +182,7 @@ def test_an_ordinary_user_needs_a_range_of_ids(host: Host) -> None:
 
 
 def test_host_setup_reads_the_columns_as_doctor_does(root: Path) -> None:
-    for name in ("harness/host-packages.txt", ".ci/checkout-packages.txt", ".ci/ci-packages.txt"):
+    for name in ("harness/klp/host-packages.txt", ".ci/checkout-packages.txt", ".ci/ci-packages.txt"):
         lines = (root / name).read_text().splitlines()
         assert all(len(line.split("\t")) == 3 for line in lines if not line.startswith("#")), name
 

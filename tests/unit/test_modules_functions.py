@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import NotALivepatch
-from harness.modules.functions import ChangedFunction, changed_functions, watched
-from harness.modules.modinfo import read_module
+from klp.errors import NotALivepatch
+from klp.modules.functions import ChangedFunction, changed_functions, watched
+from klp.modules.modinfo import read_module
 
 MODULES = Path(__file__).parents[1] / "data" / "modules"
 PAIR = read_module(MODULES / "klp_pair_fix.ko")

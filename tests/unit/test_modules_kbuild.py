@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from test_modules_modinfo import KO, RELEASE, kernel
 
-from harness.errors import BuildFailed, HostLacks, NotALivepatch, UsageError
-from harness.modules import build as under_test
-from harness.modules.diagnostics import Diagnostics
-from harness.modules.sources import ModuleSource, find_source
-from harness.process import Completed
-from harness.progress import Silent
+from klp.errors import BuildFailed, HostLacks, NotALivepatch, UsageError
+from klp.modules import build as under_test
+from klp.modules.diagnostics import Diagnostics
+from klp.modules.sources import ModuleSource, find_source
+from klp.process import Completed
+from klp.progress import Silent
 
 KERNEL = kernel(RELEASE)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import NotALivepatch, UsageError
-from harness.model import Kernel
-from harness.modules.modinfo import check_loadable, read_module, require_livepatch
+from klp.errors import NotALivepatch, UsageError
+from klp.model import Kernel
+from klp.modules.modinfo import check_loadable, read_module, require_livepatch
 
 RELEASE = "6.12.117+deb13-amd64"
 KO = Path(__file__).parents[1] / "data/modules/klp_version_banner.ko"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import paths
-from harness.errors import SettingsError
-from harness.modules.plan import Phase, read_plan, read_plans
+from klp import paths
+from klp.errors import SettingsError
+from klp.modules.plan import Phase, read_plan, read_plans
 
 WHOLE = r"""
 name = "a"

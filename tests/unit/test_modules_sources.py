@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from test_modules_modinfo import KO, kernel
 
-from harness import paths
-from harness.errors import UsageError
-from harness.model import Kernel
-from harness.modules.sources import find_source
+from klp import paths
+from klp.errors import UsageError
+from klp.model import Kernel
+from klp.modules.sources import find_source
 
 KERNEL = kernel("6.12.0")
 

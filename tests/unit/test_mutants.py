@@ -9,8 +9,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from harness.errors import UsageError
-from harness.toml import read_toml
+from klp.errors import UsageError
+from klp.toml import read_toml
 from tests.mutants import record, table
 from tests.mutants.__main__ import page_file
 from tests.mutants.edit import Mutant, apply

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import paths
-from harness.modules.plan import read_plan
+from klp import paths
+from klp.modules.plan import read_plan
 
 FOLDERS = sorted(file.parent for file in paths.PATCHES.glob("*/patch.toml"))
 TESTS = Path(__file__).parents[1]

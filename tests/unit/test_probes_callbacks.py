@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.trace import events
+from klp.trace import events
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "probes"))
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import process
-from harness.errors import HostLacks
-from harness.process import CommandFailed, environment, pipe, run, spawn
-from harness.waiting import wait_until
+from klp import process
+from klp.errors import HostLacks
+from klp.process import CommandFailed, environment, pipe, run, spawn
+from klp.waiting import wait_until
 
 
 def sh(script: str, *words: str) -> list[str]:
@@ -91,7 +91,7 @@ def test_bytes_that_are_no_text_do_no_harm() -> None:
 
 
 def test_standard_input_is_shut_or_given(tmp_path: Path) -> None:
-    script = "from harness.process import run; print(repr(run(['cat']).stdout))"
+    script = "from klp.process import run; print(repr(run(['cat']).stdout))"
     done = subprocess.run(
         [sys.executable, "-c", script], input="a key", capture_output=True, text=True, check=True
     )
@@ -241,7 +241,7 @@ def test_a_child_gets_only_the_descriptors_it_is_given(tmp_path: Path) -> None:
 _PARENT = """
 import sys
 from pathlib import Path
-from harness.process import spawn
+from klp.process import spawn
 with open(sys.argv[1] + ".log", "wb") as said:
     child = spawn(["sleep", "600"], stderr=said, die_with_parent=sys.argv[2] == "yes")
 Path(sys.argv[1]).write_text(f"{child.pid}\\n")

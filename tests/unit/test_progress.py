@@ -9,7 +9,7 @@ import re
 import pytest
 from rich.console import Console
 
-from harness.progress import InPlace, PlainLines, Progress, Silent, for_console
+from klp.progress import InPlace, PlainLines, Progress, Silent, for_console
 
 
 def console(*, terminal: bool) -> tuple[Console, io.StringIO]:

@@ -9,22 +9,26 @@ import sys
 
 import pytest
 
-from harness.images.definition import definitions
-from harness.settings import Settings  # kept imported: pytester takes back what an inner run imports
-from harness.suite.marks import known_kernels
+from klp.images.definition import definitions
+from klp.settings import Settings  # kept imported: pytester takes back what an inner run imports
+from klp.testing.markers import known_kernels
 
 USES_A_GUEST = "def test_fix(guest, livepatch, trace, kernel_log): ..."
 # What the session did that it must not: it is told at its end.
 WATCHED = """
-import sys
+import os, sys
+from klp import paths
 seen = []
-TOUCHY = ("/klp/", "/vm-images", "/probes", "/patches", "/proc/")
+# By folder, not by words in a path: the checkout, and the package in it, may be called anything.
+PLACES = [os.environ["KLP_CACHE"], os.environ["XDG_CONFIG_HOME"], os.environ["XDG_STATE_HOME"], "/proc",
+          *map(str, (paths.IMAGE_DEFINITIONS, paths.PROBES, paths.PATCHES))]
 
 def watch(event, args):
     if event in ("subprocess.Popen", "os.posix_spawn", "os.fork", "socket.connect", "socket.bind"):
         seen.append(event)
-    if event == "open" and isinstance(args[0], str) and any(part in args[0] for part in TOUCHY):
-        seen.append(f"opens {args[0]}")
+    file = args[0] if event == "open" and isinstance(args[0], str) else ""
+    if any(file.startswith(f"{each}/") for each in PLACES):
+        seen.append(f"opens {file}")
 
 sys.addaudithook(watch)
 
@@ -70,11 +74,11 @@ def watched(pytester):
 
 
 def test_importing_the_plugin_loads_neither_ssh_nor_qmp_nor_a_terminal():
-    program = "import sys, harness.pytest_plugin; print(*sys.modules)"
+    program = "import sys, klp.testing.plugin; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
     ).stdout.split()
-    assert "harness.pytest_plugin" in loaded
+    assert "klp.testing.plugin" in loaded
     assert not {"paramiko", "qemu", "qemu.qmp", "cryptography", "msgspec", "rich", "asyncio"} & set(loaded)
 
 
@@ -86,7 +90,7 @@ def test_collecting_boots_and_opens_nothing(watched, options):
 
 
 def test_tests_without_fixtures_are_untouched(watched):
-    result = watched("def test_own(): ...\ndef test_klp_error():\n    from harness.errors import KlpError\n"
+    result = watched("def test_own(): ...\ndef test_klp_error():\n    from klp.errors import KlpError\n"
                  "    raise KlpError('own')")  # fmt: skip
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["*raise KlpError('own')", "WATCHED: [[][]] [[][]]"])
@@ -189,7 +193,7 @@ def test_host_without_qemu_is_told_in_one_line_and_costs_no_other_test(watched, 
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(["qemu-system-x86_64 is not installed here"])
     assert "Traceback" not in result.stdout.str()
-    assert "harness/" not in result.stdout.str()
+    assert "harness/klp" not in result.stdout.str()
 
 
 RECORDED = f"""

@@ -13,17 +13,17 @@ import duckdb
 import pytest
 from click.testing import CliRunner, Result
 
-from harness.analysis.lives import shadow_lives
-from harness.cli.main import klp
-from harness.errors import KlpError
-from harness.paths import CacheLayout
-from harness.progress import Silent
-from harness.report import query_tables
-from harness.report.query import TABLES, Database
-from harness.suite.runs import NotARun, find_run, look
-from harness.suite.tables import database
-from harness.trace import events as ev
-from harness.trace.reading import BadTrace
+from klp.analysis.lifetimes import shadow_lives
+from klp.cli.main import klp
+from klp.errors import KlpError
+from klp.paths import CacheLayout
+from klp.progress import Silent
+from klp.records.runs import NotARun, find_run, look
+from klp.records.tables import database
+from klp.report import query_tables
+from klp.report.query import TABLES, Database
+from klp.trace import events as ev
+from klp.trace.reading import BadTrace
 from tests.unit.runfolders import sample, shadow, write_run
 from tests.unit.traces import Trace
 

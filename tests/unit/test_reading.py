@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.analysis.history import history
-from harness.analysis.rules.registry import judge_all
-from harness.errors import UsageError
-from harness.trace.reading import BadTrace, read_events
+from klp.analysis.history import history
+from klp.analysis.rules.registry import judge_all
+from klp.errors import UsageError
+from klp.trace.reading import BadTrace, read_events
 from tests.unit.everything import everything
 from tests.unit.traces import Trace
 

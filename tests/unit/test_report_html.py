@@ -10,21 +10,21 @@ from html import unescape
 import msgspec
 import pytest
 
-from harness.analysis.checked import Outcome
-from harness.analysis.compare.sample import RunToCompare
-from harness.analysis.costs import attempt_costs
-from harness.analysis.curve import tasks_left
-from harness.analysis.evidence import Verdict
-from harness.analysis.history import history
-from harness.analysis.lives import shadow_lives
-from harness.report import html_data
-from harness.report.beside import Beside
-from harness.report.comparison import cells, closing
-from harness.report.guests import GuestTrace
-from harness.report.html import page
-from harness.report.html_check import CheckToShow, check_view
-from harness.report.html_data import MOST_BARS, MOST_FIGURES, RunToShow, reasons, seconds, view
-from harness.trace import events as ev
+from klp.analysis.checked import Outcome
+from klp.analysis.compare.sample import RunToCompare
+from klp.analysis.costs import attempt_costs
+from klp.analysis.curve import tasks_left
+from klp.analysis.evidence import Verdict
+from klp.analysis.history import history
+from klp.analysis.lifetimes import shadow_lives
+from klp.report import html_data
+from klp.report.against import Beside
+from klp.report.comparison import cells, closing
+from klp.report.guests import GuestTrace
+from klp.report.html import page
+from klp.report.html_check import CheckToShow, check_view
+from klp.report.html_data import MOST_BARS, MOST_FIGURES, RunToShow, reasons, seconds, view
+from klp.trace import events as ev
 from tests.unit.comparisons import check_of, compared, outcome
 from tests.unit.runfolders import PATCH, result_of, sample
 from tests.unit.traces import Trace

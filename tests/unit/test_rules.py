@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.analysis.evidence import Verdict
-from harness.analysis.history import history
-from harness.analysis.rules.registry import RULES, RuleVerdict, judge_all
-from harness.trace import events as ev
-from harness.trace.reading import read_events
+from klp.analysis.evidence import Verdict
+from klp.analysis.history import history
+from klp.analysis.rules.registry import RULES, RuleVerdict, judge_all
+from klp.trace import events as ev
+from klp.trace.reading import read_events
 from tests.unit.everything import everything
 from tests.unit.mutation import EVENTS, Mutation, base, events, mutated, mutations
 

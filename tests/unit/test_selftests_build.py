@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.analysis.selftest_output import PlannedCase
-from harness.errors import UsageError
-from harness.model import Kernel
-from harness.suite.selftests.build import find_selftests
+from klp.analysis.selftest_output import PlannedCase
+from klp.errors import UsageError
+from klp.model import Kernel
+from klp.selftests.build import find_selftests
 
 MAKEFILE = """\
 TEST_PROGS_EXTENDED := functions.sh

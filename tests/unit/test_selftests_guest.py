@@ -9,15 +9,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness.analysis.evidence import Verdict
-from harness.analysis.result import Check
-from harness.analysis.selftests import CaseResult, KernelResult, ScriptResult, SelftestsResult, Status
-from harness.report.junit import junit
-from harness.report.ktap import ktap
-from harness.report.selftest_table import encode, problems
-from harness.suite.selftests.guest import Transcript
-from harness.suite.selftests.rules import log_checks, trace_checks
-from harness.trace import events as ev
+from klp.analysis.evidence import Verdict
+from klp.analysis.result import Check
+from klp.analysis.selftests import CaseResult, KernelResult, ScriptResult, SelftestsResult, Status
+from klp.report.junit import junit
+from klp.report.ktap import ktap
+from klp.report.selftest_table import encode, problems
+from klp.selftests.rules import log_checks, trace_checks
+from klp.selftests.script import Transcript
+from klp.trace import events as ev
 from tests.unit.traces import Trace
 
 RECORDINGS = Path(__file__).parents[1] / "data/events/real"
@@ -38,7 +38,7 @@ def test_a_position_was_reached_when_the_piece_with_it_came(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = iter([100.0, 101.0, 103.5])
-    monkeypatch.setattr("harness.suite.selftests.guest.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("klp.selftests.script.time.monotonic", lambda: next(now))
     transcript = Transcript(tmp_path / "output.txt")
     transcript.add(b"0123")
     transcript.add(b"4567")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.analysis.selftest_output import (
+from klp.analysis.selftest_output import (
     PlannedCase,
     case_results,
     complaint,
@@ -17,7 +17,7 @@ from harness.analysis.selftest_output import (
     ran_cases,
     script_outcome,
 )
-from harness.analysis.selftests import CaseResult, Status, tally
+from klp.analysis.selftests import CaseResult, Status, tally
 
 DATA = Path(__file__).parent.parent / "data" / "selftests"
 LISTED = json.loads((DATA / "list.json").read_text())

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import settings
-from harness.errors import ExitCode, SettingsError
-from harness.settings import Settings
+from klp import settings
+from klp.errors import ExitCode, SettingsError
+from klp.settings import Settings
 
 Write = Callable[[str], Path]
 

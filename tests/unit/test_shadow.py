@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from harness.analysis.shadow import LedgerBuilder, ShadowVariable, shadow_ledger
-from harness.trace import events as ev
+from klp.analysis.shadow import LedgerBuilder, ShadowVariable, shadow_ledger
+from klp.trace import events as ev
 
 TASK = ev.Task(pid=1, tgid=1, comm="insmod")
 

@@ -12,9 +12,9 @@ from contextlib import suppress
 
 import pytest
 
-from harness.errors import VmLost
-from harness.guest.shell import Shell
-from harness.waiting import DeadlineMissed
+from klp.errors import VmLost
+from klp.guest.shell import Shell
+from klp.waiting import DeadlineMissed
 
 
 class Channel:

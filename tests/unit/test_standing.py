@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from harness.analysis.evidence import Verdict
-from harness.analysis.history import history
-from harness.analysis.rules.registry import judge_all
-from harness.trace import events as ev
+from klp.analysis.evidence import Verdict
+from klp.analysis.history import history
+from klp.analysis.rules.registry import judge_all
+from klp.trace import events as ev
 from tests.unit.traces import Trace
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.trace.events import Step, Taint
-from harness.trace.store import EventStore, TornStream
+from klp.trace.events import Step, Taint
+from klp.trace.store import EventStore, TornStream
 
 
 def line(kind: str, seq: int, probe: str = "a", ts_ns: int | None = None, **fields: object) -> bytes:

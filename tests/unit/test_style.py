@@ -167,7 +167,7 @@ _SPDX = "SPDX-License" + "-Identifier"
         ("docs/plain.json", "{}\n", False),
         ("docs/picture.png", "\x89PNG\0\0", False),
         ("LICENSES/GPL-2.0-only.txt", "GNU\n", False),
-        ("harness/py.typed", "", False),
+        ("harness/klp/py.typed", "", False),
     ],
 )
 def test_licence_check_can_fail(file: str, text: str, wrong: bool) -> None:

@@ -7,9 +7,9 @@ import errno
 
 import pytest
 
-from harness.analysis.reports import reports
-from harness.suite.errnos import errno_of, name_of
-from harness.suite.expected import Expected, missing, unexpected
+from klp.guest.errnos import errno_of, name_of
+from klp.klog.expected import Expected, missing, unexpected
+from klp.klog.reports import reports
 
 WARN = (
     "[   12.1] ------------[ cut here ]------------",

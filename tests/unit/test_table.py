@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from harness.analysis.result import (
+from klp.analysis.result import (
     CallbackCall,
     Check,
     PatchedFunctions,
@@ -18,11 +18,11 @@ from harness.analysis.result import (
     RunResult,
     Verdict,
 )
-from harness.analysis.rules.rule import Needs, Rule, RuleVerdict
-from harness.analysis.shadow import ShadowLedger, ShadowVariable
-from harness.analysis.transitions import Outcome, Straggler, Transition
-from harness.report.asjson import decode, encode
-from harness.report.table import failed_checks, rules_line, run_table, straggler_line
+from klp.analysis.rules.rule import Needs, Rule, RuleVerdict
+from klp.analysis.shadow import ShadowLedger, ShadowVariable
+from klp.analysis.transitions import Outcome, Straggler, Transition
+from klp.records.encoding import decode, encode
+from klp.report.table import failed_checks, rules_line, run_table, straggler_line
 
 LEDGER = ShadowLedger(allocated=0, found=0, refused=0, freed=0, strays=0, left=())
 LEFT = ShadowVariable(obj="0xa", id=7, size=8, made_ns=1, caller="f+0x1 [m]")

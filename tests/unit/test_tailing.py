@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from harness.trace.tailing import Apart, command
-from harness.waiting import wait_until
+from klp.trace.tailing import Apart, command
+from klp.waiting import wait_until
 
 A, B = b"==> /t/a <==\n", b"==> /t/b <==\n"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness.errors import SettingsError
-from harness.toml import read_toml
+from klp.errors import SettingsError
+from klp.toml import read_toml
 
 
 class Inner(msgspec.Struct, forbid_unknown_fields=True):

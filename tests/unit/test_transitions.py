@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from harness.analysis.transitions import Outcome, Phase, Straggler, Transition, transitions
-from harness.trace import events as ev
-from harness.trace.events import PATCHED, UNPATCHED, AnyEvent, Task
+from klp.analysis.transitions import Outcome, Phase, Straggler, Transition, transitions
+from klp.trace import events as ev
+from klp.trace.events import PATCHED, UNPATCHED, AnyEvent, Task
 
 SHELL = Task(pid=100, tgid=100, comm="insmod")
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness.errors import BootFailed, HostLacks
-from harness.model import Accelerator, Image, Kernel
-from harness.paths import CacheLayout
-from harness.settings import Settings
-from harness.vm import accel
-from harness.vm.accel import choose, kvm_obstacle
+from klp.errors import BootFailed, HostLacks
+from klp.model import Accelerator, Image, Kernel
+from klp.paths import CacheLayout
+from klp.settings import Settings
+from klp.vm import accel
+from klp.vm.accel import choose, kvm_obstacle
 
 CPUINFO = "processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: fpu {} sse2\nbugs\t\t: vmx svm\n"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.vm.console import Console
+from klp.vm.console import Console
 
 READY = b"[61] Nov 21 13:47:14 Not backgrounding\r\n"
 PANIC = b"[    1.5] Kernel panic - not syncing: Attempted to kill init!\r\n"

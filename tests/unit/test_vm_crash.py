@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import (
+from klp.errors import (
     Category,
     CrashReport,
     GuestOutOfMemory,
@@ -19,12 +19,12 @@ from harness.errors import (
     QemuGone,
     VmLost,
 )
-from harness.model import Accelerator
-from harness.vm.console import Console
-from harness.vm.crash import FATAL, begins, closed, fingerprint, first_of, parse, without_stamp
-from harness.vm.deadlines import deadlines
-from harness.vm.machine import Machine
-from harness.vm.spec import MachineSpec
+from klp.klog.crash import FATAL, begins, closed, fingerprint, first_of, parse, without_stamp
+from klp.model import Accelerator
+from klp.vm.console import Console
+from klp.vm.deadlines import deadlines
+from klp.vm.machine import Machine
+from klp.vm.spec import MachineSpec
 
 RECORDED = Path(__file__).parent.parent / "data/consoles"
 ALL = frozenset(Category)

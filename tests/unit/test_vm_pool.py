@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from harness.errors import Interrupted
-from harness.vm.pool import Pool, size_that_fits
+from klp.errors import Interrupted
+from klp.vm.pool import Pool, size_that_fits
 
 
 class Counted:

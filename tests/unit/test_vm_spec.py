@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.model import Accelerator
-from harness.vm.spec import MachineSpec, argv, kernel_command_line
+from klp.model import Accelerator
+from klp.vm.spec import MachineSpec, argv, kernel_command_line
 
 SPEC = MachineSpec(
     kernel=Path("/c/kernel"), initrd=Path("/c/initrd"), disk=Path("/r/overlay.qcow2"),

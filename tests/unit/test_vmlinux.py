@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import HostLacks, UsageError
-from harness.images.vmlinux import extract_vmlinux, has_pvh_entry
-from harness.process import run
+from klp.errors import HostLacks, UsageError
+from klp.images.vmlinux import extract_vmlinux, has_pvh_entry
+from klp.process import run
 
 PHYS32_ENTRY, OTHER = 18, 6
 SETUP_SECTORS = 39

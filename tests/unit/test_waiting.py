@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from harness import waiting
-from harness.waiting import DeadlineMissed, wait_until
+from klp import waiting
+from klp.waiting import DeadlineMissed, wait_until
 
 
 class Clock:

@@ -23,8 +23,8 @@ def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 
 def test_every_file_of_the_package_is_in_it(wheel: set[str], project_files: tuple[Path, ...]) -> None:
-    own = {str(each) for each in project_files if each.parts[0] == "harness"}
-    assert "harness/report/templates/report.html" in own
+    own = {str(each.relative_to("harness")) for each in project_files if each.parts[0] == "harness"}
+    assert "klp/report/templates/report.html" in own
     assert own - wheel == set()
 
 
@@ -32,6 +32,6 @@ def test_every_file_of_the_package_is_in_it(wheel: set[str], project_files: tupl
 def test_so_are_images_patches_and_probes(
     wheel: set[str], project_files: tuple[Path, ...], folder: str
 ) -> None:
-    own = {f"harness/data/{each}" for each in project_files if each.parts[0] == folder}
+    own = {f"klp/data/{each}" for each in project_files if each.parts[0] == folder}
     assert own
     assert own - wheel == set()

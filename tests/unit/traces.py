@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from harness.trace import events as ev
+from klp.trace import events as ev
 
 E = TypeVar("E", bound=ev.AnyEvent)
 MS = 1_000_000

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The facts of one place in two sets, held against each other: drafts of findings, not yet graded.
+
+Whether a test's p value is small enough is known only when all tests of the comparison are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from msgspec.structs import replace
+
+from klp.analysis.compare import ranks
+from klp.analysis.compare.ranks import Test
+from klp.analysis.compare.sample import RULE, Sample, There, Weight
+from klp.analysis.compare.values import Finding, Grade, Kind, Limits, Place
+from klp.analysis.evidence import Verdict
+
+_FEW = "too few repetitions for a test"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A difference before it is graded.
+
+    Attributes:
+        test: the test it depends on; one that counts is among those that p values are adjusted for.
+        certain: why it is a regression whatever a test says; empty where it is not.
+        told: whether it is worth telling if it is no regression.
+        better: it is an improvement.
+        why_not: why no test counts, where none does.
+        rank: whether the test's effect is Cliff's delta, which has a limit of its own.
+        big: whether it is large enough to count at all.
+    """
+
+    finding: Finding
+    test: Test | None = None
+    certain: str = ""
+    told: bool = True
+    better: bool = False
+    why_not: str = ""
+    rank: bool = False
+    big: bool = True
+
+    def graded(self, p_adjusted: float | None, limits: Limits) -> Finding | None:
+        """Return the finding, now that the adjusted p value is known; None where it is nothing to tell."""
+        grade, why = self._grade(p_adjusted, limits)
+        if grade is Grade.TOLD and not self.told:
+            return None
+        return replace(
+            self.finding, grade=grade, why=why, p=self.test.p if self.test else None,
+            p_adjusted=p_adjusted, effect=self.test.effect if self.test else None,
+        )  # fmt: skip
+
+    def _grade(self, p: float | None, limits: Limits) -> tuple[Grade, str]:
+        if self.better:
+            return Grade.BETTER, self.certain
+        if self.certain:
+            return Grade.REGRESSION, self.certain
+        if p is None or self.test is None:
+            return Grade.TOLD, self.why_not
+        if p > limits.alpha:
+            return Grade.TOLD, "may be chance"
+        if not self.big or (self.rank and self.test.effect < limits.effect):
+            return Grade.TOLD, "too small an effect"
+        return Grade.REGRESSION, "significant"
+
+
+class Judge:
+    """Compares the samples of one place.
+
+    Args:
+        base, new: at least one each.
+    """
+
+    def __init__(self, place: Place, base: Sequence[Sample], new: Sequence[Sample], limits: Limits) -> None:
+        self._place = place
+        self._base = base
+        self._new = new
+        self._limits = limits
+        self._enough = min(len(base), len(new)) >= limits.repetitions
+
+    def drafts(self) -> Iterator[Draft]:
+        """Yield every difference, and every test that was made."""
+        yield from self._verdicts()
+        yield from self._there()
+        yield from self._passes()
+        yield from self._callbacks()
+        yield from self._leaks()
+        yield from self._times()
+
+    def _finding(self, kind: Kind, what: str, base: str, new: str, runs: Sequence[str]) -> Finding:
+        return Finding(
+            kind=kind, grade=Grade.TOLD, place=self._place, what=what, base=base, new=new, why="",
+            runs=tuple(dict.fromkeys(runs)),
+        )  # fmt: skip
+
+    # --- verdicts ---------------------------------------------------------------------------------
+
+    def _verdicts(self) -> Iterator[Draft]:
+        names = dict.fromkeys(name for each in (*self._base, *self._new) for name in each.verdicts)
+        for name in names:
+            yield from self._verdict(name)
+
+    def _verdict(self, name: str) -> Iterator[Draft]:
+        base = Counter(_verdict_of(each, name) for each in self._base)
+        new = Counter(_verdict_of(each, name) for each in self._new)
+        was, now = (side[Verdict.VIOLATED] / side.total() for side in (base, new))
+        broken = [each for each in self._new if _verdict_of(each, name) is Verdict.VIOLATED]
+        words = broken[0].verdicts[name][1] if broken else ""
+        told = f"{_counted(new)}: {words}" if words else _counted(new)
+        finding = self._finding(Kind.VERDICT, name, _counted(base), told, [each.run for each in broken])
+        if now > was:
+            yield self._oftener(finding, base[Verdict.VIOLATED], new[Verdict.VIOLATED], Weight.ALWAYS)
+        elif now < was:
+            yield Draft(finding, better=True, certain="violated less often")
+        elif base[Verdict.HELD] and not new[Verdict.HELD] and not name.startswith(RULE):
+            # Whether a rule can be observed is up to chance, as stragglers are.
+            yield Draft(finding, why_not="not observed any more")
+
+    # --- what is there, or is not -----------------------------------------------------------------
+
+    def _there(self) -> Iterator[Draft]:
+        found: dict[tuple[Kind, str], There] = {}
+        for each in (*self._base, *self._new):
+            found.update(each.there)
+        for key, one in found.items():
+            having = [each for each in self._new if key in each.there]
+            base = sum(key in each.there for each in self._base)
+            words = f"{len(having)} of {len(self._new)}: {one.words}"
+            finding = self._finding(
+                one.kind, one.what, f"{base} of {len(self._base)}", words, [each.run for each in having]
+            )
+            if having or base:
+                yield self._oftener(finding, base, len(having), one.weight)
+
+    def _oftener(self, finding: Finding, base: int, new: int, weight: Weight) -> Draft:
+        """Draft a finding on something that was in `base` and `new` repetitions."""
+        sizes = len(self._base), len(self._new)
+        certain = ""
+        if not base and new and weight is Weight.ALWAYS:
+            certain = "never in the base"
+        elif not base and new == sizes[1] and weight is Weight.STEADY:
+            certain = "always, and never in the base"
+        worth = not base and new > 0
+        if certain:
+            return Draft(finding, certain=certain)
+        if self._enough and ranks.could_matter(base + new, *sizes, self._limits.alpha):
+            return Draft(finding, ranks.oftener((base, sizes[0]), (new, sizes[1])), told=worth)
+        return Draft(finding, told=worth, why_not=_FEW)
+
+    # --- how many ---------------------------------------------------------------------------------
+
+    def _passes(self) -> Iterator[Draft]:
+        for key in self._keys(Kind.PASSES):
+            base, new = self._values(self._base, key), self._values(self._new, key)
+            if base and new:
+                more = min(new) - max(base)
+                certain = f"at least {more:g} more" if more >= self._limits.passes else ""
+                yield self._numbers(key, base, new, certain, told=median(new) > median(base))
+
+    def _leaks(self) -> Iterator[Draft]:
+        for key in self._keys(Kind.LEAK):
+            base = [float(each.counts.get(key, 0)) for each in self._base]
+            new = [float(each.counts.get(key, 0)) for each in self._new]
+            certain = ""
+            if max(new) and not max(base):
+                certain = "never in the base"
+            elif min(new) > max(base):
+                certain = "always more than in the base"
+            yield self._numbers(key, base, new, certain, told=median(new) > median(base))
+
+    def _keys(self, kind: Kind) -> list[tuple[Kind, str]]:
+        keys = dict.fromkeys(key for each in (*self._base, *self._new) for key in each.counts)
+        return [key for key in keys if key[0] is kind]
+
+    @staticmethod
+    def _values(samples: Sequence[Sample], key: tuple[Kind, str]) -> list[float]:
+        return [float(each.counts[key]) for each in samples if key in each.counts]
+
+    def _numbers(
+        self, key: tuple[Kind, str], base: list[float], new: list[float], certain: str, *, told: bool
+    ) -> Draft:
+        kind, what = key
+        runs = [each.run for each in self._new if each.counts.get(key, 0) > max(base)]
+        finding = self._finding(kind, what, _spread(base), _spread(new), runs)
+        if certain or not self._enough or len({*base, *new}) < 2:
+            return Draft(finding, certain=certain, told=told, why_not=_FEW)
+        return Draft(finding, ranks.greater(base, new), told=told, rank=True)
+
+    # --- in which order ---------------------------------------------------------------------------
+
+    def _callbacks(self) -> Iterator[Draft]:
+        known = Counter(each.callbacks for each in self._base)
+        usual = known.most_common(1)[0][0]
+        # A guest that was lost is told as such, and not by what it came no more to do.
+        whole = [each for each in self._new if each.whole or not any(one.whole for one in self._base)]
+        strange = Counter(each.callbacks for each in whole if each.callbacks not in known)
+        for order, count in strange.items():
+            runs = [each.run for each in self._new if each.callbacks == order]
+            first = _first_difference(usual, order)
+            finding = self._finding(
+                Kind.CALLBACKS, f"callbacks differ from number {first + 1} on", _from(usual, first),
+                f"{count} of {len(self._new)}: {_from(order, first)}", runs,
+            )  # fmt: skip
+            if _within(usual, order):
+                yield Draft(finding, why_not="further callbacks, and none missing or in another order")
+            else:
+                yield Draft(finding, certain="never in the base")
+
+    # --- how long ---------------------------------------------------------------------------------
+
+    def _times(self) -> Iterator[Draft]:
+        for what in dict.fromkeys(name for each in (*self._base, *self._new) for name in each.times_ns):
+            base, new = self._lasted(self._base, what), self._lasted(self._new, what)
+            # Both sets' values together decide whether there is a test, so that it stays a fair one.
+            if base and new and max(*base, *new) >= self._limits.longer_ms:
+                yield self._longer(what, base, new)
+
+    @staticmethod
+    def _lasted(samples: Sequence[Sample], what: str) -> list[float]:
+        """Return milliseconds; none of a phase where there was a transition is 0."""
+        direction = what.partition(",")[0]
+        return [
+            each.times_ns.get(what, 0.0) / 1e6
+            for each in samples
+            if any(name.startswith(f"{direction},") for name in each.times_ns)
+        ]
+
+    def _longer(self, what: str, base: list[float], new: list[float]) -> Draft:
+        limits, was, now = self._limits, median(base), median(new)
+        big = now - was >= limits.longer_ms and now >= was * limits.longer_by
+        finding = self._finding(Kind.PHASE, what, _milliseconds(base), _milliseconds(new), ())
+        if min(len(base), len(new)) < limits.repetitions:
+            return Draft(finding, told=big, why_not=_FEW)
+        test = ranks.greater(base, new)
+        return Draft(finding, test, told=big, rank=True, big=big)
+
+
+def _verdict_of(sample: Sample, name: str) -> Verdict | None:
+    found = sample.verdicts.get(name)
+    return found[0] if found else None
+
+
+def _counted(verdicts: Counter[Verdict | None]) -> str:
+    whole = sum(verdicts.values())
+    parts = [f"{count} of {whole} {each.value}" for each in Verdict if (count := verdicts[each])]
+    return ", ".join(parts) or "not there"
+
+
+def _spread(values: Sequence[float]) -> str:
+    low, middle, high = min(values), median(values), max(values)
+    return f"{middle:g}" if low == high else f"{middle:g} ({low:g} to {high:g})"
+
+
+def _milliseconds(values: Sequence[float]) -> str:
+    low, middle, high = min(values), median(values), max(values)
+    if len(values) == 1:
+        return f"{middle:.0f} ms"
+    return f"{middle:.0f} ms ({low:.0f} to {high:.0f})"
+
+
+def _first_difference(one: Sequence[str], other: Sequence[str]) -> int:
+    pairs = zip(one, other, strict=False)
+    return next((n for n, (was, now) in enumerate(pairs) if was != now), min(len(one), len(other)))
+
+
+def _from(order: Sequence[str], first: int) -> str:
+    if not order:
+        return "none"
+    begun = max(0, first - 1)
+    shown = ", ".join(order[begun : begun + 4]) or "no more"
+    return f"{'…, ' if begun else ''}{shown}{', …' if len(order) > begun + 4 else ''}"
+
+
+def _within(part: Sequence[str], whole: Sequence[str]) -> bool:
+    """Whether all of `part` are in `whole` in the same order."""
+    rest = iter(whole)
+    return all(each in rest for each in part)

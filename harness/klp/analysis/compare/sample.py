@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Facts of one repetition: what was there, how many, how long."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from statistics import fmean
+
+from klp.analysis.checked import CheckResult
+from klp.analysis.checks import SURVIVES
+from klp.analysis.compare.normal import function, message, task_name
+from klp.analysis.compare.values import Kind, Place
+from klp.analysis.evidence import Verdict
+from klp.analysis.history import History
+from klp.analysis.legs import RUNNING, Outcome
+from klp.analysis.result import PlanResult, RunResult
+from klp.analysis.shadow import ShadowVariable
+from klp.analysis.transitions import Phase, Straggler, Transition
+from klp.klog.lines import alarms, without_stamp
+from klp.klog.reports import reports
+
+_CUT = "------------[ cut here"
+# What the names of verdicts on rules begin with.
+RULE = "rule "
+# What the verdict of a plan or scenario itself is called.
+WHOLE = "as a whole"
+# What is said of a check itself.
+THE_CHECK = Place(kernel="", plan="the check as a whole")
+
+
+class Weight(StrEnum):
+    """When something that the base never had is held against the new set."""
+
+    ALWAYS = "always"  # once is enough
+    STEADY = "steady"  # in every repetition, or significantly often
+    CHANCE = "chance"  # only if significantly often: it comes by chance, too
+
+
+@dataclass(frozen=True, slots=True)
+class There:
+    """Something that was there: what it is (equal in both sets), and an example of it in words."""
+
+    kind: Kind
+    what: str
+    weight: Weight
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One repetition of a plan, or of a scenario, with its facts.
+
+    Attributes:
+        run: its run's name.
+        release: of its kernel.
+        there: by what they are.
+        verdicts: of the whole, each check and each rule, by name, with words.
+        counts: passes and shadow variables left, by kind and what is counted.
+        times_ns: of each phase, by direction and phase; the mean of its transitions.
+        callbacks: in order.
+    """
+
+    run: str
+    place: Place
+    release: str
+    accelerator: str
+    verdicts: dict[str, tuple[Verdict, str]] = field(default_factory=dict)
+    there: dict[tuple[Kind, str], There] = field(default_factory=dict)
+    counts: dict[tuple[Kind, str], int] = field(default_factory=dict)
+    times_ns: dict[str, float] = field(default_factory=dict)
+    callbacks: tuple[str, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether any transition was seen in it."""
+        return any(kind is Kind.PASSES for kind, _ in self.counts)
+
+
+@dataclass(frozen=True, slots=True)
+class RunToCompare:
+    """A run as it was read.
+
+    `histories` are needed where run.json has no plans: the whole trace is then one repetition.
+    """
+
+    name: str
+    result: RunResult
+    histories: tuple[History, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CheckToCompare:
+    """A check as it was read: its check.json, and the run.json of each scenario that has one, by folder."""
+
+    name: str
+    result: CheckResult
+    runs: Mapping[str, RunResult]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What happened in one repetition, from run.json or from its trace."""
+
+    livepatch: str
+    transitions: Sequence[Transition]
+    callbacks: Sequence[str]
+    left: Sequence[ShadowVariable]
+    log: Sequence[str]
+
+
+def samples(run: RunToCompare) -> Iterator[Sample]:
+    """Yield a sample for each repetition of each plan, and one for the trace as a whole.
+
+    A run without plans, as a test leaves one, is called after what its trace says has begun.
+    """
+    begun = [each.name for history in run.histories for _, each in history.seen.plans]
+    whole = _whole(run, begun[0] if begun else "")
+    yield _with_facts(whole, _of_trace(run.histories)) if run.histories else whole
+    for plan in run.result.plans:
+        lost = any(each.name == SURVIVES for each in plan.checks)
+        yield _with_facts(_of_plan(run, plan), _of_result(plan, lost=lost))
+
+
+def scenarios(check: CheckToCompare) -> Iterator[Sample]:
+    """Yield a sample for each repetition of each scenario, and one for the check as a whole."""
+    yield Sample(check.name, THE_CHECK, "", "", there=_ended_early(check.result.error))
+    kernels = {each.name: each for each in check.result.kernels}
+    for each in check.result.outcomes:
+        where = kernels[each.kernel]
+        place = Place(kernel=each.kernel, livepatch=each.livepatch, scenario=each.scenario)
+        verdicts = {f"{RULE}{name}": (verdict, "") for name, verdict in each.rules.items()}
+        verdicts[WHOLE] = (each.verdict, "; ".join(each.reasons))
+        name = f"{check.name}/{each.folder}" if each.folder else check.name
+        sample = Sample(name, place, where.release, where.accelerator, verdicts)
+        run = check.runs.get(each.folder)
+        plans = run.plans if run else ()
+        yield _with_facts(sample, _of_result(plans[0], lost=each.lost)) if plans else sample
+
+
+def _ended_early(error: str | None) -> dict[tuple[Kind, str], There]:
+    if error is None:
+        return {}
+    ended = There(Kind.ENDED_EARLY, "it ended early", Weight.ALWAYS, error)
+    return {(ended.kind, ended.what): ended}
+
+
+def _place(run: RunToCompare, plan: str) -> Place:
+    return Place(kernel=run.result.provenance.kernel_name, plan=plan)
+
+
+def _whole(run: RunToCompare, plan: str) -> Sample:
+    result, where = run.result, run.result.provenance
+    verdicts = {f"{RULE}{each.rule.id}": (each.verdict, each.why) for each in result.rules}
+    if plan:
+        verdicts[WHOLE] = (result.verdict, result.error or "")
+    there = _ended_early(result.error)
+    return Sample(run.name, _place(run, plan), where.kernel, where.accelerator, verdicts, there)
+
+
+def _of_plan(run: RunToCompare, plan: PlanResult) -> Sample:
+    where = run.result.provenance
+    verdicts = {f"check {each.name!r}": (each.verdict, each.evidence) for each in plan.checks}
+    verdicts[WHOLE] = (plan.verdict, plan.error or "")
+    return Sample(run.name, _place(run, plan.name), where.kernel, where.accelerator, verdicts)
+
+
+def _of_result(plan: PlanResult, *, lost: bool) -> _Seen:
+    """Return what happened in a plan; of a lost guest there is no log, but its console's last lines."""
+    calls = [
+        f"{each.kind.replace('_', '-')} of {each.object}{_returned(each.result)}" for each in plan.callbacks
+    ]
+    return _Seen(plan.livepatch, plan.transitions, calls, plan.shadow.left, () if lost else plan.log)
+
+
+def _of_trace(histories: Sequence[History]) -> _Seen:
+    plans = [each.livepatch for history in histories for _, each in history.seen.plans if each.livepatch]
+    return _Seen(
+        livepatch=plans[0] if plans else "",
+        transitions=[each for history in histories for each in history.transitions],
+        callbacks=[
+            f"{each.kind.replace('_', '-')} of {each.object}, {each.patch}{_returned(each.result)}"
+            for history in histories
+            for _, each in history.callbacks.calls
+        ],
+        left=[each for history in histories if not history.holes for each in history.ledger.left],
+        log=[each.text for history in histories for _, each in history.seen.log if each.expected is None],
+    )
+
+
+def _returned(result: int | None) -> str:
+    return f" returned {result}" if result else ""
+
+
+def _with_facts(sample: Sample, seen: _Seen) -> Sample:
+    there = [*_of_transitions(seen), *_messages(seen)]
+    sample.there.update({(each.kind, each.what): each for each in there})
+    sample.counts.update(_passes(seen))
+    sample.counts.update(_leaks(seen))
+    sample.times_ns.update(_times(seen))
+    own = [function(each, seen.livepatch) for each in seen.callbacks]
+    return Sample(
+        sample.run, sample.place, sample.release, sample.accelerator, sample.verdicts, sample.there,
+        sample.counts, sample.times_ns, tuple(own),
+    )  # fmt: skip
+
+
+def _who(transition: Transition, livepatch: str) -> str:
+    other = "" if transition.patch == livepatch else f"{transition.patch} "
+    return f"{other}{transition.direction}"
+
+
+def _of_transitions(seen: _Seen) -> Iterator[There]:
+    for each in seen.transitions:
+        who = _who(each, seen.livepatch)
+        if each.outcome is not Outcome.COMPLETE:
+            what = f"{who} {each.outcome.value}"
+            yield There(Kind.OUTCOME, what, Weight.ALWAYS, what)
+        if each.forced:
+            yield There(Kind.OUTCOME, f"{who} forced", Weight.ALWAYS, "forced")
+        if each.signals:
+            words = f"{each.signals} times" if each.signals > 1 else "once"
+            yield There(Kind.OUTCOME, f"{who} took signals", Weight.ALWAYS, words)
+        for one in each.stragglers:
+            yield from _of_straggler(who, one, seen.livepatch)
+
+
+def _of_straggler(who: str, one: Straggler, livepatch: str) -> Iterator[There]:
+    end = f"switched by {one.switched_by}" if one.switched_by else "left pending"
+    held = f"{one.comm}[{one.pid}] for {one.held_ns / 1e9:.2f} s, {end}"
+    for reason in one.reasons:
+        weight = Weight.CHANCE if reason == RUNNING else Weight.ALWAYS
+        what = f"{who} held up by {task_name(one.comm)} {function(reason, livepatch)}"
+        yield There(Kind.STRAGGLER, what, weight, held)
+
+
+def _messages(seen: _Seen) -> Iterator[There]:
+    blocks = reports(seen.log)
+    inside = {line for block in blocks for line in block}
+    for block in blocks:
+        alarming = alarms(block) or tuple(line for line in block if _CUT not in line)[:1]
+        words = without_stamp((alarming or block)[0]).strip()
+        yield There(Kind.MESSAGE, message(words, seen.livepatch), Weight.ALWAYS, words)
+    for line in seen.log:
+        if line not in inside and (words := without_stamp(line).strip()):
+            yield There(Kind.MESSAGE, message(words, seen.livepatch), Weight.STEADY, words)
+
+
+def _passes(seen: _Seen) -> dict[tuple[Kind, str], int]:
+    """Return the most passes that a transition took in each direction."""
+    most: Counter[tuple[Kind, str]] = Counter()
+    for each in seen.transitions:
+        key = Kind.PASSES, _who(each, seen.livepatch)
+        most[key] = max(most[key], each.passes)
+    return dict(most)
+
+
+def _leaks(seen: _Seen) -> dict[tuple[Kind, str], int]:
+    left = (f"id {each.id} made by {function(each.caller, seen.livepatch)}" for each in seen.left)
+    return {(Kind.LEAK, what): count for what, count in Counter(left).items()}
+
+
+def _times(seen: _Seen) -> dict[str, float]:
+    """Return the mean time of each phase over the transitions of a direction."""
+    times: dict[str, list[float]] = defaultdict(list)
+    for each in seen.transitions:
+        sums: Counter[str] = Counter()
+        for phase in each.phases:
+            sums[f"{_who(each, seen.livepatch)}, {_phase(phase)}"] += phase.duration_ns
+        for what, lasted in sums.items():
+            times[what].append(lasted)
+    return {what: fmean(each) for what, each in times.items()}
+
+
+def _phase(phase: Phase) -> str:
+    return "retries" if phase.name.startswith("retry") else phase.name

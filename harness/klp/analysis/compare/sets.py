@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two sets of runs to one comparison."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from klp.analysis.compare import ranks
+from klp.analysis.compare.judge import Draft, Judge
+from klp.analysis.compare.sample import (
+    THE_CHECK,
+    CheckToCompare,
+    RunToCompare,
+    Sample,
+    samples,
+    scenarios,
+)
+from klp.analysis.compare.values import (
+    SCHEMA,
+    Compared,
+    Comparison,
+    Finding,
+    Grade,
+    Kind,
+    Limits,
+    Place,
+    SetTold,
+)
+
+_GRADES = tuple(Grade)
+_KINDS = tuple(Kind)
+Samples = Mapping[Place, Sequence[Sample]]
+
+
+@dataclass(frozen=True, slots=True)
+class RunSet:
+    """A set of runs and checks, as they were read."""
+
+    runs: tuple[RunToCompare, ...] = ()
+    checks: tuple[CheckToCompare, ...] = ()
+
+    def samples(self) -> Iterator[Sample]:
+        """Yield every repetition in it."""
+        for run in self.runs:
+            yield from samples(run)
+        for check in self.checks:
+            yield from scenarios(check)
+
+
+def compare(base: RunSet, new: RunSet, limits: Limits) -> Comparison:
+    """Return what differs between two sets, what became worse first.
+
+    Where each set has one kernel, or one plan, these are compared whatever they are called; else those of
+    one name are. `Comparison.compared` is empty where nothing is in both.
+    """
+    ignored = re.compile(limits.ignore) if limits.ignore else None
+    old = _by_place(base, ignored)
+    now = _by_place(new, ignored)
+    old = _renamed(old, now)
+    both = _in_both(old, now)
+    drafts = [draft for place in both for draft in Judge(place, old[place], now[place], limits).drafts()]
+    findings, tests = _graded(drafts, limits)
+    return Comparison(
+        schema=SCHEMA,
+        base=_told(base),
+        new=_told(new),
+        limits=limits,
+        compared=tuple(Compared(place=each, base=len(old[each]), new=len(now[each])) for each in both),
+        tests=tests,
+        findings=findings,
+        notes=tuple(_notes(old, now, base, new)),
+    )
+
+
+def _by_place(runs: RunSet, ignored: re.Pattern[str] | None) -> dict[Place, list[Sample]]:
+    found: dict[Place, list[Sample]] = defaultdict(list)
+    for each in runs.samples():
+        found[each.place].append(_without(each, ignored))
+    return dict(found)
+
+
+def _without(sample: Sample, ignored: re.Pattern[str] | None) -> Sample:
+    """Return a sample without the kernel messages that never count."""
+    if ignored is None:
+        return sample
+    kept = {
+        key: one
+        for key, one in sample.there.items()
+        if one.kind is not Kind.MESSAGE or not ignored.search(one.words)
+    }
+    return replace(sample, there=kept)
+
+
+def _renamed(old: Samples, now: Samples) -> dict[Place, list[Sample]]:
+    """Return the base's samples under the new set's names, where both sets have but one kernel, plan, …"""
+    names = {
+        field: _pair((getattr(each, field) for each in old), (getattr(each, field) for each in now))
+        for field in ("kernel", "livepatch", "plan")
+    }
+    found: dict[Place, list[Sample]] = defaultdict(list)
+    for place, own in old.items():
+        changes = {field: names[field].get(getattr(place, field)) for field in names}
+        known = {field: name for field, name in changes.items() if name}
+        found[msgspec.structs.replace(place, **known)] += own
+    return dict(found)
+
+
+def _in_both(old: Samples, now: Samples) -> list[Place]:
+    """Return the places that both have; of a trace whose plans are compared only if one of these is."""
+    both = [place for place in now if place in old]
+    with_plans = {(each.kernel, each.scenario) for each in (*old, *now) if each.plan}
+    shared = {(each.kernel, each.scenario) for each in both if each.plan}
+    alone = with_plans - shared
+    found = [each for each in both if (each.kernel, each.scenario) not in alone]
+    return found if found != [THE_CHECK] else []
+
+
+def _pair(old: Iterable[str], now: Iterable[str]) -> dict[str, str]:
+    one, other = ({each for each in names if each not in ("", THE_CHECK.plan)} for names in (old, now))
+    return {one.pop(): other.pop()} if len(one) == len(other) == 1 else {}
+
+
+def _graded(drafts: Sequence[Draft], limits: Limits) -> tuple[tuple[Finding, ...], int]:
+    """Return the findings in order, and how many tests there were."""
+    tested = [each for each in drafts if each.test is not None]
+    values = ranks.adjusted([each.test.p for each in tested if each.test])
+    adjusted = {id(each): p for each, p in zip(tested, values, strict=True)}
+    found = [each.graded(adjusted.get(id(each)), limits) for each in drafts]
+    kept = [each for each in found if each]
+    kept.sort(key=lambda each: (_GRADES.index(each.grade), _KINDS.index(each.kind)))
+    return tuple(kept), len(tested)
+
+
+def _told(runs: RunSet) -> SetTold:
+    where = [each.result.provenance for each in runs.runs]
+    kernels = [each for check in runs.checks for each in check.result.kernels]
+    names = (*(each.name for each in runs.runs), *(each.name for each in runs.checks))
+    releases = (*(each.kernel for each in where), *(each.release for each in kernels))
+    accelerators = (*(each.accelerator for each in where), *(each.accelerator for each in kernels))
+    return SetTold(
+        runs=tuple(dict.fromkeys(names)),
+        kernels=tuple(dict.fromkeys(releases)),
+        accelerators=tuple(dict.fromkeys(accelerators)),
+    )
+
+
+def _notes(old: Samples, now: Samples, base: RunSet, new: RunSet) -> Iterator[str]:
+    for place in old:
+        if place not in now:
+            yield f"only in the base: {place.told()}"
+    for place in now:
+        if place not in old:
+            yield f"not in the base: {place.told()}"
+    for name, runs in (("base", base), ("new", new)):
+        results = (
+            *(run.result for run in runs.runs),
+            *(run for one in runs.checks for run in one.runs.values()),
+        )
+        lost = sum(each.lost_events for each in results)
+        if lost:
+            yield f"the probes lost {lost} events in the {name} set: what its traces lack was perhaps there"

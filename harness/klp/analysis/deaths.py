@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the kernel reported, in words: an oops that took the guest, a warning in the log. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from klp.errors import CrashReport
+
+_FRAME = re.compile(r"(?<!\? )\b([A-Za-z_][\w.]*)\+0x[0-9a-f]+/0x[0-9a-f]+ \[(\w+)")
+# An address where a symbol should be, or a jump to a page that is not there: what it was is gone.
+_NOWHERE = re.compile(
+    r"RIP: 0010:0x[0-9a-f]+|#PF: supervisor instruction fetch in kernel mode|Code: (?:cc ){8,}<cc>"
+)
+# Above the kernel's own image x86-64 has nothing but modules there; what went is no longer mapped.
+_MEMORY_GONE = re.compile(r"unable to handle page fault for address: ffffffff[c-f][0-9a-f]{7}\b")
+_FREED_TWICE = re.compile(
+    r"Trying to vfree\(\) (?:nonexistent|bad)|kernel BUG at mm/slub\.c|Bad page state|double[ -]free"
+    r"|Object already free|Invalid object pointer|freeing.*free(?:d)? (?:slab|object)",
+    re.IGNORECASE,
+)
+# Under code that is gone the stack cannot be unwound with certainty; the kernel marks such frames.
+_UNRELIABLE = re.compile(r"\s\? ([\w.]+)\+0x")
+_CUT = "[ cut here ]"
+
+
+def crashed(report: CrashReport, livepatch: str, inside: Sequence[str] = ()) -> str:
+    """Return a guest's end in words.
+
+    Args:
+        inside: tasks that were in the livepatch's code just before it was unloaded, ``name[pid]``.
+    """
+    if _after_its_end(report.lines, livepatch):
+        return (
+            f"code of {livepatch} ran after the module was gone: {_who(report, inside)} "
+            f"({report.category.value}: {report.title})"
+        )
+    if _its_memory_after_its_end(report.lines, livepatch):
+        user = report.function or "the kernel"
+        return (
+            f"memory of {livepatch} was used after the module was gone, by {user}: "
+            "a timer, a work item, a list's entry or another object in its data was left behind "
+            f"({report.category.value}: {report.title})"
+        )
+    twice = _freed_twice(report.lines, livepatch)
+    if twice:
+        return f"{twice}; the kernel died of it ({report.category.value}: {report.title})"
+    where = f" in {report.function}{_owner(report)}" if report.function else ""
+    below = f", called by {livepatch}" if livepatch in report.modules and livepatch not in where else ""
+    return f"the kernel died: {report.category.value}{where}{below}: {report.title}"
+
+
+def _after_its_end(lines: Sequence[str], livepatch: str) -> bool:
+    return _unloaded_last(lines, livepatch) and any(_NOWHERE.search(line) for line in lines)
+
+
+def _its_memory_after_its_end(lines: Sequence[str], livepatch: str) -> bool:
+    return _unloaded_last(lines, livepatch) and any(_MEMORY_GONE.search(line) for line in lines)
+
+
+def _unloaded_last(lines: Sequence[str], livepatch: str) -> bool:
+    unloaded = re.compile(rf"last unloaded: {re.escape(livepatch)}\b")
+    return any(unloaded.search(line) for line in lines)
+
+
+def _who(report: CrashReport, inside: Sequence[str]) -> str:
+    if inside:
+        return f"{', '.join(inside)} ran it before it was unloaded, and nothing stopped it"
+    caller = next((found[1] for line in report.lines if (found := _UNRELIABLE.search(line))), "")
+    by = f", called by {caller}" if caller else ""
+    return (
+        f"a kthread, a timer, a work item, a destructor or another pointer to code that it left behind{by}"
+    )
+
+
+def _owner(report: CrashReport) -> str:
+    """Return the module of the function that died, as `` of M``; empty for the kernel's own."""
+    for frame in report.trace:
+        found = _FRAME.search(f" {frame}")
+        if found and found[1].split(".")[0] == report.function:
+            return f" of {found[2]}"
+    return ""
+
+
+def reported(lines: Sequence[str], livepatch: str) -> str:
+    """Return a report of the kernel log in one line: what it says, and where in the livepatch."""
+    texts = [line.strip() for line in lines if _CUT not in line] or [*lines]
+    twice = _freed_twice(texts, livepatch)
+    if twice:
+        return f"{twice} (kernel log: {texts[0]})"
+    own = _own_function(texts, livepatch)
+    where = f", called by {own} of {livepatch}" if own and own not in texts[0] else ""
+    warning = next((line for line in texts[1:] if line.startswith("WARNING: ")), "")
+    return f"the kernel log has a report: {texts[0]}{f' ({warning})' if warning else ''}{where}"
+
+
+def _freed_twice(lines: Sequence[str], livepatch: str) -> str:
+    if not any(_FREED_TWICE.search(line) for line in lines):
+        return ""
+    own = _own_function(lines, livepatch)
+    who = f", by {own} of {livepatch}" if own else ""
+    if not own and any("klp_shadow_free" in line for line in lines):
+        who = ", by a shadow variable's destructor"
+    return f"memory was freed twice, or was never allocated{who}"
+
+
+def _own_function(lines: Sequence[str], livepatch: str) -> str:
+    """Return the topmost function of the livepatch's module in a report."""
+    frames = (_FRAME.search(line) for line in lines)
+    return next((found[1] for found in frames if found and found[2] == livepatch), "")

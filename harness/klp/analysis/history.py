@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole trace as values: what the rules are judged on.
+
+Everything keeps the number of its event, which is the line in events.jsonl. Numbers follow the order of
+arrival; what is ordered here is ordered by time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeVar, get_args
+
+from klp.analysis.evidence import Finding
+from klp.analysis.holes import Hole, HoleBuilder
+from klp.analysis.legs import Leg, ObjectSeen
+from klp.analysis.shadow import LedgerBuilder, ShadowHistory, ShadowLedger
+from klp.analysis.taskfacts import TaskFacts
+from klp.analysis.transitions import LegBuilder, Transition, told
+from klp.trace import events as ev
+
+E = TypeVar("E", bound=ev.AnyEvent)
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackSequence:
+    """Every callback that ran, in order."""
+
+    calls: tuple[tuple[int, ev.Callback], ...]
+
+    def of(self, patch: str, object_: str | None = None) -> tuple[tuple[int, ev.Callback], ...]:
+        """Return one livepatch's, or one of its objects', in order."""
+        return tuple(
+            (number, each)
+            for number, each in self.calls
+            if each.patch == patch and object_ in (None, each.object)
+        )
+
+    def has(self, patch: str, object_: str, kind: str) -> bool:
+        """Whether an object was ever seen to have a callback: callbacks are optional."""
+        return any((each.patch, each.object, each.kind) == (patch, object_, kind) for _, each in self.calls)
+
+    @property
+    def objects(self) -> tuple[tuple[str, str], ...]:
+        """Every (livepatch, object) of which a callback ran."""
+        return tuple(dict.fromkeys((each.patch, each.object) for _, each in self.calls))
+
+
+@dataclass(frozen=True, slots=True)
+class StateHistory:
+    """Decisions on system states, and what was asked for."""
+
+    decisions: tuple[tuple[int, ev.Compatible], ...]
+    gets: tuple[tuple[int, ev.StateGet], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PatchStack:
+    """klp_patches over time: what was enabled, replaced, freed, and how they lay on each other."""
+
+    enables: tuple[tuple[int, ev.Enable], ...]
+    stacks: tuple[tuple[int, ev.PatchStack], ...]
+    replaced: tuple[tuple[int, ev.Replaced], ...]
+    frees: tuple[tuple[int, ev.PatchFree], ...]
+
+    def before(self, ts_ns: int) -> tuple[str, ...] | None:
+        """Return the livepatches, lowest first, as last told before a moment; None if never."""
+        known = [each.patches for _, each in self.stacks if each.ts_ns < ts_ns]
+        return known[-1] if known else None
+
+    def enabling(self, patch: str, ts_ns: int) -> tuple[int, ev.Enable] | None:
+        """Return the klp_enable_patch of `patch` that was under way at a moment."""
+        return next(
+            (each for each in self.enables if each[1].patch == patch and spans(each[1], ts_ns)), None
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Observations:
+    """What the harness itself did and saw in the guest."""
+
+    plans: tuple[tuple[int, ev.Plan], ...]
+    steps: tuple[tuple[int, ev.Step], ...]
+    sysfs: tuple[tuple[int, ev.Sysfs], ...]
+    behaviours: tuple[tuple[int, ev.Behaviour], ...]
+    log: tuple[tuple[int, ev.KernelLog], ...]
+    taints: tuple[tuple[int, ev.Taint], ...]
+    states: tuple[tuple[int, ev.PatchStates], ...]
+    controls: tuple[tuple[int, ev.Control], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Everything a trace tells.
+
+    Attributes:
+        kernel: its release, empty where no probe said.
+        headers: each probe's first event, by its name.
+        legs: transitions in one direction each, oldest first; `transitions` tells them shorter.
+        objects: every patching and unpatching, those by coming and going modules among them.
+        strays: steps of a transition where none was under way (before the first init, or after an end).
+        shadow, callbacks, states, stack: the like of the other probes.
+        modules: coming and going.
+        facts: findings on single events, by rule: T5 and T11.
+        ran: which versions of functions ran, by klpconsistency.
+        seen: what the harness did and saw.
+        holes: what this trace cannot show.
+        first_ns, last_ns: times of the first and the last event.
+    """
+
+    kernel: str
+    headers: dict[str, ev.Header]
+    legs: tuple[Leg, ...]
+    objects: tuple[ObjectSeen, ...]
+    strays: tuple[tuple[int, ev.AnyEvent], ...]
+    shadow: ShadowHistory
+    callbacks: CallbackSequence
+    states: StateHistory
+    stack: PatchStack
+    modules: tuple[tuple[int, ev.ModuleNotice], ...]
+    facts: dict[str, Finding]
+    ran: tuple[tuple[int, ev.Ran], ...]
+    seen: Observations
+    holes: tuple[Hole, ...]
+    first_ns: int
+    last_ns: int
+
+    @property
+    def transitions(self) -> tuple[Transition, ...]:
+        """The transitions as run.json tells them."""
+        return tuple(told(each) for each in self.legs)
+
+    @property
+    def ledger(self) -> ShadowLedger:
+        """The ledger of shadow variables."""
+        return self.shadow.ledger
+
+    def leg_at(self, ts_ns: int) -> Leg | None:
+        """Return the leg that had begun last at a moment, whether or not it had ended."""
+        begun = [each for each in self.legs if each.begun_ns <= ts_ns]
+        return begun[-1] if begun else None
+
+    def notice_at(self, ts_ns: int, module: str | None = None) -> tuple[int, ev.ModuleNotice] | None:
+        """Return the notice of a module (of any) that the core was handling at a moment."""
+        return next(
+            (each for each in self.modules if module in (None, each[1].module) and spans(each[1], ts_ns)),
+            None,
+        )
+
+
+def spans(event: ev.Enable | ev.ModuleNotice | ev.Pass, ts_ns: int) -> bool:
+    """Whether a moment lies between a call's beginning and its end."""
+    return event.ts_ns <= ts_ns <= event.ts_ns + event.duration_ns
+
+
+def history(events: Iterable[tuple[int, ev.AnyEvent]]) -> History:
+    """Fold numbered events, ordered by time, to their history."""
+    builder = _Builder()
+    for number, event in events:
+        builder.take(number, event)
+    return builder.built()
+
+
+# Where each kind of event is kept that is kept as it is.
+_KEPT: tuple[type[ev.AnyEvent], ...] = (
+    ev.Callback, ev.Compatible, ev.StateGet, ev.Enable, ev.PatchStack, ev.Replaced, ev.PatchFree,
+    ev.ModuleNotice, ev.Ran, ev.Plan, ev.Step, ev.Sysfs, ev.Behaviour, ev.KernelLog, ev.Taint,
+    ev.PatchStates, ev.Control,
+)  # fmt: skip
+_SHADOW = frozenset(get_args(ev.ShadowEvent))
+_TRANSITION = frozenset(get_args(ev.TransitionEvent))
+_STEPS_OF_A_TRANSITION = (ev.Start, ev.Pass, ev.Complete, ev.Cancel, ev.Reverse)
+
+
+class _Builder:
+    """Gives each event to whom it concerns."""
+
+    def __init__(self) -> None:
+        self._legs = LegBuilder()
+        self._ledger = LedgerBuilder()
+        self._holes = HoleBuilder()
+        self._tasks = TaskFacts()
+        self._kept: dict[type, list[tuple[int, ev.AnyEvent]]] = {kind: [] for kind in _KEPT}
+        self._objects: list[ObjectSeen] = []
+        self._functions: list[ev.Function] = []
+        self._strays: list[tuple[int, ev.AnyEvent]] = []
+        self._first_ns: int | None = None
+        self._last_ns = 0
+
+    def take(self, number: int, event: ev.AnyEvent) -> None:
+        """Add one event."""
+        if self._first_ns is None:
+            self._first_ns = event.ts_ns
+        self._last_ns = event.ts_ns
+        kind = type(event)
+        self._holes.last[event.probe] = kind
+        if kind in _SHADOW:
+            self._ledger.take(number, event)
+        elif kind in _TRANSITION:
+            self._of_a_transition(number, event)
+        elif kind in self._kept:
+            self._kept[kind].append((number, event))
+            self._ledger.take(number, event)
+        else:
+            self._holes.take(event)
+
+    def _of_a_transition(self, number: int, event: ev.AnyEvent) -> None:
+        if isinstance(event, ev.Function):
+            self._functions.append(event)
+        elif isinstance(event, ev.Object):
+            self._objects.append(ObjectSeen(number, event, tuple(self._functions)))
+            self._functions.clear()
+        elif isinstance(event, _STEPS_OF_A_TRANSITION) and not self._legs.running:
+            self._strays.append((number, event))
+        self._legs.take(number, event)
+        self._tasks.take(number, event)
+
+    def _all(self, kind: type[E]) -> tuple[tuple[int, E], ...]:
+        return tuple((number, event) for number, event in self._kept[kind] if isinstance(event, kind))
+
+    def built(self) -> History:
+        """Return the history; nothing may be added afterwards."""
+        headers = self._holes.headers
+        shadow = self._ledger.built()
+        return History(
+            kernel=next((each.kernel for each in headers.values()), ""),
+            headers=headers,
+            legs=self._legs.built(),
+            objects=tuple(self._objects),
+            strays=tuple(self._strays),
+            shadow=shadow,
+            callbacks=CallbackSequence(self._all(ev.Callback)),
+            states=StateHistory(self._all(ev.Compatible), self._all(ev.StateGet)),
+            stack=PatchStack(
+                self._all(ev.Enable),
+                self._all(ev.PatchStack),
+                self._all(ev.Replaced),
+                self._all(ev.PatchFree),
+            ),
+            modules=self._all(ev.ModuleNotice),
+            facts=self._tasks.built(),
+            ran=self._all(ev.Ran),
+            seen=self._observations(),
+            holes=(*self._holes.built(), *_uncounted(shadow)),
+            first_ns=self._first_ns or 0,
+            last_ns=self._last_ns,
+        )
+
+    def _observations(self) -> Observations:
+        return Observations(
+            plans=self._all(ev.Plan),
+            steps=self._all(ev.Step),
+            sysfs=self._all(ev.Sysfs),
+            behaviours=self._all(ev.Behaviour),
+            log=self._all(ev.KernelLog),
+            taints=self._all(ev.Taint),
+            states=self._all(ev.PatchStates),
+            controls=self._all(ev.Control),
+        )
+
+
+def _uncounted(shadow: ShadowHistory) -> tuple[Hole, ...]:
+    if not shadow.missing:
+        return ()
+    words = f"klpshadow counted {shadow.missing} variables made or freed that no event tells of"
+    return (Hole(probe="klpshadow", symbol="", words=words),)

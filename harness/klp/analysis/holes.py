@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a trace cannot show: lost events, missing probe points, streams that were cut."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import msgspec
+
+from klp.trace import events as ev
+
+# A function that older kernels do not have, and its absence is no hole: what it does is not done there.
+_SINCE = {"klp_sched_try_switch": (6, 3)}
+
+
+class Hole(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that a trace does not show.
+
+    Attributes:
+        probe: whose events are missing.
+        symbol: the kernel function that has no probe point; empty where all its events may be missing.
+        words: what is missing, and why.
+    """
+
+    probe: str
+    symbol: str
+    words: str
+
+
+def release(kernel: str) -> tuple[int, int]:
+    """Return a kernel release's first two numbers."""
+    found = re.match(r"(\d+)\.(\d+)", kernel)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def bare(symbol: str) -> str:
+    """Return a symbol without what compilers add to it, such as ``.part.0``, and leading underscores.
+
+    What the kernel calls klp_unpatch_object, a probe may have to see at __klp_unpatch_object.
+    """
+    return symbol.partition(".")[0].lstrip("_")
+
+
+class HoleBuilder:
+    """Folds events to holes."""
+
+    def __init__(self) -> None:
+        self.headers: dict[str, ev.Header] = {}
+        self._lost: Counter[str] = Counter()
+        # The kind of each probe's last event: one that says that all is told (an end, a mark), or not.
+        self.last: dict[str, type[ev.AnyEvent]] = {}
+
+    def take(self, event: ev.AnyEvent) -> None:
+        """Add one event that is about a tool itself."""
+        if isinstance(event, ev.Header):
+            self.headers[event.probe] = event
+        elif isinstance(event, ev.Lost):
+            self._lost[event.probe] += event.count
+        elif isinstance(event, ev.End):
+            self._lost[event.probe] = max(self._lost[event.probe], event.lost)
+
+    def built(self) -> tuple[Hole, ...]:
+        """Return every hole."""
+        holes = [
+            Hole(probe=probe, symbol="", words=f"{probe} lost {count} events")
+            for probe, count in self._lost.items()
+            if count
+        ]
+        for probe, header in self.headers.items():
+            holes += [
+                Hole(
+                    probe=probe,
+                    symbol=bare(each.symbol),
+                    words=f"{probe}: {header.kernel} has no probe point {each.symbol}: {each.unseen}",
+                )
+                for each in header.missing
+                if release(header.kernel) >= _SINCE.get(bare(each.symbol), (0, 0))
+            ]
+            if self.last.get(probe) not in (ev.Mark, ev.End) and probe != "klp":
+                holes.append(Hole(probe=probe, symbol="", words=f"{probe} has no end: the guest was lost"))
+        return tuple(holes)

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shadow variables one by one (kernel/livepatch/shadow.c): when each was made, and when it was freed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from klp.trace import events as ev
+
+
+class ShadowLife(msgspec.Struct, frozen=True, kw_only=True):
+    """One shadow variable.
+
+    Attributes:
+        obj, id: what it hangs on; `variable` is the address of its data.
+        size: bytes; None where it was made before the trace.
+        made_ns, freed_ns: guest's monotonic clock; None where that was not seen.
+        caller: who made it, ``function+0xOFFSET [module]``; None as for `size`.
+        event: number of the event that made it, or else freed it.
+    """
+
+    obj: str
+    id: int
+    variable: str
+    size: int | None
+    made_ns: int | None
+    freed_ns: int | None
+    caller: str | None
+    event: int
+
+
+def shadow_lives(numbered: Iterable[tuple[int, ev.AnyEvent]]) -> tuple[ShadowLife, ...]:
+    """Return every variable that was made or freed in numbered events, in the order of their events."""
+    whole = list(numbered)
+    freed: dict[str, list[tuple[int, ev.ShadowFreed]]] = {}
+    for number, event in whole:
+        if isinstance(event, ev.ShadowFreed):
+            freed.setdefault(event.variable, []).append((number, event))
+    # Paired by address from the latest allocation backwards: a call's stamp is its beginning, so a free
+    # by another CPU may be told before the end of the allocation, never before its beginning.
+    lives = [_made(n, each, freed) for n, each in reversed(whole) if isinstance(each, ev.ShadowAlloc)]
+    orphans = [_orphan(n, each) for frees in freed.values() for n, each in frees]
+    return tuple(sorted([*(each for each in lives if each), *orphans], key=lambda each: each.event))
+
+
+def _made(
+    number: int, event: ev.ShadowAlloc, freed: dict[str, list[tuple[int, ev.ShadowFreed]]]
+) -> ShadowLife | None:
+    if event.result != "made" or event.variable is None:
+        return None
+    after = [each for each in freed.get(event.variable, ()) if each[1].ts_ns >= event.ts_ns]
+    if after:
+        freed[event.variable].remove(after[0])
+    return ShadowLife(
+        obj=event.obj,
+        id=event.id,
+        variable=event.variable,
+        size=event.size,
+        made_ns=event.ts_ns,
+        freed_ns=after[0][1].ts_ns if after else None,
+        caller=event.caller,
+        event=number,
+    )
+
+
+def _orphan(number: int, event: ev.ShadowFreed) -> ShadowLife:
+    return ShadowLife(
+        obj=event.obj,
+        id=event.id,
+        variable=event.variable,
+        size=None,
+        made_ns=None,
+        freed_ns=event.ts_ns,
+        caller=None,
+        event=number,
+    )

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A transition as it goes: events folded into what a person watching it wants to know now."""
+
+from __future__ import annotations
+
+from collections import Counter
+from enum import StrEnum
+
+import msgspec
+
+from klp.analysis.legs import identity, reason
+from klp.trace import events as ev
+
+
+class Phase(StrEnum):
+    """Where a transition stands, in the words of kernel/livepatch/transition.c."""
+
+    INITIALISED = "initialised"
+    STARTED = "first pass"
+    RETRYING = "trying again"
+    SIGNALLED = "tasks signalled"
+    REVERSED = "reversed"
+    FORCED = "forced"
+    CANCELLED = "cancelled"
+    COMPLETE = "complete"
+
+
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
+    """A task that has not switched yet.
+
+    Attributes:
+        pid, comm: its thread id and name.
+        patch_state: what it still is.
+        reason: of its last failed attempt, such as ``sleeping in busymod_work_func``.
+        attempts: how often it was tried.
+        since_ns: guest's clock at the transition's start.
+        stack: its kernel stack, innermost first; empty until it was asked for.
+    """
+
+    pid: int
+    comm: str
+    patch_state: int
+    reason: str
+    attempts: int
+    since_ns: int
+    stack: tuple[str, ...] = ()
+
+
+class LiveTransition(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known at a moment of the transition that runs, or ran last.
+
+    Attributes:
+        target: 1 patching, 0 unpatching.
+        total: tasks that were counted at the start; 0 until then.
+        left: tasks that the last pass left behind, or `total` before one has ended.
+        passes: calls of klp_try_complete_transition that have ended.
+        signals: times the tasks that remain were signalled.
+        begun_ns, seen_ns: guest's clock at init, and at the newest event.
+        switched: tasks that have switched, by path.
+        holders: who was left behind, oldest attempt first.
+    """
+
+    patch: str
+    target: int
+    phase: Phase
+    total: int
+    left: int
+    passes: int
+    signals: int
+    begun_ns: int
+    seen_ns: int
+    switched: dict[str, int]
+    holders: tuple[Holder, ...]
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will happen in it."""
+        return self.phase in (Phase.COMPLETE, Phase.CANCELLED)
+
+    @property
+    def direction(self) -> str:
+        """``patching`` or ``unpatching``."""
+        return "patching" if self.target == ev.PATCHED else "unpatching"
+
+
+class Watcher:
+    """Folds a stream of events, as they come, into the transition of the moment."""
+
+    def __init__(self) -> None:
+        self._now: LiveTransition | None = None
+        self._holders: dict[tuple[int, str], Holder] = {}
+        self._switched: Counter[str] = Counter()
+
+    def take(self, event: ev.AnyEvent) -> bool:
+        """Add an event; tell whether it began, ended or moved a phase or a pass."""
+        if isinstance(event, ev.Init):
+            self._begin(event)
+            return True
+        now = self._now
+        if now is None or now.over:
+            return False
+        if isinstance(event, ev.Attempt):
+            self._attempt(event, now)
+            return False
+        if isinstance(event, ev.Switch):
+            self._left_behind_no_more(event.task, event.path)
+            return False
+        changes = self._step(event, now)
+        if changes:
+            self._now = msgspec.structs.replace(now, seen_ns=max(now.seen_ns, event.ts_ns), **changes)
+        return bool(changes)
+
+    def stacks(self, stacks: dict[int, tuple[str, ...]]) -> None:
+        """Add the kernel stacks of tasks, by thread id."""
+        for who, holder in self._holders.items():
+            if holder.pid in stacks:
+                self._holders[who] = msgspec.structs.replace(holder, stack=stacks[holder.pid])
+
+    def now(self) -> LiveTransition | None:
+        """Return the transition as far as it is known, or None before the first."""
+        if self._now is None:
+            return None
+        holders = () if self._now.over else tuple(self._holders.values())
+        return msgspec.structs.replace(self._now, switched=dict(self._switched), holders=holders)
+
+    def _begin(self, event: ev.Init) -> None:
+        self._holders.clear()
+        self._switched.clear()
+        self._now = LiveTransition(
+            patch=event.patch, target=event.target, phase=Phase.INITIALISED, total=0, left=0, passes=0,
+            signals=0, begun_ns=event.ts_ns, seen_ns=event.ts_ns, switched={}, holders=(),
+        )  # fmt: skip
+
+    def _attempt(self, event: ev.Attempt, now: LiveTransition) -> None:
+        if event.result == "already":
+            return
+        if event.result == "switched":
+            self._left_behind_no_more(event.task, "attempt")
+            return
+        who = identity(event.task)
+        before = self._holders.get(who)
+        self._holders[who] = Holder(
+            pid=event.task.pid, comm=event.task.comm, patch_state=event.patch_state, reason=reason(event),
+            attempts=before.attempts + 1 if before else 1, since_ns=now.begun_ns,
+            stack=before.stack if before else (),
+        )  # fmt: skip
+
+    def _left_behind_no_more(self, task: ev.Task, path: str) -> None:
+        self._holders.pop(identity(task), None)
+        self._switched[path] += 1
+
+    def _step(self, event: ev.AnyEvent, now: LiveTransition) -> dict[str, object]:
+        changes: dict[str, object] = {}
+        match event:
+            case ev.Census(moment="started"):
+                changes = {"total": event.tasks, "left": event.pending}
+            case ev.Start() if now.phase is not Phase.REVERSED:
+                changes = {"phase": Phase.STARTED}
+            case ev.Pass():
+                phase = Phase.RETRYING if event.left and now.phase is not Phase.SIGNALLED else now.phase
+                changes = {"passes": now.passes + 1, "left": event.left, "phase": phase}
+            case ev.Signals():
+                changes = {"phase": Phase.SIGNALLED, "signals": now.signals + 1}
+            case ev.Reverse():
+                self._switched.clear()
+                self._holders.clear()
+                changes = {"phase": Phase.REVERSED, "target": event.target, "passes": 0}
+            case ev.Force():
+                changes = {"phase": Phase.FORCED}
+            case ev.Cancel():
+                changes = {"phase": Phase.CANCELLED}
+            case ev.Complete():
+                changes = {"phase": Phase.COMPLETE, "left": 0}
+        return changes

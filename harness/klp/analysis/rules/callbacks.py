@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rules of callbacks: kernel/livepatch/core.h and core.c, Documentation/livepatch/callbacks.rst.
+
+Callbacks are optional: that one did not run proves nothing unless it is known to exist, which is known
+where it ran at another time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from klp.analysis.evidence import Finding, Tally
+from klp.analysis.history import History, spans
+from klp.analysis.legs import Leg, Outcome
+from klp.analysis.rules.rule import rule
+from klp.trace import events as ev
+
+_DOCUMENT = "Documentation/livepatch/callbacks.rst, 3. How it works"
+_PROBES = "klpcallbacks klptransition klpstates"
+_ENDS = "klp_init_transition klp_start_transition klp_complete_transition"
+_MODULES = "klp_module_coming klp_module_going"
+_KINDS = "pre_patch post_patch pre_unpatch post_unpatch"
+
+Call = tuple[int, ev.Callback]
+
+
+def _words(call: Call) -> str:
+    event = call[1]
+    result = f" returned {event.result}" if event.result else ""
+    return f"{event.kind.replace('_', '-')} of {event.patch}, {event.object}{result}"
+
+
+@rule(
+    "C1",
+    "Order: pre-patch before the object's transition, post-patch after completion; pre-unpatch before,"
+    " post-unpatch after.",
+    f"__klp_enable_patch, __klp_disable_patch, klp_complete_transition; {_DOCUMENT}",
+    _PROBES,
+    f"{_ENDS} klp_patch_object klp_unpatch_object {_MODULES} {_KINDS}",
+)
+def order(history: History) -> Finding:
+    """Judge __klp_enable_patch, __klp_disable_patch, klp_complete_transition: callbacks.rst, 2.
+
+    The callbacks of a module that comes or goes run within klp_module_coming and klp_module_going, on
+    either side of the object's patching.
+    """
+    tally = Tally()
+    for call in history.callbacks.calls:
+        number, event = call
+        leg = history.leg_at(event.ts_ns)
+        notice = history.notice_at(event.ts_ns, event.object)
+        if notice is not None:
+            good, where = _beside_object(history, event, notice[1]), f"as {event.object} {notice[1].action}"
+        elif leg is None:
+            continue  # of a transition that began before the trace
+        else:
+            good, where = _beside_transition(leg, event)
+        tally.judge(good, f"{_words(call)} {where}", number, sure=False)
+    return tally.finding("no callback ran")
+
+
+def _beside_object(history: History, event: ev.Callback, notice: ev.ModuleNotice) -> bool:
+    """Before or after the patching of its object, within the notice of its module."""
+    moments = [
+        each.event.ts_ns
+        for each in history.objects
+        if (each.event.patch, each.event.object) == (event.patch, event.object)
+        and each.event.action == ("patch" if event.kind.endswith("_patch") else "unpatch")
+        and spans(notice, each.event.ts_ns)
+    ]
+    before = event.kind.startswith("pre_")
+    return not moments or (event.ts_ns <= max(moments) if before else event.ts_ns >= min(moments))
+
+
+def _beside_transition(leg: Leg, event: ev.Callback) -> tuple[bool, str]:
+    ts_ns, mine = event.ts_ns, leg.patch == event.patch
+    started = leg.started is not None and ts_ns >= leg.started[1].ts_ns
+    ended = leg.completed is not None and ts_ns >= leg.completed[1].ts_ns
+    target = leg.completed[1].target if leg.completed else leg.target
+    where = "after completion" if ended else "after the start" if started else "before the start"
+    if leg.over_at(ts_ns):
+        mine, where = False, "outside of a transition"
+    fitting = {
+        "pre_patch": not started and not ended and leg.target == ev.PATCHED,
+        "post_patch": ended and target == ev.PATCHED,
+        "pre_unpatch": not started and not ended and leg.target == ev.UNPATCHED,
+        "post_unpatch": ended and target == ev.UNPATCHED,
+    }[event.kind]
+    if event.kind == "pre_patch" and fitting:
+        fitting = not any(
+            each.event.object == event.object and each.event.action == "patch" and each.event.ts_ns < ts_ns
+            for each in leg.objects
+        )
+    return mine and fitting, f"{where} of {leg.told()}"
+
+
+@rule(
+    "C2",
+    "Symmetry: post-unpatch only if pre-patch succeeded; pre-unpatch only if post-patch ran.",
+    f"klp_post_unpatch_callback, kernel/livepatch/core.h; {_DOCUMENT}",
+    _PROBES,
+    f"{_ENDS} klp_patch_object {_KINDS}",
+)
+def symmetry(history: History) -> Finding:
+    """Judge klp_pre_patch_callback's post_unpatch_enabled: callbacks.rst, 3, "symmetry".
+
+    Judged between two callbacks of one object: what was patched before the trace began is not.
+    """
+    tally = Tally()
+    for patch, name in history.callbacks.objects:
+        calls = history.callbacks.of(patch, name)
+        for before, call in pairwise(calls):
+            if call[1].kind == "post_unpatch":
+                _judge_post_unpatch(tally, history, before, call)
+            elif call[1].kind == "pre_unpatch" and history.callbacks.has(patch, name, "post_patch"):
+                good = before[1].kind == "post_patch"
+                words = f"{_words(call)} after {_words(before)}"
+                tally.judge(good, words, before[0], call[0], sure=False)
+    return tally.finding("no object was unpatched after it was patched")
+
+
+def _judge_post_unpatch(tally: Tally, history: History, before: Call, call: Call) -> None:
+    previous = before[1]
+    words = f"{_words(call)} after {_words(before)}"
+    has_pre = history.callbacks.has(previous.patch, previous.object, "pre_patch")
+    twice = previous.kind == "post_unpatch" and has_pre
+    failed = previous.kind == "pre_patch" and bool(previous.result)
+    tally.judge(not twice and not failed, words, before[0], call[0], sure=False)
+
+
+@rule(
+    "C3",
+    "Only for loaded objects; a module target's run when the module comes or goes while the livepatch is"
+    " enabled.",
+    f"klp_is_object_loaded, klp_module_coming, klp_module_going; {_DOCUMENT}",
+    _PROBES,
+    f"{_MODULES} {_KINDS}",
+)
+def loaded_only(history: History) -> Finding:
+    """Judge klp_is_object_loaded in klp_complete_transition, klp_module_coming: callbacks.rst, 3.
+
+    A module that comes was not there before; one that has gone is not there until it comes again.
+    """
+    tally = Tally()
+    for call in history.callbacks.calls:
+        number, event = call
+        if event.object != "vmlinux":
+            absent = _absent(history, event.object, event.ts_ns)
+            words = f"{_words(call)}, {'not loaded' if absent else 'loaded'}"
+            tally.judge(not absent, words, number, *([absent[0]] if absent else []), sure=False)
+    for number, notice in history.modules:
+        for each in history.objects:
+            if spans(notice, each.event.ts_ns) and each.event.object == notice.module:
+                _judge_notice(tally, history, number, notice, each.event)
+    return tally.finding("no callback of a module ran")
+
+
+def _absent(history: History, module: str, ts_ns: int) -> tuple[int, ev.ModuleNotice] | None:
+    """Return the notice that shows that a module was not loaded at a moment, if one does."""
+    own = [each for each in history.modules if each[1].module == module]
+    before = [each for each in own if each[1].ts_ns <= ts_ns]
+    if before:
+        number, last = before[-1]
+        gone = last.action == "going" or last.errno != 0
+        return (number, last) if gone and not spans(last, ts_ns) else None
+    return own[0] if own and own[0][1].action == "coming" else None
+
+
+def _judge_notice(
+    tally: Tally, history: History, number: int, notice: ev.ModuleNotice, done: ev.Object
+) -> None:
+    """An object that was patched as its module came must have had its pre-patch callback, if it has one."""
+    kind = "pre_patch" if notice.action == "coming" else "post_unpatch"
+    if notice.errno or not history.callbacks.has(done.patch, done.object, kind):
+        return
+    ran = [
+        n
+        for n, each in history.callbacks.of(done.patch, done.object)
+        if each.kind == kind and spans(notice, each.ts_ns)
+    ]
+    words = f"{done.object} {notice.action}: {len(ran)} {kind.replace('_', '-')} of {done.patch} for it"
+    if ran:
+        tally.judge(True, words, number, *ran)
+    else:
+        tally.lacking(words, number)
+
+
+@rule(
+    "C4",
+    "A failing pre-patch refuses the livepatch or the module with its errno, and no further callback of"
+    " that object runs.",
+    f"__klp_enable_patch, klp_module_coming, kernel/livepatch/core.c; {_DOCUMENT}",
+    _PROBES,
+    f"klp_enable_patch klp_cancel_transition {_MODULES} {_KINDS}",
+)
+def refusal(history: History) -> Finding:
+    """Judge the error paths of __klp_enable_patch and klp_module_coming: callbacks.rst, 3."""
+    tally = Tally()
+    for call in history.callbacks.calls:
+        number, event = call
+        if event.kind != "pre_patch" or not event.result:
+            continue
+        told = _refused(history, event)
+        if told is None:
+            tally.gap = "the end of an enabling was not told"
+        else:
+            words = f"{_words(call)}: refused with {told[1]}"
+            tally.judge(told[1] == event.result, words, number, told[0])
+        after = [
+            each for each in history.callbacks.of(event.patch, event.object) if each[1].ts_ns > event.ts_ns
+        ]
+        if after and after[0][1].kind != "pre_patch":
+            tally.lacking(f"{_words(call)}, and then {_words(after[0])}", number, after[0][0])
+    return tally.finding("no pre-patch callback failed")
+
+
+def _refused(history: History, event: ev.Callback) -> tuple[int, int] | None:
+    """Return the call that ran a callback, and the errno it ended with."""
+    notice = history.notice_at(event.ts_ns, event.object)
+    if notice:
+        return notice[0], notice[1].errno
+    enable = history.stack.enabling(event.patch, event.ts_ns)
+    return (enable[0], enable[1].errno) if enable else None
+
+
+def _within(history: History, leg: Leg) -> Iterator[Call]:
+    """Yield the callbacks that ran in a leg, but for those of modules that came or went meanwhile."""
+    for number, each in history.callbacks.calls:
+        inside = each.ts_ns >= leg.begun_ns and history.leg_at(each.ts_ns) is leg
+        if inside and not leg.over_at(each.ts_ns) and history.notice_at(each.ts_ns, each.object) is None:
+            yield number, each
+
+
+@rule(
+    "C5",
+    "A reversed transition runs no pre-unpatch.",
+    f"klp_reverse_transition, kernel/livepatch/transition.c; {_DOCUMENT}",
+    _PROBES,
+    f"{_ENDS} klp_reverse_transition {_KINDS}",
+)
+def no_pre_unpatch(history: History) -> Finding:
+    """Judge klp_reverse_transition, which calls no callback: callbacks.rst, 3, "reversed"."""
+    tally = Tally()
+    for leg in history.legs:
+        if not leg.reversal:
+            continue
+        calls = list(_within(history, leg))
+        wrong = [each for each in calls if each[1].kind == "pre_unpatch"]
+        for each in wrong:
+            tally.lacking(f"{leg.told()} by reversal: {_words(each)}", leg.begun[0], each[0])
+        if calls and not wrong and leg.completed:
+            words = f"{leg.told()} by reversal: " + ", ".join(_words(each) for each in calls)
+            tally.judge(True, words, leg.begun[0], *(each[0] for each in calls))
+    return tally.finding("no reversed transition ran a callback")
+
+
+@rule(
+    "C6",
+    "An object patched in a transition that never started gets post-unpatch alone.",
+    f"klp_cancel_transition, kernel/livepatch/transition.c; {_DOCUMENT}",
+    _PROBES,
+    f"{_ENDS} klp_cancel_transition klp_patch_object {_KINDS}",
+)
+def post_unpatch_alone(history: History) -> Finding:
+    """Judge klp_cancel_transition's klp_complete_transition: callbacks.rst, 3, "never started"."""
+    tally = Tally()
+    for leg in history.legs:
+        if not leg.cancelled or leg.started:
+            continue
+        calls = [each for each in _within(history, leg) if each[1].kind != "pre_patch"]
+        for each in calls:
+            words = f"{leg.told()} was never started: {_words(each)}"
+            good = each[1].kind == "post_unpatch"
+            tally.judge(good, words, leg.cancelled[0], each[0], sure=False)
+        ran = {each[1].object for each in calls}
+        for each_object in _patched(leg):
+            has = history.callbacks.has(leg.patch, each_object, "post_unpatch")
+            if has and each_object not in ran and leg.completed:
+                words = f"{leg.told()} was never started: no post-unpatch of {each_object}"
+                tally.lacking(words, leg.cancelled[0])
+    return tally.finding("no object with callbacks was patched in a transition that never started")
+
+
+def _patched(leg: Leg) -> list[str]:
+    good = [each.event for each in leg.objects if each.event.action == "patch" and not each.event.errno]
+    return [each.object for each in good if each.patch == leg.patch]
+
+
+@rule(
+    "C7",
+    "In an atomic replace only the new livepatch's callbacks run.",
+    "klp_unpatch_replaced_patches, kernel/livepatch/core.c; "
+    "Documentation/livepatch/cumulative-patches.rst, Limitations",
+    _PROBES,
+    f"{_ENDS} klp_unpatch_replaced_patches {_KINDS}",
+)
+def only_the_new(history: History) -> Finding:
+    """Judge klp_unpatch_replaced_patches, which calls no callback: cumulative-patches.rst."""
+    tally = Tally()
+    for leg in history.legs:
+        old = {each.patch for _, each in history.stack.replaced if each.by == leg.patch}
+        if not leg.replace or leg.target != ev.PATCHED or not old or leg.outcome is not Outcome.COMPLETE:
+            continue
+        for each in _within(history, leg):
+            words = f"{leg.patch} replaces {', '.join(sorted(old))}: {_words(each)}"
+            tally.judge(each[1].patch == leg.patch, words, leg.begun[0], each[0], sure=False)
+    return tally.finding("no replacement ran a callback")
+
+
+@rule(
+    "C8",
+    "Disable and enable again runs callbacks but not the module's init or exit.",
+    "enabled_store, kernel/livepatch/core.c; " + _DOCUMENT,
+    _PROBES,
+    f"{_ENDS} klp_reverse_transition {_MODULES} {_KINDS}",
+)
+def enabled_again(history: History) -> Finding:
+    """Judge enabled_store, which reverses a disabling in transition: callbacks.rst, 3.
+
+    Since 5.1 a livepatch that was disabled to the end is not enabled again, only while it is in
+    transition: then its post-patch callbacks run again at the completion.
+    """
+    tally = Tally()
+    for before, leg in pairwise(history.legs):
+        back = leg.reversal and leg.target == ev.PATCHED and before.patch == leg.patch
+        if not back or leg.completed is None:
+            continue
+        moved = [
+            number
+            for number, each in history.modules
+            if each.module == leg.patch and before.begun_ns <= each.ts_ns <= leg.completed[1].ts_ns
+        ]
+        calls = [each for each in _within(history, leg) if each[1].patch == leg.patch]
+        words = f"{leg.patch} disabled and enabled again: {len(calls)} callbacks at its completion"
+        if moved:
+            tally.breach(f"{words}, and its module came or went", leg.begun[0], *moved)
+        elif calls:
+            tally.judge(True, words, leg.begun[0], *(each[0] for each in calls))
+        elif any(
+            history.callbacks.has(leg.patch, name, "post_patch") for name in _objects_of(history, leg)
+        ):
+            tally.lacking(words, leg.begun[0])
+    return tally.finding("no livepatch was enabled again before it was disabled to the end")
+
+
+def _objects_of(history: History, leg: Leg) -> list[str]:
+    return [name for patch, name in history.callbacks.objects if patch == leg.patch]

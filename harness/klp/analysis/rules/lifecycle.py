@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rules of the life cycle: kernel/livepatch/core.c, Documentation/livepatch/livepatch.rst, 5 and 6."""
+
+from __future__ import annotations
+
+from klp.analysis.evidence import Finding, Tally
+from klp.analysis.history import History
+from klp.analysis.legs import Leg, ObjectSeen, Outcome
+from klp.analysis.rules.rule import rule
+from klp.analysis.rules.states import observed
+from klp.analysis.standing import Standing
+from klp.klog.lines import alarms
+from klp.trace import events as ev
+
+_CORE = "kernel/livepatch/core.c"
+_LIFE = "Documentation/livepatch/livepatch.rst, 5. Livepatch life-cycle"
+_ENDS = "klp_init_transition klp_start_transition klp_complete_transition"
+
+
+@rule(
+    "L1",
+    "enabled, transition, replace, stack_order and per-object patched agree with the traced events.",
+    f"enabled_show, transition_show, {_CORE}; Documentation/ABI/testing/sysfs-kernel-livepatch",
+    "klp klptransition klpstates",
+    f"{_ENDS} klp_patch_object klp_unpatch_object klp_reverse_transition",
+)
+def sysfs(history: History) -> Finding:
+    """Judge enabled_show, transition_show, replace_show, patched_show: sysfs-kernel-livepatch.
+
+    Reading sysfs takes the harness some tenths of a second: a value is right if it stood at any moment of
+    them. What was so before the trace began is not known. What leaves sysfs, in klp_free_patch_start, was
+    disabled or replaced before.
+    """
+    tally = Tally()
+    standing = Standing(history)
+    for number, sample in history.seen.sysfs:
+        for each in sample.patches:
+            for what, shown, traced in standing.compare(each, sample):
+                words = f"{each.name}: {what} is {shown}, traced {' or '.join(map(str, traced))}"
+                tally.judge(shown in traced, words, number, sure=False)
+        for name in standing.missing(sample):
+            tally.lacking(f"{name} is enabled, and not in sysfs", number)
+    for number, free in history.stack.frees:
+        if (leg := _enabled_by(history, free)) is not None:
+            tally.lacking(f"{leg.told()} completed, and {free.patch} was freed", leg.begun[0], number)
+    return tally.finding("sysfs was not read")
+
+
+def _enabled_by(history: History, free: ev.PatchFree) -> Leg | None:
+    """Return the transition that enabled a livepatch which was freed, if nothing took that back."""
+    replaced = any(
+        each.patch == free.patch and each.ts_ns < free.ts_ns for _, each in history.stack.replaced
+    )
+    legs = [each for each in history.legs if each.patch == free.patch and each.begun_ns < free.ts_ns]
+    ended = legs[-1].completed if legs else None
+    return legs[-1] if ended and ended[1].target == ev.PATCHED and not replaced else None
+
+
+@rule(
+    "L2",
+    "Functions stack: the newest livepatch wins; disabling it uncovers the one below.",
+    f"klp_patch_func, kernel/livepatch/patch.c, and klp_init_patch, {_CORE}; {_LIFE}",
+    "klpstates klp",
+    "klp_enable_patch",
+)
+def stacking(history: History) -> Finding:
+    """Judge klp_init_patch's list_add_tail, klp_patch_func's list_add_rcu: livepatch.rst, 5.2.
+
+    From the order of klp_patches, where there are several, and from what authors observed of it.
+    """
+    tally = Tally()
+    before: tuple[str, ...] = ()
+    for number, each in history.stack.stacks:
+        new = [name for name in each.patches if name not in before]
+        kept = [name for name in before if name in each.patches]
+        if len(each.patches) > 1:
+            words = f"after {each.why}: {' < '.join(each.patches)}"
+            good = not before or list(each.patches) == kept + new
+            tally.judge(good, words, number, sure=False)
+        before = each.patches
+    seen = observed(history, "L2")
+    return Finding(
+        tally.seen + seen.observations,
+        seen.broken,
+        (*tally.shown, *seen.shown)[:3],
+        "no two livepatches were enabled at once",
+        tuple(tally.lacked),
+    )
+
+
+@rule(
+    "L3",
+    "Atomic replace removes the replaced livepatches and their functions, adding no-ops for functions that"
+    " are no longer patched.",
+    f"klp_add_nops, klp_unpatch_replaced_patches, klp_discard_nops, {_CORE}; "
+    "Documentation/livepatch/cumulative-patches.rst, Atomic Replace",
+    "klpstates klptransition",
+    f"{_ENDS} klp_unpatch_replaced_patches klp_patch_object klp_unpatch_object klp_enable_patch",
+)
+def replacing(history: History) -> Finding:
+    """Judge klp_add_nops and klp_unpatch_replaced_patches: cumulative-patches.rst, *Usage*."""
+    tally = Tally()
+    for leg in history.legs:
+        if not leg.replace or leg.target != ev.PATCHED or leg.outcome is not Outcome.COMPLETE:
+            continue
+        below = _below(history, leg)
+        gone = {each.patch: number for number, each in history.stack.replaced if each.by == leg.patch}
+        for name in below:
+            words = f"{leg.patch} replaces {name}"
+            kept = _kept(history, leg, name)
+            if name in gone and not kept:
+                tally.judge(True, words, leg.begun[0], gone[name])
+            else:
+                tally.lacking(f"{words}, which was not unpatched", leg.begun[0], *kept)
+        if below:
+            _judge_nops(tally, history, leg, below)
+            _judge_left(tally, history, leg, below)
+    return tally.finding("no livepatch replaced another")
+
+
+def _below(history: History, leg: Leg) -> tuple[str, ...]:
+    """Return the livepatches below one at its end; the stack is told with it once it was enabled.
+
+    A transition that completes in its first pass ends before that: then all that was told lies below.
+    """
+    stack = history.stack.before(leg.ended_ns or leg.last_ns) or ()
+    return stack[: stack.index(leg.patch)] if leg.patch in stack else stack
+
+
+def _kept(history: History, leg: Leg, name: str) -> list[int]:
+    """Return what was patched of a replaced livepatch, and is still when the next transition begins."""
+    until = min((each.begun_ns for each in history.legs if each.begun_ns > leg.begun_ns), default=None)
+    patched: dict[str, int] = {}
+    for each in history.objects:
+        event = each.event
+        late = until is not None and event.ts_ns >= until
+        if event.patch != name or event.errno or event.nops_only or late:
+            continue
+        if event.action == "patch":
+            patched[event.object] = each.number
+        else:
+            patched.pop(event.object, None)
+    return list(patched.values())
+
+
+def _judge_nops(tally: Tally, history: History, leg: Leg, below: tuple[str, ...]) -> None:
+    """Every function that a replaced livepatch changed is the new one's too, or a no-op of it."""
+    mine = [each for each in leg.objects if each.event.patch == leg.patch and each.event.action == "patch"]
+    for each in mine:
+        if len(each.functions) < each.event.functions:
+            continue  # not all of them were told
+        theirs = _changed(history, below, each, leg.begun_ns)
+        own = {one.function for one in each.functions}
+        nops = {one.function for one in each.functions if one.nop}
+        uncovered, idle = theirs - own, nops - theirs
+        words = f"{leg.patch}, {each.event.object}: {len(nops)} no-ops for {len(theirs)} replaced functions"
+        if uncovered or (idle and theirs):
+            words += f"; wrong: {', '.join(sorted(uncovered | idle))}"
+            tally.lacking(words, each.number)
+        elif theirs:
+            tally.judge(True, words, each.number)
+
+
+def _changed(history: History, below: tuple[str, ...], mine: ObjectSeen, until_ns: int) -> set[str]:
+    found: set[str] = set()
+    for each in history.objects:
+        event = each.event
+        fits = event.patch in below and event.object == mine.event.object and event.ts_ns < until_ns
+        if fits and event.action == "patch" and not event.errno:
+            found |= {one.function for one in each.functions if not one.nop}
+    return found
+
+
+def _judge_left(tally: Tally, history: History, leg: Leg, below: tuple[str, ...]) -> None:
+    """Once the replaced are freed, nothing is left below; judged up to the next init."""
+    following = [each.begun_ns for each in history.legs if each.begun_ns > leg.begun_ns]
+    until = following[0] if following else history.last_ns + 1
+    freed = {each.patch for _, each in history.stack.frees if leg.begun_ns < each.ts_ns < until}
+    stacks = [(n, each) for n, each in history.stack.stacks if leg.begun_ns < each.ts_ns < until]
+    if freed >= set(below) and stacks:
+        number, last = stacks[-1]
+        kept = [name for name in last.patches if name in below]
+        words = f"after {leg.patch}: {' < '.join(last.patches) or 'nothing'} is left"
+        tally.judge(not kept, words, number, sure=False)
+
+
+@rule(
+    "L4",
+    "A disabled livepatch's module can be removed, and loaded again.",
+    f"klp_free_patch_finish, {_CORE}; Documentation/livepatch/livepatch.rst, 5.5. Removing",
+    "klp klptransition klpstates",
+    f"{_ENDS} klp_free_patch_finish",
+)
+def removing(history: History) -> Finding:
+    """Judge klp_free_patch_finish's module_put: livepatch.rst, 5.5. Removing.
+
+    A module that went away by force stays for good, and one whose references others hold, for long.
+    """
+    tally = Tally()
+    removed: dict[str, int] = {}
+    for number, step in history.seen.steps:
+        free = _freed_before(history, step)
+        if step.action == "unload" and free is not None:
+            words = f"{step.subject} unloaded after it was freed: errno {step.errno}"
+            tally.judge(not step.errno, words, free, number)
+            if not step.errno:
+                removed[step.subject] = number
+        elif step.action == "load" and step.subject in removed and not _refused(history, step):
+            words = f"{step.subject} loaded again: errno {step.errno}"
+            tally.judge(not step.errno, words, removed[step.subject], number)
+    return tally.finding("no disabled livepatch was removed")
+
+
+def _freed_before(history: History, step: ev.Step) -> int | None:
+    """Return the free of a livepatch that ended before a step began, if its module was let go by it."""
+    begun = step.ts_ns - step.duration_ns
+    frees = [(n, each) for n, each in history.stack.frees if each.patch == step.subject]
+    frees = [(n, each) for n, each in frees if each.ts_ns < begun]
+    if not frees:
+        return None
+    number, last = frees[-1]
+    if last.forced:
+        return None if any(leg.forces and leg.begun_ns < last.ts_ns for leg in history.legs) else number
+    return number if last.module_refs in (0, None) else None
+
+
+def _refused(history: History, step: ev.Step) -> bool:
+    """Whether the livepatch was refused for a reason of its own, by a callback or for its states."""
+    begun = step.ts_ns - step.duration_ns
+    return step.errno != 0 and any(
+        each.patch == step.subject and each.errno and begun <= each.ts_ns <= step.ts_ns
+        for _, each in history.stack.enables
+    )
+
+
+@rule(
+    "L5",
+    "What the patch changes is seen changed after completion and restored after disable.",
+    f"klp_ftrace_handler, kernel/livepatch/patch.c; {_LIFE}",
+    "klp",
+)
+def behaviour(history: History) -> Finding:
+    """Judge what each livepatch's author says can be observed of it: livepatch.rst, 5.2 and 5.4."""
+    tally = Tally()
+    for number, each in history.seen.behaviours:
+        if "L5" in each.rules or not each.rules:
+            shown = each.output.splitlines()[-1][:80] if each.output else "nothing"
+            words = f"{each.patch}, {each.moment}: {each.command}: {shown!r}, for {each.pattern!r}"
+            tally.judge(each.held, words, number)
+    return tally.finding("no observation was made of what a livepatch changes")
+
+
+_ALLOWED_TAINT = set("KOE")
+
+
+@rule(
+    "L6",
+    "No warning, oops, lockdep, RCU or hung-task report appears in the kernel log that was not expected;"
+    " taint is K (and O, E where unsigned), nothing else.",
+    "klp_module_coming's and load_module's add_taint, kernel/module; "
+    "Documentation/admin-guide/tainted-kernels.rst",
+    "klp",
+)
+def clean_log(history: History) -> Finding:
+    """Judge the kernel's own reports, and add_taint(TAINT_LIVEPATCH): tainted-kernels.rst."""
+    tally = Tally()
+    excused = any(each.expected for _, each in history.seen.log)
+    for number, line in history.seen.log:
+        if line.expected is None:
+            tally.judge(not alarms((line.text,)), line.text[:160], number)
+    for number, taint in history.seen.taints:
+        # A warning that was expected taints the kernel for good.
+        allowed = _ALLOWED_TAINT | ({"W"} if excused else set())
+        wrong = set(taint.flags) - allowed
+        tally.judge(not wrong, f"taint {taint.flags or 'none'}", number)
+    return tally.finding("the kernel log was not recorded")

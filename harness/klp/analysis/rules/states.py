@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rules of system states: kernel/livepatch/state.c, Documentation/livepatch/system-state.rst."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from klp.analysis.evidence import Finding, Tally
+from klp.analysis.history import History
+from klp.analysis.rules.rule import rule
+from klp.trace import events as ev
+
+_CHECK = "klp_is_state_compatible, kernel/livepatch/state.c"
+_DOCUMENT = "Documentation/livepatch/system-state.rst, 2. Livepatch compatibility"
+_PROBE = "klpstates"
+_SYMBOL = "klp_is_patch_compatible"
+_EINVAL = -22
+
+
+def _pairs(decision: ev.Compatible) -> Iterator[tuple[ev.State, ev.State | None]]:
+    """Yield each installed state with the livepatch's own state of that id, if it has one."""
+    own = {each.id: each for each in decision.states}
+    for installed in decision.installed:
+        yield from ((state, own.get(state.id)) for state in installed.states)
+
+
+def _expected(decision: ev.Compatible) -> bool:
+    """Decide as system-state.rst says."""
+    return all(
+        (mine.version >= state.version) if mine else not decision.replace
+        for state, mine in _pairs(decision)
+    )
+
+
+def _untouched(decision: ev.Compatible) -> list[ev.State]:
+    touched = {state.id for state, _ in _pairs(decision)}
+    return [each for each in decision.states if each.id not in touched]
+
+
+def _told(decision: ev.Compatible) -> str:
+    own = ", ".join(f"{each.id} v{each.version}" for each in decision.states) or "no states"
+    others = ", ".join(f"{state.id} v{state.version}" for state, _ in _pairs(decision)) or "none"
+    kind = "cumulative " if decision.replace else ""
+    end = "allowed" if decision.compatible else "refused"
+    return f"{kind}{decision.patch} with {own}, over {others}: {end}"
+
+
+@rule(
+    "V1",
+    "A state nobody has touched is always allowed.",
+    f"{_CHECK}; {_DOCUMENT}",
+    _PROBE,
+    _SYMBOL,
+)
+def new_state(history: History) -> Finding:
+    """Judge klp_is_patch_compatible, which asks only for installed states: system-state.rst, 2."""
+    tally = Tally()
+    for number, each in history.states.decisions:
+        if _untouched(each) and _expected(each):
+            tally.judge(each.compatible, _told(each), number)
+    return tally.finding("no livepatch brought a new state")
+
+
+@rule(
+    "V2",
+    "The same or a higher version of an installed state is allowed; a lower one is refused with -EINVAL.",
+    f"{_CHECK}; {_DOCUMENT}",
+    _PROBE,
+    f"{_SYMBOL} klp_enable_patch",
+)
+def versions(history: History) -> Finding:
+    """Judge klp_is_state_compatible's comparison, klp_enable_patch's -EINVAL: system-state.rst, 2."""
+    tally = Tally()
+    for number, each in history.states.decisions:
+        shared = [(state, mine) for state, mine in _pairs(each) if mine]
+        if any(mine.version < state.version for state, mine in shared):
+            _judge_refused(tally, history, number, each)
+        elif shared and _expected(each):
+            tally.judge(each.compatible, _told(each), number)
+    return tally.finding("no livepatch brought a state that was installed")
+
+
+def _judge_refused(tally: Tally, history: History, number: int, decision: ev.Compatible) -> None:
+    tally.judge(not decision.compatible, _told(decision), number)
+    enable = history.stack.enabling(decision.patch, decision.ts_ns)
+    if enable and not decision.compatible:
+        words = f"{_told(decision)}, and klp_enable_patch returned {enable[1].errno}"
+        tally.judge(enable[1].errno == _EINVAL, words, number, enable[0])
+
+
+@rule(
+    "V3",
+    "A cumulative (replace) livepatch must carry every installed state, else it is refused.",
+    f"{_CHECK}; {_DOCUMENT}",
+    _PROBE,
+    f"{_SYMBOL} klp_enable_patch",
+)
+def cumulative(history: History) -> Finding:
+    """Judge klp_is_state_compatible's `return !patch->replace`: system-state.rst, 2."""
+    tally = Tally()
+    for number, each in history.states.decisions:
+        pairs = list(_pairs(each))
+        if not each.replace or not pairs:
+            continue
+        if any(mine is None for _, mine in pairs):
+            _judge_refused(tally, history, number, each)
+        elif _expected(each):
+            tally.judge(each.compatible, _told(each), number)
+    return tally.finding("no cumulative livepatch met installed states")
+
+
+@rule(
+    "V4",
+    "A non-cumulative livepatch may touch states already modified.",
+    f"{_CHECK}; {_DOCUMENT}",
+    _PROBE,
+    _SYMBOL,
+)
+def not_cumulative(history: History) -> Finding:
+    """Judge klp_is_patch_compatible for a livepatch without replace: system-state.rst, 2."""
+    tally = Tally()
+    for number, each in history.states.decisions:
+        if not each.replace and any(True for _ in _pairs(each)) and _expected(each):
+            tally.judge(each.compatible, _told(each), number)
+    return tally.finding("no livepatch without replace met installed states")
+
+
+@rule(
+    "V5",
+    "klp_get_state finds the state of the given livepatch; klp_get_prev_state that of the installed ones"
+    " while a replacement is under way.",
+    "klp_get_state, klp_get_prev_state, kernel/livepatch/state.c; "
+    "Documentation/livepatch/system-state.rst, 1. Livepatch system state API",
+    "klpstates klptransition",
+    f"{_SYMBOL} klp_get_state klp_get_prev_state klp_init_transition klp_complete_transition",
+)
+def lookups(history: History) -> Finding:
+    """Judge klp_get_state and klp_get_prev_state: system-state.rst, 1.
+
+    What a livepatch carries is known from the decision on it, which names the installed ones too, lowest
+    first. The latest of them counts. A look-up of what no decision told is no observation.
+    """
+    tally = Tally()
+    for number, each in history.states.gets:
+        known = _carried(history, each.ts_ns)
+        if each.call == "get":
+            if each.patch in known:
+                _judge_found(tally, number, each, [known[each.patch]])
+        elif (below := _below(history, each.ts_ns)) is not None and all(one in known for one in below):
+            _judge_found(tally, number, each, [known[one] for one in below])
+    return tally.finding("no state was looked up")
+
+
+_States = tuple[ev.State, ...]
+
+
+def _carried(history: History, ts_ns: int) -> dict[str | None, _States]:
+    """Return what each livepatch was last said to carry, before a moment."""
+    known: dict[str | None, _States] = {}
+    for _, each in history.states.decisions:
+        if each.ts_ns <= ts_ns:
+            known |= {one.patch: one.states for one in each.installed}
+            known[each.patch] = each.states
+    return known
+
+
+def _below(history: History, ts_ns: int) -> tuple[str, ...] | None:
+    """Return the livepatches below the one in transition, lowest first; None if that is not known."""
+    leg = history.leg_at(ts_ns)
+    stack = history.stack.before(ts_ns)
+    if leg is None or stack is None or leg.patch not in stack or leg.over_at(ts_ns):
+        return None
+    return stack[: stack.index(leg.patch)]
+
+
+def _judge_found(tally: Tally, number: int, get: ev.StateGet, carried: list[_States]) -> None:
+    fitting = [state for states in carried for state in states if state.id == get.id]
+    expected = fitting[-1] if fitting else None
+    whose = f" of {get.patch}" if get.patch else ""
+    words = f"klp_{get.call}_state({get.id}){whose} found {_version(get.found)}"
+    good = get.found == expected
+    tally.judge(good, words if good else f"{words}, not {_version(expected)}", number, sure=False)
+
+
+def _version(state: ev.State | None) -> str:
+    return f"version {state.version}" if state else "none"
+
+
+@rule(
+    "V6",
+    "Five life-cycle cases leave the system as documented: first modification, take-over, restore at"
+    " disable, restore at reversal, clean-up when enabling fails.",
+    "the callbacks of a livepatch; Documentation/livepatch/system-state.rst, 3. Supported scenarios",
+    "klp",
+)
+def life_cycles(history: History) -> Finding:
+    """Judge what was observed of the system's state in each case: system-state.rst, 3."""
+    return observed(history, "V6")
+
+
+def observed(history: History, name: str) -> Finding:
+    """Return what the observations say that a livepatch's author made for a rule."""
+    tally = Tally()
+    for number, each in history.seen.behaviours:
+        if name in each.rules:
+            shown = each.output.splitlines()[-1][:80] if each.output else "nothing"
+            words = f"{each.patch}, {each.moment}: {each.command}: {shown!r}, for {each.pattern!r}"
+            tally.judge(each.held, words, number)
+    return tally.finding("no observation was made for it")

@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rules T1 to T9 of transitions: kernel/livepatch/transition.c, Documentation/livepatch/livepatch.rst."""
+
+from __future__ import annotations
+
+from klp.analysis.evidence import Finding, Tally
+from klp.analysis.history import History, spans
+from klp.analysis.legs import Leg
+from klp.analysis.rules.rule import rule
+from klp.trace import events as ev
+
+_CODE = "kernel/livepatch/transition.c"
+_MODEL = "Documentation/livepatch/livepatch.rst, 3. Consistency model"
+_PROBE = "klptransition"
+_ENDS = "klp_init_transition klp_complete_transition"
+
+
+@rule(
+    "T1",
+    "One transition at a time: none is initialised between another's init and its completion.",
+    f"klp_init_transition, {_CODE}; Documentation/livepatch/livepatch.rst, 5.2. Enabling",
+    _PROBE,
+    _ENDS,
+)
+def one_at_a_time(history: History) -> Finding:
+    """Judge klp_init_transition and __klp_enable_patch's -EBUSY: livepatch.rst, 5.2. Enabling.
+
+    An init is an observation if the transition before it was seen to complete, or not to; it also names
+    what the core thought at that moment: klp_transition_patch must not be set.
+    """
+    tally = Tally()
+    before: Leg | None = None
+    for leg in history.legs:
+        number, begun = leg.begun
+        if isinstance(begun, ev.Init):
+            running = begun.core.transition_patch
+            words = f"{leg.told()} initialised"
+            if running is not None:
+                tally.breach(f"{words} while {running} was in transition", number)
+            elif before is not None and before.completed is None:
+                tally.lacking(f"{words}, and {before.told()} never completed", before.begun[0], number)
+            else:
+                tally.judge(True, words, number)
+        before = leg
+    return tally.finding("no transition began")
+
+
+@rule(
+    "T2",
+    "At init the target was idle and so was every task; init sets the target, and every task to the"
+    " opposite.",
+    f"klp_init_transition, {_CODE}; {_MODEL}",
+    _PROBE,
+    "klp_init_transition",
+)
+def init_from_idle(history: History) -> Finding:
+    """Judge klp_init_transition's two WARN_ON_ONCE and its loops: livepatch.rst, 3. Consistency model."""
+    tally = Tally()
+    for leg in history.legs:
+        number, begun = leg.begun
+        if isinstance(begun, ev.Init) and begun.core.target_state != ev.IDLE:
+            tally.breach(f"{leg.told()}: target was {begun.core.target_state} at init", number)
+        for at, census in leg.censuses:
+            if census.moment in ("before_init", "init"):
+                _judge_init_census(tally, leg, at, census)
+    return tally.finding("no transition began")
+
+
+def _judge_init_census(tally: Tally, leg: Leg, number: int, census: ev.Census) -> None:
+    if not census.whole:
+        tally.gap = "a census at an init was cut short"
+        return
+    state, core = census.moment, census.core
+    if state == "before_init":
+        good = census.idle == census.tasks and not census.pending and core.target_state == ev.IDLE
+    else:
+        opposite = census.unpatched if leg.target == ev.PATCHED else census.patched
+        good = opposite == census.tasks and not census.pending and core.target_state == leg.target
+    tally.judge(good, f"{leg.told()}, {state}: {told(census)}", number)
+
+
+def told(census: ev.Census) -> str:
+    """Return a census in words."""
+    return (
+        f"{census.tasks} tasks: {census.idle} idle, {census.unpatched} unpatched, {census.patched} patched,"
+        f" {census.other} other, {census.pending} pending; target {census.core.target_state}"
+    )
+
+
+@rule(
+    "T3",
+    "Order: init, then func->transition, then object patching, then start, then completion.",
+    f"__klp_enable_patch, kernel/livepatch/core.c, and klp_start_transition, {_CODE}; {_MODEL}",
+    _PROBE,
+    f"{_ENDS} klp_start_transition klp_patch_object klp_unpatch_object klp_cancel_transition",
+)
+def order(history: History) -> Finding:
+    """Judge __klp_enable_patch, __klp_disable_patch, klp_complete_transition: livepatch.rst, 3.
+
+    Objects of a module that comes or goes meanwhile are patched outside of this order, within
+    klp_module_coming and klp_module_going; and klp_patch_object unpatches what it could not patch.
+    """
+    tally = Tally()
+    for number, event in history.strays if history.legs else ():
+        if event.ts_ns > history.legs[0].begun_ns and isinstance(event, ev.Start | ev.Complete):
+            tally.lacking(f"{type(event).__name__.lower()} of {event.patch} without its init", number)
+    for leg in history.legs:
+        _judge_order(tally, leg)
+        _judge_objects(tally, leg, history)
+    return tally.finding("no transition began")
+
+
+def _judge_order(tally: Tally, leg: Leg) -> None:
+    steps = [leg.begun, leg.started, leg.completed]
+    seen = [each for each in steps if each is not None]
+    if leg.completed and not leg.started and not leg.cancelled:
+        tally.lacking(f"{leg.told()} completed without its start", leg.begun[0], leg.completed[0])
+        return
+    times = [each[1].ts_ns for each in seen]
+    words = f"{leg.told()}: " + ", ".join(type(each[1]).__name__.lower() for each in seen)
+    tally.judge(times == sorted(times), words, *(each[0] for each in seen))
+    if leg.started:
+        for number, census in leg.census("before_start"):
+            words = f"{leg.told()}, before start: {told(census)}"
+            tally.judge(census.pending == 0, words, number)
+
+
+def _judge_objects(tally: Tally, leg: Leg, history: History) -> None:
+    for each in leg.objects:
+        event = each.event
+        if event.patch != leg.patch:
+            continue
+        unset = [one.function for one in each.functions if not one.transition]
+        words = f"{leg.told()}: {event.action} {event.object}"
+        if unset:
+            tally.breach(f"{words}: func->transition of {unset[0]} was not set", leg.begun[0], each.number)
+        elif _needs_no_notice(history, event):
+            tally.judge(_in_its_place(leg, event), words, each.number, sure=False)
+
+
+def _needs_no_notice(history: History, event: ev.Object) -> bool:
+    """Whether an object's patching belongs to the transition itself: a module's may be by its notice."""
+    if event.object == "vmlinux":
+        return True
+    unseen = "klpstates" not in history.headers or any(
+        hole.probe == "klpstates" and not hole.symbol for hole in history.holes
+    )
+    return not unseen and history.notice_at(event.ts_ns, event.object) is None
+
+
+def _in_its_place(leg: Leg, event: ev.Object) -> bool:
+    """Patching belongs between init and start, unpatching after completion began or was cancelled."""
+    started = leg.started[1].ts_ns if leg.started else None
+    if event.action == "patch":
+        return not leg.reversal and (started is None or event.ts_ns <= started)
+    end = leg.cancelled or leg.completed
+    failing = started is None and not leg.reversal  # klp_patch_object undoes what it began
+    return failing or (end is not None and event.ts_ns >= end[1].ts_ns)
+
+
+@rule(
+    "T4",
+    "Every task alive from start to completion changes to the target state exactly once per direction; none"
+    " is pending at completion.",
+    f"klp_try_complete_transition, {_CODE}; {_MODEL}",
+    _PROBE,
+    f"{_ENDS} klp_start_transition klp_try_switch_task klp_update_patch_state",
+)
+def every_task_once(history: History) -> Finding:
+    """Judge klp_try_complete_transition and klp_complete_transition's WARN_ON_ONCE: livepatch.rst, 3.
+
+    A thread id that is born or dies in the transition may come back as another task's, and
+    klp_update_patch_state may still switch to the old target until klp_reverse_transition has cleared the
+    flags: neither is a second switch.
+    """
+    tally = Tally()
+    for leg in history.legs:
+        for task, number in leg.twice:
+            tally.lacking(f"{leg.told()}: {task.comm}[{task.pid}] switched twice", *task.events, number)
+        for task, number in leg.wrong_way:
+            tally.breach(f"{leg.told()}: {task.comm}[{task.pid}] switched away from the target", number)
+        for number, census in leg.censuses:
+            if census.moment == "before_complete":
+                _judge_completion(tally, leg, number, census)
+    return tally.finding("no transition completed")
+
+
+def _judge_completion(tally: Tally, leg: Leg, number: int, census: ev.Census) -> None:
+    if not census.whole:
+        tally.gap = "a census at a completion was cut short"
+        return
+    target = leg.completed[1].target if leg.completed else leg.target
+    there = census.patched if target == ev.PATCHED else census.unpatched
+    words = f"{leg.told()}, before completion: {told(census)}"
+    tally.judge(there == census.tasks and census.pending == 0, words, number)
+
+
+@rule(
+    "T5",
+    "A task whose check found an affected function, an unreliable stack, or that it was running elsewhere,"
+    " is not switched by that check.",
+    f"klp_check_and_switch_task, {_CODE}; {_MODEL}",
+    _PROBE,
+    "klp_try_switch_task klp_check_and_switch_task klp_update_patch_state",
+)
+def refused_is_not_switched(history: History) -> Finding:
+    """Judge klp_check_and_switch_task, klp_check_stack and klp_try_switch_task: livepatch.rst, 3.
+
+    A task that switched by itself while it was being tried is no contradiction, if that was seen.
+    """
+    return history.facts["T5"]
+
+
+@rule(
+    "T6",
+    "Completion waits for every CPU; after it the target is idle, no transition patch is set, every task is"
+    " idle and none pending.",
+    f"klp_complete_transition, {_CODE}; {_MODEL}",
+    _PROBE,
+    "klp_complete_transition",
+)
+def idle_afterwards(history: History) -> Finding:
+    """Judge klp_complete_transition from its wait on: livepatch.rst, 3. Consistency model.
+
+    That it did not wait for the CPUs is said only of a trace in which others did.
+    """
+    tally = Tally()
+    for leg in history.legs:
+        if leg.completed and leg.over_at(leg.last_ns + 1) and _waits_seen(history):
+            begun = leg.completed[1].ts_ns
+            if not any(wait.ts_ns >= begun for _, wait in leg.waits):
+                tally.lacking(f"{leg.told()} completed and waited for no CPU", leg.completed[0])
+        for number, census in leg.censuses:
+            if census.moment != "completed":
+                continue
+            if not census.whole:
+                tally.gap = "a census after a completion was cut short"
+                continue
+            core = census.core
+            good = core.target_state == ev.IDLE and core.transition_patch is None
+            good = good and census.idle == census.tasks and census.pending == 0
+            words = f"{leg.told()}, completed: {told(census)}, transition patch {core.transition_patch}"
+            tally.judge(good, words, number)
+    return tally.finding("no transition completed")
+
+
+def _waits_seen(history: History) -> bool:
+    """Whether klp_synchronize_transition was probed: it is inlined, and its calls may not be found."""
+    return any(leg.waits for leg in history.legs)
+
+
+# round_jiffies_relative(HZ) is 0.75 to 1.75 s; an emulated clock catches up, and a busy host is late.
+_SOONEST_NS, _LATEST_NS = 400_000_000, 10_000_000_000
+_SIGNAL_EVERY = 15
+
+
+@rule(
+    "T7",
+    "While tasks remain, the work function tries again about once a second; every 15th try signals.",
+    f"klp_transition_work_fn and klp_send_signals, {_CODE}; {_MODEL}",
+    _PROBE,
+    f"{_ENDS} klp_start_transition klp_try_complete_transition klp_send_signals",
+)
+def tries_again(history: History) -> Finding:
+    """Judge klp_try_complete_transition's schedule_delayed_work and SIGNALS_TIMEOUT: livepatch.rst, 3.
+
+    A pass waits for klp_mutex, so one that comes late is judged only if no module came or went and no
+    livepatch was being enabled meanwhile. A reversal keeps the work that was due.
+    """
+    tally = Tally()
+    for leg in history.legs:
+        for (_, one), (number, following) in zip(leg.passes, leg.passes[1:], strict=False):
+            gap = following.ts_ns - one.ts_ns - one.duration_ns
+            late = gap > _LATEST_NS and not _mutex_held(history, one.ts_ns, following.ts_ns)
+            words = f"{leg.told()}: pass {following.number}, {gap / 1e9:.2f} s after the one before"
+            tally.judge(gap >= _SOONEST_NS and not late, words, number, sure=False)
+        for number, one in leg.passes:
+            if not one.complete:
+                _judge_signals(tally, leg, number, one)
+        _judge_stalled(tally, leg, history)
+    return tally.finding("every transition completed in its first pass")
+
+
+def _mutex_held(history: History, begin_ns: int, end_ns: int) -> bool:
+    held = [(each.ts_ns, each.duration_ns) for _, each in history.modules]
+    held += [(each.ts_ns, each.duration_ns) for _, each in history.stack.enables]
+    return any(begun <= end_ns and begun + lasted >= begin_ns for begun, lasted in held)
+
+
+def _judge_signals(tally: Tally, leg: Leg, number: int, one: ev.Pass) -> None:
+    count = one.core.signals_cnt
+    due = count > 0 and count % _SIGNAL_EVERY == 0
+    sent = [at for at, each in leg.signals if spans(one, each.ts_ns)]
+    words = f"{leg.told()}: pass {one.number} with klp_signals_cnt {count}"
+    if due and not sent:
+        tally.lacking(f"{words} sent no signal", number)
+    elif sent and not due:
+        tally.breach(f"{words} sent signals", number, *sent)
+    elif due:
+        tally.judge(True, f"{words} sent signals", number, *sent)
+    if count != one.number - 1:
+        tally.breach(f"{words}: {one.number - 1} were expected", number)
+
+
+def _judge_stalled(tally: Tally, leg: Leg, history: History) -> None:
+    """A transition that is left alone: the trace goes on for long, and no pass comes."""
+    if leg.completed or leg.reversed_by or not leg.passes or leg is not history.legs[-1]:
+        return
+    number, last = leg.passes[-1]
+    waited = history.last_ns - last.ts_ns - last.duration_ns
+    if waited > _LATEST_NS and not _mutex_held(history, last.ts_ns, history.last_ns):
+        tally.lacking(f"{leg.told()}: no pass for {waited / 1e9:.1f} s after pass {last.number}", number)
+
+
+@rule(
+    "T8",
+    "A reversal clears pending flags and waits for every CPU, flips target and enabled, starts again, and"
+    " ends in the other direction.",
+    f"klp_reverse_transition, {_CODE}; {_MODEL}",
+    _PROBE,
+    f"{_ENDS} klp_start_transition klp_reverse_transition",
+)
+def reversal(history: History) -> Finding:
+    """Judge klp_reverse_transition, which ends in klp_start_transition: livepatch.rst, 5.4. Disabling."""
+    tally = Tally()
+    for leg in history.legs:
+        number, begun = leg.begun
+        if not isinstance(begun, ev.Reverse):
+            continue
+        for problem in _reversal_problems(leg, begun):
+            tally.breach(f"{leg.told()} by reversal: {problem}", number)
+        if leg.started is None and (leg.completed or leg.reversed_by):
+            tally.lacking(f"{leg.told()} by reversal was not started again", number)
+        if leg.started and _waits_seen(history) and not _waited_before_start(leg):
+            tally.lacking(f"{leg.told()} by reversal: started, and no CPU was waited for", number)
+        for at, census in leg.census("before_start"):
+            words = f"{leg.told()} by reversal, before start: {told(census)}"
+            tally.judge(census.pending == 0, words, number, at)
+        if leg.completed:
+            words = f"{leg.told()} by reversal completed towards {leg.completed[1].target}"
+            tally.judge(leg.completed[1].target == leg.target, words, number, leg.completed[0])
+    return tally.finding("no transition was reversed to its end")
+
+
+def _waited_before_start(leg: Leg) -> bool:
+    return leg.started is not None and any(wait.ts_ns <= leg.started[1].ts_ns for _, wait in leg.waits)
+
+
+def _reversal_problems(leg: Leg, begun: ev.Reverse) -> list[str]:
+    problems = []
+    if begun.core.target_state == leg.target:
+        problems.append(f"the target was {leg.target} before it too")
+    if leg.started:
+        core = leg.started[1].core
+        if core.target_state != leg.target:
+            problems.append(f"started with target {core.target_state}")
+        if None not in (core.enabled, begun.core.enabled) and core.enabled == begun.core.enabled:
+            problems.append(f"enabled stayed {core.enabled}")
+    return problems

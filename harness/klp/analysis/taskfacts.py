@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What single events say about tasks in a transition, judged as they pass: they may be very many.
+
+Each attempt and each fork is an observation of its own (rules T5 and T11 of kernel/livepatch/transition.c);
+only the broken ones are kept.
+"""
+
+from __future__ import annotations
+
+from klp.analysis.evidence import Finding, Tally
+from klp.analysis.legs import Who, identity
+from klp.trace import events as ev
+
+_ERRNO = {"switched": 0, "running": -16, "unreliable": -22, "sleeping": -98}
+
+
+class TaskFacts:
+    """Folds attempts, switches and forks to findings."""
+
+    def __init__(self) -> None:
+        self._refused = Tally()
+        self._forks = Tally()
+        self._target: int | None = None
+        # Attempts that failed on a task which had switched as they returned: by itself, if it was seen to.
+        self._doubtful: dict[Who, tuple[int, ev.Attempt]] = {}
+        self._changes: set[str] = set()
+
+    def take(self, number: int, event: ev.AnyEvent) -> None:
+        """Add one event."""
+        if isinstance(event, ev.Attempt):
+            self._attempt(number, event)
+        elif isinstance(event, ev.Switch):
+            doubtful = self._doubtful.get(identity(event.task))
+            if doubtful and event.ts_ns <= doubtful[1].ts_ns + doubtful[1].duration_ns:
+                del self._doubtful[identity(event.task)]
+        elif isinstance(event, ev.Fork):
+            self._fork(number, event)
+        elif isinstance(event, ev.Init):
+            self._settle()
+            self._target = event.target
+            self._changes.clear()
+        elif isinstance(event, ev.Reverse | ev.Complete):
+            self._settle()
+            self._target = event.target if isinstance(event, ev.Reverse) else None
+        elif isinstance(event, ev.Function):
+            self._changes.add(event.function)
+
+    def _attempt(self, number: int, event: ev.Attempt) -> None:
+        if event.result == "already":
+            return
+        what = (
+            f"{event.task.comm}[{event.task.pid}] {event.result}"
+            + (f" in {event.function}" if event.function else "")
+            + f": errno {event.errno}, patch_state {event.patch_state} to {event.after}"
+        )
+        expected = _ERRNO.get(event.result)
+        if event.result == "sleeping" and not event.function:
+            self._refused.breach(f"{what}: in no function", number)
+        elif expected is not None and event.errno != expected:
+            self._refused.breach(f"{what}: the kernel says {expected} for that", number)
+        elif event.result == "switched":
+            if self._target is not None and event.after != self._target:
+                self._refused.breach(f"{what}: the target is {self._target}", number)
+        elif event.after != event.patch_state:
+            self._doubtful[identity(event.task)] = (number, event)
+            self._refused.good()
+        else:
+            self._refused.judge(True, what, number)
+
+    def _settle(self) -> None:
+        """What is still in doubt at the end of a leg was switched by an attempt that said it was not."""
+        for number, event in self._doubtful.values():
+            words = f"{event.task.comm}[{event.task.pid}] was {event.result}, and yet switched by it"
+            self._refused.lacking(words, number)
+        self._doubtful.clear()
+
+    def _fork(self, number: int, event: ev.Fork) -> None:
+        same = (event.child_state, event.child_pending) == (event.parent_state, event.parent_pending)
+        words = (
+            f"{event.parent.comm}[{event.parent.pid}] with patch_state {event.parent_state}"
+            f"{' pending' * event.parent_pending} forked {event.child.pid} with {event.child_state}"
+            f"{' pending' * event.child_pending}"
+        )
+        self._forks.judge(same, words, number)
+
+    def built(self) -> dict[str, Finding]:
+        """Return the findings by rule."""
+        self._settle()
+        return {"T5": self._refused.finding(), "T11": self._forks.finding()}

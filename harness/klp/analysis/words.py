@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A transition in words: who held it up, for how long, where, and what let go."""
+
+from __future__ import annotations
+
+from klp.analysis.legs import Leg, TaskSwitch
+from klp.analysis.transitions import Phase, phases
+from klp.trace.events import PATCHED
+
+_LET_GO = {
+    "first pass": "switched in the first pass",
+    "retry pass": "switched when it was tried again",
+    "exit": "switched on its way to user space",
+    "idle": "switched in the idle loop",
+    "scheduler": "switched in the scheduler",
+    "force": "was forced",
+    "offline": "was switched in place, its CPU being offline",
+    "fork": "was born switched",
+    "ended": "ended",
+    "already": "was found switched",
+}
+
+
+def stories(leg: Leg, *, left: bool = False) -> tuple[str, ...]:
+    """Return a line for each task that a pass left behind, who waited longest first.
+
+    Args:
+        left: only of those that were still pending when last seen.
+    """
+    held = [each for each in leg.tasks if each.attempts and not (left and each.path)]
+    held.sort(key=lambda each: -_held_ns(each, leg))
+    return tuple(story(each, leg) for each in held)
+
+
+def story(task: TaskSwitch, leg: Leg) -> str:
+    """Return what befell one task, such as ``fix patching held up 12.3 s by kworker/0:1[77] …``."""
+    reasons = sorted(task.reasons, key=lambda why: -task.reasons[why])
+    why = " and ".join(_with_meaning(each, leg) for each in reasons)
+    tries = f"{task.attempts} attempts" if task.attempts > 1 else "1 attempt"
+    end = _LET_GO.get(task.path or "", "was left pending")
+    held = f"held up {_held_ns(task, leg) / 1e9:.1f} s by {task.comm}[{task.pid}] {why}"
+    return f"{leg.told()} {held}; {end} after {tries}"
+
+
+def _held_ns(task: TaskSwitch, leg: Leg) -> int:
+    begun = leg.started[1].ts_ns if leg.started else leg.begun_ns
+    return max(0, (task.at_ns if task.path else leg.last_ns) - begun)
+
+
+def _with_meaning(reason: str, leg: Leg) -> str:
+    function = reason.removeprefix("sleeping in ")
+    if leg.target != PATCHED and function != reason:
+        # klp_check_stack_func() looks for what is to be left, here the new function, by the old one's name.
+        return f"{reason}, the livepatch's version of it"
+    changed = {one.function for each in leg.objects for one in each.functions if one.patch == leg.patch}
+    return f"{reason}, which this livepatch changes" if function in changed else reason
+
+
+def timeline(leg: Leg) -> str:
+    """Return the phases of a leg in one line, each with its milliseconds."""
+    return ", ".join(_phase(each) for each in phases(leg))
+
+
+def _phase(phase: Phase) -> str:
+    return f"{phase.name} {phase.duration_ns / 1e6:.1f} ms"

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A means for scenarios: tasks that hold a transition up, in whichever functions the livepatch changes.
+
+patches/hold-anywhere has the kernel's side of it: kthreads which the unwinder finds asleep in functions
+that they never run, so that klp_check_stack() refuses to switch them.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Literal
+
+from klp.analysis.legs import Leg, Outcome, TaskSwitch
+from klp.check.stage import NotApplicable, Stage
+from klp.errors import CheckFailed
+from klp.waiting import DeadlineMissed, wait_until
+
+_THREADS = "klp_hold/"
+_SLEEPING = "sleeping in "
+_HELD_S = 90.0
+_LOOK_S = 0.3
+
+
+class Holder:
+    """Kthreads that sleep in a livepatch's functions, one in each.
+
+    Args:
+        stage: its livepatch is the one that is held up.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._module = stage.case.module("hold-anywhere")
+
+    def catch(self, which: Literal["old", "new"]) -> None:
+        """Have a task asleep in each function of the livepatch, which must be enabled.
+
+        Args:
+            which: ``new``: in the livepatch's own functions, so that it cannot be disabled; ``old``: in
+                what they take the place of, so that it cannot be enabled the next time.
+
+        Raises:
+            NotApplicable: it changes no function of an object that is loaded.
+        """
+        parameters = f"patch={self._stage.livepatch.name} which={which}"
+        if self._module.load(parameters, expect=None) == errno.ENOENT:
+            raise NotApplicable("it changes no function of an object that is loaded: none can be slept in")
+        if not self._module.loaded:
+            raise CheckFailed(f"{self._module.name}: could not be loaded")
+        wanted = self._module.parameter("count")
+        try:
+            wait_until(
+                lambda: self._module.parameter("inside") == wanted,
+                what=f"{wanted} tasks asleep", timeout_s=_HELD_S, every_s=_LOOK_S,
+            )  # fmt: skip
+        except DeadlineMissed as missed:
+            raise CheckFailed(f"{self._module.name}: {missed}") from None
+
+    def await_held(self, attempts: int = 1) -> tuple[str, ...]:
+        """Wait until passes were held up by the tasks; return the functions in which.
+
+        Args:
+            attempts: how many passes must have tried in vain to switch one task.
+
+        Raises:
+            CheckFailed: the transition ended all the same: nobody looked at their stacks.
+        """
+        try:
+            leg = wait_until(lambda: self._look(attempts), what="task", timeout_s=_HELD_S, every_s=_LOOK_S)
+        except DeadlineMissed as missed:
+            raise CheckFailed(
+                f"no pass was held up by a task asleep in a function for {missed.waited_s:.0f} s"
+            ) from None
+        functions = dict.fromkeys(why for each in _sleepers(leg) for why in _places(each))
+        told = ", ".join(functions)
+        self._stage.note(f"{leg.direction} held up by tasks asleep in {told}")
+        return tuple(functions)
+
+    def _look(self, attempts: int) -> Leg | None:
+        name = self._stage.livepatch.name
+        legs = [each for each in self._stage.trace.history().legs if each.patch == name]
+        last = legs[-1] if legs else None
+        if last is None:
+            return None
+        if any(each.attempts >= attempts and _places(each) for each in _sleepers(last)):
+            return last
+        if last.outcome is not Outcome.UNFINISHED:
+            who = f"{self._module.parameter('inside')} tasks slept in the functions concerned"
+            raise CheckFailed(
+                f"{name}: {last.direction} went through although {who}: they now run what they must not",
+                hint="the kernel did not find them by their stacks (klp_check_stack)",
+            )
+        return None
+
+    def let_go(self) -> None:
+        """Wake the tasks up, and end them.
+
+        Raises:
+            CheckFailed: the module does not go.
+        """
+        self._module.unload()
+
+
+def _sleepers(leg: Leg) -> tuple[TaskSwitch, ...]:
+    return tuple(each for each in leg.tasks if each.comm.startswith(_THREADS))
+
+
+def _places(task: TaskSwitch) -> tuple[str, ...]:
+    return tuple(why.removeprefix(_SLEEPING) for why in task.reasons if why.startswith(_SLEEPING))

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One scenario in one guest: driven, judged, its run folder kept, its outcome put into words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import msgspec
+
+from klp.analysis.checks import callback_calls, check
+from klp.analysis.diagnosis import Seen, diagnose
+from klp.analysis.evidence import Verdict
+from klp.analysis.history import History
+from klp.analysis.legs import Outcome as LegOutcome
+from klp.analysis.refusals import Refusal
+from klp.analysis.result import CallbackCall, Check, PatchedFunctions, PlanResult
+from klp.analysis.words import stories
+from klp.check.candidate import Candidate
+from klp.check.scenario import Scenario
+from klp.check.stage import Moment, NotApplicable, Stage
+from klp.drive.case import Case
+from klp.drive.subject import Refused
+from klp.errors import (
+    BootFailed,
+    CheckFailed,
+    GuestSilent,
+    HostLacks,
+    KlpError,
+    QemuGone,
+    TransitionStuck,
+    UsageError,
+    VmLost,
+)
+from klp.guest.errnos import name_of
+from klp.klog import expected
+
+# The kernel tries again once a second; what takes longer than a few tries is worth a word.
+_SLOW_NS = 3_000_000_000
+# Who sleeps uninterruptibly, and where: the first lines of /proc/PID/stack.
+_BLOCKED = (
+    "for t in /proc/[0-9]*; do grep -q '^State:.*D (' $t/status || continue; "
+    "echo $(cat $t/comm)[${t#/proc/}] in $(head -n 4 $t/stack | cut -d' ' -f2-); done 2>/dev/null"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Performed:
+    """What came of a scenario.
+
+    Attributes:
+        verdict, reasons, notes, rules, lost: as in `klp.analysis.checked.Outcome`.
+        objects: what the livepatch changes, if it was ever loaded.
+        plan: the same for the scenario's own run.json.
+    """
+
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    notes: tuple[str, ...]
+    rules: dict[str, Verdict]
+    lost: bool
+    objects: tuple[PatchedFunctions, ...]
+    plan: PlanResult
+
+
+@dataclass(slots=True)
+class _Ended:
+    """How driving and judging ended."""
+
+    inapplicable: str = ""
+    error: KlpError | None = None
+    lost: VmLost | None = None
+    lines: tuple[str, ...] = ()
+    reports: tuple[tuple[str, ...], ...] = field(default=())
+
+
+def perform(
+    case: Case,
+    candidate: Candidate,
+    scenario: Scenario,
+    objects: tuple[PatchedFunctions, ...],
+    *,
+    quick: bool,
+) -> Performed:
+    """Drive a scenario in a case's guest and judge it; whatever befalls it or the guest is in the result.
+
+    Raises:
+        HostLacks: this host, not the livepatch, keeps it from being tried.
+    """
+    ended = _Ended()
+    stage = None
+    try:
+        stage = Stage(case, candidate, objects, quick=quick)
+        _drive(stage, scenario)
+    except NotApplicable as why:
+        ended.inapplicable = why.message
+    except UsageError as error:  # a module of the scenario's own that cannot be had on this kernel
+        ended.inapplicable = f"could not be tried: {error.message}"
+    except GuestSilent as silent:
+        ended.error = _stuck(case, silent)
+        ended.lost = None if ended.error else silent
+    except VmLost as lost:
+        ended.lost = lost
+    except HostLacks:
+        raise
+    except KlpError as error:
+        ended.error = error
+    _close(case, stage, ended)
+    return _told(case, candidate, scenario, stage, ended)
+
+
+def _drive(stage: Stage, scenario: Scenario) -> None:
+    """Drive it; where the livepatch's load is refused, see that it left nothing behind."""
+    try:
+        scenario.drive(stage)
+    except Refused as refusal:
+        if refusal.action == "load" and refusal.subject == stage.livepatch.name:
+            stage.observe(Moment.REFUSED)
+        raise
+
+
+def _close(case: Case, stage: Stage | None, ended: _Ended) -> None:
+    """See what guest, kernel log and trace say after it."""
+    if ended.lost:
+        return
+    expects = tuple(stage.expects) if stage else ()
+    try:
+        lines = case.close(expects)
+        ended.lines = lines
+        ended.reports = expected.unexpected(lines, expects)
+    except VmLost as lost:
+        ended.lost = lost
+    except CheckFailed as error:
+        ended.error = ended.error or error
+
+
+def _told(
+    case: Case, candidate: Candidate, scenario: Scenario, stage: Stage | None, ended: _Ended
+) -> Performed:
+    history = case.trace.remains()
+    reasons = diagnose(_seen(case, candidate, stage, ended, history))
+    lost = ended.lost
+    if reasons:
+        verdict = Verdict.VIOLATED
+    elif ended.inapplicable:
+        verdict, reasons = Verdict.NOT_OBSERVED, (ended.inapplicable,)
+    elif lost:
+        verdict, reasons = Verdict.NOT_OBSERVED, (_no_fault_of_its_own(lost),)
+    else:
+        verdict = Verdict.HELD
+    objects = stage.known_objects if stage else ()
+    notes = (*(stage.notes if stage else ()), *_slow(history, candidate.livepatch.name))
+    if lost:
+        notes = (*notes, f"done until then: {_steps(history)}")
+    plan = _plan(candidate.livepatch.name, scenario, history, ended)
+    checks = _checks(scenario, verdict, reasons)
+    plan = msgspec.structs.replace(plan, objects=objects, checks=checks, verdict=verdict)
+    return Performed(verdict, reasons, notes, case.observed(), lost is not None, objects, plan)
+
+
+def _slow(history: History, livepatch: str) -> Iterator[str]:
+    """Yield who held a transition up that lasted; of one that did not end the diagnosis tells."""
+    for leg in history.legs:
+        begun = leg.started[1].ts_ns if leg.started else leg.begun_ns
+        ended = leg.outcome is not LegOutcome.UNFINISHED
+        if leg.patch == livepatch and ended and leg.last_ns - begun >= _SLOW_NS:
+            yield from stories(leg)[:1]
+
+
+def _steps(history: History) -> str:
+    done = [f"{each.action} {each.subject}" for _, each in history.seen.steps]
+    return ", ".join(done) or "nothing"
+
+
+def _checks(scenario: Scenario, verdict: Verdict, reasons: tuple[str, ...]) -> tuple[Check, ...]:
+    if verdict is Verdict.HELD:
+        return (check(scenario.name, True, scenario.summary),)
+    return tuple(Check(name=scenario.name, verdict=verdict, evidence=each) for each in reasons)
+
+
+def _seen(case: Case, candidate: Candidate, stage: Stage | None, ended: _Ended, history: History) -> Seen:
+    error, lost = ended.error, ended.lost
+    blamed = lost is not None and not _outside(lost)
+    refusal = None
+    if isinstance(error, Refused):
+        refusal = Refusal(error.action, error.subject, name_of(error.errno), error.said)
+    return Seen(
+        livepatch=candidate.livepatch.name,
+        history=history,
+        verdicts=tuple(case.verdicts.values()),
+        log=ended.lines,
+        reports=ended.reports,
+        faults=tuple(stage.faults) if stage else (),
+        misbehaved=tuple(stage.misbehaved) if stage else (),
+        refusal=refusal,
+        stuck=isinstance(error, TransitionStuck),
+        error=error.message if error else lost.message if blamed and lost else "",
+        crash=lost.report if blamed and lost else None,
+        holders=_in_own_code(case, candidate.livepatch.name),
+        inside=stage.inside if stage else (),
+    )
+
+
+def _in_own_code(case: Case, livepatch: str) -> tuple[tuple[int, str], ...]:
+    """Return the tasks that held a transition in the livepatch's code: pid, innermost function."""
+    frame = re.compile(rf"([\w.]+)\+0x\S+ \[{re.escape(livepatch)}\b")
+    found = ((task.pid, frame.search("\n".join(task.stack))) for task in case.pending)
+    return tuple((pid, match[1]) for pid, match in found if match)
+
+
+def _outside(lost: VmLost) -> bool:
+    """Whether a guest was lost by what is no livepatch's fault: QEMU's end or mere silence.
+
+    A kernel that hangs says so after a while (soft lockup, RCU stall, hung task); one that says nothing,
+    and answers nobody, may as well be starved by its host.
+    """
+    suspect = lost.report is not None and lost.report.emulator_suspect
+    return isinstance(lost, QemuGone | BootFailed | GuestSilent) or suspect
+
+
+def _stuck(case: Case, silent: GuestSilent) -> CheckFailed | None:
+    """Return what is wrong where only one command got stuck, while the guest answers others."""
+    try:
+        shown = case.guest.lab.diagnosis.run(_BLOCKED)
+    except VmLost:
+        return None
+    blocked = "; ".join(line.strip() for line in shown.stdout.splitlines())
+    what = silent.report.title if silent.report else silent.message
+    return CheckFailed(f"{what}, and the guest lives: {blocked or 'no task sleeps uninterruptibly'}")
+
+
+def _no_fault_of_its_own(lost: VmLost) -> str:
+    return f"the guest was lost, which tells nothing of the livepatch: {lost.message}"
+
+
+def _plan(name: str, scenario: Scenario, history: History, ended: _Ended) -> PlanResult:
+    """Return the scenario as the plan of its own run folder, for whoever reads such folders."""
+    failure = ended.lost or ended.error
+    return PlanResult(
+        name=scenario.name,
+        livepatch=name,
+        objects=(),
+        transitions=tuple(each for each in history.transitions if each.patch == name),
+        shadow=history.ledger,
+        callbacks=_callbacks(history, name),
+        checks=(),
+        log=ended.lines or (ended.lost.console_tail if ended.lost else ()),
+        error=failure.message if failure else None,
+        verdict=Verdict.NOT_OBSERVED,
+    )
+
+
+def _callbacks(history: History, name: str) -> tuple[CallbackCall, ...]:
+    return callback_calls([each for _, each in history.callbacks.calls], name)

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All scenarios of `klp check`, in the order in which they are run and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+
+from klp.check.scenario import Scenario
+from klp.check.scenarios import busy, cpus, ftrace_users, life, others, reversal, targets
+from klp.check.static import BUILD, STATIC, StaticScenario
+from klp.errors import UsageError
+
+# In each module, in the order in which they stand there. What tells most comes first.
+_ROOMS: tuple[ModuleType, ...] = (life, reversal, targets, others, busy, cpus, ftrace_users)
+
+
+def _gathered() -> dict[str, Scenario]:
+    return {
+        each.name: each for room in _ROOMS for each in vars(room).values() if isinstance(each, Scenario)
+    }
+
+
+SCENARIOS: dict[str, Scenario] = _gathered()
+NAMES: tuple[str, ...] = (*STATIC, *SCENARIOS)
+
+
+def chosen(names: Sequence[str], *, quick: bool) -> tuple[str, ...]:
+    """Return the names of the scenarios to run, in order: those named, else all, or the quick ones.
+
+    Whatever is named, it has to be built first, so `build` is always among them.
+
+    Raises:
+        UsageError: there is no such scenario.
+    """
+    for name in names:
+        if name not in NAMES:
+            raise UsageError(f"--scenario {name}: no such scenario", hint="klp check --list shows them")
+    if names:
+        return tuple(each for each in NAMES if each in (BUILD, *names))
+    return tuple(each for each in NAMES if not quick or each in STATIC or SCENARIOS[each].quick)
+
+
+def listed() -> tuple[StaticScenario | Scenario, ...]:
+    """Return every scenario, in order."""
+    return (*STATIC.values(), *SCENARIOS.values())

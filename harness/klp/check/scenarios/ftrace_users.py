@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Other users of ftrace on the functions that a livepatch changes, there before it or after it.
+
+An administrator who traces a function and one who livepatches it know nothing of each other. Tracing
+shares a function with a livepatch; whoever changes where it goes on (FTRACE_OPS_FL_IPMODIFY), such as a
+kprobe with a post handler, does not. See Documentation/livepatch/livepatch.rst, 7. Limitations.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from klp.check.scenario import scenario
+from klp.check.stage import Moment, NotApplicable, Stage
+from klp.errors import CheckFailed
+
+_TRACING = "/sys/kernel/tracing"
+_INSTANCE = f"{_TRACING}/instances/klp_check"
+_GROUP = "klp_check"
+# What `p` and `r` make of /sys/kernel/tracing/kprobe_events: Documentation/trace/kprobetrace.rst.
+_KPROBES = {"kprobe": "p", "kretprobe": "r"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Function:
+    """A function of an object, as tracefs writes it."""
+
+    object: str
+    name: str
+
+    @property
+    def filter(self) -> str:
+        """Return it for set_ftrace_filter."""
+        return self.name if self.object == "vmlinux" else f"{self.name}:mod:{self.object}"
+
+    @property
+    def symbol(self) -> str:
+        """Return it for kprobe_events."""
+        return self.name if self.object == "vmlinux" else f"{self.object}:{self.name}"
+
+
+class _Tracer:
+    """ftrace's function tracer, kprobes or kretprobes on the functions that the livepatch changes.
+
+    Args:
+        kind: ``ftrace``, ``kprobe`` or ``kretprobe``.
+    """
+
+    def __init__(self, stage: Stage, kind: str) -> None:
+        self._stage = stage
+        self._kind = kind
+        self._functions = tuple(_Function(*each) for each in dict.fromkeys(stage.functions))
+        if not self._functions:
+            raise NotApplicable("it changes no function, so there is none to be traced")
+
+    def attach(self) -> None:
+        """Trace the functions.
+
+        Raises:
+            CheckFailed: the kernel refuses each of them.
+        """
+        self._run(f"mkdir {_INSTANCE}")
+        if self._kind == "ftrace":
+            file = f"{_INSTANCE}/set_ftrace_filter"
+            self._some(f"echo '{each.filter}' >>{file}" for each in self._functions)
+            self._run(f"echo function >{_INSTANCE}/current_tracer")
+            return
+        letter = _KPROBES[self._kind]
+        self._some(
+            f"echo '{letter}:{_GROUP}/f{number} {each.symbol}' >>{_TRACING}/kprobe_events"
+            for number, each in enumerate(self._functions)
+        )
+        self._run(f"echo 1 >{_INSTANCE}/events/{_GROUP}/enable")
+
+    def detach(self) -> None:
+        """Trace them no longer.
+
+        Raises:
+            CheckFailed: the kernel refuses.
+        """
+        if self._kind == "ftrace":
+            self._run(f"echo nop >{_INSTANCE}/current_tracer")
+        else:
+            self._run(f"echo 0 >{_INSTANCE}/events/{_GROUP}/enable")
+            names = f"grep -o '{_GROUP}/f[0-9]*' {_TRACING}/kprobe_events"
+            self._run(f'for e in $({names}); do echo "-:$e" >>{_TRACING}/kprobe_events || exit 1; done')
+        self._run(f"rmdir {_INSTANCE}")
+
+    def calls(self) -> Counter[str]:
+        """Return how often each function was seen called since the last time."""
+        text = self._run(f"cat {_INSTANCE}/trace; echo >{_INSTANCE}/trace")
+        return calls_in(text, tuple(each.name for each in self._functions))
+
+    def _some(self, commands: Iterable[str]) -> None:
+        """Run commands, of which one at least must succeed: not every function can be named uniquely."""
+        results = [self._stage.guest.run(each) for each in commands]
+        refused = [each for each in results if each.status]
+        if len(refused) == len(results):
+            said = refused[0].stderr.strip().splitlines()[-1:] or ["no reason given"]
+            raise CheckFailed(f"a {self._kind} on its functions is refused: {said[0]}")
+        for each in refused:
+            self._stage.note(f"{self._kind}: not on every function: {each.stderr.strip()[-120:]}")
+
+    def _run(self, command: str) -> str:
+        return self._stage.guest.run(command).must(f"{self._kind} by tracefs").stdout
+
+
+def calls_in(text: str, functions: Sequence[str]) -> Counter[str]:
+    """Count the calls of functions in what tracefs shows: by the function tracer, or by probes f0, f1, ….
+
+    Args:
+        text: of a file ``trace``: ``cat-77 [000] ..... 12.3: FUNCTION <-CALLER`` or ``…: f0: (FUNC…)``.
+        functions: the numbers of probes stand for their places in it.
+    """
+    traced = re.findall(r"^[^#\n]*: ([\w.]+)(?: \[\w+\])? <-", text, re.MULTILINE)
+    probed = [functions[int(each)] for each in re.findall(r"^[^#\n]*: f(\d+): \(", text, re.MULTILINE)]
+    return Counter(each for each in (*traced, *probed) if each in functions)
+
+
+@scenario(
+    "ftrace-user", "its functions are traced by ftrace, from before it and from after it", informed=True
+)
+def ftrace_user(stage: Stage) -> None:
+    """The function tracer sees a call before the livepatch redirects it."""
+    _both_orders(stage, _Tracer(stage, "ftrace"))
+
+
+@scenario("kprobe-user", "its functions have kprobes, from before it and from after it", informed=True)
+def kprobe_user(stage: Stage) -> None:
+    """A kprobe at a function's entry is an ftrace user, and sees the calls; one further in would not."""
+    _both_orders(stage, _Tracer(stage, "kprobe"))
+
+
+@scenario(
+    "kretprobe-user", "its functions have kretprobes, from before it and from after it", informed=True
+)
+def kretprobe_user(stage: Stage) -> None:
+    """A kretprobe exchanges the return address that unwinding a sleeper depends on."""
+    _both_orders(stage, _Tracer(stage, "kretprobe"))
+
+
+def _both_orders(stage: Stage, tracer: _Tracer) -> None:
+    stage.set_up()
+    tracer.attach()
+    stage.observe(Moment.BEFORE)
+    before = tracer.calls()
+    stage.load()
+    stage.observe(Moment.ENABLED)
+    _compare(stage, before, tracer.calls(), "while it is enabled", all_of_them=False)
+    stage.livepatch.disable()
+    stage.observe(Moment.AFTER)
+    _compare(stage, before, tracer.calls(), "after it was disabled", all_of_them=True)
+    tracer.detach()
+    stage.livepatch.unload()
+    stage.load()
+    tracer.attach()
+    stage.observe(Moment.ENABLED)
+    _compare(stage, before, tracer.calls(), "if put there while it is enabled", all_of_them=False)
+    tracer.detach()
+    stage.observe(Moment.ENABLED)
+    stage.livepatch.disable()
+    stage.observe(Moment.AFTER)
+    stage.livepatch.unload()
+    stage.tear_down()
+    _tell(stage, before)
+
+
+def _compare(
+    stage: Stage, before: Counter[str], now: Counter[str], when: str, *, all_of_them: bool
+) -> None:
+    """See that functions which the author's commands call are seen called; new code may call fewer."""
+    lost = [name for name in before if not now[name]]
+    if lost and (all_of_them or len(lost) == len(before)):
+        told = ", ".join(f"{name} ({before[name]} before it)" for name in lost)
+        stage.fault(f"its user sees no call {when}: {told}")
+
+
+def _tell(stage: Stage, before: Counter[str]) -> None:
+    if before:
+        told = ", ".join(f"{name} {count}" for name, count in before.items())
+        stage.note(f"calls seen: {told}")
+    else:
+        stage.note("no command of patch.toml calls its functions: both got along, but no call was traced")

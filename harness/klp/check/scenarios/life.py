@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A livepatch's plain life: loaded, observed, disabled, unloaded; once, again, and many times."""
+
+from __future__ import annotations
+
+from klp.analysis.growth import Sample, growth
+from klp.check.memory import sample, settled
+from klp.check.scenario import scenario
+from klp.check.stage import Moment, Stage
+from klp.modules.plan import Phase
+
+_CYCLES, _QUICK_CYCLES = 50, 6
+_SAMPLES = 5
+
+
+@scenario("life", "load, observe, disable, unload: what patch.toml says is seen before, enabled, after",
+          quick=True)  # fmt: skip
+def life(stage: Stage) -> None:
+    """The first scenario: where it cannot be loaded, the others are not tried."""
+    stage.set_up()
+    stage.load()
+    stage.observe(Moment.ENABLED)
+    stage.await_log(Phase.ENABLED)
+    stage.livepatch.disable()
+    stage.observe(Moment.AFTER)
+    stage.await_log(Phase.DISABLED)
+    stage.unload()
+    stage.tear_down()
+    stage.await_log(Phase.UNLOADED)
+
+
+@scenario("enable-again", "disabled and unloaded, then loaded and enabled a second time", quick=True)
+def enable_again(stage: Stage) -> None:
+    """What the first life left behind is met by the second."""
+    stage.set_up()
+    for _ in range(2):
+        stage.put_back()
+        stage.load()
+        stage.observe(Moment.ENABLED)
+        stage.livepatch.disable()
+        stage.observe(Moment.AFTER)
+        stage.unload()
+    stage.tear_down()
+
+
+@scenario("cycles", f"{_CYCLES} loads and unloads ({_QUICK_CYCLES} with --quick): memory and shadow ledger "
+          "compared", quick=True)  # fmt: skip
+def cycles(stage: Stage) -> None:
+    """What a life leaves behind adds up: memory is compared between the cycles, the first left out."""
+    stage.set_up()
+    _cycle(stage)
+    taken = [Sample(0, settled(stage.guest))]
+    wanted = _QUICK_CYCLES if stage.quick else _CYCLES
+    for number in range(1, wanted):
+        _cycle(stage)
+        if number * _SAMPLES // (wanted - 1) > (number - 1) * _SAMPLES // (wanted - 1):
+            taken.append(Sample(number, sample(stage.guest)))
+    stage.tear_down()
+    for words in growth(taken):
+        stage.fault(words)
+
+
+def _cycle(stage: Stage) -> None:
+    """One life; what is changed is called in it, for that may be what takes memory."""
+    stage.put_back()
+    stage.load()
+    stage.observe(Moment.ENABLED)
+    stage.livepatch.disable()
+    stage.unload()

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Other livepatches: below, on top, and in its place.
+
+The others are patches/companion, which goes on in the originals' bodies, whatever functions it is given,
+and a copy of the livepatch itself. Documentation/livepatch/livepatch.rst, 5. Livepatch life-cycle, and
+cumulative-patches.rst say what must come of it.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from klp.analysis.history import History
+from klp.check.scenario import scenario
+from klp.check.stage import Moment, NotApplicable, Stage
+from klp.modules.rename import renamed
+
+# What patches/companion has room for.
+_FUNCTIONS, _OBJECTS = 16, 8
+_ELSEWHERE = "vmlinux:version_proc_show,1"
+
+
+@scenario("on-top", "enabled and disabled on top of another livepatch of the same functions",
+          informed=True)  # fmt: skip
+def on_top(stage: Stage) -> None:
+    """The newest livepatch wins: what is seen of it is the same as without another one below."""
+    stage.set_up()
+    companion = stage.case.livepatch("companion")
+    companion.load(_same_functions(stage))
+    stage.load()
+    stage.observe(Moment.ENABLED)
+    if _cumulative(stage):
+        companion.wait_gone()
+        companion.unload()
+        stage.note("it replaced the other livepatch, being cumulative")
+    stage.livepatch.disable()
+    stage.observe(Moment.AFTER)
+    stage.livepatch.unload()
+    if companion.loaded:
+        companion.disable()
+        companion.unload()
+    stage.tear_down()
+
+
+@scenario("underneath", "another livepatch of the same functions comes on top of it and goes; then it is "
+          "disabled below one", informed=True)  # fmt: skip
+def underneath(stage: Stage) -> None:
+    """What is on top uncovers it again when disabled, and does not keep it from being disabled below."""
+    stage.set_up()
+    stage.load()
+    companion = stage.case.livepatch("companion")
+    functions = _covering(stage)
+    companion.load(functions)
+    _demand_enabled(stage, "while another livepatch was laid on top of it")
+    companion.disable()
+    companion.unload()
+    stage.observe(Moment.ENABLED)
+    companion.load(functions)
+    stage.livepatch.disable()
+    stage.livepatch.unload()
+    stage.observe(Moment.AFTER)
+    companion.disable()
+    companion.unload()
+    stage.observe(Moment.AFTER)
+    stage.tear_down()
+
+
+@scenario("replaced-by-itself", "a copy under another name takes its place, or is stacked on it if not "
+          "cumulative")  # fmt: skip
+def replaced_by_itself(stage: Stage) -> None:
+    """As its own next version would."""
+    stage.set_up()
+    stage.load()
+    stage.observe(Moment.ENABLED)
+    cumulative = _cumulative(stage)
+    if not cumulative:
+        _demand_stackable(stage)
+    copy = stage.case.patch(renamed(stage.candidate.livepatch, stage.case.scratch))
+    copy.load(stage.candidate.plan.parameters)
+    if cumulative:
+        stage.livepatch.wait_gone()
+    stage.observe(Moment.ENABLED)
+    if not cumulative:
+        stage.note("it is not cumulative: its copy was stacked on it")
+        stage.livepatch.disable()
+        stage.observe(Moment.ENABLED)
+    stage.livepatch.unload()
+    stage.observe(Moment.ENABLED)
+    copy.disable()
+    stage.observe(Moment.AFTER)
+    copy.unload()
+    stage.tear_down()
+
+
+@scenario("replaced-by-empty", "a cumulative livepatch that changes nothing takes its place")
+def replaced_by_empty(stage: Stage) -> None:
+    """The way to be rid of every livepatch at once: the original code is back in one transition."""
+    stage.set_up()
+    stage.load()
+    stage.observe(Moment.ENABLED)
+    callbacks = _has_callbacks(stage)
+    empty = stage.case.livepatch("companion")
+    got = empty.load("replace=1", expect=None)
+    if got == errno.EINVAL and _incompatible(stage):
+        stage.note("refused: the empty livepatch does not carry the system states that it has installed")
+        _leave(stage)
+        return
+    if got:
+        stage.fault(f"an empty cumulative livepatch in its place is refused with errno {got}")
+        return
+    stage.livepatch.wait_gone()
+    if callbacks:
+        # cumulative-patches.rst, Limitations: those of the replaced livepatch are ignored.
+        stage.note("replaced; what its callbacks set up stays, for they do not run when it is replaced")
+        return
+    stage.observe(Moment.AFTER)
+    stage.livepatch.unload()
+    empty.disable()
+    empty.unload()
+    stage.observe(Moment.AFTER)
+    stage.tear_down()
+
+
+def _leave(stage: Stage) -> None:
+    stage.observe(Moment.ENABLED)
+    stage.livepatch.disable()
+    stage.observe(Moment.AFTER)
+    stage.livepatch.unload()
+    stage.tear_down()
+
+
+def _same_functions(stage: Stage) -> str:
+    """Return the companion's parameters for the functions that the livepatch changes."""
+    objects = [each for each in stage.objects if each.functions][:_OBJECTS]
+    words = [f"{each.object}:{function}" for each in objects for function in each.functions]
+    if not words:
+        stage.note("it changes no function, so that the other livepatch changes another one")
+        words = [_ELSEWHERE]
+    if len(words) > _FUNCTIONS:
+        stage.note(f"the other livepatch changes {_FUNCTIONS} of its {len(words)} functions")
+    return "functions=" + "+".join(words[:_FUNCTIONS])
+
+
+def _covering(stage: Stage) -> str:
+    """Return the companion's parameters such that it may hide the livepatch while that is enabled.
+
+    With callbacks or shadow variables, data may have been changed so that the original code cannot live
+    with it: then the companion changes another function.
+    """
+    if _keeps_data(stage):
+        stage.note("it has callbacks or shadow variables, so the other livepatch changes another function")
+        return f"functions={_ELSEWHERE}"
+    return _same_functions(stage)
+
+
+def _demand_enabled(stage: Stage, when: str) -> None:
+    if not stage.livepatch.enabled:
+        stage.fault(f"it was disabled {when}")
+
+
+def _demand_stackable(stage: Stage) -> None:
+    if _keeps_data(stage):
+        raise NotApplicable(
+            "it is not cumulative (klp_patch.replace), so its copy would not replace it; and it has "
+            "callbacks or shadow variables, which a copy stacked on it would have a second time"
+        )
+
+
+def _cumulative(stage: Stage) -> bool:
+    """Whether it replaces other livepatches, as its transition told; sysfs tells since 6.11 only."""
+    legs = stage.trace.history().legs
+    return any(leg.replace for leg in legs if leg.patch == stage.livepatch.name)
+
+
+def _has_callbacks(stage: Stage) -> bool:
+    return bool(stage.trace.history().callbacks.of(stage.livepatch.name))
+
+
+def _keeps_data(stage: Stage) -> bool:
+    history: History = stage.trace.history()
+    return bool(history.callbacks.of(stage.livepatch.name)) or bool(history.ledger.allocated)
+
+
+def _incompatible(stage: Stage) -> bool:
+    decisions = stage.trace.history().states.decisions
+    return bool(decisions) and not decisions[-1][1].compatible

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Modules that a livepatch changes: absent, coming, and going, in any order with the livepatch.
+
+klp_module_coming() and klp_module_going() in kernel/livepatch/core.c do to one object what enabling and
+disabling do to all, callbacks included.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from klp.check.scenario import scenario
+from klp.check.stage import Moment, NotApplicable, Stage
+from klp.drive.subject import ModuleSubject, Refused
+from klp.model import Module
+from klp.modules.plan import module_name
+
+
+@scenario("target-absent", "enabled and disabled while the modules that it changes are not there",
+          informed=True)  # fmt: skip
+def target_absent(stage: Stage) -> None:
+    """Nothing of an absent module is patched, and none of its callbacks runs."""
+    targets = _targets(stage)
+    stage.set_up(without=_late(stage, targets))
+    stage.load()
+    for name in targets:
+        _demand_patched(stage, name, patched=False)
+    stage.livepatch.disable()
+    stage.livepatch.unload()
+    stage.tear_down()
+
+
+@scenario("target-comes-and-goes", "the modules that it changes come after it, go while it is enabled, and "
+          "come again", informed=True)  # fmt: skip
+def target_comes_and_goes(stage: Stage) -> None:
+    """What is patched at load must be patched as well when the module comes later, as often as it comes."""
+    targets = _targets(stage)
+    late = _late(stage, targets)
+    _demand_removable(stage, targets)
+    stage.set_up(without=late)
+    stage.load()
+    coming = _come(stage, targets, late)
+    stage.observe(Moment.ENABLED)
+    _go(stage, targets, coming)
+    coming = _come(stage, targets, late)
+    stage.observe(Moment.ENABLED)
+    stage.livepatch.disable()
+    stage.observe(Moment.AFTER)
+    stage.livepatch.unload()
+    for subject in reversed(coming):
+        subject.unload()
+    stage.tear_down()
+
+
+def _targets(stage: Stage) -> tuple[str, ...]:
+    """Return the modules that it changes, in the order in which patch.toml loads them."""
+    names = stage.target_modules
+    if not names:
+        raise NotApplicable("it changes nothing but vmlinux, which neither comes nor goes")
+    needed = [name for name in names if name in stage.candidate.livepatch.depends]
+    if needed:
+        told = ", ".join(needed)
+        raise NotApplicable(f"it uses symbols of {told} directly, so that the kernel loads that first")
+    order = [module_name(entry.module) for entry in stage.candidate.plan.load]
+    return tuple(sorted(names, key=lambda name: order.index(name) if name in order else len(order)))
+
+
+def _late(stage: Stage, targets: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the targets and what needs them: what is loaded after the livepatch."""
+    late = list(targets)
+    for entry in stage.candidate.plan.load:
+        built = stage.candidate.modules.get(module_name(entry.module))
+        if built and built.name not in late and set(built.depends) & set(late):
+            late.append(built.name)
+    return tuple(late)
+
+
+def _subject(stage: Stage, name: str) -> ModuleSubject:
+    """Return a target: one of the author's own, or of the guest's kernel, with what that needs loaded."""
+    if name in stage.candidate.modules:
+        return stage.module(name)
+    plan = stage.guest.run(["modprobe", "--ignore-install", "--show-depends", name])
+    files = [line.split()[1] for line in plan.stdout.splitlines() if line.startswith("insmod ")]
+    if not files:
+        raise NotApplicable(f"{name} is neither built with it nor a module of the guest's kernel")
+    for file in files[:-1]:
+        stage.guest.run(["modprobe", Path(file).name.partition(".")[0]]).must(f"loading {file}")
+    own = Module(
+        name=name, file=Path(files[-1]), vermagic=stage.kernel.release, livepatch=False, depends=(),
+        licence="", sha256="",
+    )  # fmt: skip
+    return stage.case.resident(own, files[-1])
+
+
+def _demand_removable(stage: Stage, targets: tuple[str, ...]) -> None:
+    """See that each target of the guest's kernel can go while nobody has livepatched it."""
+    for name in targets:
+        if name in stage.candidate.modules:
+            continue
+        subject = _subject(stage, name)
+        try:
+            if not subject.loaded:
+                subject.load()
+            subject.unload()
+        except Refused as refused:
+            raise NotApplicable(f"the guest cannot be without {name}: {refused.message}") from None
+
+
+def _come(stage: Stage, targets: tuple[str, ...], late: tuple[str, ...]) -> list[ModuleSubject]:
+    """Load the targets and what needs them; return them in that order."""
+    planned = {module_name(entry.module): entry.parameters for entry in stage.candidate.plan.load}
+    order = [*(name for name in planned if name in late), *(name for name in late if name not in planned)]
+    coming = []
+    for name in order:
+        subject = _subject(stage, name)
+        subject.load(planned.get(name, ""))
+        coming.append(subject)
+    for name in targets:
+        _demand_patched(stage, name, patched=True)
+    stage.livepatch.look()
+    return coming
+
+
+def _go(stage: Stage, targets: tuple[str, ...], coming: list[ModuleSubject]) -> None:
+    for subject in reversed(coming):
+        subject.unload()
+    for name in targets:
+        _demand_patched(stage, name, patched=False)
+    stage.livepatch.look()
+
+
+def _demand_patched(stage: Stage, name: str, *, patched: bool) -> None:
+    """See what sysfs says of an object; kernels before 6.2 say nothing."""
+    state = stage.livepatch.state
+    found = next((each for each in state.objects if each.name == name), None) if state else None
+    if found is None:
+        stage.fault(f"sysfs shows no object {name} of it")
+    elif found.patched is not None and found.patched is not patched:
+        when = "it was loaded after the livepatch" if patched else "it is not loaded"
+        stage.fault(f"{name} is {'' if found.patched else 'not '}patched, although {when}")

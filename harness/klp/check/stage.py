@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a scenario has to work with: one livepatch, in a guest nobody has used.
+
+A scenario mostly reads like this::
+
+    @scenario("enable-again", "disabled in mid-life, unloaded, loaded and enabled again", quick=True)
+    def enable_again(stage: Stage) -> None:
+        stage.set_up()                  # what patch.toml's `load` names; `before` is observed
+        stage.load()                    # the livepatch, with patch.toml's parameters; waits
+        stage.observe(Moment.ENABLED)
+        stage.livepatch.disable()       # see klp.drive.subject for all of them
+        stage.observe(Moment.AFTER)
+        stage.unload()
+        stage.tear_down()               # the modules that set_up loaded
+
+`stage.livepatch`, `stage.module(...)` and what `stage.case` ships are the only ways to load, disable, turn
+round and force: what they do is written into the trace, where the rules look for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+
+from klp.analysis.diagnosis import REFUSED, Misbehaviour
+from klp.analysis.result import PatchedFunctions
+from klp.check.candidate import Candidate
+from klp.drive.case import Case, KernelLog, TestedGuest
+from klp.drive.subject import LivepatchSubject, Misbehaved, ModuleSubject, not_enabled
+from klp.drive.trace import Trace
+from klp.errors import CheckFailed, KlpError
+from klp.klog.expected import Expected
+from klp.model import Kernel
+from klp.modules.plan import Load, Phase, module_name
+
+# The kernel tells a line of its log at once; what a livepatch does later has `settle`.
+_LOG_S = 2.0
+# Prints NAME[TID] of every task with code of module {} on its kernel stack.
+_RUNNING = (
+    "grep -ls '\\[{}\\]' /proc/[0-9]*/task/[0-9]*/stack | while read -r f; do t=${{f%/stack}}; "
+    'printf "%s[%s]\\n" "$(cat $t/comm)" "${{t##*/}}"; done'
+)
+
+
+class NotApplicable(KlpError):
+    """A scenario does not apply to this livepatch, or could not show anything; the message says why.
+
+    Raise it also where what the scenario is about did not come about, such as a transition that was over
+    before it could be reversed: a scenario never holds on no observation.
+    """
+
+
+class Moment(StrEnum):
+    """When patch.toml says that something is seen.
+
+    After a load that was refused (`REFUSED`) it must be what it was before; the engine looks.
+    """
+
+    BEFORE = "before"
+    ENABLED = "enabled"
+    AFTER = "after"
+    REFUSED = REFUSED
+
+
+class Stage:
+    """One scenario's guest and livepatch.
+
+    Attributes:
+        candidate: the livepatch, its plan, and all modules that its sources gave.
+        kernel: what it was built for.
+        case: ships further modules and livepatches by a word: `Case.module`, `Case.livepatch`. A word is
+            a folder (also one of patches/), a .c file, a .ko, or a module of the kernel's own samples
+            and selftests, such as ``test_klp_livepatch``.
+        guest: runs commands: `TestedGuest.run`, `read`, `put`, `version`.
+        trace: what the probes see: `Trace.events`, `transitions`, `history`.
+        log: the kernel log: `KernelLog.find`, `wait`.
+        livepatch: the livepatch, shipped, not loaded.
+        quick: whether only a first look is wanted (``--quick``).
+        loaded: the modules that `set_up` loaded, in order.
+    """
+
+    def __init__(
+        self, case: Case, candidate: Candidate, objects: tuple[PatchedFunctions, ...], *, quick: bool
+    ) -> None:
+        self.case = case
+        self.candidate = candidate
+        self.kernel: Kernel = candidate.kernel
+        self.guest: TestedGuest = case.guest
+        self.trace: Trace = case.trace
+        self.log: KernelLog = case.log
+        self.quick = quick
+        self.loaded: list[ModuleSubject] = []
+        self._parameters: dict[str, str] = {}
+        self.faults: list[str] = []
+        self.misbehaved: list[Misbehaviour] = []
+        self.inside: tuple[str, ...] = ()
+        self._heard: dict[str, str] = {}
+        self.notes: list[str] = []
+        self.expects: list[Expected] = [
+            Expected(each.pattern, each.reason) for each in candidate.plan.expect
+        ]
+        self._objects = objects
+        self.livepatch: LivepatchSubject = case.patch(candidate.livepatch)
+
+    @property
+    def objects(self) -> tuple[PatchedFunctions, ...]:
+        """What the livepatch changes, object by object, functions as ``name,sympos``: as sysfs shows it.
+
+        Only for a scenario that was declared with ``informed=True``.
+
+        Raises:
+            NotApplicable: it is not known, for the livepatch cannot be loaded.
+        """
+        if not self._objects:
+            raise NotApplicable("what it changes is not known, for it could not be loaded")
+        return self._objects
+
+    @property
+    def functions(self) -> tuple[tuple[str, str], ...]:
+        """The functions it changes, as (object, function) without position; see `objects`."""
+        return tuple((each.object, name.split(",")[0]) for each in self.objects for name in each.functions)
+
+    @property
+    def target_modules(self) -> tuple[str, ...]:
+        """The objects that are modules, loaded or not; see `objects`."""
+        return tuple(each.object for each in self.objects if each.object != "vmlinux")
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """The author's commands that show what is changed, and so call the changed functions."""
+        return tuple(each.command for each in self.candidate.plan.observe)
+
+    def module(self, name: str) -> ModuleSubject:
+        """Ship a module that the livepatch's own sources gave, such as its target.
+
+        Raises:
+            NotApplicable: they gave none of that name.
+        """
+        found = self.candidate.modules.get(module_name(name))
+        if found is None:
+            raise NotApplicable(f"{name} is not among the modules built with the livepatch")
+        return self.case.patch(found) if found.livepatch else self.case.plain(found)
+
+    def set_up(self, *, without: Sequence[str] = ()) -> None:
+        """Load what patch.toml's `load` names, in order, but for `without`; observe `before`.
+
+        Raises:
+            CheckFailed, TransitionStuck: a module, or a livepatch below, could not be loaded.
+        """
+        for entry in self.candidate.plan.load:
+            if module_name(entry.module) not in without:
+                self.load_entry(entry)
+        if not without:
+            self.observe(Moment.BEFORE)
+
+    def unload(self) -> None:
+        """Unload the livepatch, which is disabled; keep in mind which tasks were in its code until then.
+
+        Raises:
+            Refused: the kernel did not let it go.
+            CheckFailed: a probe is dead.
+        """
+        self.trace.mark()  # with the module go its symbols, by which the probes name who called
+        self.inside = self.running()
+        self.livepatch.unload()
+
+    def load_entry(self, entry: Load) -> ModuleSubject:
+        """Load a module of patch.toml's `load`, with its parameters."""
+        subject = self.module(entry.module)
+        subject.load(entry.parameters)
+        self.loaded.append(subject)
+        self._parameters[subject.name] = entry.parameters
+        return subject
+
+    def tear_down(self) -> None:
+        """Unload what was loaded by `set_up`, the last one first.
+
+        Raises:
+            CheckFailed, TransitionStuck: one did not go.
+        """
+        while self.loaded:
+            subject = self.loaded.pop()
+            if isinstance(subject, LivepatchSubject) and subject.state:  # else it was replaced meanwhile
+                subject.disable()
+            subject.unload()
+
+    def put_back(self) -> None:
+        """Load those livepatches of `set_up` again that the livepatch has replaced, for it to replace them.
+
+        Raises:
+            CheckFailed, TransitionStuck: one could not be.
+        """
+        for subject in self.loaded:
+            if isinstance(subject, LivepatchSubject) and not subject.state:
+                subject.unload()
+                subject.load(self._parameters[subject.name])
+
+    def load(self, *, wait: bool = True, expect: int | None = 0) -> int:
+        """Load the livepatch with patch.toml's parameters; see `LivepatchSubject.load`.
+
+        Raises:
+            CheckFailed: the kernel did otherwise than expected.
+            TransitionStuck: the transition outlasted its deadline.
+        """
+        got = self.livepatch.load(self.candidate.plan.parameters, wait=wait, expect=expect)
+        if not got and not self._objects:
+            self._objects = self._changes()
+        return got
+
+    def _changes(self) -> tuple[PatchedFunctions, ...]:
+        state = self.livepatch.state
+        if state is None:
+            raise not_enabled(self.livepatch.name)
+        return tuple(PatchedFunctions(object=each.name, functions=each.functions) for each in state.objects)
+
+    @property
+    def known_objects(self) -> tuple[PatchedFunctions, ...]:
+        """What is known of `objects`: nothing where it was never loaded."""
+        return self._objects
+
+    def observe(self, moment: Moment) -> None:
+        """Run the author's commands and hold what they print against patch.toml; a difference is a fault.
+
+        Does nothing where patch.toml has no [[observe]] for the moment.
+        """
+        namesakes: tuple[str, ...] | None = None
+        for each in self.candidate.plan.observe:
+            pattern = getattr(each, Moment.BEFORE if moment is Moment.REFUSED else moment)
+            if not pattern:
+                continue
+            before = self._said(each.command)
+            try:
+                said = self.livepatch.observe(
+                    each.command, pattern, moment=moment.value, rules=self.candidate.plan.rules
+                )
+            except Misbehaved as wrong:
+                said = wrong.output
+                if namesakes is None:
+                    namesakes = self._namesakes() if moment is Moment.ENABLED else ()
+                told = Misbehaviour(moment.value, each.command, pattern, said, before, namesakes)
+                self.misbehaved.append(told)
+            self._heard[each.command] = said
+
+    def _said(self, command: str) -> str | None:
+        """Return what a command said last, or None if it was not run yet."""
+        return self._heard.get(command)
+
+    def _namesakes(self) -> tuple[str, ...]:
+        """Return, in words, the changed functions whose name is in their object several times."""
+        if not self._objects:
+            return ()
+        names = "|".join(sorted({re.escape(name) for _, name in self.functions}))
+        listed = self.guest.run(["grep", "-E", f" [tT] ({names})(\\s|$)", "/proc/kallsyms"]).stdout
+        return namesakes(listed, self.objects)
+
+    def await_log(self, when: Phase) -> None:
+        """Wait, up to patch.toml's `settle`, for its log lines of a phase; one missing is a fault."""
+        for each in self.candidate.plan.log:
+            if each.when is when:
+                try:
+                    self.log.wait(each.pattern, deadline_s=max(self.candidate.plan.settle, _LOG_S))
+                except CheckFailed:
+                    self.fault(f"the kernel log has no line with {each.pattern!r} when {when.value}")
+
+    def running(self) -> tuple[str, ...]:
+        """Return the tasks with code of the livepatch's module on their kernel stack, as ``name[pid]``."""
+        script = _RUNNING.format(self.livepatch.name)
+        return tuple(self.guest.run(script).stdout.splitlines())
+
+    def fault(self, words: str) -> None:
+        """Say what is wrong with the livepatch, in the words of its author, and go on."""
+        self.faults.append(words)
+
+    def note(self, words: str) -> None:
+        """Say what was seen that is no fault, but worth knowing: numbers, how often, by which way."""
+        self.notes.append(words)
+
+    def expect_log(self, pattern: str, reason: str) -> None:
+        """Say that a report of the kernel with a line like `pattern` is no fault in this scenario."""
+        self.expects.append(Expected(pattern, reason))
+
+
+def namesakes(listed: str, objects: Sequence[PatchedFunctions]) -> tuple[str, ...]:
+    """Return, in words, the functions of `objects` that lines of /proc/kallsyms have several times."""
+    return tuple(_namesakes(listed, objects))
+
+
+def _namesakes(listed: str, objects: Sequence[PatchedFunctions]) -> Iterator[str]:
+    fields = [line.split() for line in listed.splitlines()]
+    counts = Counter((words[2], words[3].strip("[]") if len(words) > 3 else "vmlinux") for words in fields)
+    for each in objects:
+        for function in each.functions:
+            name, _, position = function.partition(",")
+            count = counts[name, each.object]
+            if count > 1:
+                yield (
+                    f"{name} exists {count} times in {each.object}, and .old_sympos = {position} was "
+                    "patched: is it the right one?"
+                )

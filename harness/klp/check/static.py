@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be said of a livepatch without a guest: whether it builds, what its module says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from klp.model import Kernel, Module
+from klp.modules.modinfo import release_of
+
+# include/linux/license.h: license_is_gpl_compatible().
+_GPL = ("GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL")
+# include/linux/module.h: MODULE_NAME_LEN, less the byte that ends the name.
+_LONGEST_NAME = 55
+
+
+@dataclass(frozen=True, slots=True)
+class StaticScenario:
+    """A scenario that needs no guest: the engine does it before any other."""
+
+    name: str
+    summary: str
+    quick: bool = True
+    cpus: None = None
+
+
+def modinfo(module: Module, kernel: Kernel) -> tuple[str, ...]:
+    """Return why this kernel would refuse a module as a livepatch, a line each, from its .modinfo alone."""
+    return tuple(_complaints(module, kernel))
+
+
+def _complaints(module: Module, kernel: Kernel) -> Iterator[str]:
+    if not module.livepatch:
+        yield (
+            f'{module.name} is not marked as a livepatch: MODULE_INFO(livepatch, "Y") is missing, and '
+            "klp_enable_patch() refuses it with EINVAL"
+        )
+    if module.licence not in _GPL:
+        told = f"MODULE_LICENSE({module.licence!r})" if module.licence else "no MODULE_LICENSE"
+        yield f"{module.name} has {told}: klp_enable_patch() is exported to GPL-compatible modules only"
+    if release_of(module) != kernel.release:
+        built_for = release_of(module) or "no kernel it names"
+        yield f"vermagic: {module.name} was built for {built_for}, and the kernel is {kernel.release}"
+    if len(module.name) > _LONGEST_NAME:
+        yield f"its name has {len(module.name)} characters, and a module's may have {_LONGEST_NAME}"
+
+
+BUILD, MODINFO = "build", "modinfo"
+STATIC: dict[str, StaticScenario] = {
+    each.name: each
+    for each in (
+        StaticScenario(BUILD, "Kbuild makes modules of the sources, with the kernel's own compiler"),
+        StaticScenario(MODINFO, "licence, livepatch mark, vermagic and length of name"),
+    )
+}

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`klp build`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from klp.cli.common import kernel_option, progress, settings
+from klp.images.library import Library
+from klp.modules.build import build as build_modules
+from klp.modules.sources import find_source
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@kernel_option
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), default=Path(), help="Folder for the .ko files."
+)
+def build(paths: tuple[str, ...], kernel: str | None, out: Path) -> None:
+    """Build livepatch sources for a kernel with the compiler that built it.
+
+    PATH is a folder of patches/, a folder with a Kbuild, a .c file, or the word `samples`.
+    """
+    wanted = settings(kernel=kernel)
+    told = progress()
+    image = Library(wanted, told).ensure(wanted.kernel)
+    for each in paths:
+        for module in build_modules(find_source(each, image.kernel), image.kernel, out, told):
+            kind = "livepatch" if module.livepatch else "module"
+            click.echo(f"{module.file}: {kind} {module.name} for {module.vermagic.split()[0]}")

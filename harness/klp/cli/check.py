@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`klp check`: one livepatch through its whole life, on every kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from klp import paths
+from klp.analysis.checked import CheckResult
+from klp.analysis.evidence import Verdict
+from klp.check.candidate import Wanted, absolute, wanted
+from klp.check.engine import CheckRun
+from klp.check.outcomes import KernelJob, Order
+from klp.check.registry import chosen, listed
+from klp.cli.common import image_and_accelerator, print_json, progress, settings, stderr, stdout
+from klp.drive.run import run_folder
+from klp.errors import ExitCode, HostLacks, UsageError
+from klp.paths import CheckLayout
+from klp.records.checks import FoundCheck, find_check
+from klp.records.sets import compared_folders
+from klp.report.check_junit import junit
+from klp.report.check_table import check_table, encode, problems
+from klp.report.comparison import closing, comparison_table
+from klp.report.table import STYLES, plain_table
+from klp.settings import Settings
+
+
+@click.command()
+@click.argument("patches", nargs=-1, metavar="PATH...")
+@click.option("-k", "--kernel", "kernels", multiple=True, metavar="K",
+              help="A name of `klp kernels`, or a kernel build tree; may be repeated.")  # fmt: skip
+@click.option("-s", "--scenario", "scenarios", multiple=True, metavar="S",
+              help="One of --list; may be repeated.")  # fmt: skip
+@click.option("-l", "--livepatch", "only", multiple=True, metavar="L",
+              help="One of the livepatches that PATH holds; may be repeated.")  # fmt: skip
+@click.option("--quick", is_flag=True, help="The first minute's worth.")
+@click.option(
+    "--repeat", type=click.IntRange(min=1), default=1, metavar="N", help="Run each scenario N times."
+)
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Run folder; new or empty.")
+@click.option("--resume", metavar="RUN", help="Go on with a check that was interrupted; without PATH.")
+@click.option("--against", metavar="RUN", help="Say what became worse since an earlier check.")
+@click.option("--junit", "junit_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Write JUnit XML, too.")  # fmt: skip
+@click.option("-j", "--json", "as_json", is_flag=True, help="Print check.json instead of the matrix.")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), metavar="N", help="Guests at once; default: 2 if they fit."
+)
+@click.option("--deadline", "deadline_s", type=float, metavar="S", help="Seconds a transition may take.")
+@click.option("--list", "only_list", is_flag=True, help="List the scenarios; run nothing.")
+def check(
+    patches: tuple[str, ...],
+    *,
+    kernels: tuple[str, ...],
+    scenarios: tuple[str, ...],
+    only: tuple[str, ...],
+    quick: bool,
+    repeat: int,
+    out: Path | None,
+    resume: str | None,
+    against: str | None,
+    junit_file: Path | None,
+    as_json: bool,
+    jobs: int | None,
+    deadline_s: float | None,
+    only_list: bool,
+) -> int:
+    """Drive livepatches through their life, each scenario in a fresh guest, on every kernel named.
+
+    PATH is a folder of patches/, a folder with a Kbuild, a .c file, a .ko, or `samples`. RUN is the folder
+    of an earlier check, its name in the folder of runs, or `latest`. Exit code 0: no scenario found a
+    fault, and with --against nothing became worse.
+    """
+    names = chosen(scenarios, quick=quick)
+    if only_list:
+        _list(as_json=as_json)
+        return ExitCode.OK
+    _check_writable(junit_file)
+    base = find_check(against, paths.runs_root(settings().runs)) if against else None
+    if resume is not None:
+        run, layout = _resumed(resume, patches, jobs, deadline_s)
+    else:
+        order = Order(_wanted(patches, only), names, quick=quick, repeat=repeat, jobs=jobs)
+        run, layout = _fresh(order, kernels, out, deadline_s)
+    try:
+        failure = run.execute()
+    finally:  # an interrupted check shows what it has
+        _show(run.result, layout, junit_file, as_json=as_json)
+    if failure:
+        raise failure
+    worse = base is not None and _became_worse(base.layout, layout, stderr if as_json else stdout)
+    return _exit_code(run.result, worse=worse)
+
+
+def _became_worse(base: CheckLayout, new: CheckLayout, told: Console) -> bool:
+    """Show what differs from an earlier check, and return whether anything is worse."""
+    found = compared_folders(base.root, new.root, settings())
+    told.print(comparison_table(found))
+    told.print(closing(found), soft_wrap=True)
+    return bool(found.regressions)
+
+
+def _exit_code(result: CheckResult, *, worse: bool) -> int:
+    if worse or any(each.verdict is Verdict.VIOLATED for each in result.outcomes):
+        return ExitCode.CHECK_FAILED
+    return ExitCode.VM_LOST if any(each.lost for each in result.outcomes) else ExitCode.OK
+
+
+def _wanted(patches: Sequence[str], only: Sequence[str]) -> tuple[Wanted, ...]:
+    if not patches:
+        raise UsageError("nothing to check", hint="name a folder, a .c file, a .ko, or samples")
+    found = wanted([absolute(each) for each in patches])
+    names = [each.name for each in found]
+    for name in only:
+        if name not in names:
+            raise UsageError(f"--livepatch {name}: not among {', '.join(names)}")
+    return tuple(each for each in found if not only or each.name in only)
+
+
+def _kernel_jobs(wanted_settings: Sequence[Settings]) -> list[KernelJob]:
+    """Make every kernel ready first, so that one that cannot be had is told at once."""
+    return [
+        KernelJob(image, by.accelerator.value)
+        for image, by in (image_and_accelerator(each) for each in wanted_settings)
+    ]
+
+
+def _fresh(
+    order: Order, kernels: Sequence[str], out: Path | None, deadline_s: float | None
+) -> tuple[CheckRun, CheckLayout]:
+    named = [settings(kernel=each, deadline_s=deadline_s) for each in dict.fromkeys(kernels)]
+    each_settings = named or [settings(deadline_s=deadline_s)]
+    jobs = _kernel_jobs(each_settings)
+    with run_folder(each_settings[0], out, "check") as folder:
+        layout = CheckLayout(folder.root)
+    return CheckRun(order, jobs, layout, each_settings[0], progress=progress()), layout
+
+
+def _resumed(
+    word: str, patches: Sequence[str], jobs: int | None, deadline_s: float | None
+) -> tuple[CheckRun, CheckLayout]:
+    if patches:
+        raise UsageError("--resume goes on with what the check has; name no PATH")
+    found = find_check(word, paths.runs_root(settings().runs))
+    before = found.result
+    each_settings = [settings(kernel=each.name, deadline_s=deadline_s) for each in before.kernels]
+    again = wanted(list(dict.fromkeys(each.word for each in before.livepatches)))
+    names = {each.name for each in before.livepatches}
+    chosen_again = tuple(each for each in again if each.name in names)
+    kernel_jobs = _kernel_jobs(each_settings)
+    _check_same(found, chosen_again, kernel_jobs)
+    order = Order(chosen_again, before.scenarios, quick=before.quick, repeat=before.repeat, jobs=jobs)
+    run = CheckRun(order, kernel_jobs, found.layout, each_settings[0], progress=progress(), before=before)
+    return run, found.layout
+
+
+def _check_same(found: FoundCheck, again: Sequence[Wanted], kernels: Sequence[KernelJob]) -> None:
+    """Refuse to mix what was found of one livepatch, or kernel, with what another does."""
+    hint = "begin a new check"
+    before = found.result
+    for was, now in zip(before.livepatches, again, strict=False):
+        if was.name != now.name or was.digest != now.digest:
+            raise UsageError(f"{was.word}: its sources have changed since {found.layout.root}", hint=hint)
+    if len(again) != len(before.livepatches):
+        raise UsageError(f"{found.layout.root}: its livepatches are not all there any more", hint=hint)
+    for earlier, kernel in zip(before.kernels, kernels, strict=True):
+        if earlier.image_digest != kernel.image.digest:
+            raise UsageError(f"kernel {earlier.name} has changed since {found.layout.root}", hint=hint)
+
+
+def _list(*, as_json: bool) -> None:
+    rows = [
+        (each.name, "quick" if each.quick else "", f"{each.cpus} CPUs" if each.cpus else "", each.summary)
+        for each in listed()
+    ]
+    if as_json:
+        print_json([{"name": name, "quick": bool(fast), "summary": text} for name, fast, _, text in rows])
+    else:
+        stdout.print(plain_table(("scenario", "", "", "what it does"), rows))
+
+
+def _check_writable(file: Path | None) -> None:
+    """Refuse a file whose folder is not there before an hour is spent on what goes into it."""
+    if file is not None and not file.absolute().parent.is_dir():
+        raise UsageError(f"{file}: no such folder", hint=f"mkdir -p {file.parent}")
+
+
+def _show(result: CheckResult, layout: CheckLayout, junit_file: Path | None, *, as_json: bool) -> None:
+    if junit_file is not None:
+        try:
+            junit_file.write_bytes(junit(result))
+        except OSError as error:
+            raise HostLacks(f"{junit_file}: {error.strerror}") from error
+    if as_json:
+        click.echo(encode(result).decode(), nl=False)
+    else:
+        stdout.print(check_table(result))
+    told = stderr if as_json else stdout
+    for outcome, text in problems(result):
+        told.print(text, style=STYLES[outcome.verdict], soft_wrap=True)
+    told.print(f"run folder: {layout.root}", soft_wrap=True)

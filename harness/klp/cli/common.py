@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What several commands need: the console, progress, settings with the command line over them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+import msgspec
+from rich.console import Console
+
+from klp import settings as settings_room
+from klp.errors import UsageError
+from klp.images.library import Library
+from klp.model import Image
+from klp.process import require
+from klp.progress import Progress, for_console
+from klp.settings import Settings
+from klp.vm.accel import AcceleratorVerdict, choose
+from klp.vm.machine import PROGRAMS
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Where nobody has said how wide the output is (a file, a pipe, a CI log), wide enough for the tables.
+_UNKNOWN_WIDTH = 120
+
+
+def _console(*, stderr: bool) -> Console:
+    width = None if "COLUMNS" in os.environ or sys.stdout.isatty() else _UNKNOWN_WIDTH
+    # Without markup: paths, names and kernel symbols may have [brackets].
+    return Console(stderr=stderr, highlight=False, markup=False, width=width)
+
+
+stdout = _console(stderr=False)
+stderr = _console(stderr=True)
+
+
+def kernel_option(function: F) -> F:
+    """Add ``--kernel``."""
+    return click.option(
+        "-k", "--kernel", metavar="K", help="A name of `klp kernels`, or a kernel build tree's folder."
+    )(function)
+
+
+def progress() -> Progress:
+    """Return where this process tells its progress: always stderr, so that stdout is data."""
+    return for_console(stderr)
+
+
+def settings(**changes: object) -> Settings:
+    """Return the settings, with those of `changes` that are not None over them.
+
+    Raises:
+        SettingsError: what a file or a variable says is wrong.
+        UsageError: a change is out of its setting's range.
+    """
+    given = {name: value for name, value in changes.items() if value is not None}
+    whole = {**msgspec.to_builtins(settings_room.load()), **given}
+    try:
+        return msgspec.convert(whole, Settings)
+    except msgspec.ValidationError as error:
+        reason, _, place = str(error).partition(" - at `$.")
+        name = place.rstrip("`")
+        raise UsageError(f"{name} {given.get(name)}: {reason}", hint=settings_room.HELP.get(name)) from None
+
+
+def library(wanted: Settings) -> Library:
+    """Return the images of the cache that the settings name."""
+    return Library(wanted, progress())
+
+
+def image_and_accelerator(wanted: Settings, *, to_boot: bool = True) -> tuple[Image, AcceleratorVerdict]:
+    """Build what is missing of the kernel's image, and choose what runs it.
+
+    Raises:
+        HostLacks: what guests take is missing here, unless nothing is to be booted.
+    """
+    if to_boot:
+        require(*PROGRAMS)
+    shelf = library(wanted)
+    image = shelf.ensure(wanted.kernel)
+    verdict = choose(wanted, shelf.layout, image)
+    stderr.print(f"{verdict.accelerator.value}: {verdict.reason}", soft_wrap=True)
+    return image, verdict
+
+
+def print_json(value: object) -> None:
+    """Print a value as indented JSON on stdout."""
+    click.echo(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=1).decode())

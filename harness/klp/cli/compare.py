@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`klp compare`."""
+
+from __future__ import annotations
+
+import click
+
+from klp import paths
+from klp.cli.common import print_json, settings, stdout
+from klp.errors import ExitCode, UsageError
+from klp.records.sets import compared
+from klp.report.comparison import closing, comparison_table
+
+
+@click.command()
+@click.argument("sets", nargs=-1, metavar="[BASE NEW]")
+@click.option("--base", multiple=True, metavar="RUN", help="A further run of the base.")
+@click.option("--new", multiple=True, metavar="RUN", help="A further run of the new set.")
+@click.option("-j", "--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
+def compare(sets: tuple[str, ...], *, base: tuple[str, ...], new: tuple[str, ...], as_json: bool) -> int:
+    """Say what became worse between two runs, or two sets of runs; exit 1 if anything did.
+
+    BASE and NEW are each the folder of a run or a check, a folder of such, a name of `klp runs`, `latest`,
+    or, in quotes, a pattern. The limits are the settings compare_…; docs/comparing.md explains them.
+    """
+    if len(sets) not in (0, 2):
+        raise UsageError(
+            f"{' '.join(sets)}: name two, BASE and NEW", hint="--base and --new name more of each"
+        )
+    olds, news = (*sets[:1], *base), (*sets[1:], *new)
+    if not (olds and news):
+        raise UsageError("nothing to compare", hint="klp compare BASE NEW")
+    wanted = settings()
+    found = compared(olds, news, paths.runs_root(wanted.runs), wanted)
+    if as_json:
+        print_json(found)
+    else:
+        stdout.print(comparison_table(found))
+        stdout.print(closing(found), soft_wrap=True)
+    return ExitCode.CHECK_FAILED if found.regressions else ExitCode.OK

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`klp coverage`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from klp.analysis.coverage import coverage as covered
+from klp.analysis.rules.registry import RULES
+from klp.cli.common import print_json, stdout
+from klp.errors import ExitCode, UsageError
+from klp.paths import VERDICTS
+from klp.records.tests import read_records, reasons
+from klp.report.coverage import coverage_table, tests_table
+from klp.testing.markers import known_kernels
+
+
+@click.command()
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE]...")
+@click.option("-k", "--kernel", "kernels", multiple=True, metavar="K",
+              help="This kernel; may be repeated. Default: all known and all recorded.")  # fmt: skip
+@click.option("--rule", "only", multiple=True, metavar="ID",
+              help="This rule alone, with the tests that observe it and those that do not.")  # fmt: skip
+@click.option("-j", "--json", "as_json", is_flag=True, help="Print it as JSON, with the tests' names.")
+def coverage(
+    files: tuple[Path, ...], *, kernels: tuple[str, ...], only: tuple[str, ...], as_json: bool
+) -> int:
+    """Say which tests observe which rule on which kernel, from recorded verdicts.
+
+    FILE is what `pytest --klp-verdicts FILE` wrote; default: build/verdicts.jsonl. A cell counts the tests
+    that passed and whose traces hold the rule, and those that broke it on purpose. Exit code 1: a cell is
+    empty and nobody says why, or a rule was violated.
+    """
+    unknown = [each for each in only if each not in RULES]
+    if unknown:
+        raise UsageError(f"{unknown[0]}: no such rule", hint="`klp rules` lists them")
+    records = read_records(files or (VERDICTS,))
+    if not records:
+        raise UsageError(f"{(files or (VERDICTS,))[0]}: no test of a kernel is recorded in it")
+    columns = kernels or tuple(dict.fromkeys((*known_kernels(), *(each.kernel for each in records))))
+    rules = [each for name, each in RULES.items() if not only or name in only]
+    found = covered(records, rules, columns, reasons())
+    if as_json:
+        print_json({"good": found.good, **msgspec.to_builtins(found)})
+    else:
+        stdout.print(coverage_table(found))
+        for row in found.rows if only else ():
+            stdout.print(tests_table(found, row), soft_wrap=True)
+    return ExitCode.OK if found.good else ExitCode.CHECK_FAILED

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`klp up|exec|ssh|cp|down|ps`: one guest kept alive for work by hand."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import click
+from rich import box
+from rich.table import Table
+
+from klp.cli.common import image_and_accelerator, kernel_option, print_json, progress, settings, stdout
+from klp.errors import UsageError
+from klp.lab import keeper
+from klp.process import replace
+
+_name_option = click.option("-n", "--name", metavar="NAME", help="Which guest; needed if several are up.")
+
+
+@click.command()
+@kernel_option
+@click.option("-n", "--name", default="lab", show_default=True, help="What to call the guest.")
+def up(kernel: str | None, name: str) -> None:
+    """Boot a guest that stays up until `klp down`."""
+    wanted = settings(kernel=kernel)
+    image, verdict = image_and_accelerator(wanted)
+    with progress().step(f"booting {image.kernel.release}"):
+        guest = keeper.up(name, image, wanted, verdict.accelerator)
+    click.echo(f"{guest.name}: {guest.release} is up; klp exec, klp ssh, klp cp, klp down")
+
+
+@click.command("exec", context_settings={"ignore_unknown_options": True})
+@_name_option
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def exec_(name: str | None, command: tuple[str, ...]) -> int:
+    """Run COMMAND in a guest; its streams and exit status become ours."""
+    with keeper.connect(keeper.find(name)) as guest:
+        stdin = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
+        line = command[0] if len(command) == 1 else command
+        result = guest.run(line, stdin=stdin, timeout_s=24 * 3600)
+    click.echo(result.stdout, nl=False)
+    click.echo(result.stderr, nl=False, err=True)
+    return result.status
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@_name_option
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def ssh(name: str | None, command: tuple[str, ...]) -> None:
+    """Open a terminal in a guest, or run COMMAND on one, with OpenSSH."""
+    replace(keeper.ssh_command(keeper.find(name), command))
+
+
+@click.command()
+@_name_option
+@click.argument("source")
+@click.argument("destination")
+def cp(name: str | None, source: str, destination: str) -> None:
+    """Copy a file: `klp cp FILE guest:PATH` or `klp cp guest:PATH FILE`."""
+    inward, outward = destination.startswith("guest:"), source.startswith("guest:")
+    if inward == outward:
+        raise UsageError(
+            "one of the two must be in the guest", hint="klp cp FILE guest:PATH, or klp cp guest:PATH FILE"
+        )
+    if inward and not Path(source).is_file():
+        raise UsageError(f"{source}: no such file")
+    with keeper.connect(keeper.find(name)) as guest:
+        if inward:
+            path = destination.removeprefix("guest:") or "/root"
+            guest.put(Path(source), f"{path}/{Path(source).name}" if path.endswith("/") else path)
+        else:
+            path = source.removeprefix("guest:")
+            there = Path(destination)
+            guest.get(path, there / Path(path).name if there.is_dir() else there)
+
+
+@click.command()
+@_name_option
+@click.option("--all", "everyone", is_flag=True, help="End every guest.")
+def down(name: str | None, everyone: bool) -> None:
+    """End a guest."""
+    for guest in keeper.guests() if everyone else [keeper.find(name)]:
+        keeper.down(guest)
+        click.echo(f"{guest.name}: down")
+
+
+@click.command()
+@click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
+def ps(as_json: bool) -> None:
+    """List the guests that are up."""
+    found = keeper.guests()
+    if as_json:
+        print_json(found)
+        return
+    table = Table(
+        "name", "kernel", "accelerator", "port", "keeper", "up s", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for each in found:
+        up_s = f"{time.time() - each.begun_at:.0f}"
+        table.add_row(
+            each.name, each.release, each.accelerator.value, str(each.port), str(each.keeper), up_s
+        )
+    stdout.print(table)

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`klp`: the group of all commands, and the one place that turns a failure into an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from klp.errors import BuildFailed, ExitCode, KlpError, VmLost
+from klp.version import __version__
+
+# Command to where it lives; imported when it is asked for, so that `klp --help` stays quick.
+_COMMANDS: Mapping[str, tuple[str, str]] = {
+    "run": ("klp.cli.run:run", "Load and unload livepatches in a guest under probes; the main job."),
+    "check": ("klp.cli.check:check", "Drive a livepatch through its life on every kernel: a verdict."),
+    "trace": ("klp.cli.trace:trace", "Watch a livepatch's transitions as they go."),
+    "report": ("klp.cli.report:report", "Tell runs to others: a page, or a trace for Perfetto."),
+    "query": ("klp.cli.query:query", "Run SQL over the traces and verdicts of runs."),
+    "compare": ("klp.cli.compare:compare", "Say what became worse between two sets of runs."),
+    "runs": ("klp.cli.runs:runs", "List and remove runs."),
+    "probes": ("klp.cli.probes:probes", "List the probes, which also work on their own."),
+    "selftests": ("klp.cli.selftests:selftests", "Run the kernel's own livepatch selftests."),
+    "build": ("klp.cli.build:build", "Build livepatch sources for a kernel."),
+    "analyze": ("klp.cli.analyze:analyze", "Judge a recorded run by every rule, again."),
+    "rules": ("klp.cli.rules:rules", "List the rules that traces are judged by."),
+    "coverage": ("klp.cli.coverage:coverage", "Say which tests observe which rule on which kernel."),
+    "kernels": ("klp.cli.images:kernels", "List the kernels that can be booted."),
+    "image": ("klp.cli.images:image", "Build, list, verify and remove images."),
+    "up": ("klp.cli.guests:up", "Boot a guest that stays up, for work by hand."),
+    "exec": ("klp.cli.guests:exec_", "Run a command in a guest that is up."),
+    "ssh": ("klp.cli.guests:ssh", "Open a terminal in a guest that is up."),
+    "cp": ("klp.cli.guests:cp", "Copy files to and from a guest that is up."),
+    "down": ("klp.cli.guests:down", "End a guest."),
+    "ps": ("klp.cli.guests:ps", "List the guests that are up."),
+    "doctor": ("klp.cli.doctor:doctor", "Say what this host has and lacks, and what mends it."),
+}
+
+
+class _Lazy(click.Group):
+    """A group whose commands are imported when they are run; their help lines stand in the table."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="klp")
+@click.option("--debug", is_flag=True, help="Show every command that is run, and tracebacks.")
+def klp(debug: bool) -> None:
+    """A laboratory for Linux kernel livepatches.
+
+    Exit codes: 0 all held, 1 a check failed, 2 usage or settings, 3 the guest was lost, 4 the host lacks
+    something, 130 interrupted.
+    """
+    # Without a handler of ours, Python prints what paramiko and qemu.qmp log of a lost guest to stderr.
+    logging.getLogger().addHandler(logging.NullHandler())
+    if debug:
+        logging.basicConfig(level=logging.DEBUG, format="%(message)s", force=True)
+        logging.getLogger("paramiko").setLevel(logging.WARNING)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    """Treat SIGTERM and SIGHUP as Ctrl-C: everything that was begun is ended in order."""
+    del signum, frame
+    raise KeyboardInterrupt
+
+
+def _tell(error: KlpError) -> None:
+    if isinstance(error, BuildFailed):
+        click.echo(error.output.rstrip(), err=True)
+    if isinstance(error, VmLost):
+        for line in error.console_tail:
+            click.echo(f"  console: {line}", err=True)
+    click.echo(f"error: {error.message}", err=True)
+    if error.hint:
+        click.echo(f"  ({error.hint})", err=True)
+
+
+def _tell_misuse(error: click.UsageError) -> None:
+    where = error.ctx.command_path if error.ctx else "klp"
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+    else:
+        click.echo(f"error: {error.format_message()}\n  ({where} --help)", err=True)
+
+
+def _invoke() -> int | None:
+    """Run the command; click's own `main` would keep some errors, such as a closed pipe, to itself."""
+    if "_KLP_COMPLETE" in os.environ:  # a shell asks for completions
+        klp.main()
+    with klp.make_context("klp", sys.argv[1:]) as context:
+        status: int | None = klp.invoke(context)
+        return status
+
+
+def main() -> NoReturn:
+    """Run `klp`; the entry point."""
+    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGHUP, _terminate)
+    try:
+        sys.exit(_invoke() or ExitCode.OK)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.UsageError as error:
+        _tell_misuse(error)
+        sys.exit(ExitCode.USAGE)
+    except KlpError as error:
+        if "--debug" in sys.argv:
+            raise
+        _tell(error)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is ended; a second Ctrl-C has nothing to stop
+        click.echo("error: interrupted", err=True)
+        sys.exit(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output went away (klp … | head); that is no failure of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitCode.OK)
+    except SystemExit as ended:
+        # rich has seen the same, and made it a 1, which would say that a check failed.
+        if isinstance(ended.__context__, BrokenPipeError):
+            sys.exit(ExitCode.OK)
+        raise

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`klp query`: SQL over runs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from klp import paths
+from klp.cli.common import progress, settings, stdout
+from klp.errors import ExitCode, UsageError
+from klp.paths import CacheLayout
+from klp.records.runs import all_runs, find_runs
+from klp.records.tables import database
+from klp.report.query import Answer, Database
+from klp.report.query_tables import documentation
+from klp.report.table import plain_table
+
+
+@click.command()
+@click.argument("sql", required=False)
+@click.argument("runs", nargs=-1, metavar="[RUN]...")
+@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
+@click.option("-j", "--json", "as_json", is_flag=True, help="Print a JSON array of objects.")
+@click.option("--parquet", type=click.Path(path_type=Path), metavar="FILE", help="Write a Parquet file.")
+@click.option("--tables", is_flag=True, help="List the tables and their columns, and ask nothing.")
+def query(
+    sql: str | None,
+    runs: tuple[str, ...],
+    *,
+    as_csv: bool,
+    as_json: bool,
+    parquet: Path | None,
+    tables: bool,
+) -> int:
+    """Run SQL (DuckDB) over the events, tasks, shadow variables and verdicts of runs.
+
+    RUN is a run folder, a name of `klp runs`, or `latest`; without one, every run that can be read. Tables:
+    runs, verdicts, transitions, tasks, shadows, events; docs/query.md tells columns and units.
+    """
+    if tables:
+        click.echo(documentation(), nl=False)
+        return ExitCode.OK
+    if not sql:
+        raise UsageError(
+            "no SQL given", hint='such as: klp query "SELECT path, count(*) FROM tasks GROUP BY 1"'
+        )
+    if sum((as_csv, as_json, parquet is not None)) > 1:
+        raise UsageError("--csv, --json and --parquet are each alone")
+    asked = _database(runs)
+    if parquet is not None:
+        asked.to_parquet(sql, parquet)
+        return ExitCode.OK
+    _print(asked.ask(sql), as_csv=as_csv, as_json=as_json)
+    return ExitCode.OK
+
+
+def _database(words: tuple[str, ...]) -> Database:
+    wanted = settings()
+    root = paths.runs_root(wanted.runs)
+    found = find_runs(words, root) if words else all_runs(root)
+    if not found:
+        raise UsageError(f"{root}: no runs yet", hint="klp run makes one")
+    return database(found, CacheLayout(paths.cache_root(wanted.cache)), progress(), skip=not words)
+
+
+def _print(answer: Answer, *, as_csv: bool, as_json: bool) -> None:
+    if as_csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(answer.columns)
+        writer.writerows(answer.rows)
+    elif as_json:
+        rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+        click.echo(json.dumps(rows, indent=1, default=str))
+    else:
+        stdout.print(plain_table(answer.columns, answer.rows))

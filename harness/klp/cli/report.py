@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`klp report`: runs as a page, or as a trace for Perfetto."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from klp import paths
+from klp.cli.common import settings, stdout
+from klp.errors import ExitCode, HostLacks
+from klp.records.shown import against_base, guests_of, to_show
+
+_PAGE = Path("report.html")
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help=f"The page; {_PAGE} if not given.")
+@click.option(
+    "--against",
+    "--base",
+    metavar="BASE",
+    help="Say what became worse since this run or check.",
+)
+@click.option(
+    "--perfetto",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write a trace for ui.perfetto.dev; and a page only with --out.",
+)
+def report(runs: tuple[str, ...], *, out: Path | None, against: str | None, perfetto: Path | None) -> int:
+    """Write one HTML page on runs and checks, which works offline: verdicts, timelines, stragglers, logs.
+
+    RUN is the folder of a run or a check, a name of `klp runs`, or `latest`.
+    """
+    wanted = settings()
+    root = paths.runs_root(wanted.runs)
+    shown = to_show(runs, root)
+    beside = against_base(runs, against, root, wanted) if against else ()
+    if perfetto is not None:
+        from klp.report.perfetto import perfetto_trace
+
+        _write(perfetto, perfetto_trace(list(guests_of(shown))))
+    if out is not None or perfetto is None:
+        from klp.report.html import page
+
+        _write(out or _PAGE, page(shown, beside).encode())
+    return ExitCode.OK
+
+
+def _write(file: Path, content: bytes) -> None:
+    try:
+        file.write_bytes(content)
+    except OSError as error:
+        raise HostLacks(f"{file}: {error.strerror}", hint="name a file that can be written") from error
+    stdout.print(f"wrote {file} ({len(content) / 1e6:.1f} MB)", soft_wrap=True)

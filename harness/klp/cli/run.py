@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`klp run`: the main job."""
+
+from __future__ import annotations
+
+import shlex
+from functools import partial
+from pathlib import Path
+
+import click
+
+from klp.analysis.evidence import Verdict
+from klp.analysis.result import RunResult
+from klp.cli.common import (
+    image_and_accelerator,
+    kernel_option,
+    library,
+    progress,
+    settings,
+    stderr,
+    stdout,
+)
+from klp.drive.job import SAMPLES, check_words, make_job, plans_of
+from klp.drive.run import Run, run_folder
+from klp.errors import ExitCode
+from klp.lab.lab import machine_spec
+from klp.lab.warm import ensure_warm
+from klp.model import Image
+from klp.modules.plan import PatchPlan
+from klp.paths import RunLayout
+from klp.records.encoding import encode
+from klp.report.table import failed_checks, rules_line, run_table
+from klp.settings import Settings
+from klp.vm.accel import AcceleratorVerdict
+from klp.vm.spec import argv
+
+
+@click.command()
+@click.argument("patches", nargs=-1, metavar="[PATCH]...")
+@kernel_option
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Run folder; new or empty.")
+@click.option("-j", "--json", "as_json", is_flag=True, help="Print run.json instead of the table.")
+@click.option("--deadline", "deadline_s", type=float, metavar="S", help="Seconds a transition may take.")
+@click.option("--memory", "memory_mib", type=int, metavar="MIB", help="Memory of the guest.")
+@click.option("--cpus", type=int, metavar="N", help="Virtual CPUs of the guest.")
+@click.option("--cold", is_flag=True, help="Boot a guest and arm its probes; use no saved one.")
+@click.option(
+    "--repeat",
+    type=click.IntRange(1, 1000),
+    default=1,
+    metavar="N",
+    help="Do it N times, each in a fresh guest: for `klp compare`.",
+)
+@click.option("--retry-lost", is_flag=True, help="Run a plan once more if its guest is lost under it.")
+@click.option("--force", is_flag=True, help="Force a transition that outlasts its deadline.")
+@click.option("--control", is_flag=True, help="Do the same without probes, too: see whether they disturb.")
+@click.option("--consistency", is_flag=True, help="See which version of each function tasks run (T12).")
+@click.option("--dry-run", is_flag=True, help="Print every step and the QEMU command; run nothing.")
+def run(
+    patches: tuple[str, ...],
+    *,
+    kernel: str | None,
+    out: Path | None,
+    as_json: bool,
+    cold: bool,
+    repeat: int,
+    retry_lost: bool,
+    force: bool,
+    control: bool,
+    consistency: bool,
+    dry_run: bool,
+    **limits: float | None,
+) -> int:
+    """Load, observe, disable and unload livepatches in a guest, under probes.
+
+    PATCH is a folder of patches/, a folder with a Kbuild, a .c file, a .ko, or `samples`, the default: the
+    seven livepatch samples of the kernel's own source.
+    """
+    wanted = settings(kernel=kernel, **limits)
+    words = patches or (SAMPLES,)
+    check_words(words)
+    image, accelerator = image_and_accelerator(wanted, to_boot=not dry_run)
+    if dry_run:
+        _print_steps(words, image, wanted, accelerator, repeat)
+        return ExitCode.OK
+    told = progress()
+    with run_folder(wanted, out, image.kernel.release) as layout:
+        job = make_job(words, image, layout.modules, told)
+        saved = partial(
+            ensure_warm, library(wanted).cache, image, wanted, accelerator.accelerator, progress=told
+        )
+        warm = None if cold else saved()
+        bare = saved(probes=()) if control else None
+    job_run = Run(
+        job, layout, wanted, accelerator, progress=told, warm=warm, repeat=repeat,
+        retry_lost=retry_lost, force=force, bare=bare,
+        consistency=consistency,
+    )  # fmt: skip
+    result, failure = job_run.execute()
+    _show(result, layout, as_json)
+    if failure:
+        raise failure
+    return ExitCode.CHECK_FAILED if result.verdict is Verdict.VIOLATED else ExitCode.OK
+
+
+def _show(result: RunResult, layout: RunLayout, as_json: bool) -> None:
+    if as_json:
+        click.echo(encode(result).decode(), nl=False)
+    elif result.plans:
+        stdout.print(run_table(result))
+        for line in failed_checks(result):
+            stdout.print(f"violated: {line}", style="red", soft_wrap=True)
+    told = stderr if as_json else stdout
+    if result.rules:
+        told.print(f"{rules_line(result)} (klp analyze {layout.root})", soft_wrap=True)
+    told.print(f"run folder: {layout.root}", soft_wrap=True)
+
+
+def _print_steps(
+    words: tuple[str, ...], image: Image, wanted: Settings, accelerator: AcceleratorVerdict, repeat: int
+) -> None:
+    """Print what a run would do, as lines that can be copied."""
+    layout = RunLayout(Path("RUN"))
+    spec = machine_spec(image, layout, wanted, accelerator.accelerator)
+    overlay = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(image.root_disk)]
+    again = [f"# from here on {repeat} times, each in a fresh guest"] if repeat > 1 else []
+    lines = [f"klp build {shlex.join(words)} --kernel {shlex.quote(image.name)} -o RUN/modules"]
+    lines += [*again, shlex.join([*overlay, str(layout.disk)]), shlex.join(argv(spec))]
+    for plan in plans_of(words):
+        lines += _plan_lines(plan)
+    for line in lines:
+        click.echo(line)
+
+
+def _plan_lines(plan: PatchPlan) -> list[str]:
+    loads = [f"insmod {each.module}.ko {each.parameters}".rstrip() for each in plan.load]
+    sysfs = f"/sys/kernel/livepatch/{plan.livepatch}"
+    own = [
+        f"insmod {plan.livepatch}.ko {plan.parameters}".rstrip(),
+        f"until [ $(cat {sysfs}/transition) = 0 ]; do :; done",
+        *(each.command for each in plan.observe if each.enabled),
+        f"echo 0 >{sysfs}/enabled",
+        f"rmmod {plan.livepatch}",
+    ]
+    unloads = [f"rmmod {each.module}" for each in reversed(plan.load)]
+    return [f"# {plan.name}: {plan.summary}", *loads, *(own if plan.livepatch else []), *unloads]

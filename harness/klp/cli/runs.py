@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`klp runs`: the run folders that are there, those of checks among them."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+
+from klp import paths
+from klp.analysis.evidence import Verdict
+from klp.cli.common import print_json, settings, stdout
+from klp.errors import ExitCode, UsageError
+from klp.paths import CacheLayout
+from klp.records.checks import NotACheck, find_check
+from klp.records.runs import all_runs, find_folder, remove_folder, runs_below
+from klp.records.tables import forget
+from klp.report.runs import Brief, brief_check, brief_run, runs_table
+
+_AGO = re.compile(r"(\d+)([mhdw])")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_VERDICTS = [each.value for each in Verdict]
+
+
+@click.group(invoke_without_command=True)
+@click.option("-k", "--kernel", metavar="K", help="Of this kernel: a name such as 6.12, or a release.")
+@click.option("--verdict", type=click.Choice(_VERDICTS), help="With this verdict.")
+@click.option(
+    "--since", metavar="WHEN", help="Begun since: 2026-11-21, 2026-11-21T12:30, 90m, 6h, 2d or 1w."
+)
+@click.option("-j", "--json", "as_json", is_flag=True, help="Print a JSON array.")
+@click.pass_context
+def runs(
+    context: click.Context, *, kernel: str | None, verdict: str | None, since: str | None, as_json: bool
+) -> int:
+    """List the runs in the folder of runs, oldest first."""
+    if context.invoked_subcommand:
+        return ExitCode.OK
+    after = _moment(since) if since else 0.0
+    found = [each for each in _briefs(_root()) if _wanted(each, kernel, verdict, after)]
+    if as_json:
+        print_json(found)
+    elif found:
+        stdout.print(runs_table(found))
+    else:
+        stdout.print(
+            "no such runs" if kernel or verdict or since else f"{_root()}: no runs yet", soft_wrap=True
+        )
+    return ExitCode.OK
+
+
+def _briefs(root: Path) -> list[Brief]:
+    """Return a line for each run and each check below `root`, oldest first: names begin with their time."""
+    runs = (
+        brief_run(each.name, str(each.layout.root), each.result, each.broken) for each in all_runs(root)
+    )
+    checks = (_brief_check(file.parent) for file in root.glob("*/check.json"))
+    return sorted([*runs, *checks], key=lambda each: each.run)
+
+
+def _brief_check(folder: Path) -> Brief:
+    try:
+        return brief_check(folder.name, str(folder), find_check(str(folder), folder.parent).result)
+    except NotACheck as error:
+        return Brief(run=folder.name, path=str(folder), kind="check", error=error.message)
+
+
+def _root() -> Path:
+    return paths.runs_root(settings().runs)
+
+
+def _moment(text: str) -> float:
+    """Return seconds since the epoch.
+
+    Raises:
+        UsageError: it is neither a date nor a span.
+    """
+    ago = _AGO.fullmatch(text)
+    try:
+        if ago:
+            return (datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})).timestamp()
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
+        raise UsageError(f"--since {text}: no date", hint="such as 2026-11-21, 6h or 2d") from None
+
+
+def _wanted(run: Brief, kernel: str | None, verdict: str | None, after: float) -> bool:
+    if run.begun_at is None:  # nothing is known of it that a filter could match
+        return not (kernel or verdict or after)
+    of_kernel = kernel is None or kernel in run.asked or any(_begins(each, kernel) for each in run.kernels)
+    return of_kernel and verdict in (None, run.verdict and run.verdict.value) and run.begun_at >= after
+
+
+def _begins(release: str, kernel: str) -> bool:
+    """Whether a release begins with the whole numbers of a name: 6.12.117 with 6.12, not with 6.1."""
+    return re.match(rf"{re.escape(kernel)}(?!\d)", release) is not None
+
+
+@runs.command()
+@click.argument("names", nargs=-1, required=True, metavar="RUN...")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def rm(names: tuple[str, ...], *, yes: bool) -> int:
+    """Remove run folders, after asking. What is no run folder is never removed."""
+    folders = list(dict.fromkeys(find_folder(each, _root()) for each in names))
+    listed = ", ".join(str(each) for each in folders)
+    if not yes:
+        click.confirm(f"remove {listed}?", abort=True, err=True)
+    cache = CacheLayout(paths.cache_root(settings().cache))
+    for folder in folders:
+        for run in runs_below(folder):
+            forget(run, cache)
+        remove_folder(folder)
+        stdout.print(f"removed {folder}", soft_wrap=True)
+    return ExitCode.OK

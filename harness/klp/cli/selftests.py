@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`klp selftests`: the kernel's own livepatch selftests."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from klp.analysis.selftests import SelftestsResult
+from klp.cli.common import (
+    image_and_accelerator,
+    library,
+    print_json,
+    progress,
+    settings,
+    stderr,
+    stdout,
+)
+from klp.drive.run import run_folder
+from klp.errors import ExitCode, HostLacks, UsageError
+from klp.paths import SelftestsLayout
+from klp.report.junit import junit
+from klp.report.ktap import ktap
+from klp.report.selftest_table import encode, problems, selftests_table
+from klp.selftests.build import find_selftests
+from klp.selftests.run import Choices, SelftestsRun, make_kernel_jobs
+from klp.settings import Settings
+
+
+@click.command()
+@click.option("-k", "--kernel", "kernels", multiple=True, metavar="K",
+              help="A name of `klp kernels`, or a kernel build tree; may be repeated.")  # fmt: skip
+@click.option("-s", "--script", "scripts", multiple=True, metavar="S",
+              help="One of its scripts, such as ftrace, or a file that sources functions.sh; "
+              "may be repeated.")  # fmt: skip
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Run folder; new or empty.")
+@click.option("--junit", "junit_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Write JUnit XML, too.")  # fmt: skip
+@click.option("--ktap", "as_ktap", is_flag=True, help="Print KTAP instead of the table.")
+@click.option("-j", "--json", "as_json", is_flag=True, help="Print selftests.json instead of the table.")
+@click.option("--jobs", type=click.IntRange(min=1), metavar="N",
+              help="Guests at once; default: as many as the host holds.")  # fmt: skip
+@click.option("--deadline", type=click.FloatRange(min=0, min_open=True), metavar="S",
+              help="Seconds a script may take.")  # fmt: skip
+@click.option("--no-trace", is_flag=True, help="Run without probes: as by hand.")
+@click.option("--list", "only_list", is_flag=True, help="List scripts and their cases; run nothing.")
+def selftests(
+    *,
+    kernels: tuple[str, ...],
+    scripts: tuple[str, ...],
+    out: Path | None,
+    junit_file: Path | None,
+    as_ktap: bool,
+    as_json: bool,
+    jobs: int | None,
+    deadline: float | None,
+    no_trace: bool,
+    only_list: bool,
+) -> int:
+    """Run the livepatch selftests of each kernel's own source, every script in a fresh guest.
+
+    Exit code 0: every case is ok or was skipped by its script, and no check of a trace or kernel log is
+    violated.
+    """
+    if as_ktap and as_json:
+        raise UsageError("--ktap and --json: only one of them can be printed")
+    wanted = [settings(kernel=each) for each in dict.fromkeys(kernels)] or [settings()]
+    if only_list:
+        _list(wanted, scripts, as_json=as_json)
+        return ExitCode.OK
+    _check_writable(junit_file)
+    choices = Choices(jobs=jobs, traced=not no_trace, deadline_s=deadline)
+    run, layout = _prepared(wanted, scripts, out, choices)
+    try:
+        failure = run.execute()
+    finally:  # an interrupted run shows what it has
+        _show(run.result, layout, junit_file, as_ktap=as_ktap, as_json=as_json)
+    if failure:
+        raise failure
+    return ExitCode.OK if run.result.good else ExitCode.CHECK_FAILED
+
+
+def _prepared(
+    wanted: Sequence[Settings], scripts: Sequence[str], out: Path | None, choices: Choices
+) -> tuple[SelftestsRun, SelftestsLayout]:
+    """Build everything for every kernel first, so that what cannot be run is told at once."""
+    images = [image_and_accelerator(each) for each in wanted]
+    told = progress()
+    with run_folder(wanted[0], out, "selftests") as folder:
+        layout = SelftestsLayout(folder.root)
+        jobs = make_kernel_jobs([(image, by.accelerator) for image, by in images], scripts, layout, told)
+    cache = library(wanted[0]).cache
+    return SelftestsRun(jobs, layout, wanted[0], cache, choices=choices, progress=told), layout
+
+
+def _list(wanted: Sequence[Settings], scripts: Sequence[str], *, as_json: bool) -> None:
+    listed: dict[str, dict[str, list[str]]] = {}
+    for each in wanted:
+        kernel = library(each).ensure(each.kernel).kernel
+        found = find_selftests(kernel, scripts)
+        listed[kernel.name] = {one.name: [case.name for case in one.cases] for one in found.scripts}
+    if as_json:
+        print_json(listed)
+        return
+    for kernel_name, by_script in listed.items():
+        cases = sum(len(names) for names in by_script.values())
+        click.echo(f"{kernel_name}: {len(by_script)} scripts, {cases} cases")
+        for script, names in by_script.items():
+            click.echo("\n".join([f"  {script}", *(f"    {name}" for name in names)]))
+
+
+def _check_writable(file: Path | None) -> None:
+    """Refuse a file whose folder is not there before an hour is spent on what goes into it."""
+    if file is not None and not file.absolute().parent.is_dir():
+        raise UsageError(f"{file}: no such folder", hint=f"mkdir -p {file.parent}")
+
+
+def _show(
+    result: SelftestsResult,
+    layout: SelftestsLayout,
+    junit_file: Path | None,
+    *,
+    as_ktap: bool,
+    as_json: bool,
+) -> None:
+    if junit_file is not None:
+        try:
+            junit_file.write_bytes(junit(result))
+        except OSError as error:
+            raise HostLacks(f"{junit_file}: {error.strerror}") from error
+    data = as_ktap or as_json
+    if as_json:
+        sys.stdout.write(encode(result).decode())
+    elif as_ktap:
+        sys.stdout.write(ktap(result))
+    else:
+        stdout.print(selftests_table(result))
+    told = stderr if data else stdout
+    for line in problems(result):
+        told.print(line, style="red", soft_wrap=True)
+    told.print(f"run folder: {layout.root}", soft_wrap=True)

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this host has and lacks for klp's work, and the command that mends each lack."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from klp import paths
+from klp.errors import HostLacks
+from klp.images.cache import Manifest
+from klp.images.definition import definitions
+from klp.images.library import Library
+from klp.paths import CacheLayout
+from klp.process import run, which
+from klp.progress import Silent
+from klp.settings import Settings
+from klp.vm.accel import AcceleratorVerdict, choose
+
+_PYTHON = (3, 11)
+_IMAGE_GIB = 3
+_GIB = 2**30
+_RANGE = 65536
+_KVM = Path("/dev/kvm")
+_ID_FILES = (Path("/etc/subuid"), Path("/etc/subgid"))
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing looked at.
+
+    Attributes:
+        name: what was looked at.
+        ok: whether klp can work with what was found.
+        detail: what was found.
+        mend: the command or step that mends it; where `ok` is set, one that would make it better.
+    """
+
+    name: str
+    ok: bool
+    detail: str
+    mend: str = ""
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """All that was looked at.
+
+    Attributes:
+        ok: every check is.
+        accelerator: what will run the guests; None where the settings demand what cannot be had.
+        checks: in the order to mend them.
+    """
+
+    ok: bool
+    accelerator: AcceleratorVerdict | None
+    checks: tuple[Check, ...]
+
+
+class HostPackage(msgspec.Struct, frozen=True):
+    """A row of host-packages.txt: a command (or a file), the package that has it, what it is for."""
+
+    command: str
+    package: str
+    why: str
+
+
+def host_packages(file: Path = paths.HOST_PACKAGES) -> tuple[HostPackage, ...]:
+    """Read the one list of what klp needs from the host."""
+    lines = (line for line in file.read_text().splitlines() if line and not line.startswith("#"))
+    return tuple(HostPackage(*line.split("\t")) for line in lines)
+
+
+def examine(settings: Settings) -> Report:
+    """Look at the host; nothing is changed, and no guest is booted.
+
+    Raises:
+        SettingsError: an image definition is broken.
+    """
+    layout = CacheLayout(paths.cache_root(settings.cache))
+    built, images = _images(settings)
+    verdict, accelerator = _accelerator(settings, layout)
+    checks = (
+        python_check(sys.version_info[:3]),
+        *(command_check(package) for package in host_packages()),
+        *_id_range_checks(),
+        _user_namespaces(),
+        _sandbox(),
+        space_check(layout.root, _free(layout.root), unbuilt=len(definitions().keys() - built)),
+        images,
+        accelerator,
+    )
+    return Report(ok=all(check.ok for check in checks), accelerator=verdict, checks=checks)
+
+
+def python_check(version: tuple[int, ...]) -> Check:
+    """Judge the Python that runs this."""
+    wanted = ".".join(map(str, _PYTHON))
+    return Check(
+        name="Python", ok=version >= _PYTHON, detail=".".join(map(str, version)),
+        mend="" if version >= _PYTHON else f"run klp with Python {wanted} or newer",
+    )  # fmt: skip
+
+
+def command_check(wanted: HostPackage) -> Check:
+    """Judge whether a command, or a file, of the list is here."""
+    found = _find(wanted.command)
+    return Check(
+        name=wanted.command, ok=found is not None,
+        detail=found or f"not found; it {wanted.why}",
+        mend="" if found else _as_root(f"apt-get install --no-install-recommends {wanted.package}"),
+    )  # fmt: skip
+
+
+def _find(command: str) -> str | None:
+    if command.startswith("/"):
+        return command if Path(command).exists() else None
+    return which(command)
+
+
+def _as_root(command: str) -> str:
+    return command if os.geteuid() == 0 else f"sudo {command}"
+
+
+def _id_range_checks() -> tuple[Check, ...]:
+    """Root needs no subordinate ids: mmdebstrap works without a user namespace then."""
+    if os.geteuid() == 0:
+        return ()
+    user = getpass.getuser()
+    files = [file.read_text() if file.exists() else "" for file in _ID_FILES]
+    return (id_range_check(user, os.geteuid(), *files),)
+
+
+def id_range_check(user: str, uid: int, subuid: str, subgid: str) -> Check:
+    """Judge whether `user` has ranges of subordinate ids, from the text of /etc/subuid and /etc/subgid."""
+    names = (f"{user}:", f"{uid}:")
+    has = [any(line.startswith(names) for line in text.splitlines()) for text in (subuid, subgid)]
+    if all(has):
+        return Check(name="subordinate ids", ok=True, detail=f"{user} has ranges of them")
+    first = _first_free_id(f"{subuid}\n{subgid}")
+    spread = f"{first}-{first + _RANGE - 1}"
+    lacks = " and ".join(file.name for file, there in zip(_ID_FILES, has, strict=True) if not there)
+    return Check(
+        name="subordinate ids", ok=False, detail=f"{user} has no range in {lacks}",
+        mend=f"sudo usermod --add-subuids {spread} --add-subgids {spread} {user}",
+    )  # fmt: skip
+
+
+def _first_free_id(text: str) -> int:
+    rows = [line.split(":") for line in text.splitlines() if line.count(":") == 2]
+    return max([100_000, *(int(start) + int(count) for _, start, count in rows)])
+
+
+def _user_namespaces() -> Check:
+    return _trial(
+        "user namespaces", ["unshare", "--user", "--map-root-user", "true"],
+        mend="sysctl -w kernel.unprivileged_userns_clone=1 (Debian), or "
+        "kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu), as root",
+    )  # fmt: skip
+
+
+def _sandbox() -> Check:
+    """Compilers run in what bubblewrap makes; a container may forbid it."""
+    return _trial(
+        "compiler sandbox",
+        ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-all", "true"],
+        mend="allow user namespaces; in a container, also mounting (docker run --privileged)",
+    )
+
+
+def _trial(name: str, command: list[str], *, mend: str) -> Check:
+    """Judge by trying: `command` does nothing, in what is to be judged."""
+    try:
+        tried = run(command, check=False)
+    except HostLacks as error:
+        return Check(name=name, ok=False, detail=error.message, mend=error.hint or "")
+    said = tried.stderr.strip().splitlines()[-1:] or [f"{command[0]} exited {tried.status}"]
+    ok = tried.status == 0
+    return Check(name=name, ok=ok, detail="usable" if ok else said[0], mend="" if ok else mend)
+
+
+def _free(folder: Path) -> int:
+    """Return the free bytes of the disk that `folder` is on, or would be on."""
+    return shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.exists())).free
+
+
+def space_check(folder: Path, free: int, *, unbuilt: int) -> Check:
+    """Judge whether the images that are not built would fit."""
+    needed = unbuilt * _IMAGE_GIB
+    ok = free >= needed * _GIB
+    want = f"; {unbuilt} unbuilt images want {needed} GiB" if unbuilt else ""
+    return Check(
+        name="disk space", ok=ok, detail=f"{free / _GIB:.1f} GiB free for {folder}{want}",
+        mend="" if ok else "free some, or set KLP_CACHE=DIR to a folder on a larger disk",
+    )  # fmt: skip
+
+
+def _images(settings: Settings) -> tuple[set[str], Check]:
+    """Return which series are built, and what that looks like."""
+    try:
+        entries = Library(settings, Silent()).cache.entries()
+    except HostLacks as error:
+        return set(), Check(name="images", ok=False, detail=error.message, mend=error.hint or "")
+    built = built_series(manifest for _, manifest in entries)
+    waiting = [name for name in definitions() if name not in built]
+    told = [f"built: {', '.join(sorted(built)) or 'none'}"]
+    if waiting:
+        told.append(f"built when first asked for: {', '.join(waiting)}")
+    return built, Check(name="images", ok=True, detail="; ".join(told))
+
+
+def built_series(manifests: Iterable[Manifest]) -> set[str]:
+    """Return the kernel series among the cache's entries."""
+    return {manifest.inputs["series"] for manifest in manifests if manifest.kind == "kernel"}
+
+
+def _accelerator(settings: Settings, layout: CacheLayout) -> tuple[AcceleratorVerdict | None, Check]:
+    """TCG is slower and otherwise as good, so it is no lack."""
+    forbidden = _KVM.exists() and not os.access(_KVM, os.R_OK | os.W_OK)
+    mend = f"sudo usermod --append --groups kvm {getpass.getuser()}, then log in anew"
+    try:
+        verdict = choose(settings, layout)
+    except HostLacks as error:
+        way_out = mend if forbidden else error.hint or ""
+        return None, Check(name="accelerator", ok=False, detail=error.message, mend=way_out)
+    detail = f"{verdict.accelerator}: {verdict.reason}"
+    advise = forbidden and settings.accelerator == "auto"
+    return verdict, Check(name="accelerator", ok=True, detail=detail, mend=mend if advise else "")

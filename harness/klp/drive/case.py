@@ -1,0 +1,358 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One test's guest: what a test may do with it, and what is judged and kept at the test's end."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from klp.analysis.evidence import Verdict, overall
+from klp.analysis.result import SCHEMA, PlanResult, RunResult
+from klp.analysis.rules.registry import RuleVerdict
+from klp.drive.run import write_result
+from klp.drive.subject import LivepatchSubject, ModuleSubject
+from klp.drive.trace import Trace
+from klp.errors import CheckFailed, KlpError, VmLost
+from klp.guest.kernel_log import lines_after
+from klp.guest.livepatch import Livepatches, PendingTask
+from klp.guest.ssh import CommandResult
+from klp.klog import expected
+from klp.klog.lines import without_stamp
+from klp.lab.ready import Bench, Prepared
+from klp.model import Module
+from klp.waiting import DeadlineMissed, wait_until
+
+_MODULES = "/run/klp/modules"
+_LOOK_S = 0.1
+
+
+class KernelLog:
+    """The guest's kernel log since the test began."""
+
+    def __init__(self, prepared: Prepared, deadline_s: float) -> None:
+        self._prepared = prepared
+        self._deadline_s = deadline_s
+
+    def lines(self) -> tuple[str, ...]:
+        """Return its lines, without their time stamps.
+
+        Raises:
+            CheckFailed: the log overflowed.
+        """
+        found = lines_after(self._prepared.lab.guest, self._prepared.canary)
+        return tuple(without_stamp(line) for line in found)
+
+    def find(self, pattern: str) -> tuple[str, ...]:
+        """Return the lines in which a regular expression is found (`re.search`)."""
+        return tuple(line for line in self.lines() if re.search(pattern, line))
+
+    def wait(self, pattern: str, *, deadline_s: float | None = None) -> str:
+        """Wait for a line with a regular expression in it, and return it.
+
+        Raises:
+            CheckFailed: none came in time.
+        """
+        limit = deadline_s or self._deadline_s
+        try:
+            found = wait_until(lambda: self.find(pattern), what=pattern, timeout_s=limit, every_s=_LOOK_S)
+        except DeadlineMissed as missed:
+            raise CheckFailed(f"the kernel log: {missed}") from None
+        return found[0]
+
+
+class TestedGuest:
+    """A pristine guest, the test's own.
+
+    Attributes:
+        kernel: what the kernel was asked for by: ``6.12``, or the folder of a build tree.
+        release: ``uname -r``.
+        version: its first two numbers, to compare with: ``(6, 12)``.
+        livepatches: control of its livepatches by name.
+        lab: machine and connections, for what is not offered here.
+    """
+
+    __test__ = False  # pytest: no class of tests, whatever its name begins with
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.lab = prepared.lab
+        self.kernel = self.lab.image.kernel.name
+        self.release = self.lab.image.kernel.release
+        self.version = series(self.release)
+        self.livepatches: Livepatches = self.lab.livepatches
+
+    def run(
+        self, command: str | Sequence[str], *, stdin: bytes = b"", timeout_s: float | None = None
+    ) -> CommandResult:
+        """Run a command as root to its end; its status is not judged (see `CommandResult.must`).
+
+        Args:
+            command: a line for the guest's shell, or words that are quoted for it.
+            stdin: what it reads.
+            timeout_s: seconds it may take.
+
+        Raises:
+            VmLost: the guest was lost meanwhile, or does not answer.
+        """
+        return self.lab.guest.run(command, stdin=stdin, timeout_s=timeout_s)
+
+    def read(self, path: str) -> str:
+        """Return a small text file, without its last newline.
+
+        Raises:
+            CheckFailed: there is none.
+        """
+        return self.lab.guest.read(path)
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write a small file of the guest.
+
+        Raises:
+            CheckFailed: the guest refused it.
+        """
+        self.lab.guest.write(path, content).must(f"writing {path}")
+
+    def put(self, source: Path, destination: str) -> None:
+        """Copy a file into the guest.
+
+        Raises:
+            CheckFailed: the guest refused it.
+        """
+        self.lab.guest.put(source, destination)
+
+    def get(self, source: str, destination: Path) -> None:
+        """Copy a file out of the guest.
+
+        Raises:
+            CheckFailed: it cannot be read there, or written here.
+        """
+        self.lab.guest.get(source, destination)
+
+
+@dataclass(frozen=True, slots=True)
+class Promised:
+    """What a test's markers say will come of it.
+
+    Attributes:
+        log: lines that the kernel log must hold, and may.
+        holds: rules that the trace must show to hold.
+        breaks: rules that the trace must show broken.
+    """
+
+    log: tuple[expected.Expected, ...] = ()
+    holds: tuple[str, ...] = ()
+    breaks: tuple[str, ...] = ()
+
+    def kept_by(self, verdict: RuleVerdict) -> bool:
+        """Whether a verdict is what was promised, or at least no rule broken that nobody spoke of."""
+        if verdict.rule.id in self.breaks:
+            return verdict.verdict is Verdict.VIOLATED
+        if verdict.rule.id in self.holds:
+            return verdict.verdict is Verdict.HELD
+        return verdict.verdict is not Verdict.VIOLATED
+
+
+def _broken_promise(verdict: RuleVerdict) -> str:
+    events = "; ".join(each.words for each in verdict.evidence[:3])
+    shown = f" ({events})" if events and events != verdict.why else ""
+    return f"rule {verdict.rule.id} {verdict.verdict.value}: {verdict.why}{shown}"
+
+
+class Case:
+    """One test: its guest, the modules it shipped, what it expects of the kernel log.
+
+    Args:
+        name: the test's.
+        places: folders that a module's path may be relative to.
+        promised: what the test says will come of it.
+        livepatch: the module the test is about, where it is about one.
+
+    Attributes:
+        verdicts: of the rules, once the trace was judged.
+        modules: those it shipped, by name.
+        pending: the tasks that held a transition when it was called stuck.
+    """
+
+    def __init__(
+        self,
+        bench: Bench,
+        prepared: Prepared,
+        name: str,
+        places: Iterable[Path],
+        promised: Promised,
+        *,
+        livepatch: str = "",
+    ) -> None:
+        prepared.begun_at = time.time()
+        self._bench = bench
+        self._prepared = prepared
+        self._name = name
+        self._places = tuple(places)
+        self._promised = promised
+        self.verdicts: dict[str, RuleVerdict] = {}
+        self._livepatch = livepatch
+        prepared.observer.begin(name, livepatch)
+        self.modules: dict[str, Module] = {}
+        self.pending: tuple[PendingTask, ...] = ()
+        self.guest = TestedGuest(prepared)
+        self.trace = Trace(prepared)
+        self.log = KernelLog(prepared, bench.settings.deadline_s)
+
+    def module(self, word: str, name: str | None = None) -> ModuleSubject:
+        """Build a plain module, or take it as built before, and ship it.
+
+        Raises:
+            UsageError, BuildFailed: there is none, or it cannot be built.
+        """
+        return self.plain(self._bench.module(word, self._places, name, livepatch=False))
+
+    def livepatch(self, word: str, name: str | None = None) -> LivepatchSubject:
+        """Build a livepatch, or take it as built before, and ship it.
+
+        Raises:
+            UsageError, BuildFailed, NotALivepatch: there is none, or it cannot be built.
+        """
+        return self.patch(self._bench.module(word, self._places, name, livepatch=True))
+
+    def plain(self, module: Module) -> ModuleSubject:
+        """Ship a plain module that is built already."""
+        return ModuleSubject(self.guest.lab, module, self._ship(module), self._prepared.observer)
+
+    def patch(self, module: Module) -> LivepatchSubject:
+        """Ship a livepatch that is built already."""
+        return LivepatchSubject(
+            self.guest.lab, module, self._ship(module),
+            deadline_s=self._bench.settings.deadline_s, stuck=self._keep_pending,
+            observer=self._prepared.observer,
+        )  # fmt: skip
+
+    def resident(self, module: Module, path: str) -> ModuleSubject:
+        """Return a plain module whose file is in the guest already."""
+        return ModuleSubject(self.guest.lab, module, path, self._prepared.observer)
+
+    @property
+    def scratch(self) -> Path:
+        """A folder on the host for modules that are made for this test alone; it goes with the guest."""
+        return self._prepared.layout.modules
+
+    def _ship(self, module: Module) -> str:
+        path = f"{_MODULES}/{module.file.name}"
+        known = self.modules.get(module.name)
+        if known != module:
+            self.guest.write(path, module.file.read_bytes())
+            self.modules[module.name] = module
+        return path
+
+    def _keep_pending(self, tasks: tuple[PendingTask, ...]) -> None:
+        self.pending = tasks
+        with self._prepared.layout.pending.open("a") as file:
+            for task in tasks:
+                file.write("\n  ".join([task.line(), *task.stack]) + "\n")
+
+    def close(self, expects: Iterable[expected.Expected] = ()) -> tuple[str, ...]:
+        """See that the guest lives, end its trace, and judge it; return the kernel log's lines.
+
+        Args:
+            expects: what the kernel log may hold besides what was promised.
+
+        Raises:
+            VmLost: the guest was lost since the test's last word.
+            CheckFailed: the kernel log overflowed, or a probe is dead.
+        """
+        self.guest.lab.machine.check_alive()
+        lines = self.log.lines()
+        told = expected.reasons(lines, (*self._promised.log, *expects))
+        self._prepared.observer.log(lines, told)
+        self._prepared.observer.taint()
+        self._prepared.observer.end(self._name, self._livepatch)
+        self.verdicts = self.trace.verdicts()
+        return lines
+
+    def check(self) -> None:
+        """See that the guest lives, that its log holds what was expected and nothing worse, and the rules.
+
+        Raises:
+            CheckFailed: a report that nobody expected, or nothing where something was expected; a rule
+                was broken, or one that the test is about was not seen to hold.
+            VmLost: the guest was lost since the test's last word.
+        """
+        lines, expects = self.close(), self._promised.log
+        alarms = () if "L6" in self._promised.breaks else expected.unexpected(lines, expects)
+        for report in alarms:
+            raise CheckFailed("the kernel log holds an unexpected report:\n" + "\n".join(report))
+        for one in expected.missing(lines, expects):
+            raise CheckFailed(f"the kernel log has no {one.pattern!r}, expected because {one.reason}")
+        wrong = [each for each in self.verdicts.values() if not self._promised.kept_by(each)]
+        if wrong:
+            raise CheckFailed("\n".join(_broken_promise(each) for each in wrong))
+
+    def properties(self) -> list[tuple[str, str]]:
+        """Return what the test ran on, as names and values for a JUnit file."""
+        known = self._bench.provenance(())
+        return [
+            ("klp_kernel", known.kernel),
+            ("klp_image", known.image_digest),
+            ("klp_accelerator", known.accelerator),
+            *((f"klp_module_{name}", module.sha256) for name, module in self.modules.items()),
+            *((f"klp_verdict_{rule}", verdict.value) for rule, verdict in self.observed().items()),
+        ]
+
+    def observed(self) -> dict[str, Verdict]:
+        """Return the verdict on each rule that the trace has something to say on, once it was judged."""
+        verdicts = ((name, each.verdict) for name, each in self.verdicts.items())
+        return {name: verdict for name, verdict in verdicts if verdict is not Verdict.NOT_OBSERVED}
+
+    def keep(self, folder: Path, error: str | None, plans: tuple[PlanResult, ...] = ()) -> None:
+        """Have the guest's files kept in `folder`, with what they are, once the guest is ended.
+
+        Args:
+            error: why it did not end well, if it did not.
+            plans: what is told of livepatches in it.
+        """
+        layout, store = self._prepared.layout, self._prepared.tracer.store
+        try:
+            self.trace.mark()
+            layout.dmesg.write_text(self.guest.lab.diagnosis.run("dmesg").stdout)
+        except VmLost:
+            layout.dmesg.write_text(self.guest.lab.machine.console.text())
+        except KlpError as failure:
+            error = f"{error}; {failure.message}" if error else failure.message
+        layout.modules.mkdir(exist_ok=True)
+        for module in self.modules.values():
+            (layout.modules / module.file.name).write_bytes(module.file.read_bytes())
+        result = RunResult(
+            schema=SCHEMA,
+            begun_at=self._prepared.begun_at,
+            ended_at=time.time(),
+            provenance=self._bench.provenance(self.modules.values()),
+            plans=plans,
+            events=store.count(),
+            lost_events=store.lost(),
+            unseen=self._prepared.tracer.missing(),
+            error=error,
+            rules=tuple(self.verdicts.values()),
+            verdict=Verdict.VIOLATED if error else overall(each.verdict for each in plans),
+        )
+        write_result(layout, result)
+        self._prepared.keep_as = folder
+
+
+def series(release: str) -> tuple[int, ...]:
+    """Return a kernel's first two numbers: ``6.12.117+deb13-amd64`` is (6, 12)."""
+    found = re.match(r"(\d+)\.(\d+)", release)
+    return (int(found[1]), int(found[2])) if found else ()
+
+
+def story(error: KlpError) -> str:
+    """Return what a failure has to tell, for a test's report: no traceback of ours."""
+    lines = [error.message]
+    report = getattr(error, "report", None)
+    if report is not None:
+        lines += ["call trace:", *(f"  {frame.strip()}" for frame in report.trace)] if report.trace else []
+    elif isinstance(error, VmLost):
+        lines += [f"console: {line}" for line in error.console_tail[-10:]]
+    output = getattr(error, "output", "")
+    lines += [output.rstrip()] if output else []
+    return "\n".join([*lines, *([f"({error.hint})"] if error.hint else [])])

@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole run: build, boot, arm, run every plan, write the folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from klp import paths
+from klp.analysis.evidence import Verdict, overall
+from klp.analysis.result import SCHEMA, PlanResult, RunResult
+from klp.analysis.rules.rule import RuleVerdict
+from klp.drive.control import Controls, unprobed
+from klp.drive.job import Job
+from klp.drive.lifecycle import Lifecycle, lost_result
+from klp.drive.watch import Watch
+from klp.errors import HostLacks, KlpError, UsageError, VmLost
+from klp.files import remove_tree, write_whole
+from klp.lab.lab import Lab, booted
+from klp.lab.provenance import provenance
+from klp.lab.warm import WarmStart, restored
+from klp.modules.functions import watched
+from klp.modules.plan import PatchPlan
+from klp.paths import RunLayout
+from klp.progress import Progress
+from klp.records.encoding import encode
+from klp.records.verdicts import judge_run
+from klp.settings import Settings
+from klp.trace.tracer import CONSISTENCY, Tracer, traced
+from klp.vm.accel import AcceleratorVerdict
+
+
+@contextmanager
+def run_folder(settings: Settings, out: Path | None, name: str) -> Iterator[RunLayout]:
+    """Make the folder of a new run; nothing of an earlier run is ever written over.
+
+    The folder is for keeps once the block ends well; if it fails, nothing was run yet and what was
+    made is removed again.
+
+    Raises:
+        UsageError: `out` is not empty, or something is in its way.
+        HostLacks: it cannot be made.
+    """
+    try:
+        root = _named(out) if out else _fresh(paths.runs_root(settings.runs), name)
+    except OSError as error:
+        in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
+        raise (UsageError if in_the_way else HostLacks)(
+            f"{error.filename}: {error.strerror}", hint="--out DIR puts the run folder elsewhere"
+        ) from error
+    try:
+        yield RunLayout(root)
+    except BaseException:
+        remove_tree(root)
+        raise
+
+
+def _named(out: Path) -> Path:
+    out.mkdir(parents=True, exist_ok=True)
+    if any(out.iterdir()):
+        raise UsageError(f"{out}: not empty", hint="name a folder that is new or empty")
+    return out.absolute()
+
+
+def _fresh(parent: Path, name: str) -> Path:
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for number in range(1, 1000):
+        folder = parent / (f"{stamp}-{name}" if number == 1 else f"{stamp}-{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise HostLacks(f"{parent}: too many runs in one second")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One repetition of a plan, counted from 1."""
+
+    plan: PatchPlan
+    repetition: int
+
+
+class Run:
+    """One execution of a job, in one run folder.
+
+    Args:
+        warm: the saved guest to start from; None boots one and arms its probes.
+        repeat: how often each plan is run; each repetition of all of them has a fresh guest, so that none
+            depends on another's.
+        retry_lost: run a plan whose guest was lost once more, in a fresh guest.
+        force: force a transition that outlasts its deadline.
+        watch: gets what happens while it happens.
+        bare: a saved guest without probes, in which every plan's modules are loaded as well, so that the
+            trace can tell whether the probes changed anything (T14).
+        consistency: have klpconsistency watch every function that the livepatches change (T12).
+
+    What is found is complete at any moment, so that an early end, whatever its cause, loses nothing.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        layout: RunLayout,
+        settings: Settings,
+        accelerator: AcceleratorVerdict,
+        *,
+        progress: Progress,
+        warm: WarmStart | None,
+        repeat: int = 1,
+        retry_lost: bool = False,
+        force: bool = False,
+        watch: Watch | None = None,
+        bare: WarmStart | None = None,
+        consistency: bool = False,
+    ) -> None:
+        self._job = job
+        self._layout = layout
+        self._settings = settings
+        self._accelerator = accelerator
+        self._progress = progress
+        self._warm = warm
+        self._watch = watch
+        self._bare = bare
+        self._consistency = consistency
+        self._force = force
+        self._controls: Controls = {}
+        self._begun = time.time()
+        self._provenance = provenance(job.image, job.modules.values(), settings, accelerator)
+        self._repeat = repeat
+        self._pending = [Turn(plan, number) for number in range(1, repeat + 1) for plan in job.plans]
+        self._retries = set(self._pending) if retry_lost else set()
+        self._plans: list[PlanResult] = []
+        self._unseen: tuple[str, ...] = ()
+        self._events = 0
+        self._lost = 0
+        self._in_plan = False  # whether the guest at hand got as far as a plan
+
+    def execute(self) -> tuple[RunResult, KlpError | None]:
+        """Run every plan; return what was found, with the first failure of a guest or of ours.
+
+        The result stands in ``run.json``, as far as it goes, whatever happens.
+        """
+        first: KlpError | None = None
+        try:
+            self._controls = self._unprobed()
+            while self._pending:
+                failure = self._one_guest()
+                first = first or failure
+                if self._pending:
+                    self._layout = self._layout.of_guest(self._layout.guest + 1)
+        except KlpError as failure:
+            return self._conclude(failure.message), first or failure
+        except BaseException:
+            self._conclude("interrupted")
+            raise
+        return self._conclude(first.message if first else None), first
+
+    def _unprobed(self) -> Controls:
+        if self._bare is None:
+            return {}
+        accel = self._accelerator.accelerator
+        return unprobed(self._job, self._bare, self._settings, accel, self._progress)
+
+    def _one_guest(self) -> VmLost | None:
+        """Run the plans of one repetition in one guest, until all are done or it is lost under one of them.
+
+        Returns the loss, unless that plan is to be run again.
+
+        Raises:
+            VmLost: the guest was lost before it was of any use; another would fare no better.
+        """
+        waiting = len(self._pending)
+        try:
+            with self._lab() as lab:
+                self._in_guest(lab)
+        except VmLost as lost:
+            return self._after_loss(lost, progressed=len(self._pending) < waiting)
+        return None
+
+    def _after_loss(self, lost: VmLost, *, progressed: bool) -> VmLost | None:
+        if not self._pending or not (progressed or self._in_plan):
+            raise lost
+        turn = self._pending[0]
+        if turn in self._retries:
+            self._retries.remove(turn)
+            self._progress.note(f"{turn.plan.name}: guest lost ({lost.message}); once more in a fresh one")
+            return None
+        self._progress.note(f"{turn.plan.name}: guest lost ({lost.message})")
+        self._done(lost_result(turn.plan, lost))
+        return lost
+
+    def _done(self, result: PlanResult) -> None:
+        """Keep what came of the plan whose turn it is."""
+        turn = self._pending.pop(0)
+        where = {"repetition": turn.repetition, "guest": self._layout.guest}
+        self._plans.append(msgspec.structs.replace(result, **where))
+
+    def _lab(self) -> AbstractContextManager[Lab]:
+        accel = self._accelerator.accelerator
+        image, layout, settings = self._job.image, self._layout, self._settings
+        if self._warm is None:
+            return booted(image, layout, settings, accel, self._progress)
+        self._progress.note("starting from a saved guest, its probes armed")
+        return restored(image, self._warm, layout, settings, accel)
+
+    def _in_guest(self, lab: Lab) -> None:
+        running = self._warm.probes if self._warm else ()
+        self._in_plan = False
+        listen = self._watch.event if self._watch else None
+        try:
+            with traced(lab.guest, self._layout.events, self._progress, running, listen) as tracer:
+                self._watch_functions(tracer)
+                self._unseen = tracer.missing()
+                for line in self._unseen:
+                    self._progress.note(line)
+                try:
+                    self._all_plans(lab, tracer)
+                finally:
+                    self._events += tracer.store.count()
+                    self._lost += tracer.store.lost()
+        finally:
+            _keep_log(lab, self._layout)
+
+    def _watch_functions(self, tracer: Tracer) -> None:
+        if not self._consistency:
+            return
+        functions = watched(each for each in self._job.modules.values() if each.livepatch)
+        with self._progress.step(f"arming {CONSISTENCY} for {len(functions)} functions"):
+            tracer.watch(functions)
+
+    def _all_plans(self, lab: Lab, tracer: Tracer) -> None:
+        lifecycle = Lifecycle(
+            lab,
+            tracer,
+            self._job.modules,
+            self._layout,
+            self._progress,
+            deadline_s=self._settings.deadline_s,
+            slow=self._watch.slow if self._watch else None,
+            controls=self._controls,
+            force=self._force,
+        )
+        with self._progress.step(f"shipping {len(self._job.modules)} modules"):
+            lifecycle.ship()
+        own = self._pending[0].repetition
+        while self._pending and self._pending[0].repetition == own:
+            plan = self._pending[0].plan
+            self._in_plan = True
+            which = f" ({own} of {self._repeat})" if self._repeat > 1 else ""
+            with self._progress.step(f"{plan.name}{which}"):
+                self._done(lifecycle.run(plan))
+
+    def _rules(self) -> tuple[RuleVerdict, ...]:
+        """Judge what was recorded, from the files: as `klp analyze` will."""
+        try:
+            return judge_run(self._layout.root)
+        except UsageError as error:  # nothing was recorded yet, or a stream was cut by what ended the run
+            self._progress.note(f"not judged by the rules: {error.message}")
+            return ()
+
+    def _conclude(self, error: str | None) -> RunResult:
+        """Write run.json with all that was found so far."""
+        rules = self._rules()
+        result = RunResult(
+            schema=SCHEMA,
+            begun_at=self._begun,
+            ended_at=time.time(),
+            provenance=self._provenance,
+            plans=tuple(self._plans),
+            events=self._events,
+            lost_events=self._lost,
+            unseen=self._unseen,
+            error=error,
+            rules=rules,
+            verdict=Verdict.VIOLATED if error else overall(_verdicts(self._plans, rules)),
+        )
+        write_result(self._layout, result)
+        return result
+
+
+def _verdicts(plans: Sequence[PlanResult], rules: Sequence[RuleVerdict]) -> list[Verdict]:
+    """Return what a run's own verdict is made of: its plans, and the rules that were broken."""
+    broken = [each.verdict for each in rules if each.verdict is Verdict.VIOLATED]
+    return [*(plan.verdict for plan in plans), *broken]
+
+
+def _keep_log(lab: Lab, layout: RunLayout) -> None:
+    """Write the kernel log down; a lost guest's is on its console."""
+    try:
+        layout.dmesg.write_text(lab.diagnosis.run("dmesg").stdout)
+    except VmLost:
+        layout.dmesg.write_text(lab.machine.console.text())
+
+
+def write_result(layout: RunLayout, result: RunResult) -> None:
+    """Write run.json, whole or not at all."""
+    write_whole(layout.summary, encode(result))

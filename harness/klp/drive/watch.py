@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whoever watches a run as it goes."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from klp.guest.livepatch import PendingTask
+from klp.trace.events import AnyEvent
+
+
+class Watch(Protocol):
+    """Gets what happens in a run while it happens; called from several threads."""
+
+    def event(self, event: AnyEvent) -> None:
+        """Take an event as a probe, or the harness, wrote it."""
+
+    def slow(self, tasks: tuple[PendingTask, ...]) -> None:
+        """Take the tasks that hold a transition which lasts, with their kernel stacks."""

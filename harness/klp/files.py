@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files and folders: written whole or not at all, removed whole, and what they are known by."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Write a file so that whoever reads it finds the old content or the new, and never a part of it."""
+    growing = file.with_name(f"{file.name}.part")
+    growing.write_bytes(content)
+    growing.replace(file)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder and all below it, read-only folders (a toolchain has some) included."""
+
+    def open_and_retry(function: Callable[[str], object], path: str, _: object) -> None:
+        if not os.path.lexists(path):
+            return
+        Path(path).parent.chmod(0o700)
+        function(path)
+
+    if folder.is_dir():
+        shutil.rmtree(folder, onerror=open_and_retry)
+
+
+def file_digest(file: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hex."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest_of(inputs: Mapping[str, str]) -> str:
+    """Return the key for `inputs`, whatever their order: 16 hex digits of a SHA-256."""
+    text = msgspec.json.encode(sorted(inputs.items()))
+    return hashlib.sha256(text).hexdigest()[:16]

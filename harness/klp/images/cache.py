@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A content-addressed store of folders.
+
+An entry is keyed by what went into it. It grows in ``building/`` and is renamed into place when it is
+whole, so whoever finds one may use it, and a builder that dies leaves nothing that looks finished.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+from filelock import FileLock, Timeout
+
+from klp.errors import HostLacks, KlpError
+from klp.files import digest_of, file_digest, remove_tree
+from klp.paths import CacheLayout
+from klp.process import CommandFailed
+from klp.progress import Progress
+
+MANIFEST = "manifest.json"
+# A marker that a folder is being filled by this process; see `_sweep`.
+_OWNER = "owner.lock"
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What an entry is, written last.
+
+    Attributes:
+        kind: ``toolchain``, ``guest``, ``kernel`` or ``tree``.
+        digest: hex digest of `inputs`.
+        inputs: what it was made from, in words.
+        facts: what was learned in the making, such as the kernel's release.
+        files: relative path to SHA-256 of each file that `verify` reads again.
+        size: bytes it takes on the disk.
+        built: seconds since the epoch.
+    """
+
+    kind: str
+    digest: str
+    inputs: dict[str, str]
+    facts: dict[str, str]
+    files: dict[str, str]
+    size: int
+    built: float
+
+
+def read_manifest(entry: Path) -> Manifest | None:
+    """Return an entry's manifest, or None where there is no finished entry."""
+    try:
+        return msgspec.json.decode((entry / MANIFEST).read_bytes(), type=Manifest)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except msgspec.DecodeError as error:
+        raise HostLacks(
+            f"{entry / MANIFEST}: damaged ({error})", hint=f"rm -r {entry}; it is built again"
+        ) from None
+
+
+class Cache:
+    """The store under one root folder."""
+
+    def __init__(self, layout: CacheLayout, progress: Progress) -> None:
+        self.layout = layout
+        self._progress = progress
+
+    def ensure(
+        self,
+        kind: str,
+        inputs: Mapping[str, str],
+        build: Callable[[Path], tuple[dict[str, str], tuple[str, ...]]],
+    ) -> tuple[Path, Manifest]:
+        """Return the entry for `inputs`, building it if it is not there.
+
+        Args:
+            kind: the first half of the folder's name.
+            inputs: all that the content depends on.
+            build: fills the folder it is given; returns facts, and the files to hash.
+
+        Raises:
+            HostLacks: no space, no permission.
+            KlpError: what `build` raised.
+        """
+        digest = digest_of(inputs)
+        entry = self.layout.entry(kind, digest)
+        found = read_manifest(entry)
+        if found:
+            return entry, found
+        with _told(self.layout.root), self._locked(kind, digest):
+            found = read_manifest(entry)
+            if found:
+                return entry, found
+            return entry, self._build(kind, digest, dict(inputs), build, entry)
+
+    def _build(
+        self,
+        kind: str,
+        digest: str,
+        inputs: dict[str, str],
+        build: Callable[[Path], tuple[dict[str, str], tuple[str, ...]]],
+        entry: Path,
+    ) -> Manifest:
+        self._sweep()
+        growing = self.layout.building / f"{kind}-{digest}-{os.getpid()}"
+        growing.mkdir(parents=True)
+        with FileLock(growing / _OWNER):
+            try:
+                facts, files = build(growing)
+                manifest = Manifest(
+                    kind=kind,
+                    digest=digest,
+                    inputs=inputs,
+                    facts=facts,
+                    files={name: file_digest(growing / name) for name in files},
+                    size=_allocated(growing),
+                    built=time.time(),
+                )
+                (growing / MANIFEST).write_bytes(
+                    msgspec.json.format(msgspec.json.encode(manifest), indent=1)
+                )
+                (growing / _OWNER).unlink(missing_ok=True)
+                os.sync()  # the rename must not reach the disk before what it names
+                remove_tree(entry)
+                growing.rename(entry)
+            except BaseException:
+                remove_tree(growing)
+                raise
+        return manifest
+
+    @contextmanager
+    def _locked(self, kind: str, digest: str) -> Iterator[None]:
+        lock_file = self.layout.lock(kind, digest)
+        try:
+            lock_file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:  # a file in the way, too, or a place where there can be no folders
+            raise _unwritable(error, self.layout.root) from error
+        lock = FileLock(lock_file)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            with self._progress.step(f"waiting for another klp that is building {kind}-{digest}"):
+                lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _sweep(self) -> None:
+        """Remove what builders that died have left; a live one holds its owner lock."""
+        for left in self.layout.building.glob("*"):
+            try:
+                with FileLock(left / _OWNER, timeout=0):
+                    remove_tree(left)
+            except Timeout:
+                continue
+
+    def entries(self) -> list[tuple[Path, Manifest]]:
+        """Return every finished entry with its manifest, oldest first."""
+        found = [(folder, read_manifest(folder)) for folder in self.layout.root.glob("*-*")]
+        return sorted(
+            ((folder, manifest) for folder, manifest in found if manifest),
+            key=lambda pair: pair[1].built,
+        )
+
+    def remove(self, entry: Path, manifest: Manifest) -> None:
+        """Remove an entry, waiting for whoever is building it."""
+        with self._locked(manifest.kind, manifest.digest):
+            remove_tree(entry)
+
+
+def _allocated(folder: Path) -> int:
+    """Return the bytes a folder's files take on the disk; holes of sparse files take none."""
+    found = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    return sum(os.lstat(file).st_blocks * 512 for file in found)
+
+
+def damaged_files(entry: Path, manifest: Manifest) -> list[str]:
+    """Return the hashed files of an entry that are missing or no longer what was built."""
+    return [
+        name
+        for name, digest in manifest.files.items()
+        if not (entry / name).is_file() or file_digest(entry / name) != digest
+    ]
+
+
+@contextmanager
+def _told(root: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into one line that names the folder and the way out."""
+    try:
+        yield
+    except CommandFailed as error:
+        if "No space left on device" not in error.output:
+            raise
+        raise _no_space(root) from error
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise _no_space(root) from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise _unwritable(error, root) from error
+        raise
+
+
+def _unwritable(error: OSError, root: Path) -> KlpError:
+    return HostLacks(
+        f"{error.filename or root}: {error.strerror}",
+        hint="KLP_CACHE=DIR puts the cache into a folder that can be written",
+    )
+
+
+def _no_space(root: Path) -> KlpError:
+    there = next(folder for folder in (root, *root.parents) if folder.exists())
+    free = shutil.disk_usage(there).free // 2**20
+    return HostLacks(
+        f"{root}: no space left ({free} MiB free; an image takes about 3000 MiB while it is built)",
+        hint="free some, or set KLP_CACHE=DIR to a folder on a larger disk",
+    )

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Debian packages to folders: the only caller of mmdebstrap.
+
+Packages are checked by apt against the archive's signature. As an ordinary user mmdebstrap works in a
+user namespace of its own (mode unshare); its result comes as a tar stream that we unpack as ourselves,
+so that everything in the cache belongs to whoever built it, and can be removed by them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from klp import paths
+from klp.errors import HostLacks
+from klp.images.definition import ImageDefinition
+from klp.process import CommandFailed, pipe, run
+
+# Documentation and translations are a fifth of a root's files and of no use in it.
+_LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
+
+
+def _hook(name: str, **variables: str) -> str:
+    """Return a hook's text with its variables in front.
+
+    The text, not the path, is given to mmdebstrap: in mode unshare the hook runs as a user who may
+    not be allowed to read our checkout.
+    """
+    lines = [f"{key}='{value}'" for key, value in variables.items()]
+    return "\n".join([*lines, hook_text(name)])
+
+
+def hook_text(name: str) -> str:
+    """Return a hook's text as it stands in vm-images/hooks."""
+    return (paths.IMAGE_DEFINITIONS / "hooks" / name).read_text()
+
+
+def _mmdebstrap(definition: ImageDefinition, mirror: str, *options: str) -> list[str]:
+    mode = "root" if os.geteuid() == 0 else "unshare"
+    suites = _hook("add-suites.sh", SUITE=definition.suite, EXTRA_SUITES=" ".join(definition.extra_suites))
+    return [
+        "mmdebstrap", f"--mode={mode}", f"--architectures={definition.architecture}",
+        "--aptopt=APT::Install-Recommends false", "--aptopt=Acquire::Retries 3",
+        # Suites whose release file expires are valid on a mirror that is a snapshot, too.
+        "--aptopt=Acquire::Check-Valid-Until false",
+        f"--setup-hook={suites}", *options, definition.suite, "-", *([mirror] if mirror else []),
+    ]  # fmt: skip
+
+
+def fetch_kernel(definition: ImageDefinition, mirror: str, destination: Path) -> str:
+    """Download the packages of the series' newest kernel and its source; return its release.
+
+    Raises:
+        HostLacks: the archive cannot be reached, or has no such kernel.
+    """
+    fetch = _hook(
+        "fetch-kernel.sh",
+        SERIES=definition.name, ARCH=definition.architecture, SOURCE=definition.kernel_source,
+    )  # fmt: skip
+    command = _mmdebstrap(
+        definition, mirror, "--variant=custom", "--format=null",
+        f"--customize-hook={fetch}", f"--customize-hook=copy-out /klp {destination}",
+    )  # fmt: skip
+    try:
+        run(command)
+    except CommandFailed as error:
+        raise _unreachable(error) from error
+    return (destination / "klp" / "release").read_text().strip()
+
+
+def make_root(definition: ImageDefinition, mirror: str, packages: Sequence[str], destination: Path) -> None:
+    """Unpack a minimal system with `packages` into `destination`, which must exist.
+
+    Raises:
+        HostLacks: the archive cannot be reached, or packages are missing.
+    """
+    excludes = [f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT]
+    command = _mmdebstrap(
+        definition, mirror, "--variant=apt", "--format=tar", f"--include={','.join(packages)}",
+        *excludes,
+    )  # fmt: skip
+    unpack = ["tar", "--extract", "--file=-", f"--directory={destination}", "--no-same-owner",
+              "--preserve-permissions", "--exclude=./dev/*"]  # fmt: skip
+    try:
+        pipe(command, unpack)
+    except CommandFailed as error:
+        raise _unreachable(error) from error
+
+
+def unpack_package(package: Path, destination: Path) -> None:
+    """Unpack a .deb's files, without its scripts."""
+    destination.mkdir(parents=True, exist_ok=True)
+    run(["dpkg-deb", "--extract", package, destination])
+
+
+def _unreachable(error: CommandFailed) -> Exception:
+    """Say in words of ours why mmdebstrap failed; a full disk is told by the cache."""
+    said = [line for line in error.output.splitlines() if line.startswith(("E:", "klp:", "W: "))]
+    if "No space left on device" in error.output or not said:
+        return error
+    return HostLacks(
+        f"mmdebstrap could not make the root: {said[0]}",
+        hint="is the Debian archive reachable? KLP_MIRROR=URI names another mirror; "
+        "klp doctor checks the host",
+    )

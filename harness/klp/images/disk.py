@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folders to disk images and initrds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from klp.images.sandbox import as_root_of_files
+from klp.process import run
+
+_MIB = 2**20
+# Half as much again as the files for metadata and what a guest writes; sparse, so free on the host.
+_HEADROOM = 1.5
+
+
+def tree_size(folder: Path) -> int:
+    """Return the bytes a folder's files need, in whole 4 KiB blocks."""
+    total = 0
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            total += (os.lstat(Path(parent, name)).st_size // 4096 + 1) * 4096
+    return total
+
+
+def make_ext4(folder: Path, image: Path, *, label: str, spare_mib: int = 64) -> None:
+    """Write `folder` as an ext4 image with `spare_mib` to spare; every file is root's in it.
+
+    No journal: a guest's disk is an overlay that is thrown away, never recovered.
+    """
+    size_mib = int(tree_size(folder) * _HEADROOM) // _MIB + spare_mib
+    image.unlink(missing_ok=True)
+    run(as_root_of_files([
+        "mke2fs", "-q", "-t", "ext4", "-O", "^has_journal,^resize_inode", "-m", "0",
+        "-E", "lazy_itable_init=1,hash_seed=6b6c7000-0000-4000-8000-000000000000",
+        "-U", "6b6c7000-0000-4000-8000-000000000001",
+        "-L", label, "-d", folder, image, f"{size_mib}M",
+    ]))  # fmt: skip
+
+
+def make_initrd(files: Mapping[str, Path], scratch: Path, initrd: Path) -> None:
+    """Write an uncompressed initrd (newc cpio) of `files`: path in the initrd to file or folder here.
+
+    Uncompressed, because unpacking under emulation takes longer than reading a few megabytes.
+    """
+    for inside, source in files.items():
+        target = scratch / inside
+        target.parent.mkdir(parents=True, exist_ok=True)
+        run(["cp", "--archive", source, target])
+    # cpio reads names from standard input, which the door to subprocess keeps shut.
+    run(["sh", "-c", 'cd "$1" && find . -mindepth 1 | LC_ALL=C sort |'
+         ' cpio --create --quiet --format=newc --reproducible --owner=+0:+0 >"$2"',
+         "sh", scratch, initrd])  # fmt: skip

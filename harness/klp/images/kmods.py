@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A kernel's module folder: which files the initrd needs, in which order."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import shutil
+from pathlib import Path
+
+from klp.errors import UsageError
+from klp.process import run
+
+# What finds the disks and the network in a guest of ours, by module name.
+BOOT_MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "ext4")
+# What some kernels want besides without saying so in modules.dep: until v6.14 ext4 asks the crypto
+# API for "crc32c" by name. Left out where the kernel has no such module.
+OPTIONAL_MODULES = ("crc32c_generic", "crc32c_intel", "virtio_rng")
+
+
+def module_name(path: str) -> str:
+    """Return the module's name for a path in modules.dep or modules.builtin."""
+    return Path(path).name.split(".ko")[0].replace("-", "_")
+
+
+def boot_closure(folder: Path) -> list[str]:
+    """Return the module files the initrd needs, relative to `folder`, dependencies first.
+
+    Args:
+        folder: ``…/modules/RELEASE`` with the modules.dep and modules.builtin of depmod.
+
+    Raises:
+        UsageError: the kernel has one of them neither built in nor as a module.
+    """
+    depends = dict(_read_depends(folder / "modules.dep"))
+    by_name = {module_name(path): path for path in depends}
+    builtin = {module_name(line) for line in (folder / "modules.builtin").read_text().split()}
+    wanted = [name for name in OPTIONAL_MODULES if name in by_name]
+    for name in BOOT_MODULES:
+        if name in by_name:
+            wanted.append(name)
+        elif name not in builtin:
+            raise UsageError(
+                f"the kernel in {folder} has no {name}, built in or as a module",
+                hint="enable it in the kernel's configuration",
+            )
+    ordered: dict[str, None] = {}
+    for name in wanted:
+        path = by_name[name]
+        # modules.dep lists the nearest first; insmod needs the farthest first.
+        ordered.update(dict.fromkeys([*reversed(depends[path]), path]))
+    return list(ordered)
+
+
+def _read_depends(file: Path) -> list[tuple[str, list[str]]]:
+    lines = (line.partition(":") for line in file.read_text().splitlines())
+    return [(path, needs.split()) for path, _, needs in lines]
+
+
+def copy_plain(source: Path, destination: Path) -> None:
+    """Copy a module, decompressed: busybox insmod and an emulated guest should not unpack xz."""
+    if source.suffix == ".xz":
+        destination.write_bytes(lzma.decompress(source.read_bytes()))
+    elif source.suffix == ".zst":
+        run(["zstd", "--decompress", "--quiet", "--force", source, "-o", destination])
+    elif source.suffix == ".gz":
+        destination.write_bytes(gzip.decompress(source.read_bytes()))
+    else:
+        shutil.copyfile(source, destination)
+
+
+def collect_boot_modules(folder: Path, destination: Path) -> None:
+    """Put the initrd's modules into `destination`, with their order in a file ``order``."""
+    destination.mkdir()
+    names = []
+    for relative in boot_closure(folder):
+        name = f"{module_name(relative)}.ko"
+        copy_plain(folder / relative, destination / name)
+        names.append(name)
+    (destination / "order").write_text("".join(f"{name}\n" for name in names))

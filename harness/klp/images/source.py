@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the kernel's source package only what klp works with.
+
+Samples, selftests, documentation, and the kernel's own style checker.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from klp.errors import UsageError
+from klp.process import run
+
+SAMPLES = "samples/livepatch"
+SELFTESTS = "tools/testing/selftests/livepatch"
+DOCUMENTATION = "Documentation/livepatch"
+CHECKPATCH = "scripts/checkpatch.pl"
+# The checker reads these two, beside itself.
+_CHECKED_BY = (CHECKPATCH, "scripts/spelling.txt", "scripts/const_structs.checkpatch")
+
+
+def members(selftest_modules: str) -> tuple[str, ...]:
+    """Return the files and folders of a source that klp keeps; the selftests' modules may stand apart."""
+    apart = () if selftest_modules.startswith(SELFTESTS) else (selftest_modules,)
+    return (SAMPLES, SELFTESTS, DOCUMENTATION, *_CHECKED_BY, *apart)
+
+
+def extract(tarball: Path, wanted: tuple[str, ...], destination: Path) -> None:
+    """Unpack what is wanted (files and folders, relative to the source's top) of a linux-source tarball.
+
+    Raises:
+        UsageError: the tarball lacks one of them.
+    """
+    destination.mkdir()
+    top = tarball.name.removesuffix(".tar.xz")
+    run(["tar", "--extract", f"--file={tarball}", "--use-compress-program=xz --threads=0 --decompress",
+         f"--directory={destination}", "--strip-components=1", "--no-same-owner",
+         *(f"{top}/{member}" for member in wanted)])  # fmt: skip
+    for member in wanted:
+        if not (destination / member).exists():
+            raise UsageError(f"{tarball.name}: has no {member}")

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reports in a kernel log: warnings, oopses and stalls, each with all of its lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from klp.klog.lines import alarms, without_stamp
+
+_CUT = "------------[ cut here ]------------"
+_END = "---[ end trace"
+# What belongs to the report before it: call trace, registers, and the lines of dump_stack_print_info().
+_BELONGS = re.compile(
+    r"\s|Call Trace:|RIP: |RSP: |R[A-DS][XPI]: |R\d\d: |[CDFG]S: |CR\d: |DR\d: |Code: |PKRU: "
+    r"|Modules linked in:|CPU: \d|Hardware name: |Tainted: |Workqueue: |task:"
+    r"|</?(?:TASK|IRQ|NMI)>|---\[ end trace|\?"
+)
+
+
+def reports(lines: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Return each warning, oops or stall in a log with all of its lines."""
+    found: list[list[str]] = []
+    cut = ended = True
+    for line in lines:
+        text = without_stamp(line)
+        alarming = bool(alarms((text,)))
+        if text.startswith(_CUT):
+            found.append([line])
+            cut, ended = True, False
+        elif not ended and (cut or alarming or _BELONGS.match(text)):
+            found[-1].append(line)
+            ended = text.startswith(_END)
+        elif alarming:
+            found.append([line])
+            cut, ended = False, False
+        else:
+            ended = True
+    return tuple(tuple(each) for each in found)

@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guests that outlive a command: `klp up` starts a keeper process, which owns the QEMU process.
+
+QEMU dies with its keeper as it dies with any klp, so a guest that is up has exactly one process to end.
+A guest is a folder under `paths.guests_root()`; its keeper holds the folder's lock for as long as it lives.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from filelock import FileLock, Timeout
+
+from klp import paths
+from klp.errors import Busy, KlpError, UsageError, VmLost
+from klp.files import remove_tree, write_whole
+from klp.guest.ssh import Address, Guest
+from klp.lab.lab import connection_limits, guest_address, machine_spec
+from klp.model import Accelerator, Image
+from klp.paths import RunLayout
+from klp.process import spawn
+from klp.settings import Settings
+from klp.vm.deadlines import deadlines
+from klp.vm.machine import Machine, make_overlay
+from klp.waiting import DeadlineMissed, wait_until
+
+_LOOK_S = 0.05
+_WATCH_S = 0.2
+
+
+class KeptGuest(msgspec.Struct, frozen=True, kw_only=True):
+    """A guest that is up.
+
+    Attributes:
+        name: what it is called on the command line.
+        keeper: process id that owns it.
+        port: on 127.0.0.1, to its SSH server.
+        key, host_key: how it is opened, and known.
+    """
+
+    name: str
+    keeper: int
+    port: int
+    key: str
+    host_key: str
+    release: str
+    accelerator: Accelerator
+    begun_at: float
+
+
+class _Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What a keeper is told to keep; Image holds paths, which msgspec writes as text."""
+
+    image: Image
+    settings: Settings
+    accelerator: Accelerator
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """The files of one kept guest."""
+
+    root: Path
+
+    @property
+    def order(self) -> Path:
+        """What was asked for."""
+        return self.root / "order.json"
+
+    @property
+    def guest(self) -> Path:
+        """Appears when the guest is up."""
+        return self.root / "guest.json"
+
+    @property
+    def failure(self) -> Path:
+        """Why the keeper gave up."""
+        return self.root / "failure.txt"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the keeper; beside the folder, so that it outlives it."""
+        return self.root.with_suffix(".lock")
+
+    @property
+    def known_hosts(self) -> Path:
+        """For OpenSSH."""
+        return self.root / "known_hosts"
+
+
+def _folder(name: str) -> _Folder:
+    if not name or not all(ch.isalnum() or ch in "-_." for ch in name) or name.startswith("."):
+        raise UsageError(f"{name!r} is no name for a guest", hint="letters, digits, - _ and .")
+    return _Folder(paths.guests_root() / name)
+
+
+def _alive(folder: _Folder) -> bool:
+    """Whether a keeper holds the folder."""
+    if not folder.lock.exists():
+        return False
+    try:
+        with FileLock(folder.lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def up(name: str, image: Image, settings: Settings, accelerator: Accelerator) -> KeptGuest:
+    """Start a guest that lives until `down`.
+
+    Raises:
+        Busy: there is one of that name.
+        VmLost: it did not come up; with what its keeper said.
+    """
+    folder = _folder(name)
+    folder.root.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if _alive(folder):
+        raise Busy(f"guest {name} is up already", hint=f"klp down {name}, or klp up --name OTHER")
+    remove_tree(folder.root)
+    folder.root.mkdir()
+    order = _Order(image=image, settings=settings, accelerator=accelerator)
+    folder.order.write_bytes(msgspec.json.encode(order, enc_hook=str))
+    with (folder.root / "keeper.log").open("wb") as said:
+        keeper = spawn([sys.executable, "-m", "klp.lab.keeper", name], stderr=said, die_with_parent=False)
+
+    def look() -> KeptGuest | None:
+        ended = keeper.status() is not None
+        found = _read(folder)
+        if found is None and ended:
+            raise VmLost(_why(folder), hint=f"its console: {folder.root / 'console.log'}")
+        return found
+
+    try:
+        return wait_until(look, what="guest", timeout_s=deadlines(accelerator).boot * 2, every_s=_LOOK_S)
+    except BaseException as error:
+        keeper.end()  # QEMU goes with it
+        if isinstance(error, DeadlineMissed):
+            raise VmLost(f"guest {name} did not come up: {_why(folder)}") from None
+        raise
+
+
+def _why(folder: _Folder) -> str:
+    for file in (folder.failure, folder.root / "keeper.log"):
+        if file.exists() and (said := file.read_text().strip()):
+            return said.splitlines()[-1]
+    return "its keeper ended without a word"
+
+
+def _read(folder: _Folder) -> KeptGuest | None:
+    try:
+        return msgspec.json.decode(folder.guest.read_bytes(), type=KeptGuest)
+    except FileNotFoundError:
+        return None
+
+
+def guests() -> list[KeptGuest]:
+    """Return every guest that is up, by name."""
+    folders = [_Folder(each) for each in sorted(paths.guests_root().glob("*")) if each.is_dir()]
+    found = [_read(folder) for folder in folders if _alive(folder)]
+    return [each for each in found if each]
+
+
+def find(name: str | None) -> KeptGuest:
+    """Return the guest called `name`, or the only one that is up.
+
+    Raises:
+        UsageError: there is none, or more than one and no name.
+    """
+    everyone = guests()
+    if name is None and len(everyone) == 1:
+        return everyone[0]
+    chosen = next((each for each in everyone if each.name == name), None)
+    if chosen is None:
+        names = ", ".join(each.name for each in everyone)
+        what = f"no guest {name} is up" if name else "which guest?" if everyone else "no guest is up"
+        raise UsageError(what, hint=f"up: {names}" if names else "klp up starts one")
+    return chosen
+
+
+def connect(guest: KeptGuest) -> Guest:
+    """Open a connection to a kept guest."""
+    address = Address(port=guest.port, key=Path(guest.key), host_key=guest.host_key)
+
+    def check_alive() -> None:
+        if not _alive(_folder(guest.name)):
+            raise VmLost(f"guest {guest.name} is gone")
+
+    return Guest(address, connection_limits(guest.accelerator), check_alive)
+
+
+def ssh_command(guest: KeptGuest, words: tuple[str, ...]) -> list[str]:
+    """Return the OpenSSH command that opens a terminal in a guest, its host key pinned."""
+    known = _folder(guest.name).known_hosts
+    known.write_text(f"[127.0.0.1]:{guest.port} {guest.host_key}\n")
+    return [
+        "ssh", "-p", str(guest.port), "-i", guest.key, "-o", f"UserKnownHostsFile={known}",
+        "-o", "StrictHostKeyChecking=yes", "-o", "IdentitiesOnly=yes", "-o", "LogLevel=ERROR",
+        "root@127.0.0.1", *words,
+    ]  # fmt: skip
+
+
+def down(guest: KeptGuest) -> None:
+    """End a guest and remove its folder.
+
+    Raises:
+        VmLost: its keeper does not end.
+    """
+    folder = _folder(guest.name)
+    try:
+        os.kill(guest.keeper, signal.SIGTERM)
+        wait_until(lambda: not _alive(folder), what="end", timeout_s=20, every_s=_LOOK_S)
+    except ProcessLookupError:
+        pass
+    except DeadlineMissed as missed:
+        raise VmLost(f"guest {guest.name}: {missed}", hint=f"kill -9 {guest.keeper}") from None
+    remove_tree(folder.root)
+    folder.lock.unlink(missing_ok=True)
+
+
+class _Terminated(BaseException):
+    """SIGTERM: the keeper is asked to end."""
+
+
+def _terminated(*_: object) -> None:
+    raise _Terminated
+
+
+def keep(name: str) -> int:
+    """Be a keeper: boot what the order says, and hold it until told to end or the guest does."""
+    folder = _folder(name)
+    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at `klp up` is not meant for the guest
+    with FileLock(folder.lock, timeout=5):
+        try:
+            _hold(folder, msgspec.json.decode(folder.order.read_bytes(), type=_Order, dec_hook=_path))
+        except _Terminated:
+            return 0
+        except KlpError as error:
+            folder.failure.write_text(error.message)
+            return int(error.exit_code)
+    return 0
+
+
+def _path(kind: type, value: object) -> object:
+    return kind(value)
+
+
+def _hold(folder: _Folder, order: _Order) -> None:
+    layout = RunLayout(folder.root)
+    make_overlay(order.image.root_disk, layout.disk)
+    spec = machine_spec(order.image, layout, order.settings, order.accelerator)
+    try:
+        with Machine(spec, layout.qemu_log, deadlines(order.accelerator)) as machine:
+            address = guest_address(order.image, machine.ssh_port())
+            _announce(folder, order, address)
+
+            def ended() -> bool:
+                machine.check_alive()
+                return False
+
+            while True:
+                try:
+                    wait_until(ended, what="end", timeout_s=3600, every_s=_WATCH_S)
+                except DeadlineMissed:
+                    continue
+    finally:
+        layout.disk.unlink(missing_ok=True)
+        folder.guest.unlink(missing_ok=True)
+
+
+def _announce(folder: _Folder, order: _Order, address: Address) -> None:
+    guest = KeptGuest(
+        name=folder.root.name,
+        keeper=os.getpid(),
+        port=address.port,
+        key=str(address.key),
+        host_key=address.host_key,
+        release=order.image.kernel.release,
+        accelerator=order.accelerator,
+        begun_at=time.time(),
+    )
+    write_whole(folder.guest, msgspec.json.encode(guest))
+
+
+if __name__ == "__main__":
+    sys.exit(keep(sys.argv[1]))

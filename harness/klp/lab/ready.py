@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A kernel made ready for many tests: its image, its saved guest, a pool of guests, modules."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+from klp.analysis.result import Provenance
+from klp.errors import Interrupted
+from klp.files import remove_tree
+from klp.guest.kernel_log import write_canary
+from klp.images.library import Library
+from klp.klog.canary import Canary
+from klp.lab.lab import Lab
+from klp.lab.provenance import provenance
+from klp.lab.warm import WarmStart, ensure_warm, restored
+from klp.model import Image, Module
+from klp.modules.build import build
+from klp.modules.lookup import choose, find_module
+from klp.modules.modinfo import check_loadable
+from klp.modules.reuse import Kept
+from klp.paths import RunLayout
+from klp.process import require
+from klp.progress import Progress, Silent
+from klp.settings import Settings
+from klp.trace.observer import Observer
+from klp.trace.store import EventStore
+from klp.trace.tracer import Tracer
+from klp.vm.accel import AcceleratorVerdict
+from klp.vm.accel import choose as choose_accelerator
+from klp.vm.machine import PROGRAMS
+from klp.vm.pool import Pool
+
+# Waits for room for a guest; is given what raises once the guest is no longer wanted.
+Room = Callable[[Callable[[], None]], AbstractContextManager[None]]
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A guest nobody has used: connected twice, its trace followed, its log marked.
+
+    Attributes:
+        observer: writes into the trace what is done to the guest.
+        keep_as: set to the folder that its files are to be kept in; None lets them go with the guest.
+        begun_at: seconds since the epoch.
+    """
+
+    lab: Lab
+    tracer: Tracer
+    canary: Canary
+    layout: RunLayout
+    observer: Observer
+    keep_as: Path | None = None
+    begun_at: float = field(default_factory=time.time)
+
+
+class Bench:
+    """One kernel, ready for tests.
+
+    Args:
+        out: the folder in which each guest gets a folder.
+        progress: where the long first steps are told.
+        size: how many guests there may be at once.
+        room: see `Room`; by default there is always room.
+
+    Raises:
+        UsageError: there is no such kernel.
+        HostLacks: this host cannot build or run its guests.
+        VmLost: the guest to be saved did not come up.
+    """
+
+    def __init__(
+        self, settings: Settings, out: Path, progress: Progress, *, size: int, room: Room | None = None
+    ) -> None:
+        require(*PROGRAMS)
+        self.settings = settings
+        self._out = out
+        self._modules = out / f".modules-{os.getpid()}"
+        self._size = size
+        self._room: Room = room or (lambda wanted: nullcontext())
+        library = Library(settings, progress)
+        self.image: Image = library.ensure(settings.kernel)
+        self.accelerator: AcceleratorVerdict = choose_accelerator(settings, library.layout, self.image)
+        accel = self.accelerator.accelerator
+        self._warm: WarmStart = ensure_warm(library.cache, self.image, settings, accel, progress=progress)
+        self._kept = Kept(library.layout.root / "modules")
+        self._built: dict[tuple[Path, tuple[str, ...], Path | None], tuple[Module, ...]] = {}
+        self._pool: Pool[Prepared] | None = None
+        self._numbers = count(1)
+        self._building = threading.Lock()
+        self._closing = threading.Event()
+
+    def module(self, word: str, places: Iterable[Path], name: str | None, *, livepatch: bool) -> Module:
+        """Return the module that a test calls `word`, built once; see `find_module` and `choose`.
+
+        Raises:
+            UsageError, BuildFailed, NotALivepatch: there is none, or it cannot be built for this kernel.
+        """
+        source = find_module(word, places, self.image.kernel)
+        key = (source.folder.resolve(), source.files, source.module)
+        with self._building:
+            if key not in self._built:
+                into = self._modules / f"{self.image.kernel.release}-{len(self._built) + 1}"
+                built = build(source, self.image.kernel, into, Silent(), self._kept)
+                for module in built:
+                    check_loadable(module, self.image.kernel)
+                self._built[key] = built
+        return choose(self._built[key], word, name, livepatch=livepatch)
+
+    @contextmanager
+    def lease(self) -> Iterator[Prepared]:
+        """Have a guest nobody has used for the length of a block; the next is made ready meanwhile.
+
+        Raises:
+            VmLost, HostLacks: none could be started.
+        """
+        if self._pool is None:
+            self._closing.clear()
+            self._pool = Pool(self._one, self._size)
+            self._pool.__enter__()
+        with self._pool.lease() as prepared:
+            yield prepared
+
+    @contextmanager
+    def _one(self) -> Iterator[Prepared]:
+        """Make a guest ready; its folder is removed after it, or kept under the name it was given."""
+        layout = RunLayout(self._out / f".guest-{os.getpid()}-{next(self._numbers)}")
+        layout.root.mkdir(parents=True)
+        prepared: Prepared | None = None
+        try:
+            with ExitStack() as stack:
+                stack.enter_context(self._room(self._check_wanted))
+                prepared = self._prepare(layout, stack)
+                yield prepared
+        finally:
+            if prepared and prepared.keep_as:
+                layout.root.rename(prepared.keep_as)
+            else:
+                remove_tree(layout.root)
+
+    def _check_wanted(self) -> None:
+        if self._closing.is_set():
+            raise Interrupted("no further guest is wanted")
+
+    def _prepare(self, layout: RunLayout, stack: ExitStack) -> Prepared:
+        accel = self.accelerator.accelerator
+        lab = stack.enter_context(
+            restored(self.image, self._warm, layout, self.settings, accel, keep_shell=True)
+        )
+        store = stack.enter_context(EventStore(layout.events))
+        tracer = Tracer(lab.guest, store)
+        tracer.follow(self._warm.probes)
+        lab.second()
+        observer = Observer(lab.guest, lab.livepatches, store)
+        return Prepared(lab, tracer, write_canary(lab.guest, "test"), layout, observer)
+
+    def provenance(self, modules: Iterable[Module]) -> Provenance:
+        """Return what a test with `modules` ran on."""
+        return provenance(self.image, modules, self.settings, self.accelerator)
+
+    def forget(self) -> None:
+        """Remove the modules that were built."""
+        self._built.clear()
+        remove_tree(self._modules)
+
+    def close(self) -> None:
+        """End every guest; a later lease begins anew."""
+        if self._pool is not None:
+            self._closing.set()
+            self._pool.__exit__(None, None, None)
+            self._pool = None

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Room for guests on one host, shared by several processes: each guest takes a berth while it lives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from klp.waiting import wait_until
+
+_LOOK_S = 0.1
+_PATIENCE_S = 3600.0
+
+
+class Berths:
+    """As many locks as there may be guests; a process that dies gives its own back.
+
+    Args:
+        folder: shared by the processes.
+        count: how many there are, as the first of the processes saw it.
+    """
+
+    def __init__(self, folder: Path, count: Callable[[], int]) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "count.lock"):
+            told = folder / "count"
+            if not told.exists():
+                told.write_text(str(count()))
+            self.count = int(told.read_text())
+
+    @contextmanager
+    def one(self, wanted: Callable[[], None]) -> Iterator[None]:
+        """Hold a berth for the length of a block, waiting for one while `wanted` does not raise.
+
+        Raises:
+            DeadlineMissed: none became free within an hour.
+        """
+        locks = [FileLock(self._folder / f"{number}.lock") for number in range(self.count)]
+
+        def look() -> FileLock | None:
+            wanted()
+            return next((lock for lock in locks if _taken(lock)), None)
+
+        lock = wait_until(look, what="room for a guest", timeout_s=_PATIENCE_S, every_s=_LOOK_S)
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _taken(lock: FileLock) -> bool:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    return True

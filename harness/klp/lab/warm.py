@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Warm starts: a guest booted once, its probes armed and waiting, saved; every run begins from there.
+
+BCC's import and compile take most of a minute in an emulated guest. They are paid once for each
+(image, machine, QEMU, probes), for everything in that key is what a saved machine depends on.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from klp import paths
+from klp.errors import HostLacks, VmLost
+from klp.files import file_digest
+from klp.guest.ssh import Guest
+from klp.images.cache import Cache, Manifest, damaged_files
+from klp.lab.lab import Lab, connected, connection_limits, guest_address, machine_spec
+from klp.model import Accelerator, Image
+from klp.paths import RunLayout
+from klp.progress import Progress
+from klp.settings import Settings
+from klp.trace.store import EventStore
+from klp.trace.tracer import PROBES, ProbeProcess, Tracer
+from klp.vm.deadlines import Deadlines, deadlines
+from klp.vm.machine import Machine, make_overlay
+from klp.vm.pool import Pool, size_that_fits
+from klp.vm.snapshot import (
+    SnapshotFiles,
+    dig_holes,
+    going_on,
+    resumed,
+    save,
+    to_be_restored,
+    to_be_saved,
+)
+from klp.vm.spec import argv, qemu_version
+from klp.waiting import DeadlineMissed, wait_until
+
+_KIND = "snapshot"
+# Raised whenever this module leaves another guest behind for the same key.
+_RECIPE = "2"
+# What the guest says on its console once nobody is connected, and once it holds nothing that it need not.
+_ALONE, _QUIET = "klp: alone", "klp: quiet"
+# Zeroing what the compilers left takes seconds, and a guest without probes never had them.
+_QUIESCE = "setsid /usr/lib/klp/quiesce {} </dev/null >/dev/null 2>&1 &"
+
+
+@dataclass(frozen=True, slots=True)
+class WarmStart:
+    """A saved guest: its files, and the probes that run in it."""
+
+    files: SnapshotFiles
+    probes: tuple[ProbeProcess, ...]
+
+
+def ensure_warm(
+    cache: Cache,
+    image: Image,
+    settings: Settings,
+    accel: Accelerator,
+    *,
+    progress: Progress,
+    probes: tuple[str, ...] = PROBES,
+) -> WarmStart:
+    """Return the snapshot to start from, making it where there is none that fits.
+
+    Args:
+        probes: the probes to have armed in it; none for a bare guest.
+
+    Raises:
+        HostLacks: there is no room for it.
+        CheckFailed: a probe could not be armed.
+        VmLost: the guest did not come up.
+    """
+    layout = RunLayout(Path("/run"))  # a place that is none: the key must not depend on where
+    spec = machine_spec(image, layout, settings, accel)
+    inputs = {
+        "image": image.digest,
+        "kernel": image.kernel.digest,
+        "machine": " ".join(argv(spec)),
+        "qemu": qemu_version(),
+        "recipe": _RECIPE,
+    }
+    if probes:
+        inputs |= {probe.name: file_digest(probe) for probe in paths.probe_files()}
+    maker = _Maker(image, settings, accel, progress, probes)
+    entry, manifest = cache.ensure(_KIND, inputs, maker.fill)
+    if not _whole(entry, manifest):
+        progress.note(f"{entry.name}: damaged; it is made anew")
+        cache.remove(entry, manifest)
+        entry, manifest = cache.ensure(_KIND, inputs, maker.fill)
+    running = (pair.split(":") for pair in manifest.facts["probes"].split())
+    return WarmStart(SnapshotFiles(entry), tuple(ProbeProcess(name, int(pid)) for name, pid in running))
+
+
+def _whole(entry: Path, manifest: Manifest) -> bool:
+    """Whether a snapshot is what was saved; read again only where a file seems to have changed."""
+    try:
+        if SnapshotFiles(entry).stamps() == manifest.facts["stamps"]:
+            return True
+    except FileNotFoundError:
+        return False
+    return not damaged_files(entry, manifest)
+
+
+@dataclass(frozen=True, slots=True)
+class _Maker:
+    """Makes a snapshot."""
+
+    image: Image
+    settings: Settings
+    accel: Accelerator
+    progress: Progress
+    probes: tuple[str, ...]
+
+    def fill(self, into: Path) -> tuple[dict[str, str], tuple[str, ...]]:
+        """Boot, arm, wait for quiet, save."""
+        files, log = SnapshotFiles(into), into / "qemu.log"
+        self._check_room(into)
+        make_overlay(self.image.root_disk, files.disk)
+        spec = to_be_saved(machine_spec(self.image, RunLayout(into), self.settings, self.accel), files)
+        with ExitStack() as stack:
+            with self.progress.step(f"booting {self.image.kernel.release} to be saved"):
+                machine = stack.enter_context(Machine(spec, log, self._limits))
+            probes = self._arm(machine, into / "events.jsonl")
+            with self.progress.step("saving the guest"):
+                self._save(machine, files, _ALONE)
+        # Saved before it empties its memory, and once more after: QEMU then knows nothing of the code that
+        # ran there. Where it does, each write over a compiler's page costs a search for what it translated.
+        with (
+            self.progress.step("saving it anew with its free memory emptied"),
+            resumed(going_on(spec), log, self._limits, files) as machine,
+        ):
+            self._save(machine, files, _QUIET)
+        dig_holes(files)
+        told = " ".join(f"{each.name}:{each.pid}" for each in probes)
+        kernel = self.image.kernel.release
+        return {"probes": told, "stamps": files.stamps(), "release": kernel}, (
+            files.memory.name,
+            files.state.name,
+            files.disk.name,
+        )
+
+    @property
+    def _limits(self) -> Deadlines:
+        return deadlines(self.accel)
+
+    def _save(self, machine: Machine, files: SnapshotFiles, once: str) -> None:
+        """Save the guest when it has said a word on its console."""
+
+        def look() -> bool:
+            machine.check_alive()
+            return once in machine.console.text()
+
+        try:
+            wait_until(look, what="quiet guest", timeout_s=self._limits.quiet, every_s=0.05)
+        except DeadlineMissed as missed:
+            raise VmLost(f"saving the guest: {missed}", console_tail=machine.console.tail()) from None
+        save(machine, files, limit_s=self._limits.boot)
+
+    def _check_room(self, into: Path) -> None:
+        """See that the memory fits: a guest whose memory file cannot grow dies of SIGBUS in mid-air."""
+        free_mib = shutil.disk_usage(into).free // 2**20
+        if free_mib < self.settings.memory_mib:
+            raise HostLacks(
+                f"{into.parent}: no space left ({free_mib} MiB free) to save a guest of "
+                f"{self.settings.memory_mib} MiB",
+                hint="free some, set KLP_CACHE=DIR to a larger disk, or klp run --cold",
+            )
+
+    def _arm(self, machine: Machine, events: Path) -> tuple[ProbeProcess, ...]:
+        address = guest_address(self.image, machine.ssh_port())
+        with (
+            Guest(address, connection_limits(self.accel), machine.check_alive, machine.silent) as guest,
+            EventStore(events) as store,
+        ):
+            with self.progress.step("arming the probes (BCC compiles them in the guest)"):
+                probes = Tracer(guest, store).arm(self.probes)
+            guest.run(_QUIESCE.format("zero" if self.probes else "")).must("waiting for quiet")
+        return probes
+
+
+@contextmanager
+def restored(
+    image: Image,
+    warm: WarmStart,
+    layout: RunLayout,
+    settings: Settings,
+    accel: Accelerator,
+    *,
+    keep_shell: bool = False,
+) -> Iterator[Lab]:
+    """Have a guest that goes on where `warm` was saved, on a disk overlay of its own, for a block.
+
+    Args:
+        keep_shell: run its commands in one shell, from the first on (see `Guest.keep_shell`).
+
+    Raises:
+        VmLost: it did not come up.
+        HostLacks: QEMU is missing, or the folder cannot be written.
+    """
+    with ExitStack() as stack:
+        stack.callback(layout.disk.unlink, missing_ok=True)
+        make_overlay(warm.files.disk, layout.disk)
+        shutil.copyfile(warm.files.console, layout.console)
+        spec = to_be_restored(machine_spec(image, layout, settings, accel), warm.files)
+        machine = stack.enter_context(resumed(spec, layout.qemu_log, deadlines(accel), warm.files))
+        lab = connected(image, machine, accel, stack)
+        if keep_shell:
+            lab.guest.keep_shell()
+        # Its wall clock stands where it was saved; the random numbers reseed themselves (vmgenid).
+        lab.guest.run(f"date --set @{time.time():.3f}").must("setting the guest's clock")
+        yield lab
+
+
+@contextmanager
+def warm_pool(
+    image: Image, warm: WarmStart, settings: Settings, accel: Accelerator, *, asked: int | None = None
+) -> Iterator[Pool[Lab]]:
+    """Have a pool of restored guests for a block, as many as the host holds and at most `asked`.
+
+    Each has a folder of its own for its disk, console and logs, which goes with it.
+    """
+    with tempfile.TemporaryDirectory(prefix="klp-pool-") as folder:
+
+        @contextmanager
+        def one() -> Iterator[Lab]:
+            with (
+                tempfile.TemporaryDirectory(dir=folder) as own,
+                restored(image, warm, RunLayout(Path(own)), settings, accel) as lab,
+            ):
+                yield lab
+
+        with Pool(one, size_that_fits(settings.memory_mib, asked)) as pool:
+            yield pool

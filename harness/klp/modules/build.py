@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kbuild in a scratch copy of the sources, inside the kernel's own toolchain."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from klp.errors import BuildFailed, HostLacks, UsageError
+from klp.images.kconfig import compiler_of, read_config
+from klp.images.sandbox import inside
+from klp.model import Kernel, Module
+from klp.modules.diagnostics import Diagnostics
+from klp.modules.modinfo import check_loadable, read_module, release_of
+from klp.modules.reuse import Kept
+from klp.modules.sources import ModuleSource
+from klp.process import Completed, run
+from klp.progress import Progress
+
+# Not TMPDIR: M= takes no blanks or colons, and /tmp is where every toolchain root has a tmpfs.
+_SCRATCH_PARENT = "/tmp"
+_BUILT_BEFORE = shutil.ignore_patterns(
+    "*.ko", "*.o", "*.mod", "*.mod.c", "*.cmd", "modules.order", "Module.symvers", ".git",
+    ".tmp_versions",
+)  # fmt: skip
+
+
+def build(
+    source: ModuleSource, kernel: Kernel, out: Path, progress: Progress, kept: Kept | None = None
+) -> tuple[Module, ...]:
+    """Make `source` into modules for `kernel`, and put them into the folder `out`.
+
+    A module already in `out` is replaced whole, and only once everything was built.
+
+    Args:
+        kept: where the same may have been built before, and is kept if not; Kbuild's warnings are told
+            only when it runs.
+
+    Returns:
+        The modules in `out`, by file name.
+
+    Raises:
+        BuildFailed: Kbuild or the compiler refused the sources; has the compiler's own lines.
+        NotALivepatch: a module that was built elsewhere is for another kernel, or damaged.
+        UsageError: the sources cannot be read, or `out` cannot be a folder.
+        HostLacks: bubblewrap does not work here, or `out` cannot be written.
+    """
+    if source.module is not None:
+        module = read_module(source.module)
+        check_loadable(module, kernel)
+        return _publish([module], out)
+    with (
+        progress.step(f"building {source.name} for {kernel.release}"),
+        tempfile.TemporaryDirectory(
+            prefix="klp-build-", dir=_SCRATCH_PARENT, ignore_cleanup_errors=True
+        ) as name,
+    ):
+        scratch = Path(name)
+        _copy(source, scratch)
+        place = kept.place(scratch, kernel) if kept else None
+        if kept and (files := kept.files(place)):
+            return _publish([read_module(file) for file in files], out)
+        told = Diagnostics(scratch, source.folder)
+        finished = _make(scratch, kernel)
+        _check_sandbox(finished)
+        for warning in told.warnings(finished.stderr):
+            progress.note(warning)
+        if finished.status:
+            raise told.failure(finished)
+        modules = _built(scratch, source, kernel)
+        if kept:
+            kept.keep(modules, place)
+        return _publish(modules, out)
+
+
+def _copy(source: ModuleSource, scratch: Path) -> None:
+    try:
+        for file in source.files:
+            shutil.copy(source.folder / file, scratch / file)
+        if not source.files:
+            shutil.copytree(
+                source.folder, scratch, ignore=_left_behind, copy_function=shutil.copy, dirs_exist_ok=True
+            )
+    except shutil.Error as error:  # copytree goes on, and tells all at its end
+        first, _, reason = error.args[0][0]
+        raise UsageError(f"{first}: {reason}") from None
+    except OSError as error:
+        raise UsageError(f"{error.filename or source.folder}: {error.strerror or error}") from None
+    # copytree copies modes too, and sources may be read-only: a package's, a store's, a cache's.
+    for folder in (scratch, *(each for each in scratch.rglob("*") if each.is_dir())):
+        folder.chmod(0o755)
+    if source.kbuild:
+        (scratch / "Kbuild").unlink(missing_ok=True)
+        (scratch / "Kbuild").write_text(source.kbuild, encoding="utf-8")
+
+
+def _left_behind(folder: str, names: list[str]) -> set[str]:
+    # copytree with ignore_dangling_symlinks looks for what a relative link names in our own folder.
+    dangling = {name for name in names if not Path(folder, name).exists()}
+    return _BUILT_BEFORE(folder, names) | dangling
+
+
+def _make(scratch: Path, kernel: Kernel) -> Completed:
+    # Without the maps, debug info and __FILE__ would name the scratch folder: two builds of the same
+    # sources would differ. GCC tries the last map first.
+    maps = f"-ffile-prefix-map={scratch}=. -ffile-prefix-map={scratch}/="
+    jobs = len(os.sched_getaffinity(0))
+    argv = ["make", "-C", str(kernel.build), f"M={scratch}", f"KCFLAGS={maps}", f"-j{jobs}",
+            *_compiler(kernel), "modules"]  # fmt: skip
+    command = inside(kernel.toolchain, argv, cwd=scratch, writable=[scratch], readable=readable_for(kernel))
+    return run(command, check=False, env={"TMPDIR": "/tmp"})
+
+
+def _compiler(kernel: Kernel) -> list[str]:
+    """Debian's headers name their compiler themselves; a tree's makefiles take whatever `gcc` is."""
+    if kernel.tree is None:
+        return []
+    return [f"CC={compiler_of(read_config(kernel.tree / '.config'))}"]
+
+
+def readable_for(kernel: Kernel) -> list[Path]:
+    """Return the folders beside its toolchain that building for `kernel` reads."""
+    if kernel.tree is None:
+        return []
+    source = kernel.tree / "source"  # what O= leaves in an output folder
+    there = source.resolve()
+    apart = source.is_symlink() and there.is_dir() and not there.is_relative_to(kernel.tree)
+    return [kernel.tree, there] if apart else [kernel.tree]
+
+
+def _check_sandbox(finished: Completed) -> None:
+    """Tell bubblewrap's own failures from those of what it ran."""
+    line = finished.stderr.strip().partition("\n")[0]
+    if finished.status and line.startswith("bwrap: "):
+        raise HostLacks(
+            f"the build sandbox does not work here: {line.removeprefix('bwrap: ')}",
+            hint="klp doctor says what to allow",
+        )
+
+
+def _built(scratch: Path, source: ModuleSource, kernel: Kernel) -> list[Module]:
+    modules = [read_module(file) for file in sorted(scratch.rglob("*.ko"))]
+    if not modules:
+        raise BuildFailed(
+            f"{source.folder}: Kbuild made no module of it", output="",
+            hint="an obj-$(CONFIG_…) line builds only where the kernel has the option as m; "
+            "write obj-m",
+        )  # fmt: skip
+    for module in modules:
+        if release_of(module) != kernel.release:
+            raise BuildFailed(
+                f"{source.folder}: {module.name} came out built for {release_of(module)}, "
+                f"not for {kernel.release}", output="",
+                hint=f"rebuild the kernel in {kernel.build}, and its modules with it",
+            )  # fmt: skip
+    return modules
+
+
+def _publish(modules: Iterable[Module], out: Path) -> tuple[Module, ...]:
+    """Copy all beside their places first, so that a full disk costs no module of an earlier build."""
+    published = []
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".klp-", dir=out) as staging:
+            pairs = [(each, Path(staging, each.file.name)) for each in modules]
+            for module, staged in pairs:
+                shutil.copyfile(module.file, staged)
+            for module, staged in pairs:
+                final = out / staged.name
+                staged.replace(final)
+                published.append(dataclasses.replace(module, file=final))
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise UsageError(f"{error.filename}: in the way of the modules ({error.strerror})") from None
+    except OSError as error:
+        raise HostLacks(f"{out}: cannot be written ({error.strerror})") from None
+    return tuple(published)

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a livepatch is expected to do: the `patch.toml` of patches/, and lists of such plans."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from klp.toml import read_toml
+
+RuleId = Annotated[str, msgspec.Meta(pattern=r"^[A-Z][0-9]+$")]
+# As sysfs and lsmod show it: the kernel turns the file's hyphens into underscores.
+ModuleName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_]+$")]
+Text = Annotated[str, msgspec.Meta(min_length=1)]
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class Phase(StrEnum):
+    """A part of a livepatch's life in which its log lines are looked for."""
+
+    ENABLED = "enabled"
+    DISABLED = "disabled"
+    UNLOADED = "unloaded"
+
+
+class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """A table whose keys are closed: a misspelt one is an error, never a check that is left out."""
+
+
+class Load(_Table, frozen=True):
+    """A module, or another livepatch, that is loaded before the livepatch under test.
+
+    Attributes:
+        parameters: as insmod takes them: ``k=v k=v``.
+    """
+
+    module: ModuleName
+    parameters: str = ""
+
+
+class Observation(_Table, frozen=True):
+    """A command in the guest, and the regular expression found (`re.search`) in what it prints.
+
+    Attributes:
+        before: expected before the livepatch is loaded; an empty expression is not checked.
+        enabled: expected once its transition is complete.
+        after: expected once it is disabled.
+    """
+
+    command: Text
+    before: str = ""
+    enabled: str = ""
+    after: str = ""
+
+    def __post_init__(self) -> None:
+        for key in ("before", "enabled", "after"):
+            _check_expression(key, getattr(self, key))
+        if not (self.before or self.enabled or self.after):
+            raise ValueError(f"{self.command}: before, enabled and after are all empty")
+
+
+class LogLine(_Table, frozen=True):
+    """A line that the kernel log must gain in a phase.
+
+    Attributes:
+        when: `enabled` is from the livepatch's loading until it is being disabled, `disabled` from
+            there until its module is being removed, `unloaded` from there until every module of
+            `PatchPlan.load` is gone too, the last one loaded first.
+        pattern: found (`re.search`) in one line.
+    """
+
+    when: Phase
+    pattern: Text
+
+    def __post_init__(self) -> None:
+        _check_expression("pattern", self.pattern)
+
+
+class ExpectedReport(_Table, frozen=True):
+    """A report of the kernel that the livepatch, or its target, causes on purpose.
+
+    Attributes:
+        pattern: found (`re.search`) in a line of it.
+        reason: why it is no fault.
+    """
+
+    pattern: Text
+    reason: Text
+
+    def __post_init__(self) -> None:
+        _check_expression("pattern", self.pattern)
+
+
+class Skip(_Table, frozen=True):
+    """A scenario of `klp check` that is not for this livepatch, and why."""
+
+    scenario: Text
+    reason: Text
+
+
+class PatchPlan(_Table, frozen=True):
+    """What one livepatch proves, and how to see it.
+
+    Attributes:
+        name: the plan's own name.
+        summary: one line.
+        rules: ids of the rules that its run lets be judged.
+        kernels: names of the kernels it is for; empty means all.
+        livepatch: the module under test; empty where the plan is of plain modules only.
+        parameters: of the livepatch, as insmod takes them.
+        load: what is loaded before it, in this order.
+        observe: what is looked at before, during and after.
+        log: what the kernel log must say.
+        settle: seconds to wait in the enabled phase, at most, for that phase's log lines.
+        expect: reports in the kernel log that are no fault; for `klp check`.
+        skip: scenarios of `klp check` that are not for it.
+    """
+
+    name: Text
+    summary: Text
+    rules: tuple[RuleId, ...] = ()
+    kernels: tuple[Text, ...] = ()
+    livepatch: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_]*$")] = ""
+    parameters: str = ""
+    load: tuple[Load, ...] = ()
+    observe: tuple[Observation, ...] = ()
+    log: tuple[LogLine, ...] = ()
+    settle: Seconds = 0.0
+    expect: tuple[ExpectedReport, ...] = ()
+    skip: tuple[Skip, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not (self.livepatch or self.load):
+            raise ValueError(f"{self.name}: names no livepatch, and no module to load")
+
+
+class _PlanList(_Table, frozen=True):
+    """A file of several plans, each a ``[[plan]]``."""
+
+    plan: tuple[PatchPlan, ...]
+
+
+def read_plan(file: Path) -> PatchPlan:
+    """Read a `patch.toml`.
+
+    Raises:
+        SettingsError: it cannot be read, has an unknown key, or a regular expression that is none.
+    """
+    return read_toml(file, PatchPlan)
+
+
+def read_plans(file: Path) -> tuple[PatchPlan, ...]:
+    """Read a file of ``[[plan]]`` tables.
+
+    Raises:
+        SettingsError: as `read_plan`.
+    """
+    return read_toml(file, _PlanList).plan
+
+
+def module_name(word: str) -> str:
+    """Return a module's name as the kernel tells it, of what a plan or a user calls it."""
+    return word.removesuffix(".ko").replace("-", "_")
+
+
+def _check_expression(key: str, expression: str) -> None:
+    try:
+        re.compile(expression)
+    except re.error as error:
+        raise ValueError(f"{key}: no regular expression: {error} in {expression!r}") from None

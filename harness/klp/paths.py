@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every path that klp reads from its own tree or writes; joined nowhere else.
+
+Nothing here touches the disk: folders are made by whoever fills them.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+PACKAGE = Path(__file__).resolve().parent
+_CHECKOUT = PACKAGE.parent.parent
+# A wheel carries the data folders inside the package (pyproject.toml, force-include).
+PROJECT = _CHECKOUT if (_CHECKOUT / "vm-images").is_dir() else PACKAGE / "data"
+
+IMAGE_DEFINITIONS = PROJECT / "vm-images"
+GUEST_FILES = IMAGE_DEFINITIONS / "guest"
+PATCHES = PROJECT / "patches"
+PROBES = PROJECT / "probes"
+SAMPLE_PLANS = PACKAGE / "modules" / "samples.toml"
+HOST_PACKAGES = PACKAGE / "host-packages.txt"
+UNOBSERVABLE = PACKAGE / "testing" / "unobservable.toml"
+# Where `make test` has the verdicts of its tests, relative to where it runs.
+VERDICTS = Path("build") / "verdicts.jsonl"
+
+
+def probe_files() -> list[Path]:
+    """Return every file that the probes need in a guest."""
+    return sorted([*PROBES.glob("*.py"), *PROBES.glob("*.bpf.c")])
+
+
+def cache_root(setting: str = "") -> Path:
+    """Return the folder of built images: the setting, else klp/ in the XDG cache folder."""
+    return Path(setting).expanduser().absolute() if setting else platformdirs.user_cache_path("klp")
+
+
+def runs_root(setting: str = "") -> Path:
+    """Return the folder of run folders: the setting, else klp/runs/ in the XDG state folder."""
+    if setting:
+        return Path(setting).expanduser().absolute()
+    return platformdirs.user_state_path("klp") / "runs"
+
+
+def guests_root() -> Path:
+    """Return the folder with one folder for each guest that `klp up` keeps alive."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and Path(runtime).is_dir():
+        return Path(runtime) / "klp" / "guests"
+    return Path(tempfile.gettempdir()) / f"klp-{os.getuid()}" / "guests"
+
+
+@dataclass(frozen=True, slots=True)
+class CacheLayout:
+    """The cache's folders. An entry is a folder ``KIND-DIGEST`` that appears whole or not at all."""
+
+    root: Path
+
+    def entry(self, kind: str, digest: str) -> Path:
+        """A finished entry, whether or not it exists."""
+        return self.root / f"{kind}-{digest}"
+
+    def lock(self, kind: str, digest: str) -> Path:
+        """Held while that entry is being built."""
+        return self.root / "locks" / f"{kind}-{digest}.lock"
+
+    @property
+    def building(self) -> Path:
+        """Where unfinished entries grow; anything in it is rubbish once its builder is dead."""
+        return self.root / "building"
+
+    @property
+    def tables(self) -> Path:
+        """What `klp query` made of run folders, a folder each; may be removed at any time."""
+        return self.root / "tables"
+
+    @property
+    def ssh_key(self) -> Path:
+        """The private key that opens every guest of this cache."""
+        return self.root / "ssh" / "id_ed25519"
+
+    @property
+    def host_key(self) -> Path:
+        """The private key by which the guests of this cache are known."""
+        return self.root / "ssh" / "host_ed25519"
+
+    @property
+    def accelerator(self) -> Path:
+        """The verdict on KVM, with the boot of the host it was reached in."""
+        return self.root / "accelerator.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RunLayout:
+    """The files of one run folder.
+
+    A guest that is lost is followed by another, and each repetition has its own; what belongs to the second
+    guest is numbered ``-2``.
+    """
+
+    root: Path
+    guest: int = 1
+
+    def of_guest(self, number: int) -> RunLayout:
+        """Return the same folder for the run's `number`-th guest, counted from 1."""
+        return RunLayout(self.root, number)
+
+    def _own(self, name: str) -> Path:
+        stem, dot, suffix = name.partition(".")
+        return self.root / (name if self.guest == 1 else f"{stem}-{self.guest}{dot}{suffix}")
+
+    @property
+    def summary(self) -> Path:
+        """What was run on what, and the verdicts."""
+        return self.root / "run.json"
+
+    @property
+    def events(self) -> Path:
+        """Every traced event, one JSON object a line, in order of arrival."""
+        return self._own("events.jsonl")
+
+    @property
+    def console(self) -> Path:
+        """The guest's serial console from the first byte."""
+        return self._own("console.log")
+
+    @property
+    def dmesg(self) -> Path:
+        """The guest's kernel log, with its canaries."""
+        return self._own("dmesg.log")
+
+    @property
+    def qemu_log(self) -> Path:
+        """What QEMU itself said."""
+        return self._own("qemu.log")
+
+    @property
+    def pending(self) -> Path:
+        """The tasks that held a stuck transition, with kernel stacks; only after one."""
+        return self._own("pending.txt")
+
+    @property
+    def modules(self) -> Path:
+        """The modules that were loaded, as built."""
+        return self.root / "modules"
+
+    @property
+    def disk(self) -> Path:
+        """The guest's writable overlay; removed when the guest ends."""
+        return self._own("overlay.qcow2")
+
+
+@dataclass(frozen=True, slots=True)
+class SelftestsLayout:
+    """The run folder of `klp selftests`: a folder for each kernel, and in it one for each script.
+
+    A kernel's folder is called after its release; a second one of the same release is numbered ``-2``.
+    """
+
+    root: Path
+
+    @property
+    def summary(self) -> Path:
+        """What was run on what, and how each case ended."""
+        return self.root / "selftests.json"
+
+    def build(self, kernel: str) -> Path:
+        """The kernel's test modules, as built, and the archive that guests get."""
+        return self.root / kernel / "build"
+
+    def script(self, kernel: str, name: str) -> RunLayout:
+        """The trace, console and kernel log of one script's guest."""
+        return RunLayout(self.root / kernel / name.removesuffix(".sh"))
+
+    def output(self, kernel: str, name: str) -> Path:
+        """All that the script wrote."""
+        return self.script(kernel, name).root / "output.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckLayout:
+    """The run folder of `klp check`: a folder for each kernel, in it for each livepatch, then scenario."""
+
+    root: Path
+
+    @property
+    def summary(self) -> Path:
+        """What was checked on what, and what came of each scenario."""
+        return self.root / "check.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that adds to this check."""
+        return self.root / ".lock"
+
+    def kernel(self, kernel: str) -> Path:
+        """All that ran on one kernel."""
+        return self.root / kernel
+
+    def modules(self, kernel: str, livepatch: str) -> Path:
+        """The modules of one livepatch, as built for a kernel."""
+        return self.root / kernel / livepatch / "modules"
+
+    def scenario(self, kernel: str, livepatch: str, scenario: str, repetition: int = 1) -> RunLayout:
+        """The run folder of one scenario; a repetition after the first is numbered ``.2``."""
+        name = scenario if repetition == 1 else f"{scenario}.{repetition}"
+        return RunLayout(self.root / kernel / livepatch / name)

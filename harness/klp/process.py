@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The only door to subprocess.
+
+Commands get a small fixed environment and no standard input, so that a user's locale, pager or
+MAKEFLAGS cannot change what they do, and nothing waits for a key.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from klp.errors import HostLacks, KlpError
+
+log = logging.getLogger(__name__)
+
+_PASSED_ON = (
+    "HOME", "PATH", "TMPDIR", "XDG_RUNTIME_DIR",
+    "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
+    "SSL_CERT_FILE", "CURL_CA_BUNDLE",
+)  # fmt: skip
+
+
+class CommandFailed(KlpError):
+    """A command ended in failure.
+
+    Attributes:
+        argv: the command, as it was started.
+        status: its exit status; negative for a signal, as in subprocess.
+        output: its standard error (and output, where that was captured), trimmed.
+    """
+
+    def __init__(self, argv: Sequence[str], status: int, output: str) -> None:
+        how = f"died of {signal.Signals(-status).name}" if status < 0 else f"exited {status}"
+        last = output.strip().splitlines()[-1:] or ["it said nothing"]
+        super().__init__(f"{argv[0]} {how}: {last[0]}", hint=f"by hand: {shlex.join(argv)}")
+        self.argv = tuple(argv)
+        self.status = status
+        self.output = output
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What a finished command left: exit status, and its streams as text."""
+
+    argv: tuple[str, ...]
+    status: int
+    stdout: str
+    stderr: str
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment that every command gets, with `extra` on top."""
+    kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    # A user's PATH often lacks sbin, where mke2fs and unshare's helpers live on Debian.
+    path = kept.get("PATH", os.defpath)
+    sbin = [folder for folder in ("/usr/sbin", "/sbin") if folder not in path.split(":")]
+    return {**kept, "PATH": ":".join([path, *sbin]), "LC_ALL": "C.UTF-8", **(extra or {})}
+
+
+def which(command: str) -> str | None:
+    """Return where `command` is on the PATH that `run` uses, or None."""
+    return shutil.which(command, path=environment()["PATH"])
+
+
+def require(*commands: str) -> None:
+    """Return if every one of `commands` can be run here.
+
+    Raises:
+        HostLacks: naming the first that cannot.
+    """
+    for command in commands:
+        if which(command) is None:
+            raise _missing([command])
+
+
+def _missing(argv: Sequence[str]) -> HostLacks:
+    return HostLacks(f"{argv[0]} is not installed here", hint="klp doctor names the package")
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    check: bool = True,
+    cwd: Path | None = None,
+    stdin: IO[bytes] | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout_s: float | None = None,
+) -> Completed:
+    """Run a command to its end and return what it left.
+
+    Raises:
+        CommandFailed: it failed and `check` is set, or it outlasted `timeout_s`.
+        HostLacks: there is no such command here.
+    """
+    words = [str(word) for word in argv]
+    log.debug("+ %s", shlex.join(words))
+    try:
+        with subprocess.Popen(
+            words, cwd=cwd, env=environment(env), stdin=stdin or subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
+            start_new_session=True,
+        ) as child:  # fmt: skip
+            stdout, stderr = _communicate(child, words, timeout_s)
+    except FileNotFoundError as error:
+        if error.filename != words[0]:
+            raise
+        raise _missing(words) from None
+    if check and child.returncode:
+        raise CommandFailed(words, child.returncode, stderr or stdout)
+    return Completed(tuple(words), child.returncode, stdout, stderr)
+
+
+def _communicate(
+    child: subprocess.Popen[str], words: list[str], timeout_s: float | None
+) -> tuple[str, str]:
+    """Wait for `child`; whatever ends the wait early also ends the child's whole group."""
+    try:
+        return child.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        end_group(child)
+        raise CommandFailed(words, -signal.SIGKILL, f"no end within {timeout_s:g} s") from None
+    except BaseException:
+        end_group(child)
+        raise
+
+
+def end_group(child: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
+    """Kill a child that was started in a session of its own, with all it started."""
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        log.debug("process group %d was gone already", child.pid)
+    child.wait()
+
+
+def pipe(producer: Sequence[str | Path], consumer: Sequence[str | Path]) -> str:
+    """Run ``producer | consumer``; fail if either does. Returns the producer's standard error.
+
+    Raises:
+        CommandFailed: naming whichever failed first.
+        HostLacks: one of the two is not installed.
+    """
+    left, right = ([str(word) for word in side] for side in (producer, consumer))
+    log.debug("+ %s | %s", shlex.join(left), shlex.join(right))
+    for words in (left, right):
+        if which(words[0]) is None:
+            raise _missing(words)
+    env = environment()
+    with (
+        subprocess.Popen(left, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                         stderr=subprocess.PIPE, text=True, start_new_session=True) as first,
+        subprocess.Popen(right, env=env, stdin=first.stdout, stdout=subprocess.DEVNULL,
+                         stderr=subprocess.PIPE, text=True, start_new_session=True) as second,
+    ):  # fmt: skip
+        try:
+            assert first.stdout is not None
+            first.stdout.close()  # so that the producer gets SIGPIPE when the consumer dies
+            _, complaint = first.communicate()
+            _, refusal = second.communicate()
+        except BaseException:
+            end_group(first)
+            end_group(second)
+            raise
+    if second.returncode:  # first: a dead consumer is why the producer got SIGPIPE
+        raise CommandFailed(right, second.returncode, refusal)
+    if first.returncode:
+        raise CommandFailed(left, first.returncode, complaint)
+    return complaint
+
+
+class Child:
+    """A long-lived child process in a session of its own."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def status(self) -> int | None:
+        """Return its exit status (negative for a signal), or None while it runs."""
+        return self._process.poll()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for its end; return whether it came in time."""
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def end(self) -> None:
+        """Kill it with all it started, unless it has ended: its number may be another's by then."""
+        if self._process.poll() is None:
+            end_group(self._process)
+
+
+# A parent that was killed before the kernel was told to kill its child with it is no parent any more.
+_BOUND = '[ "$PPID" = "$0" ] && exec "$@"'
+
+
+def spawn(
+    argv: Sequence[str | Path],
+    *,
+    stderr: IO[bytes],
+    pass_fds: Iterable[int] = (),
+    die_with_parent: bool = True,
+) -> Child:
+    """Start a long-lived child in a session of its own.
+
+    `die_with_parent` has the kernel kill it when the *thread* that called this ends
+    (PR_SET_PDEATHSIG counts threads), so call it from a thread that outlives the child.
+
+    Raises:
+        HostLacks: there is no such command here.
+    """
+    words = [str(word) for word in argv]
+    log.debug("+ %s", shlex.join(words))
+    if die_with_parent:
+        words = ["setpriv", "--pdeathsig", "KILL", "--", "sh", "-c", _BOUND, str(os.getpid()), *words]
+    for word in {words[0], str(argv[0])}:
+        if which(word) is None:
+            raise _missing([word])
+    return Child(subprocess.Popen(
+        words, env=environment(), stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr,
+        pass_fds=tuple(pass_fds), start_new_session=True,
+    ))  # fmt: skip
+
+
+def replace(argv: Sequence[str | Path]) -> None:
+    """Become another program (exec); for handing the terminal to ssh.
+
+    Raises:
+        HostLacks: there is no such command here.
+    """
+    words = [str(word) for word in argv]
+    if which(words[0]) is None:
+        raise _missing(words)
+    os.execvpe(words[0], words, {**os.environ, "PATH": environment()["PATH"]})

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verdicts that tests write down, one line a test, and the reasons why some can have none."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from klp.analysis.coverage import Reason, Recorded
+from klp.errors import HostLacks, UsageError
+from klp.paths import UNOBSERVABLE
+from klp.toml import read_toml
+
+
+class _Reasons(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    reason: tuple[Reason, ...] = ()
+
+
+def begin(file: Path) -> None:
+    """Make room for a session's verdicts; those of an earlier one go.
+
+    Raises:
+        HostLacks: it cannot be written there.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"")
+    except OSError as error:
+        raise HostLacks(f"{file}: {error.strerror}", hint="name a file that can be written") from None
+
+
+def add(file: Path, record: Recorded) -> None:
+    """Append a line; several processes may do so at once: O_APPEND, and one write."""
+    line = msgspec.json.encode(record) + b"\n"
+    opened = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(opened, line)
+    finally:
+        os.close(opened)
+
+
+def read_records(files: tuple[Path, ...]) -> tuple[Recorded, ...]:
+    """Return what sessions wrote down, in the order of `files`.
+
+    Raises:
+        UsageError: there is no such file, or a line in it is none of ours.
+    """
+    return tuple(record for file in files for record in _records(file))
+
+
+def _records(file: Path) -> list[Recorded]:
+    try:
+        lines = file.read_bytes().splitlines()
+    except OSError as error:
+        raise UsageError(
+            f"{file}: {error.strerror}", hint=f"pytest --klp-verdicts {file} writes it"
+        ) from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(msgspec.json.decode(line, type=Recorded))
+        except msgspec.DecodeError as error:
+            raise UsageError(
+                f"{file}:{number}: no record of a test: {error}", hint="record it again"
+            ) from None
+    return found
+
+
+def reasons() -> tuple[Reason, ...]:
+    """Return why some rules cannot be observed by any test."""
+    return read_toml(UNOBSERVABLE, _Reasons).reason

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A check's result for people: a matrix of scenarios and kernels, then what is wrong; and as JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import msgspec
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from klp.analysis.checked import CheckResult, Outcome
+from klp.analysis.evidence import Verdict, overall
+from klp.report.table import STYLES
+
+_MISSING = Text("-", style="dim")
+
+
+def encode(result: CheckResult) -> bytes:
+    """Return the result as indented JSON, ending in a newline."""
+    return msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n"
+
+
+def check_table(result: CheckResult) -> Group:
+    """Return the matrix of every livepatch: a line a scenario, a column a kernel."""
+    parts: list[RenderableType] = []
+    for livepatch in result.livepatches:
+        parts += [
+            Text(f"{livepatch.name} ({livepatch.word})", style="bold"),
+            _matrix(result, livepatch.name),
+        ]
+        parts.append(Text())
+    return Group(*parts, Text(totals(result)))
+
+
+def _matrix(result: CheckResult, livepatch: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("scenario", no_wrap=True)
+    for kernel in result.kernels:
+        table.add_column(kernel.release, no_wrap=True)
+    for scenario in result.scenarios:
+        cells = [_cell(result.of(each.name, livepatch, scenario)) for each in result.kernels]
+        table.add_row(Text(scenario), *cells)
+    return table
+
+
+def _cell(outcomes: Sequence[Outcome]) -> Text:
+    """One cell: the verdict, of how many repetitions if there are several, and the seconds it took."""
+    if not outcomes:
+        return _MISSING
+    verdict = overall(each.verdict for each in outcomes)
+    same = sum(each.verdict is verdict for each in outcomes)
+    told = verdict.value if len(outcomes) == 1 else f"{verdict.value} {same}/{len(outcomes)}"
+    if any(each.lost for each in outcomes):
+        told += ", guest lost"
+    seconds = sum(each.seconds for each in outcomes)
+    return Text.assemble((told, STYLES[verdict]), (f"  {seconds:.1f} s" if seconds else "", "dim"))
+
+
+def totals(result: CheckResult) -> str:
+    """Return how many scenarios ended how, in one line."""
+    counts = Counter(each.verdict for each in result.outcomes)
+    told = ", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict)
+    return told if result.complete else f"{told}; not complete"
+
+
+def problems(result: CheckResult) -> Iterator[tuple[Outcome, str]]:
+    """Yield what is to be said of each outcome: why it is not held, what to note, how to repeat it."""
+    for each in result.outcomes:
+        if each.verdict is Verdict.HELD and not each.notes:
+            continue
+        heading = f"{each.livepatch} {each.scenario} on {each.kernel}: {each.verdict.value}"
+        lines = [heading, *(f"  {reason}" for reason in each.reasons), *(f"  ({n})" for n in each.notes)]
+        if each.verdict is Verdict.VIOLATED or each.lost:
+            lines.append(f"  again: {each.command}")
+            lines += [f"  run folder: {each.folder}"] if each.folder else []
+        yield each, "\n".join(lines)

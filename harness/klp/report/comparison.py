@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A comparison as a table in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from klp.analysis.compare.values import Comparison, Finding, Grade, Place, SetTold
+
+STYLES = {Grade.REGRESSION: "red", Grade.TOLD: "yellow", Grade.BETTER: "green"}
+
+# A set may have hundreds of scenarios that the other one lacks; --json has them all.
+_MOST_NOTES = 10
+
+
+def comparison_table(found: Comparison) -> Group:
+    """Return all findings, those of each place together."""
+    places = list(dict.fromkeys(each.place for each in found.findings))
+    parts: list[RenderableType] = [Text(_set_line("base", found.base)), Text(_set_line("new", found.new))]
+    for place in places:
+        parts += [Text(), Text(place.told(), style="bold"), _of_place(found, place)]
+    more = len(found.notes) - _MOST_NOTES
+    notes = [*found.notes[:_MOST_NOTES], *([f"and {more} more"] if more > 0 else [])]
+    parts += [Text(each, style="dim") for each in ("", *notes) if notes]
+    return Group(*parts, Text())
+
+
+def _set_line(name: str, told: SetTold) -> str:
+    runs = f"{told.runs[0]} and {len(told.runs) - 1} more" if len(told.runs) > 1 else "".join(told.runs)
+    where = ", ".join((*told.kernels, *told.accelerators))
+    return f"{name + ':':6}{runs} ({where})"
+
+
+def _of_place(found: Comparison, place: Place) -> Padding:
+    """Return two lines for each finding: long names fit any width so."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for each in found.findings:
+        if each.place == place:
+            what, base, new, why = cells(each)
+            grade = Text(each.grade.value, style=STYLES[each.grade])
+            beside = Text(f"base: {base}; new: {new} ({why})", style="dim")
+            table.add_row(grade, Group(Text(what), beside))
+    return Padding(table, (0, 0, 0, 2))
+
+
+def cells(finding: Finding) -> tuple[str, str, str, str]:
+    """Return what differs, how it was, how it is, and why it is graded so, in words."""
+    return f"{finding.kind.value}: {finding.what}", finding.base, finding.new, reason(finding)
+
+
+def reason(finding: Finding) -> str:
+    """Return why a finding is graded so, with the test it rests on."""
+    return ": ".join(each for each in (finding.why, ", ".join(_test(finding))) if each)
+
+
+def _test(finding: Finding) -> Iterator[str]:
+    if finding.p is not None:
+        yield f"p {finding.p:.2g}"
+    if finding.p_adjusted is not None and finding.p_adjusted != finding.p:
+        yield f"adjusted {finding.p_adjusted:.2g}"
+    if finding.effect is not None:
+        yield f"effect {finding.effect:+.2f}"
+
+
+def closing(found: Comparison) -> str:
+    """Return how many differences there are, in one line."""
+    counts = Counter(each.grade for each in found.findings)
+    grades = f"{counts[Grade.REGRESSION]} regression{'s' * (counts[Grade.REGRESSION] != 1)}"
+    rest = f"{counts[Grade.TOLD]} told, {counts[Grade.BETTER]} better"
+    sizes = sorted({(each.base, each.new) for each in found.compared})
+    repetitions = ", ".join(f"{new} against {base}" for base, new in sizes)
+    tests = f"{found.tests} test{'s' * (found.tests != 1)}"
+    return f"{grades}, {rest}; repetitions compared: {repetitions}; {tests}"

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report page: one HTML file that asks nothing of the network, with plotly.js packed into it."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import jinja2
+import msgspec
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from klp.analysis.evidence import overall
+from klp.report.against import Beside
+from klp.report.comparison import cells, closing
+from klp.report.html_check import CheckToShow, CheckView, check_view
+from klp.report.html_data import RunToShow, RunView, reasons, seconds, view
+from klp.version import __version__
+
+T = TypeVar("T")
+
+
+def page(shown: Sequence[RunToShow | CheckToShow], beside: Sequence[Beside] = ()) -> str:
+    """Return the page of runs and checks, with comparisons that were made before."""
+    runs = [view(number, run) for number, run in enumerate(_of(RunToShow, shown), 1)]
+    checks = [check_view(number, check) for number, check in enumerate(_of(CheckToShow, shown), 1)]
+    views = [*runs, *(run for check in checks for run in check.runs)]
+    return _environment().get_template("report.html").render(
+        runs=runs,
+        checks=checks,
+        plans=list(dict.fromkeys(each.plan.name for run in runs for each in run.plans)),
+        names=list(dict.fromkeys(_names(runs, checks))),
+        rules=list(dict.fromkeys(each.rule.id for run in runs for each in run.run.result.rules)),
+        paths=_paths(views),
+        beside=beside,
+        figures=_embedded(_figures(views)),
+        plotly=_packed(get_plotlyjs()),
+        version=__version__,
+    )  # fmt: skip
+
+
+def _of(kind: type[T], shown: Sequence[object]) -> list[T]:
+    return [each for each in shown if isinstance(each, kind)]
+
+
+def _names(runs: Sequence[RunView], checks: Sequence[CheckView]) -> Iterator[str]:
+    """Yield what the filter can choose: plans, and scenarios."""
+    for run in runs:
+        yield from (each.plan.name for each in run.plans)
+    for check in checks:
+        yield from check.check.result.scenarios
+
+
+def _environment() -> jinja2.Environment:
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("klp.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["seconds"] = seconds
+    made.filters["reasons"] = reasons
+    made.filters["moment"] = _moment
+    made.filters["cells"] = cells
+    made.globals["closing"] = closing
+    made.globals["overall"] = overall
+    return made
+
+
+def _moment(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _paths(views: Sequence[RunView]) -> list[str]:
+    """Return every way a task switched, for the filter."""
+    figures = [each.figure for run in views for each in run.transitions]
+    return sorted({bar.kind for figure in figures if figure for bar in figure.tasks})
+
+
+def _figures(views: Sequence[RunView]) -> dict[str, object]:
+    transitions = {each.key: each.figure for run in views for each in run.transitions if each.figure}
+    return {**transitions, **{key: lives for run in views for key, lives in run.lives}}
+
+
+def _embedded(value: object) -> Markup:
+    """Return JSON that cannot end the script element it stands in."""
+    return Markup(msgspec.json.encode(value).decode().replace("<", "\\u003c"))
+
+
+def _packed(text: str) -> str:
+    """Return a script packed to 40 %, as the page's own script unpacks it."""
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()

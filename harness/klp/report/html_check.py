@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the report page shows of a check: a matrix of scenarios and kernels, and a section for each cell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from klp.analysis.checked import CheckedKernel, CheckedLivepatch, CheckResult, Outcome
+from klp.analysis.evidence import Verdict, overall
+from klp.report.html_data import RunToShow, RunView, view_of
+
+
+@dataclass(frozen=True, slots=True)
+class CheckToShow:
+    """A check as it was read: its folder's name, check.json, and each scenario's run by its folder."""
+
+    name: str
+    result: CheckResult
+    runs: Mapping[str, RunToShow]
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeView:
+    """One scenario once, with its run where it has one; `key` is its anchor in the page."""
+
+    key: str
+    outcome: Outcome
+    run: RunView | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell of the matrix: the verdict over all repetitions, how many have it, and where to read on.
+
+    Attributes:
+        key: anchor of the first repetition with that verdict; empty where there is no outcome.
+    """
+
+    verdict: Verdict | None
+    same: int
+    of: int
+    lost: bool
+    seconds: float
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """The scenarios of one livepatch as rows, with a cell for each kernel."""
+
+    livepatch: CheckedLivepatch
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckView:
+    """A check with its outcomes by kernel."""
+
+    key: str
+    check: CheckToShow
+    matrices: tuple[Matrix, ...]
+    kernels: tuple[tuple[CheckedKernel, tuple[OutcomeView, ...]], ...]
+
+    @property
+    def runs(self) -> tuple[RunView, ...]:
+        """Every run that is shown in it."""
+        return tuple(each.run for _, own in self.kernels for each in own if each.run)
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the check comes to."""
+        return overall(each.verdict for each in self.check.result.outcomes)
+
+
+def check_view(number: int, check: CheckToShow) -> CheckView:
+    """Return what the page shows of its `number`-th check."""
+    key, result = f"check{number}", check.result
+    return CheckView(
+        key,
+        check,
+        tuple(Matrix(each, tuple(_rows(key, result, each.name))) for each in result.livepatches),
+        tuple((each, tuple(_outcomes(key, check, each.name))) for each in result.kernels),
+    )
+
+
+def _rows(key: str, result: CheckResult, livepatch: str) -> Iterator[tuple[str, tuple[Cell, ...]]]:
+    for scenario in result.scenarios:
+        yield (
+            scenario,
+            tuple(_cell(key, result.of(each.name, livepatch, scenario)) for each in result.kernels),
+        )
+
+
+def _cell(key: str, outcomes: Sequence[Outcome]) -> Cell:
+    if not outcomes:
+        return Cell(None, 0, 0, False, 0.0, "")
+    verdict = overall(each.verdict for each in outcomes)
+    same = [each for each in outcomes if each.verdict is verdict]
+    lost = any(each.lost for each in outcomes)
+    seconds = sum(each.seconds for each in outcomes)
+    return Cell(verdict, len(same), len(outcomes), lost, seconds, _anchor(key, same[0]))
+
+
+def _outcomes(key: str, check: CheckToShow, kernel: str) -> Iterator[OutcomeView]:
+    for each in check.result.outcomes:
+        if each.kernel == kernel:
+            anchor, run = _anchor(key, each), check.runs.get(each.folder)
+            yield OutcomeView(anchor, each, view_of(f"{anchor}-run", run) if run else None)
+
+
+def _anchor(key: str, outcome: Outcome) -> str:
+    """Return an anchor; a kernel may be called by a folder, which no anchor can hold."""
+    return re.sub(r"[^\w.-]", "_", "-".join([key, *map(str, outcome.key)]))

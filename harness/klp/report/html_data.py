@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the report page shows of runs: the figures' numbers, and what stands beside each other in it.
+
+Times in figures are seconds since the beginning of what is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from klp.analysis.costs import Cost, attempt_costs
+from klp.analysis.curve import tasks_left
+from klp.analysis.evidence import overall
+from klp.analysis.legs import Leg, TaskSwitch
+from klp.analysis.result import PlanResult, RunResult
+from klp.analysis.transitions import Transition, told
+from klp.report.guests import GuestTrace
+
+# More bars than this make a figure that no browser draws in reasonable time, and nobody reads.
+MOST_BARS = 400
+PENDING = "left pending"
+# So many transitions of a plan are drawn, those that took longest: a scenario may have a hundred.
+MOST_FIGURES = 12
+
+
+class Bar(msgspec.Struct, frozen=True, kw_only=True):
+    """A task's wait, from the transition's start to its switch; or a shadow variable's life."""
+
+    label: str
+    kind: str
+    begin_s: float
+    end_s: float
+    words: str
+
+
+class PassMark(msgspec.Struct, frozen=True, kw_only=True):
+    """A pass: when it began, how long it took, and how many tasks it left."""
+
+    number: int
+    begin_s: float
+    duration_s: float
+    left: int
+
+
+class TransitionFigure(msgspec.Struct, frozen=True, kw_only=True):
+    """What is drawn of one transition."""
+
+    tasks: tuple[Bar, ...]
+    seen: int
+    passes: tuple[PassMark, ...]
+    signals_s: tuple[float, ...]
+    curve: tuple[tuple[float, int], ...]
+    costs: tuple[Cost, ...]
+
+
+class LivesFigure(msgspec.Struct, frozen=True, kw_only=True):
+    """The shadow variables of one guest."""
+
+    lives: tuple[Bar, ...]
+    seen: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunToShow:
+    """A run as it was read: its folder's name, run.json, each guest's trace, and pending.txt."""
+
+    name: str
+    result: RunResult
+    guests: tuple[GuestTrace, ...]
+    pending: str
+
+
+@dataclass(frozen=True, slots=True)
+class TransitionView:
+    """A transition of run.json, with its figure where the trace has it; or why there is none."""
+
+    key: str
+    told: Transition
+    figure: TransitionFigure | None
+    why_not: str = "The trace does not hold this transition."
+
+
+@dataclass(frozen=True, slots=True)
+class PlanView:
+    """A plan of run.json with its transitions; `key` is its anchor in the page."""
+
+    key: str
+    plan: PlanResult
+    transitions: tuple[TransitionView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run with its plans.
+
+    Attributes:
+        key: its anchor in the page.
+        others: transitions of livepatches that are not a plan's own, but what it needs.
+        lives: its guests' shadow variables.
+    """
+
+    key: str
+    run: RunToShow
+    plans: tuple[PlanView, ...]
+    others: tuple[TransitionView, ...]
+    lives: tuple[tuple[str, LivesFigure], ...]
+
+    @property
+    def transitions(self) -> tuple[TransitionView, ...]:
+        """Every transition in it."""
+        return (*(each for plan in self.plans for each in plan.transitions), *self.others)
+
+    def of(self, plan: str) -> tuple[PlanView, ...]:
+        """Return the repetitions of a plan, those with the plan's verdict over all of them first."""
+        own = [each for each in self.plans if each.plan.name == plan]
+        verdict = overall(each.plan.verdict for each in own)
+        return tuple(sorted(own, key=lambda each: each.plan.verdict is not verdict))
+
+
+def view(number: int, run: RunToShow) -> RunView:
+    """Return what the page shows of its `number`-th run."""
+    return view_of(f"run{number}", run)
+
+
+def view_of(key: str, run: RunToShow) -> RunView:
+    """Return what the page shows of a run, with `key` before every anchor in it."""
+    plans = tuple(
+        PlanView(f"{key}-plan{index}", plan, tuple(_transitions(f"{key}-plan{index}", plan, run)))
+        for index, plan in enumerate(run.result.plans, 1)
+    )
+    lives = tuple(
+        (f"{key}-lives{index}", _lives(guest)) for index, guest in enumerate(run.guests, 1) if guest.lives
+    )
+    return RunView(key, run, plans, tuple(_others(key, run)), lives)
+
+
+def _others(key: str, run: RunToShow) -> Iterator[TransitionView]:
+    own = {(each.patch, each.begun_ns) for plan in run.result.plans for each in plan.transitions}
+    for number, (leg, guest) in enumerate(_legs(run), 1):
+        if (leg.patch, leg.begun_ns) not in own:
+            yield TransitionView(f"{key}-other{number}", told(leg), _figure(leg, guest))
+
+
+def _legs(run: RunToShow) -> Iterator[tuple[Leg, GuestTrace]]:
+    return ((leg, guest) for guest in run.guests for leg in guest.history.legs)
+
+
+def _transitions(key: str, plan: PlanResult, run: RunToShow) -> Iterator[TransitionView]:
+    # The plan's own guest last: what another one's trace has at the very same time does not count.
+    guests = sorted(enumerate(run.guests, 1), key=lambda each: each[0] == plan.guest)
+    drawn = {(leg.patch, leg.begun_ns): (leg, guest) for _, guest in guests for leg in guest.history.legs}
+    longest = sorted(plan.transitions, key=lambda each: -(each.duration_ns or 0))[:MOST_FIGURES]
+    why = f"Drawn are the {MOST_FIGURES} of {len(plan.transitions)} transitions that took longest."
+    for number, each in enumerate(plan.transitions, 1):
+        found = drawn.get((each.patch, each.begun_ns))
+        if each in longest:
+            yield TransitionView(f"{key}-transition{number}", each, _figure(*found) if found else None)
+        else:
+            yield TransitionView(f"{key}-transition{number}", each, None, why)
+
+
+def _figure(leg: Leg, guest: GuestTrace) -> TransitionFigure:
+    # A task born switched waited for nothing, however late that was.
+    longest = sorted(leg.tasks, key=lambda each: (each.path == "fork", -each.at_ns))[:MOST_BARS]
+    return TransitionFigure(
+        tasks=tuple(_task_bar(leg, each) for each in longest),
+        seen=len(leg.tasks),
+        passes=tuple(
+            PassMark(
+                number=each.number,
+                begin_s=_since(leg, each.ts_ns),
+                duration_s=each.duration_ns / 1e9,
+                left=each.left,
+            )
+            for _, each in leg.passes
+        ),
+        signals_s=tuple(_since(leg, each.ts_ns) for _, each in leg.signals),
+        curve=tuple((_since(leg, ts_ns), left) for ts_ns, left in tasks_left(leg)),
+        costs=attempt_costs(leg, guest.numbered),
+    )
+
+
+def _since(leg: Leg, ts_ns: int) -> float:
+    return (ts_ns - leg.begun_ns) / 1e9
+
+
+def _task_bar(leg: Leg, task: TaskSwitch) -> Bar:
+    begun = leg.started[1].ts_ns if leg.started else leg.begun_ns
+    born = task.path == "fork"
+    return Bar(
+        label=f"{task.comm}[{task.pid}]",
+        kind=task.path or PENDING,
+        begin_s=_since(leg, task.at_ns if born else min(begun, task.at_ns)),
+        end_s=_since(leg, task.at_ns),
+        words=reasons(task.reasons),
+    )
+
+
+def _lives(guest: GuestTrace) -> LivesFigure:
+    begun, end = guest.history.first_ns, guest.history.last_ns
+    bars = [
+        Bar(
+            label=f"<{each.obj}, {each.id}> {index}",
+            kind="freed" if each.freed_ns is not None else "left",
+            begin_s=((each.made_ns or begun) - begun) / 1e9,
+            end_s=((each.freed_ns or end) - begun) / 1e9,
+            words=f"{each.size} bytes, by {each.caller}" if each.caller else "made before the trace",
+        )
+        for index, each in enumerate(guest.lives, 1)
+    ]
+    return LivesFigure(lives=tuple(bars[:MOST_BARS]), seen=len(bars))
+
+
+def seconds(duration_ns: int | None) -> str:
+    """Return a duration in seconds, for people."""
+    if duration_ns is None:
+        return "not ended"
+    return f"{duration_ns / 1e9:.{3 if duration_ns >= 10_000_000 else 6}f}"
+
+
+def reasons(found: Mapping[str, int]) -> str:
+    """Return why a task was left behind, and how often, for people."""
+    return ", ".join(f"{reason} ({count} time{'s' * (count > 1)})" for reason, count in found.items())

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Traces in Perfetto's own format, for ui.perfetto.dev and for its trace processor's SQL.
+
+Times are nanoseconds of the guest's CLOCK_MONOTONIC, as in events.jsonl. Each guest is a group of tracks:
+plans, transitions, passes, callbacks, a counter of the tasks left, a track for each task, and one for each
+shadow variable, which Perfetto shows merged by id, as it does asynchronous slices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
+
+from klp.analysis.curve import tasks_left
+from klp.analysis.history import History
+from klp.analysis.legs import Leg, TaskSwitch, Who, identity
+from klp.report.guests import GuestTrace
+from klp.trace import events as ev
+
+Arguments = Mapping[str, str | int | bool]
+_SEQUENCE = 1
+# At one moment, what ends does so before what begins, and what lasts longer begins first.
+_END, _POINT, _BEGIN = range(3)
+
+
+@dataclass(slots=True)
+class _Trace:
+    """Packets that grow; tracks first, then events in the order of time."""
+
+    tracks: list[pb.TracePacket] = field(default_factory=list)
+    events: list[tuple[tuple[int, int, int], pb.TracePacket]] = field(default_factory=list)
+
+    def track(self, name: str, parent: int | None = None, *, counter: bool = False) -> int:
+        """Add a track; return its id."""
+        packet = pb.TracePacket()
+        described = packet.track_descriptor
+        described.uuid = len(self.tracks) + 1
+        described.name = name
+        if parent is not None:
+            described.parent_uuid = parent
+        if counter:
+            described.counter.unit_name = "tasks"
+        self.tracks.append(packet)
+        return int(described.uuid)
+
+    def slice(
+        self, track: int, name: str, begun_ns: int, ended_ns: int, told: Arguments | None = None
+    ) -> None:
+        """Add what lasted; it lasts 1 ns at least, so that it does not end before it begins."""
+        last = max(ended_ns, begun_ns + 1)
+        begin = self._event(track, pb.TrackEvent.TYPE_SLICE_BEGIN, begun_ns, (_BEGIN, -last))
+        _tell(begin, name, told)
+        self._event(track, pb.TrackEvent.TYPE_SLICE_END, last, (_END, -begun_ns))
+
+    def point(self, track: int, name: str, ts_ns: int, told: Arguments | None = None) -> None:
+        """Add a moment."""
+        _tell(self._event(track, pb.TrackEvent.TYPE_INSTANT, ts_ns, (_POINT, 0)), name, told)
+
+    def count(self, track: int, ts_ns: int, value: int) -> None:
+        """Add a counter's value from a moment on."""
+        packet = self._event(track, pb.TrackEvent.TYPE_COUNTER, ts_ns, (_POINT, 0))
+        packet.track_event.counter_value = value
+
+    def _event(
+        self, track: int, kind: pb.TrackEvent.Type, ts_ns: int, order: tuple[int, int]
+    ) -> pb.TracePacket:
+        packet = pb.TracePacket(timestamp=ts_ns, trusted_packet_sequence_id=_SEQUENCE)
+        packet.track_event.type = kind
+        packet.track_event.track_uuid = track
+        self.events.append(((ts_ns, *order), packet))
+        return packet
+
+    def encoded(self) -> bytes:
+        """Return the whole as Perfetto reads it."""
+        ordered = [packet for _, packet in sorted(self.events, key=lambda each: each[0])]
+        return bytes(pb.Trace(packet=[*self.tracks, *ordered]).SerializeToString())
+
+
+def _tell(packet: pb.TracePacket, name: str, told: Arguments | None) -> None:
+    packet.track_event.name = name
+    for key, value in (told or {}).items():
+        note = packet.track_event.debug_annotations.add(name=key)
+        if isinstance(value, bool):
+            note.bool_value = value
+        elif isinstance(value, int):
+            note.int_value = value
+        else:
+            note.string_value = value
+
+
+def perfetto_trace(guests: Iterable[GuestTrace]) -> bytes:
+    """Return a trace of guests, to be written as a .pftrace file."""
+    trace = _Trace()
+    for guest in guests:
+        root = trace.track(guest.title)
+        _plans(trace, root, guest.history)
+        _transitions(trace, root, guest.history.legs)
+        _callbacks(trace, root, guest.history)
+        _tasks(trace, root, guest)
+        _shadows(trace, root, guest)
+    return trace.encoded()
+
+
+def _plans(trace: _Trace, root: int, history: History) -> None:
+    track = trace.track("plans", root)
+    begun: dict[str, int] = {}
+    for _, each in history.seen.plans:
+        if each.moment == "begin":
+            begun[each.name] = each.ts_ns
+        elif each.name in begun:
+            trace.slice(track, each.name, begun.pop(each.name), each.ts_ns)
+
+
+def _transitions(trace: _Trace, root: int, legs: Sequence[Leg]) -> None:
+    track = trace.track("transitions", root)
+    passes = trace.track("passes", root)
+    left = trace.track("tasks left", root, counter=True)
+    for leg in legs:
+        end = leg.last_ns if leg.ended_ns is None else leg.ended_ns
+        told: Arguments = {"livepatch": leg.patch, "target": leg.target, "outcome": leg.outcome.value}
+        trace.slice(track, leg.told(), leg.begun_ns, end, told)
+        for _, each in leg.passes:
+            found: Arguments = {
+                "attempts": each.attempts,
+                "left": each.left,
+                "complete": each.complete,
+                "scheduler_refused": each.scheduler_refused,
+            }
+            trace.slice(passes, f"pass {each.number}", each.ts_ns, each.ts_ns + each.duration_ns, found)
+        for _, signal in leg.signals:
+            trace.point(passes, "signals sent", signal.ts_ns)
+        for _, force in leg.forces:
+            trace.point(passes, "forced", force.ts_ns)
+        for ts_ns, value in tasks_left(leg):
+            trace.count(left, ts_ns, value)
+
+
+def _callbacks(trace: _Trace, root: int, history: History) -> None:
+    track = trace.track("callbacks", root)
+    for _, each in history.callbacks.calls:
+        told: dict[str, str | int | bool] = {"livepatch": each.patch, "function": each.function}
+        if each.result is not None:
+            told["result"] = each.result
+        name = f"{each.kind} of {each.object}"
+        trace.slice(track, name, each.ts_ns, each.ts_ns + each.duration_ns, told)
+
+
+def _tasks(trace: _Trace, root: int, guest: GuestTrace) -> None:
+    group = trace.track("tasks", root)
+    tracks: dict[Who, int] = {}
+    attempts: dict[Who, list[ev.Attempt]] = {}
+    for _, event in guest.numbered:
+        if isinstance(event, ev.Attempt):
+            attempts.setdefault(identity(event.task), []).append(event)
+    for leg in guest.history.legs:
+        for each in leg.tasks:
+            who = (each.pid, each.comm if each.pid == 0 else "")
+            if who not in tracks:
+                tracks[who] = trace.track(f"{each.comm} [{each.pid}]", group)
+            _wait(trace, tracks[who], leg, each, attempts.get(who, ()))
+    for who, tried in attempts.items():
+        if who in tracks:
+            _attempts(trace, tracks[who], tried)
+
+
+def _attempts(trace: _Trace, track: int, tried: Sequence[ev.Attempt]) -> None:
+    for each in tried:
+        told: Arguments = {"errno": each.errno, "function": each.function or "", "after": each.after}
+        trace.slice(track, f"attempt: {each.result}", each.ts_ns, each.ts_ns + each.duration_ns, told)
+
+
+def _wait(trace: _Trace, track: int, leg: Leg, task: TaskSwitch, attempts: Sequence[ev.Attempt]) -> None:
+    """From the leg's start to the task's switch; it ends with an attempt that was under way just then."""
+    begun = leg.started[1].ts_ns if leg.started else leg.begun_ns
+    path = task.path or "left pending"
+    told: Arguments = {"path": path, "failed_attempts": task.attempts, "livepatch": leg.patch}
+    if path == "fork":
+        trace.point(track, "born switched", task.at_ns, told)
+        return
+    tried = [each.ts_ns + each.duration_ns for each in attempts if begun <= each.ts_ns <= task.at_ns]
+    trace.slice(track, f"{leg.direction}: {path}", min(begun, task.at_ns), max([task.at_ns, *tried]), told)
+
+
+def _shadows(trace: _Trace, root: int, guest: GuestTrace) -> None:
+    group = trace.track("shadow variables", root)
+    for each in guest.lives:
+        # Siblings of one name are shown as one track on which slices may overlap.
+        track = trace.track(f"shadow id {each.id}", group)
+        begun = guest.history.first_ns if each.made_ns is None else each.made_ns
+        end = guest.history.last_ns if each.freed_ns is None else each.freed_ns
+        told: Arguments = {
+            "obj": each.obj,
+            "id": each.id,
+            "variable": each.variable,
+            "size": each.size or 0,
+            "caller": each.caller or "",
+            "freed": each.freed_ns is not None,
+        }
+        trace.slice(track, f"<{each.obj}, {each.id}>", begun, end, told)

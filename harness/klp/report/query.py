@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SQL over runs: what each run's trace tells is kept as Parquet, and DuckDB reads that of many runs.
+
+DuckDB takes 7 s to read 1,000 files of 1,000 JSON lines, and 0.7 s to read the same as Parquet. So the
+tables of a run are made once, when a query first asks for that run, and stay in the cache until its
+files change.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import msgspec
+
+from klp.errors import UsageError
+from klp.report.query_rows import Rows
+from klp.report.query_tables import ROWS, columns
+
+TABLES = ("events", *ROWS)
+_DOCS = "`klp query --tables` lists tables and columns"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a query gave: the columns' names and the rows."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+
+def _connect() -> duckdb.DuckDBPyConnection:
+    # Nothing is fetched: what a query needs is in DuckDB's own wheel.
+    return duckdb.connect(
+        config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+    )
+
+
+def _spec(table: str) -> str:
+    return "{" + ", ".join(f"'{each.name}': '{each.sql}'" for each in columns(table)) + "}"
+
+
+def _path(file: Path) -> str:
+    return "'" + str(file).replace("'", "''") + "'"
+
+
+class TableWriter:
+    """Writes the tables of runs as Parquet files, a folder for each run."""
+
+    def __init__(self) -> None:
+        self._connection = _connect()
+
+    def write(self, folder: Path, run: str, events: Sequence[tuple[int, Path]], rows: Rows) -> None:
+        """Fill `folder`; `events` are the guests' numbers and files, all of them checked before."""
+        folder.mkdir(parents=True)
+        self._events(folder / "events.parquet", run, events)
+        for table, each in rows.items():
+            self._rows(folder / f"{table}.parquet", table, each)
+
+    def _events(self, target: Path, run: str, events: Sequence[tuple[int, Path]]) -> None:
+        own = ", ".join(
+            f"'{each.name}': '{each.sql}'"
+            for each in columns("events")
+            if each.name not in ("run", "guest")
+        )
+        # A kernel's log line may be long, but never as long as DuckDB's own limit of 16 MiB.
+        parts = [
+            f"SELECT $run AS run, {guest}::BIGINT AS guest, *"
+            f" FROM read_ndjson({_path(file)}, columns={{{own}}})"
+            for guest, file in events
+        ]
+        query = " UNION ALL ".join(parts) or f"SELECT {_empty('events')} WHERE false"
+        self._copy(query, target, {"run": run} if parts else None)
+
+    def _rows(self, target: Path, table: str, rows: Iterable[msgspec.Struct]) -> None:
+        with tempfile.NamedTemporaryFile(suffix=".ndjson") as lines:
+            lines.write(msgspec.json.Encoder().encode_lines(rows))
+            lines.flush()
+            self._copy(
+                f"SELECT * FROM read_ndjson({_path(Path(lines.name))}, columns={_spec(table)})",
+                target,
+                None,
+            )
+
+    def _copy(self, query: str, target: Path, parameters: dict[str, str] | None) -> None:
+        self._connection.execute(f"COPY ({query}) TO {_path(target)} (FORMAT parquet)", parameters)
+
+
+def _empty(table: str) -> str:
+    return ", ".join(f"NULL::{each.sql} AS {each.name}" for each in columns(table))
+
+
+class Database:
+    """The tables of some runs, ready to be asked.
+
+    Args:
+        folders: those that `TableWriter` filled.
+        runs: the rows of the table `runs`.
+    """
+
+    def __init__(self, folders: Sequence[Path], runs: Iterable[msgspec.Struct]) -> None:
+        self._connection = _connect()
+        for table in TABLES:
+            if table != "runs":
+                self._view(table, [folder / f"{table}.parquet" for folder in folders])
+        with tempfile.NamedTemporaryFile(suffix=".ndjson") as lines:
+            lines.write(msgspec.json.Encoder().encode_lines(runs))
+            lines.flush()
+            source = f"read_ndjson({_path(Path(lines.name))}, columns={_spec('runs')})"
+            self._connection.execute(f"CREATE TABLE runs AS SELECT * FROM {source}")
+
+    def _view(self, table: str, files: list[Path]) -> None:
+        source = f"SELECT {_empty(table)} WHERE false"
+        if files:
+            source = f"SELECT * FROM read_parquet([{', '.join(map(_path, files))}])"
+        self._connection.execute(f"CREATE VIEW {table} AS {source}")
+
+    def ask(self, sql: str) -> Answer:
+        """Return what one or more statements give; of several, the last one's.
+
+        Raises:
+            UsageError: DuckDB refuses them.
+        """
+        try:
+            done = self._connection.execute(sql)
+            described = done.description or []
+            return Answer(tuple(each[0] for each in described), tuple(done.fetchall()))
+        except duckdb.Error as error:
+            raise _refused(error) from None
+
+    def to_parquet(self, sql: str, target: Path) -> None:
+        """Write what a statement gives as a Parquet file.
+
+        Raises:
+            UsageError: DuckDB refuses it, or the file cannot be written.
+        """
+        try:
+            self._connection.execute(
+                f"COPY ({sql.strip().rstrip(';')}) TO {_path(target)} (FORMAT parquet)"
+            )
+        except duckdb.Error as error:
+            raise _refused(error) from None
+
+
+def _refused(error: duckdb.Error) -> UsageError:
+    words = re.split(r"\n\s*\n|\n\s*LINE \d+:", str(error).strip())[0]
+    return UsageError(f"query: {' '.join(words.split())}", hint=_DOCS)

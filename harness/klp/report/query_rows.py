@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What run.json and the analysis say of a run, as the rows of `klp query`'s tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from klp.analysis.history import History
+from klp.analysis.legs import Leg
+from klp.analysis.lifetimes import ShadowLife
+from klp.analysis.result import RunResult
+from klp.analysis.transitions import told
+from klp.report.query_tables import RunRow, ShadowRow, TaskRow, TransitionRow, VerdictRow
+from klp.report.rules import evidence_line
+
+Rows = Mapping[str, Sequence[msgspec.Struct]]
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What the analysis says of one guest's trace."""
+
+    guest: int
+    history: History
+    lives: tuple[ShadowLife, ...]
+
+
+def run_row(folder: Path, result: RunResult) -> RunRow:
+    """Return a run's row in `runs`."""
+    where = result.provenance
+    return RunRow(
+        run=folder.name,
+        path=str(folder),
+        kernel=where.kernel,
+        kernel_name=where.kernel_name,
+        begun_at=datetime.fromtimestamp(result.begun_at, UTC),
+        duration_s=result.ended_at - result.begun_at,
+        verdict=result.verdict.value,
+        plans=len(result.plans),
+        events=result.events,
+        lost_events=result.lost_events,
+        error=result.error,
+        accelerator=where.accelerator,
+        cpus=where.cpus,
+        memory_mib=where.memory_mib,
+        klp=where.klp,
+    )
+
+
+def rows_of(run: str, result: RunResult, guests: Sequence[Told]) -> Rows:
+    """Return a run's rows in every table but `runs` and `events`."""
+    return {
+        "verdicts": [*_checks(run, result), *_rules(run, result)],
+        "transitions": [row for each in guests for row in _transitions(run, each)],
+        "tasks": [row for each in guests for row in _tasks(run, each)],
+        "shadows": [row for each in guests for row in _shadows(run, each)],
+    }
+
+
+def _checks(run: str, result: RunResult) -> Iterator[VerdictRow]:
+    for plan in result.plans:
+        for each in plan.checks:
+            yield VerdictRow(
+                run=run,
+                kernel=result.provenance.kernel,
+                kind="check",
+                plan=plan.name,
+                repetition=plan.repetition,
+                guest=plan.guest,
+                name=each.name,
+                verdict=each.verdict.value,
+                observations=None,
+                evidence=each.evidence,
+            )
+
+
+def _rules(run: str, result: RunResult) -> Iterator[VerdictRow]:
+    for each in result.rules:
+        words = "; ".join(evidence_line(one) for one in each.evidence)
+        yield VerdictRow(
+            run=run,
+            kernel=result.provenance.kernel,
+            kind="rule",
+            plan=None,
+            repetition=None,
+            guest=None,
+            name=each.rule.id,
+            verdict=each.verdict.value,
+            observations=each.observations,
+            evidence=words or each.why,
+        )
+
+
+def _transitions(run: str, guest: Told) -> Iterator[TransitionRow]:
+    for number, leg in enumerate(guest.history.legs, 1):
+        each = told(leg)
+        yield TransitionRow(
+            run=run,
+            guest=guest.guest,
+            plan=_plan(leg, guest),
+            transition=number,
+            patch=each.patch,
+            target=each.target,
+            outcome=each.outcome.value,
+            begun_ns=each.begun_ns,
+            duration_ns=each.duration_ns,
+            passes=each.passes,
+            attempts=each.attempts,
+            stragglers=len(each.stragglers),
+            signals=each.signals,
+            forced=each.forced,
+        )
+
+
+def _tasks(run: str, guest: Told) -> Iterator[TaskRow]:
+    for number, leg in enumerate(guest.history.legs, 1):
+        for each in leg.tasks:
+            yield TaskRow(
+                run=run,
+                guest=guest.guest,
+                plan=_plan(leg, guest),
+                transition=number,
+                patch=leg.patch,
+                target=leg.target,
+                pid=each.pid,
+                tgid=each.tgid,
+                comm=each.comm,
+                path=each.path,
+                attempts=each.attempts,
+                wait_ns=max(0, each.at_ns - leg.begun_ns),
+                reasons=each.reasons,
+            )
+
+
+def _plan(leg: Leg, guest: Told) -> str | None:
+    """Return the plan that had begun, and not ended, as a leg began."""
+    before = [each for _, each in guest.history.seen.plans if each.ts_ns <= leg.begun_ns]
+    return before[-1].name if before and before[-1].moment == "begin" else None
+
+
+def _shadows(run: str, guest: Told) -> Iterator[ShadowRow]:
+    for each in guest.lives:
+        whole = each.made_ns is not None and each.freed_ns is not None
+        yield ShadowRow(
+            run=run,
+            guest=guest.guest,
+            obj=each.obj,
+            id=each.id,
+            variable=each.variable,
+            size=each.size,
+            made_ns=each.made_ns,
+            freed_ns=each.freed_ns,
+            age_ns=(each.freed_ns or 0) - (each.made_ns or 0) if whole else None,
+            caller=each.caller,
+        )

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rules and their verdicts as tables for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from klp.analysis.evidence import Evidence, Verdict
+from klp.analysis.rules.rule import Rule, RuleVerdict
+from klp.report.table import STYLES
+
+_MOST_EVENTS = 6
+
+
+def rules_table(rules: Iterable[Rule]) -> Table:
+    """Return each rule with its text, its source in the kernel, and what it needs to be judged."""
+    table = _table("rule", "says", "source", "needs")
+    for each in rules:
+        needs = f"{' '.join(each.needs.probes)}: {' '.join(each.needs.symbols)}".removesuffix(": ")
+        table.add_row(each.id, each.text, each.source, needs)
+    return table
+
+
+def _table(*titles: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for title in titles:
+        table.add_column(title, overflow="fold", no_wrap=title in ("rule", "verdict"))
+    return table
+
+
+def verdicts_table(verdicts: Sequence[RuleVerdict]) -> Group:
+    """Return each rule's verdict with what it rests on, the evidence of broken ones below, and a sum."""
+    table = _table("rule", "verdict", "seen", "evidence")
+    for each in verdicts:
+        seen = str(each.observations) if each.observations else "-"
+        style = STYLES[each.verdict]
+        table.add_row(each.rule.id, Text(each.verdict.value, style=style), seen, _basis(each))
+    counts = Counter(each.verdict for each in verdicts)
+    words = ", ".join(f"{counts[kind]} {kind.value}" for kind in Verdict)
+    return Group(table, *_broken(verdicts), Text(), Text(words, style="bold"))
+
+
+def _basis(each: RuleVerdict) -> str:
+    if each.verdict is Verdict.HELD:
+        return evidence_line(each.evidence[0]) if each.evidence else each.why
+    return each.why
+
+
+def _broken(verdicts: Sequence[RuleVerdict]) -> list[Text]:
+    lines = []
+    for each in verdicts:
+        if each.verdict is Verdict.VIOLATED:
+            lines += [Text(), Text(f"{each.rule.id} violated: {each.rule.text}", style="red")]
+            lines += [Text(f"  {evidence_line(one)}") for one in each.evidence]
+    return lines
+
+
+def evidence_line(evidence: Evidence) -> str:
+    """Return the words, with the numbers of the events they are from."""
+    numbers = " ".join(f"#{number}" for number in evidence.events[:_MOST_EVENTS])
+    more = " …" if len(evidence.events) > _MOST_EVENTS else ""
+    return f"{evidence.words} ({numbers}{more})" if numbers else evidence.words

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run folders, those of `klp check` among them, as a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+from rich.table import Table
+from rich.text import Text
+
+from klp.analysis.checked import CheckResult
+from klp.analysis.evidence import Verdict, overall
+from klp.analysis.result import RunResult
+from klp.report.table import STYLES, plain_table
+
+
+class Brief(msgspec.Struct, frozen=True, kw_only=True):
+    """A run folder in a line.
+
+    Attributes:
+        run: the folder's name.
+        path: the folder.
+        kind: ``run``, or ``check`` for one of `klp check`.
+        kernels: the releases it was made on.
+        asked: what these kernels were asked for by.
+        begun_at: seconds since the epoch.
+        duration_s: seconds.
+        plans: how many plans were run, or scenarios.
+        verdict: its own.
+        error: what ended it early, or why it cannot be read.
+    """
+
+    run: str
+    path: str
+    kind: str
+    kernels: tuple[str, ...] = ()
+    asked: tuple[str, ...] = ()
+    begun_at: float | None = None
+    duration_s: float | None = None
+    plans: int | None = None
+    verdict: Verdict | None = None
+    error: str | None = None
+
+
+def brief_run(name: str, path: str, result: RunResult | None, broken: str) -> Brief:
+    """Return a run's line; `broken` says why its run.json cannot be read."""
+    if result is None:
+        return Brief(run=name, path=path, kind="run", error=broken)
+    return Brief(
+        run=name,
+        path=path,
+        kind="run",
+        kernels=(result.provenance.kernel,),
+        asked=(result.provenance.kernel_name,),
+        begun_at=result.begun_at,
+        duration_s=result.ended_at - result.begun_at,
+        plans=len(result.plans),
+        verdict=result.verdict,
+        error=result.error,
+    )
+
+
+def brief_check(name: str, path: str, result: CheckResult) -> Brief:
+    """Return a check's line."""
+    return Brief(
+        run=name,
+        path=path,
+        kind="check",
+        kernels=tuple(each.release for each in result.kernels),
+        asked=tuple(each.name for each in result.kernels),
+        begun_at=result.begun_at,
+        duration_s=result.ended_at - result.begun_at,
+        plans=len(result.outcomes),
+        verdict=overall(each.verdict for each in result.outcomes) if result.outcomes else None,
+        error=result.error,
+    )
+
+
+def runs_table(runs: Sequence[Brief]) -> Table:
+    """Return a line for each run folder; one that cannot be read says why."""
+    rows = [(each.run, *_cells(each)) for each in runs]
+    return plain_table(("run", "kernel", "begun", "seconds", "plans", "verdict"), rows)
+
+
+def _cells(run: Brief) -> tuple[object, ...]:
+    if run.begun_at is None or run.duration_s is None:
+        return (None, None, None, None, Text(run.error or "", style="red"))
+    begun = datetime.fromtimestamp(run.begun_at).strftime("%Y-%m-%d %H:%M:%S")
+    verdict = Text(run.verdict.value, style=STYLES[run.verdict]) if run.verdict else None
+    return (" ".join(run.kernels), begun, round(run.duration_s, 1), run.plans, verdict)

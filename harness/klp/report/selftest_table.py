@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The selftests' results for people, and as JSON."""
+
+from __future__ import annotations
+
+import msgspec
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from klp.analysis.evidence import Verdict
+from klp.analysis.selftests import (
+    CaseResult,
+    KernelResult,
+    ScriptResult,
+    SelftestsResult,
+    Status,
+    tally,
+)
+
+_STYLES = {
+    Status.OK: "green", Status.FAILED: "red", Status.SKIPPED: "yellow", Status.DIED: "red",
+    Status.NOT_RUN: "red",
+}  # fmt: skip
+_CHECK_STYLES = {Verdict.HELD: "green", Verdict.VIOLATED: "red", Verdict.NOT_OBSERVED: "yellow"}
+
+
+def encode(result: SelftestsResult) -> bytes:
+    """Return the result as indented JSON, ending in a newline."""
+    return msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n"
+
+
+def decode(text: bytes) -> SelftestsResult:
+    """Read what `encode` wrote.
+
+    Raises:
+        msgspec.DecodeError: it is torn, or of another schema.
+    """
+    return msgspec.json.decode(text, type=SelftestsResult)
+
+
+def selftests_table(result: SelftestsResult) -> Group:
+    """Return a table for each kernel, a line a script and below it a line a case."""
+    parts: list[RenderableType] = []
+    for kernel in result.kernels:
+        where = f"kernel {kernel.release} under {kernel.accelerator}"
+        parts += [Text(where, style="bold"), _table(kernel), Text(_totals(kernel)), Text()]
+    return Group(*parts)
+
+
+def _table(kernel: KernelResult) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("script and cases", overflow="fold")
+    table.add_column("s", justify="right", no_wrap=True)
+    table.add_column("result", no_wrap=True)
+    table.add_column("trace and log", overflow="fold")
+    for script in kernel.scripts:
+        table.add_row(Text(script.name), f"{script.seconds:.1f}", _status(script.status), _checks(script))
+        for case in script.cases:
+            table.add_row(Text(f"  {case.name}", style="dim"), _seconds(case), _status(case.status), "")
+    return table
+
+
+def _status(status: Status) -> Text:
+    return Text(status.value, style=_STYLES[status])
+
+
+def _seconds(case: CaseResult) -> Text:
+    return Text("-" if case.seconds is None else f"{case.seconds:.1f}", style="dim")
+
+
+def _checks(script: ScriptResult) -> Text:
+    """Say what is violated, else how many checks held."""
+    violated = [each for each in script.checks if each.verdict is Verdict.VIOLATED]
+    if violated:
+        return Text("; ".join(each.name for each in violated), style=_CHECK_STYLES[Verdict.VIOLATED])
+    held = sum(each.verdict is Verdict.HELD for each in script.checks)
+    return Text(f"{held} held" if held else "-", style="dim")
+
+
+def _totals(kernel: KernelResult) -> str:
+    cases = [case for script in kernel.scripts for case in script.cases]
+    scripts = f"{len(kernel.scripts)} of {len(kernel.planned)} scripts"
+    return f"{scripts}, {len(cases)} cases: {tally(cases)}"
+
+
+def problems(result: SelftestsResult) -> list[str]:
+    """Return what is wrong: a line for each script that is not ok, with what its failed cases wrote."""
+    lines: list[str] = []
+    for kernel in result.kernels:
+        for script in kernel.scripts:
+            lines += [f"{kernel.release} {line}" for line in _problems(script)]
+    return lines
+
+
+def _problems(script: ScriptResult) -> list[str]:
+    told = [f"{script.name}: {script.message}"] if script.message else []
+    told += [
+        f"{script.name}: {check.name}: {check.evidence}"
+        for check in script.checks
+        if check.verdict is Verdict.VIOLATED
+    ]
+    for case in script.cases:
+        if case.status in (Status.FAILED, Status.DIED) and case.detail:
+            told.append(f"{script.name}: {case.name}:\n{case.detail}")
+    if script.report:
+        told.append(f"{script.name}: the kernel's report:\n" + "\n".join(script.report))
+    return told

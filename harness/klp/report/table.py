@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run's result as a table for people."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from klp.analysis.evidence import Verdict, overall
+from klp.analysis.result import PlanResult, RunResult
+from klp.analysis.transitions import Straggler, Transition
+from klp.trace.events import PATCHED
+
+# How a verdict looks.
+STYLES = {Verdict.HELD: "green", Verdict.VIOLATED: "red", Verdict.NOT_OBSERVED: "yellow"}
+_NONE = "-"
+_TITLES = ("livepatch", "patch s", "unpatch s", "passes", "tasks", "shadow made/freed/left", "verdict")
+_FIGURE_WIDTH = 9
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+
+def run_table(result: RunResult) -> Group:
+    """Return a line of figures for each plan of a run, with the names that belong to it below.
+
+    Names of functions and tasks are long and many; in columns of their own they would be cut to bits.
+    """
+    where = f"kernel {result.provenance.kernel} under {result.provenance.accelerator}"
+    plans = _repetitions(result)
+    heading = [Text(title, style="dim") for title in _TITLES]
+    rows = [_cells(same) for same in plans]
+    widths = [max(len(cell) for cell in column) for column in zip(heading, *rows, strict=True)]
+    parts: list[RenderableType] = [Text(where, style="bold"), Text(), _line(heading, widths)]
+    for same, row in zip(plans, rows, strict=True):
+        parts.append(_line(row, widths))
+        parts += [Padding(Text(line, style="dim"), (0, 0, 0, 4)) for line in _details(same)]
+    return Group(*parts, Text())
+
+
+def _repetitions(result: RunResult) -> list[Sequence[PlanResult]]:
+    """Return the repetitions of each plan together."""
+    found: dict[str, list[PlanResult]] = {}
+    for plan in result.plans:
+        found.setdefault(plan.name, []).append(plan)
+    return list(found.values())
+
+
+def _title(same: Sequence[PlanResult]) -> str:
+    return f"{same[0].name} ({len(same)} times)" if len(same) > 1 else same[0].name
+
+
+def _line(cells: Sequence[Text], widths: Sequence[int]) -> Table:
+    """Return one line of the table; its columns are as wide as in every other line."""
+    line = Table.grid(padding=(0, 2, 0, 0))
+    line.add_column(width=widths[0], overflow="fold")
+    for width in widths[1:-1]:
+        line.add_column(width=max(width, _FIGURE_WIDTH), justify="right", no_wrap=True)
+    line.add_column()
+    line.add_row(*cells)
+    return line
+
+
+def _cells(same: Sequence[PlanResult]) -> list[Text]:
+    """Return the cells of a plan; of several repetitions the range of each figure."""
+    figures = [_figures(plan) for plan in same]
+    verdicts = Counter(plan.verdict for plan in same)
+    verdict = overall(verdicts)
+    told = verdict.value if verdicts[verdict] == len(same) else f"{verdict.value} {verdicts[verdict]} times"
+    cells = (_range([each[column] for each in figures]) for column in range(len(figures[0])))
+    return [Text(_title(same)), *(Text(cell) for cell in cells), Text(told, style=STYLES[verdict])]
+
+
+def _figures(plan: PlanResult) -> tuple[str, ...]:
+    patch = [each for each in plan.transitions if each.target == PATCHED]
+    unpatch = [each for each in plan.transitions if each.target != PATCHED]
+    ledger = plan.shadow
+    used = ledger.allocated or ledger.freed
+    return (
+        _seconds(patch),
+        _seconds(unpatch),
+        "+".join(str(each.passes) for each in plan.transitions) or _NONE,
+        "+".join(str(sum(each.tasks.values())) for each in plan.transitions) or _NONE,
+        f"{ledger.allocated}/{ledger.freed}/{len(ledger.left)}" if used else _NONE,
+    )
+
+
+def _range(cells: Sequence[str]) -> str:
+    """Return some figures in one cell: the least and the greatest of each number in it."""
+    shapes = {_NUMBER.sub("#", each) for each in cells}
+    if len(shapes) > 1:  # as where one repetition has a transition less
+        return " or ".join(sorted(set(cells)))
+    columns = zip(*(_NUMBER.findall(each) for each in cells), strict=True)
+    ranges = iter([sorted(set(each), key=float) for each in columns])
+    return _NUMBER.sub(lambda _: "-".join(_ends(next(ranges))), cells[0])
+
+
+def _ends(ordered: Sequence[str]) -> Sequence[str]:
+    return ordered if len(ordered) == 1 else (ordered[0], ordered[-1])
+
+
+def _details(same: Sequence[PlanResult]) -> list[str]:
+    """What it changes, who was left behind, and which callbacks ran, a line each."""
+    first = same[0]
+    orders = Counter(tuple(_callbacks(plan)) for plan in same)
+    usual, _ = orders.most_common(1)[0]
+    return [
+        *_changes(first),
+        *(f"left behind: {line}" for line in _stragglers(same)),
+        *(f"callbacks of {line}" for line in usual),
+        *([f"callbacks differ in {len(same) - orders[usual]} repetitions"] if len(orders) > 1 else []),
+    ]
+
+
+def _changes(plan: PlanResult) -> list[str]:
+    if not plan.livepatch:
+        return ["a plain module, for others to act on"]
+    lines = [
+        f"changes {each.object}: {', '.join(name.split(',')[0] for name in each.functions)}"
+        for each in plan.objects
+        if each.functions
+    ]
+    bare = [each.object for each in plan.objects if not each.functions]
+    return [*lines, f"has callbacks alone for {', '.join(bare)}"] if bare else lines
+
+
+def _seconds(found: list[Transition]) -> str:
+    times = [f"{each.duration_ns / 1e9:.2f}" if each.duration_ns else "not ended" for each in found]
+    return " ".join(times) or _NONE
+
+
+def _stragglers(same: Sequence[PlanResult], most: int = 3) -> list[str]:
+    everyone = [one for plan in same for each in plan.transitions for one in each.stragglers]
+    told = [straggler_line(each) for each in sorted(everyone, key=lambda one: -one.held_ns)]
+    return [*told[:most], f"and {len(told) - most} more"] if len(told) > most else told
+
+
+def straggler_line(straggler: Straggler) -> str:
+    """Return who was left behind, for how long, and why, in one line."""
+    reasons = ", ".join(straggler.reasons)
+    return f"{straggler.comm}[{straggler.pid}] {straggler.held_ns / 1e9:.2f} s: {reasons}"
+
+
+def _callbacks(plan: PlanResult) -> list[str]:
+    """Each object's callbacks in order, a line an object."""
+    by_object: dict[str, list[str]] = {}
+    for each in plan.callbacks:
+        refused = f"={each.result}" if each.result else ""
+        by_object.setdefault(each.object, []).append(f"{each.kind.replace('_', '-')}{refused}")
+    return [f"{name}: {' '.join(kinds)}" for name, kinds in by_object.items()]
+
+
+def failed_checks(result: RunResult) -> list[str]:
+    """Return a line for each check that did not hold, and for each rule that was broken."""
+    checks = [
+        f"{plan.title}: {check.name}: {check.evidence}"
+        for plan in result.plans
+        for check in plan.checks
+        if check.verdict is Verdict.VIOLATED
+    ]
+    broken = [each for each in result.rules if each.verdict is Verdict.VIOLATED]
+    return [*checks, *(f"rule {each.rule.id}: {each.rule.text}: {each.why}" for each in broken)]
+
+
+def rules_line(result: RunResult) -> str:
+    """Return how many rules the trace holds, breaks and does not show."""
+    counts = Counter(each.verdict for each in result.rules)
+    return "rules: " + ", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict)
+
+
+def plain_table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """Return rows of values: numbers to the right, null as a dash, nothing cut off."""
+    cells = [list(row) for row in rows]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for index, title in enumerate(titles):
+        numbers = any(isinstance(row[index], int | float | Decimal) for row in cells)
+        table.add_column(title, overflow="fold", justify="right" if numbers else "left")
+    for row in cells:
+        table.add_row(*(_shown(value) for value in row))
+    return table
+
+
+def _shown(value: object) -> Text:
+    if isinstance(value, Text):
+        return value
+    return Text(_NONE if value is None else str(value))

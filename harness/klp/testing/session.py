@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A test session's kernels: each made ready when first asked for, guests of one at a time."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from klp import paths
+from klp import settings as settings_room
+from klp.errors import KlpError
+from klp.lab.ready import Bench, Prepared
+from klp.lab.slots import Berths
+from klp.progress import Progress
+from klp.vm.pool import size_that_fits
+
+# One guest in use and one being made ready; more would only take from the one in use.
+_AT_ONCE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """The processes that share this host in one session.
+
+    Attributes:
+        workers: how many there are.
+        folder: one that all of them see, for counting guests; None where there is one process.
+    """
+
+    workers: int = 1
+    folder: Path | None = None
+
+
+class Session:
+    """The kernels of a session.
+
+    Args:
+        out: the folder for what is kept; None for one in the settings' folder of runs.
+        label: a name for that one, equal in all processes of the session.
+        progress: where the long first steps are told.
+    """
+
+    def __init__(self, out: Path | None, label: str, progress: Progress, sharing: Sharing) -> None:
+        self._settings = settings_room.load()
+        self.out = (out or paths.runs_root(self._settings.runs) / label).absolute()
+        self._progress = progress
+        self._sharing = sharing
+        self._benches: dict[str, Bench | KlpError] = {}
+        self._leased_from: Bench | None = None
+
+    def bench(self, kernel: str) -> Bench:
+        """Return a kernel that is ready; what failed once is not tried again.
+
+        Raises:
+            KlpError: why it cannot be had.
+        """
+        if kernel not in self._benches:
+            try:
+                self._benches[kernel] = self._make(kernel)
+            except KlpError as error:
+                self._benches[kernel] = error
+        found = self._benches[kernel]
+        if isinstance(found, KlpError):
+            raise found.with_traceback(None)
+        return found
+
+    def _make(self, kernel: str) -> Bench:
+        wanted = msgspec.structs.replace(self._settings, kernel=kernel)
+        memory = wanted.memory_mib
+        if self._sharing.folder is None:
+            return Bench(wanted, self.out, self._progress, size=size_that_fits(memory, _AT_ONCE))
+        berths = Berths(self._sharing.folder, lambda: size_that_fits(memory))
+        size = max(1, min(_AT_ONCE, berths.count // self._sharing.workers))
+        return Bench(wanted, self.out, self._progress, size=size, room=berths.one)
+
+    @contextmanager
+    def lease(self, kernel: str) -> Iterator[Prepared]:
+        """Have a guest of `kernel` that nobody has used; guests of another kernel are ended first.
+
+        Raises:
+            KlpError: why there is none.
+        """
+        bench = self.bench(kernel)
+        if self._leased_from not in (None, bench):
+            self.close()
+        self._leased_from = bench
+        with bench.lease() as prepared:
+            yield prepared
+
+    def folder_for(self, test: str) -> Path:
+        """Return a folder, not there yet, for what is kept of a test: named after its id."""
+        name = re.sub(r"[^\w.\[\]-]+", "-", test).strip("-.")[-120:]
+        folders = (self.out / (name if number == 1 else f"{name}-{number}") for number in range(1, 10000))
+        return next(each for each in folders if not each.exists())
+
+    def close(self) -> None:
+        """End every guest; a later lease begins anew."""
+        if self._leased_from is not None:
+            self._leased_from.close()
+            self._leased_from = None
+
+    def end(self) -> None:
+        """Close, and leave no folder behind that holds nothing."""
+        self.close()
+        for bench in self._benches.values():
+            if isinstance(bench, Bench):
+                bench.forget()
+        with suppress(OSError):
+            self.out.rmdir()
+
+
+def label() -> str:
+    """Return a name for a session's folder."""
+    return time.strftime("%Y%m%d-%H%M%S-pytest")

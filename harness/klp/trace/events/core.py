@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Events of klpcallbacks, klpstates and klpconsistency (kernel/livepatch/core.c, state.c, patch.c)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from klp.trace.events.base import Event, Task
+
+
+class Callback(Event, frozen=True, kw_only=True, tag="callback"):
+    """One callback of one object, from call to return; `result` is null but for pre_patch."""
+
+    patch: str
+    object: str
+    kind: Literal["pre_patch", "post_patch", "pre_unpatch", "post_unpatch"]
+    function: str
+    result: int | None
+    duration_ns: int
+    task: Task
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """One klp_state of a livepatch."""
+
+    id: int
+    version: int
+
+
+class Installed(msgspec.Struct, frozen=True, kw_only=True):
+    """A livepatch on klp_patches and its states."""
+
+    patch: str
+    states: tuple[State, ...]
+
+
+class Compatible(Event, frozen=True, kw_only=True, tag="compatible"):
+    """klp_is_patch_compatible: the states of both sides, and what it decided."""
+
+    patch: str
+    replace: bool
+    states: tuple[State, ...]
+    installed: tuple[Installed, ...]
+    compatible: bool
+
+
+class StateGet(Event, frozen=True, kw_only=True, tag="state_get"):
+    """klp_get_state (of `patch`) or klp_get_prev_state (`patch` is null): the state found, or null."""
+
+    call: Literal["get", "get_prev"]
+    patch: str | None
+    id: int
+    found: State | None
+    caller: str
+    task: Task
+
+
+class Enable(Event, frozen=True, kw_only=True, tag="enable"):
+    """klp_enable_patch, with the time of its call."""
+
+    patch: str
+    replace: bool
+    errno: int
+    duration_ns: int
+
+
+class PatchStack(Event, frozen=True, kw_only=True, tag="patch_stack"):
+    """klp_patches, lowest first, after `why` changed it or was about to."""
+
+    why: Literal["enable", "complete", "free"]
+    patches: tuple[str, ...]
+
+
+class Replaced(Event, frozen=True, kw_only=True, tag="replaced"):
+    """klp_unpatch_replaced_patches: `patch` was replaced by `by`."""
+
+    patch: str
+    by: str
+
+
+class PatchFree(Event, frozen=True, kw_only=True, tag="patch_free"):
+    """klp_free_patch_finish: `forced` keeps the module pinned; `module_refs` is its count after."""
+
+    patch: str
+    forced: bool
+    module_refs: int | None
+
+
+class ModuleNotice(Event, frozen=True, kw_only=True, tag="module"):
+    """klp_module_coming or klp_module_going; `livepatch` tells whether the module is one."""
+
+    module: str
+    action: Literal["coming", "going"]
+    livepatch: bool
+    errno: int
+    duration_ns: int
+
+
+class Ran(Event, frozen=True, kw_only=True, tag="ran"):
+    """How often tasks of one patch state ran one version of a function in one transition.
+
+    Counted in the kernel; each row counts from the one before, so they add up. Rows are written at marks,
+    at the end of the transition and of the trace. `version`: ``old``,
+    the body in `object`, or ``new``, that of `patch`. `patch_state` is the tasks' own, `target` the
+    transition's (-1: none was under way). `task` is the first that did so.
+    """
+
+    patch: str
+    object: str
+    function: str
+    version: Literal["old", "new"]
+    patch_state: int
+    target: int
+    count: int
+    task: Task

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Events of klp itself, the harness: what it did, and what it saw there."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from klp.trace.events.base import Event
+
+
+class Plan(Event, frozen=True, kw_only=True, tag="plan"):
+    """A plan or scenario begins or ends; `livepatch` is the module under test, empty for none."""
+
+    name: str
+    livepatch: str
+    moment: Literal["begin", "end"]
+
+
+class Step(Event, frozen=True, kw_only=True, tag="step"):
+    """One thing the harness did, with the time of its end.
+
+    `action`: ``load``, ``unload``, ``enable``, ``disable``, ``reverse``, ``force`` (through sysfs);
+    `subject`: a module. `errno` is 0, or the negative errno with which the kernel refused.
+    """
+
+    action: Literal["load", "unload", "enable", "disable", "reverse", "force"]
+    subject: str
+    errno: int
+    duration_ns: int
+
+
+class SysfsPatch(msgspec.Struct, frozen=True, kw_only=True):
+    """A folder of /sys/kernel/livepatch; null where this kernel has no such file."""
+
+    name: str
+    enabled: bool
+    transition: bool
+    replace: bool | None
+    stack_order: int | None
+    objects: dict[str, bool | None]
+
+
+class Sysfs(Event, frozen=True, kw_only=True, tag="sysfs"):
+    """/sys/kernel/livepatch at a moment when no transition was being begun or ended by the harness.
+
+    `begun_ns`, `ended_ns`: the guest's own clock before the first file was read and after the last; null in
+    traces recorded before klp asked for it.
+    """
+
+    patches: tuple[SysfsPatch, ...]
+    begun_ns: int | None = None
+    ended_ns: int | None = None
+
+
+class Behaviour(Event, frozen=True, kw_only=True, tag="behaviour"):
+    """A command was run in the guest, and its output held against a pattern (L5).
+
+    `rules` are those the author says this observation shows.
+    """
+
+    patch: str
+    moment: str
+    command: str
+    pattern: str
+    output: str
+    held: bool
+    rules: tuple[str, ...]
+
+
+class KernelLog(Event, frozen=True, kw_only=True, tag="log"):
+    """A line of the kernel's log; `expected` is the reason why an alarming one is no alarm, or null."""
+
+    text: str
+    expected: str | None
+
+
+class Taint(Event, frozen=True, kw_only=True, tag="taint"):
+    """The kernel's taint flags, as letters in the order of their bits, such as ``OEK``."""
+
+    flags: str
+
+
+class PatchStates(Event, frozen=True, kw_only=True, tag="patch_states"):
+    """A sample of /proc/PID/task/TID/patch_state: thread id (as a string) to state."""
+
+    tasks: dict[str, int]
+
+
+class Control(Event, frozen=True, kw_only=True, tag="control"):
+    """The same transition in a guest without probes, by that guest's kernel log (T14).
+
+    `passes` counts the one that completed it, and those of which the kernel said (by dynamic debug) whom
+    they left behind.
+    """
+
+    patch: str
+    target: int
+    passes: int
+    duration_ns: int

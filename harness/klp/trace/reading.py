@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A recorded events.jsonl, read back in the order of time, or refused.
+
+The probes' streams lie interleaved in it, each in the order of its `seq`; `ts_ns` orders them among each
+other. The file is gone through twice: once for the four fields that every event has, which is enough to
+check the streams, and once in the order of time, a line decoded as it is asked for. So what stays in
+memory is two numbers a line.
+
+What is refused, with the number of the line: a line that is no event (torn), a `seq` that does not
+follow (reordered, or a line was lost), a header of another schema version, an event after its probe's
+last, and a stream that ends without its `End` although another probe's has one (cut). If *no* probe has
+an `End`, the guest went away under all of them, and everything up to there is true: the history then has
+a hole at its end, and no rule that depends on it can be held.
+"""
+
+from __future__ import annotations
+
+import mmap
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from klp.errors import UsageError
+from klp.trace.events import SCHEMA, AnyEvent, decode
+
+HARNESS = "klp"
+_AGAIN = "record it again with `klp run`"
+
+
+class BadTrace(UsageError):
+    """A recorded trace that cannot be trusted; the message starts with file and line."""
+
+
+class _Outline(msgspec.Struct):
+    """What every event has."""
+
+    type: str
+    probe: str
+    seq: int
+    ts_ns: int
+
+
+class _Head(msgspec.Struct):
+    schema: int
+
+
+_OUTLINE = msgspec.json.Decoder(_Outline)
+_HEAD = msgspec.json.Decoder(_Head)
+
+
+def read_events(file: Path) -> Iterator[tuple[int, AnyEvent]]:
+    """Yield each event with the number of its line, ordered by time.
+
+    Events of equal time come in the order of their lines. The whole file is checked before the first is
+    yielded.
+
+    Raises:
+        BadTrace: it is torn, reordered, cut, empty, or of another schema version.
+        UsageError: there is no such file.
+    """
+    try:
+        with file.open("rb") as opened:
+            if not file.stat().st_size:
+                raise BadTrace(f"{file}: no events in it", hint=_AGAIN)
+            with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                yield from _in_time(file, data)
+    except OSError as error:
+        raise UsageError(
+            f"{file}: {error.strerror}", hint="name a run folder, or its events.jsonl"
+        ) from None
+
+
+def _in_time(file: Path, data: mmap.mmap) -> Iterator[tuple[int, AnyEvent]]:
+    offsets, times = _Streams(file).outline(data)
+    order = sorted(range(len(times)), key=times.__getitem__)
+    for index in order:
+        line = data[offsets[index] : offsets[index + 1] - 1]
+        try:
+            yield index + 1, decode(line)
+        except msgspec.DecodeError as error:
+            raise _torn(file, index + 1, line, error) from None
+
+
+def _torn(file: Path, number: int, line: bytes, error: Exception) -> BadTrace:
+    shown = line[:60].decode(errors="replace")
+    return BadTrace(f"{file}:{number}: torn: {shown!r}: {error}", hint=_AGAIN)
+
+
+class _Streams:
+    """The streams of one file, as far as they have been read."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._next: dict[str, int] = {}
+        self._last_line: dict[str, int] = {}
+        self._ended: set[str] = set()
+
+    def outline(self, data: mmap.mmap) -> tuple[array[int], array[int]]:
+        """Check every stream; return where each line begins (and the last ends), and its time."""
+        offsets, times = array("q", [0]), array("q")
+        position = 0
+        for number, line in enumerate(iter(data.readline, b""), 1):
+            times.append(self._take(number, line))
+            position += len(line)
+            offsets.append(position)
+        self._check_ends()
+        return offsets, times
+
+    def _take(self, number: int, line: bytes) -> int:
+        if not line.endswith(b"\n"):
+            raise _torn(self._file, number, line, ValueError("the line has no end"))
+        try:
+            event = _OUTLINE.decode(line)
+        except msgspec.DecodeError as error:
+            raise _torn(self._file, number, line[:-1], error) from None
+        probe, due = event.probe, self._next.get(event.probe, 0)
+        if event.type == "header":
+            self._check_schema(number, line)
+        if event.seq != due:
+            raise self._refused(
+                number, f"reordered or torn: {probe}: event {event.seq} where {due} was due"
+            )
+        if due == 0 and event.type != "header" and probe != HARNESS:
+            raise self._refused(number, f"cut: {probe} begins without its header")
+        if probe in self._ended:
+            raise self._refused(number, f"reordered: {probe}: an event after its last")
+        if event.type == "end":
+            self._ended.add(probe)
+        self._next[probe] = due + 1
+        self._last_line[probe] = number
+        return event.ts_ns
+
+    def _check_schema(self, number: int, line: bytes) -> None:
+        found = _HEAD.decode(line).schema
+        if found != SCHEMA:
+            raise BadTrace(
+                f"{self._file}:{number}: events of schema version {found}; this klp reads version {SCHEMA}",
+                hint="analyse it with the klp that recorded it (run.json names its version), or " + _AGAIN,
+            )
+
+    def _check_ends(self) -> None:
+        """Refuse a probe that stopped before the others did; see the module's text."""
+        probes = set(self._next) - {HARNESS}
+        cut = sorted(probes - self._ended)
+        if self._ended - {HARNESS} and cut:
+            raise self._refused(
+                self._last_line[cut[0]], f"cut: {cut[0]} ends here without its end, others have theirs"
+            )
+
+    def _refused(self, number: int, what: str) -> BadTrace:
+        return BadTrace(f"{self._file}:{number}: {what}", hint=_AGAIN)

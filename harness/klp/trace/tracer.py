@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Probes in a guest: shipped, armed, drained and stopped.
+
+A probe runs on its own (setsid) and writes to a file of the guest; the host follows that file. So it
+outlives an SSH connection, and whoever connects later reads the same events from the start.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from klp import paths
+from klp.errors import CheckFailed
+from klp.guest.ssh import Guest
+from klp.progress import Progress
+from klp.trace import tailing
+from klp.trace.events import AnyEvent
+from klp.trace.store import EventStore
+from klp.trace.tailing import Apart
+from klp.waiting import DeadlineMissed, wait_until
+
+log = logging.getLogger(__name__)
+
+PROBES = ("klptransition", "klpshadow", "klpcallbacks", "klpstates")
+# Told what to watch, so it is armed only when that is known, and asked for.
+CONSISTENCY = "klpconsistency"
+_FOLDER = "/run/klp"
+_LOOK_S = 0.02
+# BCC compiles with clang inside the guest: 12 s a probe under TCG, and several times that on a busy host.
+# So what is limited is not the time it takes, but the time in which it gets nothing done.
+_ARM_S = 1800.0
+_IDLE_S = 60.0
+_IDLE_LOOK_S = 5.0
+_GONE_LOOK_S = 1.0
+# A ring buffer that is full takes an emulated guest most of a minute to read.
+_DRAIN_S = 180.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeProcess:
+    """A probe that runs in a guest: its name, and its process there."""
+
+    name: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Followed:
+    """A probe's process, and the thread that copies what it and maybe others write."""
+
+    process: ProbeProcess
+    follower: threading.Thread
+
+    @property
+    def name(self) -> str:
+        """The probe's name."""
+        return self.process.name
+
+
+def _output(name: str) -> str:
+    return f"{_FOLDER}/trace/{name}.jsonl"
+
+
+class Tracer:
+    """The armed probes of one guest, writing to one store."""
+
+    def __init__(self, guest: Guest, store: EventStore) -> None:
+        self._guest = guest
+        self.store = store
+        self._armed: list[_Followed] = []
+        self._marks = 0
+
+    def arm(self, names: tuple[str, ...] = PROBES) -> tuple[ProbeProcess, ...]:
+        """Ship the probes, start them, and wait until each has said that it is attached.
+
+        Raises:
+            CheckFailed: a probe ended before it was; with what it said.
+            VmLost: the machine was lost meanwhile.
+        """
+        self._ship()
+        # One after the other: side by side they take a quarter more of an emulated CPU (docs/facts.md).
+        for name in names:
+            self.follow((self._start(name),))
+        return tuple(probe.process for probe in self._armed)
+
+    def watch(self, functions: Iterable[str]) -> None:
+        """Arm klpconsistency, for T12, for functions told as PATCH:OBJECT:OLD:NEW (see its manual).
+
+        The livepatches must not be loaded yet.
+
+        Raises:
+            CheckFailed, VmLost: as `arm`.
+        """
+        words = " ".join(f"-f {shlex.quote(each)}" for each in functions)
+        self.follow((self._start(CONSISTENCY, words),))
+
+    def follow(self, processes: tuple[ProbeProcess, ...]) -> None:
+        """Read what running probes write, from their first event on; they may run since long ago.
+
+        Raises:
+            CheckFailed, VmLost: as `arm`.
+        """
+        follower = self._follower(processes)
+        self._armed += [_Followed(each, follower) for each in processes]
+        for probe in self._armed:
+            self._wait(probe, self._started(probe), _ARM_S, "start")
+
+    def _follower(self, processes: tuple[ProbeProcess, ...]) -> threading.Thread:
+        names = tuple(each.name for each in processes)
+        follower = threading.Thread(
+            target=self._copy, args=(names,), name=f"follow {', '.join(names)}", daemon=True
+        )
+        follower.start()
+        return follower
+
+    def _started(self, probe: _Followed) -> Callable[[], bool]:
+        """Return what tells whether a probe has said that it is attached; raises if it works no more."""
+        worked, worked_at, looked_at = "", time.monotonic(), time.monotonic()
+
+        def look() -> bool:
+            nonlocal worked, worked_at, looked_at
+            if self.store.header(probe.name) is not None:
+                return True
+            now = time.monotonic()
+            if now - looked_at < _IDLE_LOOK_S:
+                return False
+            looked_at = now
+            # Its time on a CPU, in user and kernel mode (proc(5)); the name before them may hold blanks.
+            fields = self._guest.run(f"cat /proc/{probe.process.pid}/stat").stdout.rpartition(") ")[2]
+            if (used := " ".join(fields.split()[11:13])) != worked:
+                worked, worked_at = used, now
+            if now - worked_at > _IDLE_S:
+                raise DeadlineMissed("start", now - worked_at)
+            return False
+
+        return look
+
+    def _ship(self) -> None:
+        self._guest.run(f"mkdir -p {_FOLDER}/probes {_FOLDER}/trace").must("making room for probes")
+        for file in paths.probe_files():
+            self._guest.put(file, f"{_FOLDER}/probes/{file.name}")
+
+    def _start(self, name: str, options: str = "") -> ProbeProcess:
+        out, err = _output(name), f"{_FOLDER}/trace/{name}.err"
+        command = f"python3 {_FOLDER}/probes/{name}.py -j {options}"
+        started = self._guest.run(f"setsid {command} >{out} 2>{err} </dev/null & echo $!")
+        return ProbeProcess(name, int(started.must(f"starting {name}").stdout))
+
+    def _copy(self, names: tuple[str, ...]) -> None:
+        """Copy the lines of some probes to the store until the connection ends."""
+        apart = Apart()
+        for chunk in self._guest.stream(tailing.command(map(_output, names))):
+            if lines := apart.lines(chunk):
+                self.store.append(lines)
+        if rest := apart.unfinished():
+            log.debug("what %s wrote ended in the middle of a line: %r", names, rest)
+
+    def _gone(self, probe: _Followed) -> Callable[[], bool]:
+        """Return what tells whether a probe's process is gone, and so long that its last word has come."""
+        looked_at, gone = time.monotonic(), False
+
+        def look() -> bool:
+            nonlocal looked_at, gone
+            now = time.monotonic()
+            if now - looked_at < _GONE_LOOK_S:
+                return False
+            looked_at, before = now, gone
+            gone = self._guest.run(f"kill -0 {probe.process.pid}").status != 0
+            return gone and before
+
+        return look
+
+    def _wait(self, probe: _Followed, done: Callable[[], bool], limit_s: float, what: str) -> None:
+        gone = self._gone(probe)
+
+        def look() -> bool:
+            self._guest.check_alive()
+            self.store.check()
+            if done():
+                return True
+            if (gone() or not probe.follower.is_alive()) and not done():
+                raise self._dead(probe, what)
+            return False
+
+        try:
+            wait_until(look, what=what, timeout_s=limit_s, every_s=_LOOK_S)
+        except DeadlineMissed as missed:
+            raise CheckFailed(
+                f"the probe {probe.name} gave no {what} within {missed.waited_s:.0f} s",
+                hint=f"in the guest: python3 {_FOLDER}/probes/{probe.name}.py",
+            ) from None
+
+    def _dead(self, probe: _Followed, what: str) -> CheckFailed:
+        said = self._guest.run(f"tail -n 3 {_FOLDER}/trace/{probe.name}.err").stdout.strip()
+        return CheckFailed(f"the probe {probe.name} ended before its {what}: {said or 'no word'}")
+
+    def mark(self) -> int:
+        """Have every probe write out what it has seen so far; return the store's position after it.
+
+        Raises:
+            CheckFailed: a probe is dead or silent.
+        """
+        self._marks += 1
+        number = self._marks
+        if self._armed:
+            pids = " ".join(str(probe.process.pid) for probe in self._armed)
+            self._guest.run(f"kill -USR1 {pids}").must("marking the trace")
+        for probe in self._armed:
+            self._wait(probe, partial(self.store.marked, probe.name, number), _DRAIN_S, "mark")
+        return self.store.count()
+
+    def missing(self) -> tuple[str, ...]:
+        """Return what the probes cannot see on this kernel, one line each."""
+        heads = (self.store.header(probe.name) for probe in self._armed)
+        return tuple(
+            f"{head.probe}: no {each.symbol}: {each.unseen}"
+            for head in heads
+            if head
+            for each in head.missing
+        )
+
+    def stop(self) -> None:
+        """Stop the probes in order, and wait for their last events."""
+        if not self._armed:
+            return
+        pids = " ".join(str(probe.process.pid) for probe in self._armed)
+        self._guest.run(f"kill -INT {pids}").must("stopping the probes")
+        for probe in self._armed:
+            self._wait(probe, partial(self.store.ended, probe.name), _DRAIN_S, "end")
+        self._armed.clear()
+
+
+@contextmanager
+def traced(
+    guest: Guest,
+    file: Path,
+    progress: Progress,
+    running: tuple[ProbeProcess, ...] = (),
+    listen: Callable[[AnyEvent], None] | None = None,
+) -> Iterator[Tracer]:
+    """Have probes armed for the length of a block, their events going to `file`.
+
+    Args:
+        running: the probes that run in the guest already; none for arming them now.
+        listen: gets every event as it comes.
+    """
+    with EventStore(file, listen) as store:
+        tracer = Tracer(guest, store)
+        if running:
+            tracer.follow(running)
+        else:
+            with progress.step(f"arming {', '.join(PROBES)}"):
+                tracer.arm()
+        yield tracer
+        with progress.step("draining the probes"):
+            tracer.stop()

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which accelerator runs the guests, and why.
+
+A /dev/kvm that opens, and even creates a VM, may still not run a kernel: a paravirtual KVM (module
+kvm_pvm) on a CPU without vmx or svm hangs before the kernel's first line, or aborts on an MSR. So KVM
+counts only where the CPU has the flag *and* a guest of ours was seen to boot with it; the answer is
+kept for as long as the host is up.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from klp.errors import HostLacks, VmLost
+from klp.model import Accelerator, Image
+from klp.paths import CacheLayout
+from klp.settings import Settings
+from klp.vm.deadlines import deadlines
+from klp.vm.machine import Machine, make_overlay
+from klp.vm.spec import MachineSpec
+
+_KVM = Path("/dev/kvm")
+_CPUINFO = Path("/proc/cpuinfo")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class AcceleratorVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What will run the guests.
+
+    Attributes:
+        accelerator: the choice.
+        reason: why, in words for a user.
+        proven: False while KVM looks usable and no guest has been booted with it yet.
+    """
+
+    accelerator: Accelerator
+    reason: str
+    proven: bool
+
+
+class _Proof(msgspec.Struct, frozen=True, kw_only=True):
+    """What an attempt to boot with KVM ended in, and in which boot of the host."""
+
+    boot_id: str
+    booted: bool
+    reason: str
+
+
+def kvm_obstacle(
+    kvm: Path = _KVM, cpuinfo: Path = _CPUINFO, machine: str = platform.machine()
+) -> str | None:
+    """Return why KVM cannot be used, from what can be seen without booting; None where it may be."""
+    if not kvm.exists():
+        return f"{kvm} does not exist"
+    if not os.access(kvm, os.R_OK | os.W_OK):
+        return f"{kvm} may not be opened by this user"
+    if machine == "x86_64":
+        flags = next((li for li in cpuinfo.read_text().splitlines() if li.startswith("flags")), "")
+        if not {"vmx", "svm"} & set(flags.split()):
+            return f"{kvm} opens, but the CPU shows neither vmx nor svm: it cannot run a stock kernel"
+    return None
+
+
+def choose(settings: Settings, layout: CacheLayout, image: Image | None = None) -> AcceleratorVerdict:
+    """Return the accelerator for this host.
+
+    Args:
+        image: what KVM is proved with where that has not been done in this boot of the host; without
+            one the answer may be unproven.
+
+    Raises:
+        HostLacks: the settings demand KVM, and it cannot be had.
+    """
+    if settings.accelerator == "tcg":
+        return _verdict(Accelerator.TCG, "the settings ask for it")
+    obstacle = kvm_obstacle()
+    if obstacle is None:
+        proof = _read_proof(layout) or (_prove(layout, image) if image else None)
+        if proof is None:
+            reason = "KVM looks usable; the first guest will show whether it is"
+            return AcceleratorVerdict(accelerator=Accelerator.KVM, reason=reason, proven=False)
+        if proof.booted:
+            return _verdict(Accelerator.KVM, "a guest was seen to boot with it")
+        obstacle = proof.reason
+    if settings.accelerator == "kvm":
+        raise HostLacks(f"KVM was asked for: {obstacle}", hint="unset KLP_ACCELERATOR to use TCG")
+    return _verdict(Accelerator.TCG, obstacle)
+
+
+def _verdict(accelerator: Accelerator, reason: str) -> AcceleratorVerdict:
+    return AcceleratorVerdict(accelerator=accelerator, reason=reason, proven=True)
+
+
+def _read_proof(layout: CacheLayout) -> _Proof | None:
+    try:
+        proof = msgspec.json.decode(layout.accelerator.read_bytes(), type=_Proof)
+    except (OSError, msgspec.DecodeError):
+        return None
+    return proof if proof.boot_id == _BOOT_ID.read_text().strip() else None
+
+
+def _prove(layout: CacheLayout, image: Image) -> _Proof:
+    """Boot a guest with KVM, and keep what came of it."""
+    with tempfile.TemporaryDirectory(prefix="klp-kvm-") as folder:
+        scratch = Path(folder)
+        make_overlay(image.root_disk, scratch / "overlay.qcow2")
+        spec = MachineSpec(
+            kernel=image.kernel.image, initrd=image.kernel.initrd, disk=scratch / "overlay.qcow2",
+            kernel_disk=image.kernel.disk, console=scratch / "console.log",
+            accelerator=Accelerator.KVM,
+        )  # fmt: skip
+        booted, reason = True, "booted"
+        try:
+            with Machine(spec, scratch / "qemu.log", deadlines(Accelerator.KVM)):
+                pass
+        except VmLost as lost:
+            booted, reason = False, f"/dev/kvm opens, but no guest boots with it ({lost.message})"
+    proof = _Proof(boot_id=_BOOT_ID.read_text().strip(), booted=booted, reason=reason)
+    growing = layout.accelerator.with_suffix(f".{os.getpid()}")
+    growing.write_bytes(msgspec.json.encode(proof))
+    growing.replace(layout.accelerator)
+    return proof

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A running machine saved, and brought back many times.
+
+The guest's memory is a file. It is mapped shared while the machine to be saved runs, so saving writes
+nothing but the devices' state; and mapped privately by each machine that is restored, so restoring reads
+nothing but what the guest touches, and all guests of a snapshot share what none has written (QEMU's
+x-ignore-shared, made for just this). What a restored guest writes to its disk goes to an overlay of
+its own, over the disk as it was saved.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+from klp.errors import QemuGone
+from klp.process import run
+from klp.vm.deadlines import Deadlines
+from klp.vm.machine import Machine
+from klp.vm.monitor import Monitor
+from klp.vm.spec import MachineSpec
+from klp.waiting import DeadlineMissed, wait_until
+
+_LOOK_S = 0.01
+_CAPABILITIES = [{"capability": "x-ignore-shared", "state": True}]
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotFiles:
+    """The files of a snapshot, in one folder."""
+
+    root: Path
+
+    @property
+    def memory(self) -> Path:
+        """The guest's memory, sparse."""
+        return self.root / "memory"
+
+    @property
+    def state(self) -> Path:
+        """The devices' state, a QEMU migration stream."""
+        return self.root / "state"
+
+    @property
+    def disk(self) -> Path:
+        """The guest's disk as it was saved: a qcow2 overlay."""
+        return self.root / "disk.qcow2"
+
+    @property
+    def console(self) -> Path:
+        """What the guest's console had said until then."""
+        return self.root / "console.log"
+
+    def stamps(self) -> str:
+        """Return size and time of change of each file: while they stay, so does the content."""
+        found = ((file, file.stat()) for file in (self.memory, self.state, self.disk))
+        return " ".join(f"{file.name}:{stat.st_size}:{stat.st_mtime_ns}" for file, stat in found)
+
+
+def to_be_saved(spec: MachineSpec, files: SnapshotFiles) -> MachineSpec:
+    """Return `spec` as the machine that a snapshot is made from."""
+    return replace(spec, memory_file=files.memory, memory_shared=True, disk=files.disk)
+
+
+def to_be_restored(spec: MachineSpec, files: SnapshotFiles) -> MachineSpec:
+    """Return `spec` as a machine that goes on where the snapshot was made."""
+    return replace(spec, memory_file=files.memory, memory_shared=False, restored=True)
+
+
+def going_on(spec: MachineSpec) -> MachineSpec:
+    """Return `spec`, of a machine `to_be_saved`, as one that goes on after it was, to be saved again."""
+    return replace(spec, restored=True)
+
+
+def save(machine: Machine, files: SnapshotFiles, *, limit_s: float) -> None:
+    """Stop a machine that `to_be_saved` describes and write its state; it does not run again.
+
+    Raises:
+        QemuGone: QEMU ended, or did not save within `limit_s`.
+    """
+    monitor = machine.monitor
+    monitor.execute("stop")
+    monitor.execute("migrate-set-capabilities", capabilities=_CAPABILITIES)
+    with files.state.open("wb") as stream:
+        monitor.send_file("state", stream.fileno())
+        monitor.execute("migrate", uri="fd:state")
+        _await_migration(monitor, limit_s)
+    machine.stop()  # before the files are read: the disk is written out when QEMU closes it
+
+
+def dig_holes(files: SnapshotFiles) -> None:
+    """Give back what holds nothing: most of the memory was never touched or is zero again."""
+    run(["fallocate", "--dig-holes", files.memory])
+
+
+def _await_migration(monitor: Monitor, limit_s: float) -> None:
+    def look() -> bool:
+        status = cast("dict[str, object]", monitor.execute("query-migrate")).get("status")
+        if status == "failed":
+            raise QemuGone("QEMU could not write or read the machine's state")
+        return status == "completed"
+
+    try:
+        wait_until(look, what="machine state", timeout_s=limit_s, every_s=_LOOK_S)
+    except DeadlineMissed as missed:
+        raise QemuGone(f"QEMU: {missed}") from None
+
+
+@contextmanager
+def resumed(
+    spec: MachineSpec, qemu_log: Path, limits: Deadlines, files: SnapshotFiles
+) -> Iterator[Machine]:
+    """Have a machine that goes on where the snapshot was made, for a block.
+
+    Args:
+        spec: `to_be_restored` or `going_on`.
+
+    Raises:
+        HostLacks: QEMU is missing.
+        QemuGone: the state does not fit this QEMU or machine, or does not load in time.
+    """
+    machine = Machine(spec, qemu_log, limits)
+    try:
+        machine.launch()
+        _resume(machine, files, limit_s=limits.launch)
+        yield machine
+    finally:
+        machine.stop()
+
+
+def _resume(machine: Machine, files: SnapshotFiles, *, limit_s: float) -> None:
+    """Bring a launched machine to where the snapshot was made."""
+    monitor = machine.monitor
+    monitor.execute("migrate-set-capabilities", capabilities=_CAPABILITIES)
+    descriptor = os.open(files.state, os.O_RDONLY)
+    try:
+        monitor.send_file("state", descriptor)
+    finally:
+        os.close(descriptor)
+    monitor.execute("migrate-incoming", uri="fd:state")
+    _await_running(machine, limit_s)
+
+
+def _await_running(machine: Machine, limit_s: float) -> None:
+    def look() -> bool:
+        machine.check_alive()
+        status = cast("dict[str, object]", machine.monitor.execute("query-status")).get("status")
+        # It was stopped to be saved, and comes back so.
+        if status in ("paused", "postmigrate"):
+            machine.monitor.execute("cont")
+        return status == "running"
+
+    try:
+        wait_until(look, what="restored guest", timeout_s=limit_s, every_s=_LOOK_S)
+    except DeadlineMissed as missed:
+        raise QemuGone(f"QEMU: {missed}", hint="klp image rm KERNEL removes its snapshots") from None

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a machine is, and the QEMU command line as a pure function of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from klp.model import Accelerator
+from klp.process import run
+
+# Refuses what a guest's escape would need: other programs, other privileges, old system calls.
+_SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+GUEST_ADDRESS = "10.0.2.15"
+SSH_PORT = 22
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSpec:
+    """A machine, whole.
+
+    Attributes:
+        kernel: ELF kernel with a PVH entry, or a bzImage.
+        initrd: cpio archive.
+        disk: qcow2 overlay; the only file QEMU writes besides `console`.
+        kernel_disk: read-only raw image.
+        console: file that gets every byte of the guest's serial port.
+        accelerator: KVM only where it was proven to boot a kernel here.
+        memory_mib: MiB of memory.
+        cpus: virtual CPUs.
+        mitigations: leave the kernel's CPU-bug mitigations on.
+        append: more words for the kernel's command line.
+        qmp_fd: descriptor of our end's peer; QEMU speaks QMP on it.
+        memory_file: the guest's memory is this file; None for memory of QEMU's own.
+        memory_shared: what the guest writes reaches the file, to be kept as a snapshot; otherwise each
+            guest has its own copy of what it writes, and shares the rest with all others.
+        restored: wait for a snapshot's state in place of booting.
+        binary: the QEMU to start.
+    """
+
+    kernel: Path
+    initrd: Path
+    disk: Path
+    kernel_disk: Path
+    console: Path
+    accelerator: Accelerator = Accelerator.TCG
+    memory_mib: int = 1024
+    cpus: int = 2
+    mitigations: bool = False
+    append: tuple[str, ...] = ()
+    qmp_fd: int = 3
+    memory_file: Path | None = None
+    memory_shared: bool = False
+    restored: bool = False
+    binary: str = "qemu-system-x86_64"
+
+    def with_qmp(self, descriptor: int) -> MachineSpec:
+        """Return the same machine with another QMP descriptor."""
+        return replace(self, qmp_fd=descriptor)
+
+
+def qemu_version(binary: str = "qemu-system-x86_64") -> str:
+    """Return the version of the QEMU that is started.
+
+    Raises:
+        HostLacks: it is not installed.
+    """
+    words = run([binary, "--version"]).stdout.split()
+    return words[words.index("version") + 1] if "version" in words else "unknown"
+
+
+def kernel_command_line(spec: MachineSpec) -> str:
+    """Return what the kernel is booted with.
+
+    An oops ends the guest (``oops=panic panic=-1`` with QEMU's -no-reboot), so that nothing runs on
+    in a kernel that has already failed.
+    """
+    words = [
+        "console=ttyS0", "oops=panic", "panic=-1", "net.ifnames=0", "printk.devkmsg=on",
+        # Small messages in a large ring: a lost kernel log is a lost cross-check.
+        "log_buf_len=4M",
+        # Under emulation the TSC and the PIT drift apart, and the kernel spends a second finding out.
+        "tsc=reliable", "no_timer_check", "random.trust_cpu=on", "8250.nr_uarts=1",
+        # By chance the probes' heaps had 84 or 152 MiB of them, and a snapshot of the guest 370 or 430.
+        "transparent_hugepage=never",
+    ]  # fmt: skip
+    if not spec.mitigations:
+        words.append("mitigations=off")
+    if spec.accelerator is Accelerator.TCG:
+        # A busy host may keep an emulated CPU waiting for longer than a real one ever stands still.
+        words += ["watchdog_thresh=30", "rcupdate.rcu_cpu_stall_timeout=60"]
+    return " ".join([*words, *spec.append])
+
+
+def argv(spec: MachineSpec) -> list[str]:
+    """Return the whole QEMU command line; the process is started elsewhere."""
+    return [
+        spec.binary, *_machine(spec), *_kernel(spec), *_disks(spec), *_network(), *_console(spec),
+        *_monitor(spec), *_restore(spec), "-sandbox", _SANDBOX,
+    ]  # fmt: skip
+
+
+def _machine(spec: MachineSpec) -> list[str]:
+    # One thread for all vCPUs: with a thread each, one vCPU can run code that another is patching,
+    # and TCG then executes half of it (seen as "Oops: int3" when a transition flips a static key).
+    accel = "kvm" if spec.accelerator is Accelerator.KVM else "tcg,thread=single"
+    # TCG executes `rep stosb` and `rep movsb` a byte at a time: without ERMS the kernel takes other ways.
+    cpu = "host" if spec.accelerator is Accelerator.KVM else "max,erms=off"
+    return [
+        "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
+        "-machine", f"q35,usb=off,vmport=off,smbus=off,sata=off,hpet=off{_memory_backend(spec)}",
+        "-accel", accel, *_memory(spec),
+        "-cpu", cpu, "-smp", str(spec.cpus), "-m", f"{spec.memory_mib}M",
+        "-object", "rng-builtin,id=rng0", "-device", "virtio-rng-pci,rng=rng0",
+        # Tells a restored kernel that it is another machine now, so that it reseeds its random numbers.
+        "-device", "vmgenid,guid=auto",
+    ]  # fmt: skip
+
+
+def _memory_backend(spec: MachineSpec) -> str:
+    return ",memory-backend=ram0" if spec.memory_file else ""
+
+
+def _memory(spec: MachineSpec) -> list[str]:
+    if spec.memory_file is None:
+        return []
+    share = "on" if spec.memory_shared else "off"
+    return ["-object", f"memory-backend-file,id=ram0,size={spec.memory_mib}M,share={share},"
+            f"mem-path={_escaped(spec.memory_file)}"]  # fmt: skip
+
+
+def _restore(spec: MachineSpec) -> list[str]:
+    # Deferred: the capability that leaves the memory to its file is set over QMP first.
+    return ["-incoming", "defer"] if spec.restored else []
+
+
+def _kernel(spec: MachineSpec) -> list[str]:
+    return ["-kernel", str(spec.kernel), "-initrd", str(spec.initrd),
+            "-append", kernel_command_line(spec)]  # fmt: skip
+
+
+def _disks(spec: MachineSpec) -> list[str]:
+    # In this order they are vda and vdb. Nothing is ever flushed: the overlay does not outlive QEMU.
+    return [
+        "-drive", f"if=none,id=root,format=qcow2,cache=unsafe,file={_escaped(spec.disk)}",
+        "-device", "virtio-blk-pci,drive=root",
+        "-drive", f"if=none,id=kernel,format=raw,readonly=on,file={_escaped(spec.kernel_disk)}",
+        "-device", "virtio-blk-pci,drive=kernel",
+    ]  # fmt: skip
+
+
+def _network() -> list[str]:
+    # Port 0: QEMU lets the host pick a free one and tells it over QMP, so no two guests can race for it.
+    forward = f"hostfwd=tcp:127.0.0.1:0-{GUEST_ADDRESS}:{SSH_PORT}"
+    return [
+        "-netdev", f"user,id=net,restrict=on,ipv6=off,{forward}",
+        "-device", "virtio-net-pci,netdev=net,romfile=",
+    ]  # fmt: skip
+
+
+def _console(spec: MachineSpec) -> list[str]:
+    # Appended: a restored guest's console begins with a copy of what was said until it was saved.
+    return ["-chardev", f"file,id=console,path={_escaped(spec.console)},append=on",
+            "-serial", "chardev:console"]  # fmt: skip
+
+
+def _monitor(spec: MachineSpec) -> list[str]:
+    return ["-chardev", f"socket,id=qmp,fd={spec.qmp_fd}", "-mon", "chardev=qmp,mode=control"]
+
+
+def _escaped(path: Path) -> str:
+    """Double the commas, as QEMU's option syntax wants."""
+    return str(path).replace(",", ",,")
