@@ -13,17 +13,9 @@ from pathlib import Path
 import pytest
 
 BASE = (
-    "version",
-    "errors",
-    "model",
-    "paths",
-    "files",
-    "process",
-    "waiting",
-    "progress",
-    "settings",
-    "toml",
-)
+    "version", "errors", "model", "paths", "files", "process", "waiting", "progress", "settings", "toml",
+    "work",
+)  # fmt: skip
 # Low to high. A room may import itself and what stands before it.
 ORDER = (
     BASE, ("arch",), ("klog",), ("images",), ("modules",), ("vm",), ("guest",), ("trace",), ("analysis",),

@@ -8,7 +8,6 @@ kernel's saved guest, its pool) belongs to the process, in its `Host`.
 
 from __future__ import annotations
 
-import atexit
 import os
 import signal
 import threading
@@ -40,6 +39,7 @@ from klp.paths import CheckLayout
 from klp.progress import NotesOnly, Progress, Silent
 from klp.vm.machine import Machine
 from klp.vm.pool import size_that_fits
+from klp.work import Hosts
 
 # One guest in use and one being made ready, or two in use: more would only take from each other.
 _AT_ONCE = 2
@@ -72,7 +72,7 @@ def perform_unit(unit: CheckUnit, objects: tuple[PatchedFunctions, ...]) -> Unit
         HostLacks: this machine cannot perform it.
         Interrupted: no further outcome is wanted.
     """
-    return _host_of(unit.folder).perform(unit, objects)
+    return HOSTS.of(unit.folder).perform(unit, objects)
 
 
 @dataclass(slots=True)
@@ -163,7 +163,7 @@ class Host:
                 self._ready[unit.guest] = Bench(unit.settings, out, self._progress, size=size)
             return self._ready[unit.guest]
 
-    def end_guests(self) -> None:
+    def close(self) -> None:
         """End every guest that waits to be used; a later unit begins anew."""
         with self._lock:
             for kernel in self._ready.values():
@@ -255,28 +255,8 @@ def _why_not_built(failure: KlpError) -> tuple[str, ...]:
     return tuple(dict.fromkeys(lines))
 
 
-_HOSTS: dict[Path, Host] = {}
-_HOSTS_LOCK = threading.Lock()
+def _silent(folder: Path) -> Host:
+    return Host(CheckLayout(folder), Silent())
 
 
-@contextmanager
-def this_host(layout: CheckLayout, progress: Progress, jobs: int | None) -> Iterator[Host]:
-    """Have this process perform units of a check for a block, and say on `progress` what it makes ready."""
-    host = Host(layout, progress, jobs)
-    with _HOSTS_LOCK:
-        _HOSTS[layout.root] = host
-    try:
-        yield host
-    finally:
-        with _HOSTS_LOCK:
-            del _HOSTS[layout.root]
-        host.end_guests()
-
-
-def _host_of(folder: Path) -> Host:
-    """Return this process' host; a process that an executor has started makes its own, and says nothing."""
-    with _HOSTS_LOCK:
-        if folder not in _HOSTS:
-            _HOSTS[folder] = Host(CheckLayout(folder), Silent())
-            atexit.register(_HOSTS[folder].end_guests)
-        return _HOSTS[folder]
+HOSTS = Hosts(_silent)

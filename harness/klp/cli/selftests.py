@@ -26,7 +26,8 @@ from klp.report.junit import junit
 from klp.report.ktap import ktap
 from klp.report.selftest_table import encode, problems, selftests_table
 from klp.selftests.build import find_selftests
-from klp.selftests.run import Choices, SelftestsRun, make_kernel_jobs
+from klp.selftests.plan import Choices
+from klp.selftests.run import SelftestsRun, build_selftests
 from klp.settings import Settings
 
 
@@ -91,9 +92,8 @@ def _prepared(
     told = progress()
     with run_folder(wanted[0], out, "selftests") as folder:
         layout = SelftestsLayout(folder.root)
-        jobs = make_kernel_jobs([(image, by.accelerator) for image, by in images], scripts, layout, told)
-    cache = library(wanted[0]).cache
-    return SelftestsRun(jobs, layout, wanted[0], cache, choices=choices, progress=told), layout
+        built = build_selftests([(image, by.accelerator) for image, by in images], scripts, layout, told)
+    return SelftestsRun(built, layout, wanted[0], choices=choices, progress=told), layout
 
 
 def _list(wanted: Sequence[Settings], scripts: Sequence[str], *, as_json: bool) -> None:
