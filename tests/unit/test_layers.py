@@ -19,8 +19,8 @@ BASE = (
 # Low to high. A room may import itself and what stands before it.
 ORDER = (
     BASE, ("arch",), ("klog",), ("images",), ("modules",), ("vm",), ("guest",), ("trace",), ("analysis",),
-    ("report",), ("records",), ("lab",), ("drive",), ("check", "selftests"), ("doctor",), ("testing",),
-    ("__init__",), ("cli",),
+    ("report",), ("records",), ("lab",), ("drive",), ("check", "selftests"), ("doctor",), ("scripting",),
+    ("testing",), ("__init__", "events"), ("cli",),
 )  # fmt: skip
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 

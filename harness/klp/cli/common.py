@@ -13,7 +13,6 @@ import msgspec
 from rich.console import Console
 
 from klp import settings as settings_room
-from klp.errors import UsageError
 from klp.images.library import Library
 from klp.model import Image
 from klp.process import require
@@ -57,14 +56,7 @@ def settings(**changes: object) -> Settings:
         SettingsError: what a file or a variable says is wrong.
         UsageError: a change is out of its setting's range.
     """
-    given = {name: value for name, value in changes.items() if value is not None}
-    whole = {**msgspec.to_builtins(settings_room.load()), **given}
-    try:
-        return msgspec.convert(whole, Settings)
-    except msgspec.ValidationError as error:
-        reason, _, place = str(error).partition(" - at `$.")
-        name = place.rstrip("`")
-        raise UsageError(f"{name} {given.get(name)}: {reason}", hint=settings_room.HELP.get(name)) from None
+    return settings_room.load(**changes)
 
 
 def library(wanted: Settings) -> Library:
