@@ -31,7 +31,7 @@ from klp.check.scenarios.life import life
 from klp.drive.case import Case, Promised
 from klp.errors import Busy, KlpError, VmLost
 from klp.files import remove_tree
-from klp.lab.ready import Bench
+from klp.lab.ready import ReadyKernel
 from klp.paths import CheckLayout
 from klp.progress import Progress
 from klp.records.runs import look
@@ -193,16 +193,18 @@ class CheckRun:
         changes = {"kernel": kernel.name, **({"cpus": cpus} if cpus else {})}
         settings = msgspec.structs.replace(self._settings, **changes)
         size = size_that_fits(settings.memory_mib, self._order.jobs or _AT_ONCE)
-        bench = Bench(settings, self._layout.kernel(kernel.label), self._progress, size=size)
+        ready_kernel = ReadyKernel(settings, self._layout.kernel(kernel.label), self._progress, size=size)
         try:
             first = [each for each in tasks if each.scenario is life]
-            self._wave(kernel, bench, size, first)
+            self._wave(kernel, ready_kernel, size, first)
             rest = [each for each in tasks if each.scenario is not life]
-            self._wave(kernel, bench, size, self._surveys(kernel, rest))
-            self._wave(kernel, bench, size, [each for each in rest if not self._barred(kernel, each)])
+            self._wave(kernel, ready_kernel, size, self._surveys(kernel, rest))
+            self._wave(
+                kernel, ready_kernel, size, [each for each in rest if not self._barred(kernel, each)]
+            )
         finally:
-            bench.close()
-            bench.forget()
+            ready_kernel.close()
+            ready_kernel.forget()
 
     def _surveys(self, kernel: KernelJob, tasks: Sequence[_Task]) -> list[_Task]:
         """Return a task for each livepatch whose functions a scenario must know, and no life has told."""
@@ -234,11 +236,13 @@ class CheckRun:
         self._ledger.leave_out(kernel, task.candidate, task.scenario.name, task.repetition, why)
         return True
 
-    def _wave(self, kernel: KernelJob, bench: Bench, size: int, tasks: Sequence[_Task]) -> None:
+    def _wave(
+        self, kernel: KernelJob, ready_kernel: ReadyKernel, size: int, tasks: Sequence[_Task]
+    ) -> None:
         if not tasks:
             return
         with ThreadPoolExecutor(size, thread_name_prefix="check") as workers:
-            self._gather(workers.submit(self._one, kernel, bench, each) for each in tasks)
+            self._gather(workers.submit(self._one, kernel, ready_kernel, each) for each in tasks)
 
     def _gather(self, submitted: Iterable[Future[Outcome | None]]) -> None:
         futures: list[Future[Outcome | None]] = []
@@ -253,7 +257,7 @@ class CheckRun:
             self._running.end()
             raise
 
-    def _one(self, kernel: KernelJob, bench: Bench, task: _Task) -> Outcome | None:
+    def _one(self, kernel: KernelJob, ready_kernel: ReadyKernel, task: _Task) -> Outcome | None:
         """Run one scenario in a guest of its own; return its outcome, or None of a survey.
 
         Raises:
@@ -265,10 +269,10 @@ class CheckRun:
             kernel.label, task.candidate.name, task.scenario.name, task.repetition
         ).root
         try:
-            with bench.lease() as prepared, self._running.using(prepared.lab.machine):
+            with ready_kernel.lease() as ready_guest, self._running.using(ready_guest.lab.machine):
                 begun = time.monotonic()
                 name, module = task.scenario.name, task.candidate.livepatch.name
-                case = Case(bench, prepared, name, (paths.PATCHES,), Promised(), livepatch=module)
+                case = Case(ready_kernel, ready_guest, name, (paths.PATCHES,), Promised(), livepatch=module)
                 known = self._known(kernel, task.candidate)
                 done = perform(case, task.candidate, task.scenario, known, quick=self._order.quick)
                 seconds = time.monotonic() - begun

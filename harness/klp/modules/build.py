@@ -16,7 +16,7 @@ from klp.images.sandbox import inside
 from klp.model import Kernel, Module
 from klp.modules.diagnostics import Diagnostics
 from klp.modules.modinfo import check_loadable, read_module, release_of
-from klp.modules.reuse import Kept
+from klp.modules.module_cache import ModuleCache
 from klp.modules.sources import ModuleSource
 from klp.process import Completed, run
 from klp.progress import Progress
@@ -30,14 +30,14 @@ _BUILT_BEFORE = shutil.ignore_patterns(
 
 
 def build(
-    source: ModuleSource, kernel: Kernel, out: Path, progress: Progress, kept: Kept | None = None
+    source: ModuleSource, kernel: Kernel, out: Path, progress: Progress, cache: ModuleCache | None = None
 ) -> tuple[Module, ...]:
     """Make `source` into modules for `kernel`, and put them into the folder `out`.
 
     A module already in `out` is replaced whole, and only once everything was built.
 
     Args:
-        kept: where the same may have been built before, and is kept if not; Kbuild's warnings are told
+        cache: where the same may have been built before, and is kept if not; Kbuild's warnings are told
             only when it runs.
 
     Returns:
@@ -61,8 +61,8 @@ def build(
     ):
         scratch = Path(name)
         _copy(source, scratch)
-        place = kept.place(scratch, kernel) if kept else None
-        if kept and (files := kept.files(place)):
+        place = cache.place(scratch, kernel) if cache else None
+        if cache and (files := cache.files(place)):
             return _publish([read_module(file) for file in files], out)
         told = Diagnostics(scratch, source.folder)
         finished = _make(scratch, kernel)
@@ -72,8 +72,8 @@ def build(
         if finished.status:
             raise told.failure(finished)
         modules = _built(scratch, source, kernel)
-        if kept:
-            kept.keep(modules, place)
+        if cache:
+            cache.keep(modules, place)
         return _publish(modules, out)
 
 
