@@ -35,8 +35,9 @@ from klp.trace.store import EventStore
 from klp.trace.tracer import Tracer
 from klp.vm.accel import AcceleratorVerdict
 from klp.vm.accel import choose as choose_accelerator
-from klp.vm.machine import PROGRAMS
+from klp.vm.machine import programs
 from klp.vm.pool import Pool
+from klp.vm.request import MachineRequest
 
 # Waits for a slot for a guest; is given what raises once the guest is no longer wanted.
 TakeSlot = Callable[[Callable[[], None]], AbstractContextManager[None]]
@@ -85,7 +86,7 @@ class ReadyKernel:
         size: int,
         take_slot: TakeSlot | None = None,
     ) -> None:
-        require(*PROGRAMS)
+        require(*programs())
         self.settings = settings
         self._out = out
         self._modules = out / f".modules-{os.getpid()}"
@@ -94,8 +95,8 @@ class ReadyKernel:
         library = Library(settings, progress)
         self.image: Image = library.ensure(settings.kernel)
         self.accelerator: AcceleratorVerdict = choose_accelerator(settings, library.layout, self.image)
-        accel = self.accelerator.accelerator
-        self._warm: WarmStart = ensure_warm(library.cache, self.image, settings, accel, progress=progress)
+        request = MachineRequest.from_settings(self.image, settings, self.accelerator.accelerator)
+        self._warm: WarmStart = ensure_warm(library.cache, request, progress=progress)
         self._module_cache = ModuleCache(library.layout.root / "modules")
         self._built: dict[tuple[Path, tuple[str, ...], Path | None], tuple[Module, ...]] = {}
         self._pool: Pool[ReadyGuest] | None = None
@@ -156,10 +157,7 @@ class ReadyKernel:
             raise Interrupted("no further guest is wanted")
 
     def _prepare(self, layout: RunLayout, stack: ExitStack) -> ReadyGuest:
-        accel = self.accelerator.accelerator
-        lab = stack.enter_context(
-            restored(self.image, self._warm, layout, self.settings, accel, keep_shell=True)
-        )
+        lab = stack.enter_context(restored(self._warm, layout, keep_shell=True))
         store = stack.enter_context(EventStore(layout.events))
         tracer = Tracer(lab.guest, store)
         tracer.follow(self._warm.probes)
@@ -169,7 +167,7 @@ class ReadyKernel:
 
     def provenance(self, modules: Iterable[Module]) -> Provenance:
         """Return what a test with `modules` ran on."""
-        return provenance(self.image, modules, self.settings, self.accelerator)
+        return provenance(self._warm.request, modules, self.accelerator.reason)
 
     def forget(self) -> None:
         """Remove the modules that were built."""

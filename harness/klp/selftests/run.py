@@ -21,27 +21,30 @@ from klp.files import write_whole
 from klp.images.cache import Cache
 from klp.lab.lab import Lab
 from klp.lab.warm import ensure_warm, warm_pool
-from klp.model import Accelerator, Image
 from klp.paths import SelftestsLayout
 from klp.progress import Progress
 from klp.report.selftest_table import encode
 from klp.selftests.build import Bundle, Selftests, find_selftests, make_bundle
 from klp.selftests.script import Order, Stopped, lost_script, run_script
-from klp.settings import Settings
 from klp.trace.tracer import PROBES
 from klp.version import __version__
 from klp.vm.deadlines import deadlines
 from klp.vm.pool import Pool, size_that_fits
+from klp.vm.request import MachineRequest
 from klp.vm.spec import qemu_version
 
 
 @dataclass(frozen=True, slots=True)
 class KernelJob:
-    """The selftests of one kernel, built; `label` is what its folder is called."""
+    """The selftests of one kernel, built.
+
+    Attributes:
+        label: what its folder is called.
+        request: the machine that they are run on.
+    """
 
     label: str
-    image: Image
-    accelerator: Accelerator
+    request: MachineRequest
     selftests: Selftests
     bundle: Bundle
 
@@ -62,7 +65,7 @@ class Choices:
 
 
 def make_kernel_jobs(
-    images: Sequence[tuple[Image, Accelerator]],
+    requests: Sequence[MachineRequest],
     wanted: Sequence[str],
     layout: SelftestsLayout,
     progress: Progress,
@@ -73,14 +76,15 @@ def make_kernel_jobs(
         UsageError: it has none, or not one of `wanted`.
         BuildFailed: the compiler refused something.
     """
-    found = [find_selftests(image.kernel, wanted) for image, _ in images]
+    found = [find_selftests(each.image.kernel, wanted) for each in requests]
     jobs: list[KernelJob] = []
-    for (image, accelerator), selftests in zip(images, found, strict=True):
-        release = image.kernel.release
-        same = sum(each.image.kernel.release == release for each in jobs)
+    for request, selftests in zip(requests, found, strict=True):
+        kernel = request.image.kernel
+        release = kernel.release
+        same = sum(each.request.image.kernel.release == release for each in jobs)
         label = f"{release}-{same + 1}" if same else release
-        bundle = make_bundle(selftests, image.kernel, layout.build(label), progress)
-        jobs.append(KernelJob(label, image, accelerator, selftests, bundle))
+        bundle = make_bundle(selftests, kernel, layout.build(label), progress)
+        jobs.append(KernelJob(label, request, selftests, bundle))
     return jobs
 
 
@@ -94,7 +98,6 @@ class SelftestsRun:
         self,
         jobs: Sequence[KernelJob],
         layout: SelftestsLayout,
-        settings: Settings,
         cache: Cache,
         *,
         choices: Choices,
@@ -102,7 +105,6 @@ class SelftestsRun:
     ) -> None:
         self._jobs = jobs
         self._layout = layout
-        self._settings = settings
         self._cache = cache
         self._choices = choices
         self._progress = progress
@@ -118,7 +120,7 @@ class SelftestsRun:
         error: str | None = "interrupted"
         try:
             for job in self._jobs:
-                with self._progress.step(f"selftests of {job.image.kernel.release}"):
+                with self._progress.step(f"selftests of {job.request.image.kernel.release}"):
                     self._one_kernel(job)
             error = None
         except KlpError as failure:
@@ -131,20 +133,17 @@ class SelftestsRun:
 
     def _one_kernel(self, job: KernelJob) -> None:
         probes = PROBES if self._choices.traced else ()
-        warm = ensure_warm(
-            self._cache, job.image, self._settings, job.accelerator, progress=self._progress, probes=probes
-        )
-        limit = self._choices.deadline_s or deadlines(job.accelerator).selftest
+        warm = ensure_warm(self._cache, job.request, progress=self._progress, probes=probes)
+        limit = self._choices.deadline_s or deadlines(job.request.accelerator).selftest
+        release = job.request.image.kernel.release
         orders = [
-            Order(
-                script, job.bundle, job.image.kernel.release, self._layout, warm.probes, limit, self._stop
-            )
+            Order(script, job.bundle, release, self._layout, warm.probes, limit, self._stop)
             for script in job.selftests.scripts
         ]
         asked = min(self._choices.jobs or len(orders), len(orders))
-        size = size_that_fits(self._settings.memory_mib, asked)
+        size = size_that_fits(job.request.memory_mib, asked)
         with (
-            warm_pool(job.image, warm, self._settings, job.accelerator, asked=size) as pool,
+            warm_pool(warm, asked=size) as pool,
             ThreadPoolExecutor(size, thread_name_prefix="selftest") as workers,
         ):
             self._gather(job, (workers.submit(self._one_script, pool, order) for order in orders))
@@ -180,12 +179,12 @@ class SelftestsRun:
         )  # fmt: skip
 
     def _kernel(self, job: KernelJob) -> KernelResult:
-        kernel = job.image.kernel
+        image, kernel = job.request.image, job.request.image.kernel
         planned = tuple(each.name for each in job.selftests.scripts)
         found = (self._found.get((job.label, name)) for name in planned)
         return KernelResult(
             name=kernel.name, release=kernel.release, kernel_digest=kernel.digest,
-            image_digest=job.image.digest, accelerator=job.accelerator.value,
+            image_digest=image.digest, accelerator=job.request.accelerator.value,
             modules={module.name: module.sha256 for module in job.bundle.modules},
             planned=planned, scripts=tuple(each for each in found if each),
         )  # fmt: skip
