@@ -166,8 +166,8 @@ def wordless(category: Category, title: str, lines: Sequence[str]) -> CrashRepor
 
 def fingerprint(category: Category, symbols: Sequence[str]) -> str:
     """Return what equal ends share."""
-    told = "\n".join([category.value, *symbols[:_TOP_FRAMES]])
-    return hashlib.sha256(told.encode()).hexdigest()[:12]
+    shared = "\n".join([category.value, *symbols[:_TOP_FRAMES]])
+    return hashlib.sha256(shared.encode()).hexdigest()[:12]
 
 
 def _after_modules(text: str) -> str:
