@@ -83,7 +83,7 @@ class ProbeCosts:
 
     def _modules(self, out: Path) -> dict[str, Module]:
         kernel = self._image.kernel
-        sources = (find_source("samples", kernel), find_source(str(_FAULTS), kernel))
+        sources = (find_source("samples"), find_source(str(_FAULTS)))
         built = (build(each, kernel, out / "modules", Silent()) for each in sources)
         return {module.name: module for modules in built for module in modules}
 

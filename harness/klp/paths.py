@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,15 @@ HOST_PACKAGES = PACKAGE / "host-packages.txt"
 UNOBSERVABLE = PACKAGE / "testing" / "unobservable.toml"
 # Where `make test` has the verdicts of its tests, relative to where it runs.
 VERDICTS = Path("build") / "verdicts.jsonl"
+
+
+def numbered(names: Sequence[str]) -> tuple[str, ...]:
+    """Return names in their order, no two alike: of equal ones the second ends in ``-2``, and so on."""
+    found: list[str] = []
+    for name in names:
+        tries = (name if number == 1 else f"{name}-{number}" for number in range(1, len(names) + 2))
+        found.append(next(each for each in tries if each not in found))
+    return tuple(found)
 
 
 def probe_files() -> list[Path]:

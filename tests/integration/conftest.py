@@ -98,7 +98,7 @@ def machine_request(image, accelerator) -> MachineRequest:
 def samples(image, tmp_path_factory):
     """The upstream samples for the default kernel, by module name."""
     out = tmp_path_factory.mktemp("samples")
-    built = build(find_source("samples", image.kernel), image.kernel, out, progress.Silent())
+    built = build(find_source("samples"), image.kernel, out, progress.Silent())
     return {module.name: module for module in built}
 
 

@@ -40,7 +40,7 @@ _GUEST_MODULE = "/run/klp_fault.ko"
 
 @pytest.fixture(scope="module")
 def fault_module(root, image, tmp_path_factory):
-    source = find_source(str(root / "tests/faults/klp_fault.c"), image.kernel)
+    source = find_source(str(root / "tests/faults/klp_fault.c"))
     [module] = build(source, image.kernel, tmp_path_factory.mktemp("fault"), progress.Silent())
     return module
 

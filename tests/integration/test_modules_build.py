@@ -29,7 +29,7 @@ def kernel() -> Kernel:
 
 
 def built(word: str | Path, kernel: Kernel, out: Path) -> dict[str, Module]:
-    return {module.name: module for module in build(find_source(str(word), kernel), kernel, out, Silent())}
+    return {module.name: module for module in build(find_source(str(word)), kernel, out, Silent())}
 
 
 def test_all_samples_are_built(kernel: Kernel, tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_build_is_kept_until_a_source_changes(kernel: Kernel, tmp_path: Path) 
     cache = ModuleCache(tmp_path / "kept")
 
     def again(out: str) -> bytes:
-        source = find_source(str(folder), kernel)
+        source = find_source(str(folder))
         [module] = build(source, kernel, tmp_path / out, Silent(), cache)
         return module.file.read_bytes()
 
@@ -151,7 +151,7 @@ def test_a_build_is_kept_until_a_source_changes(kernel: Kernel, tmp_path: Path) 
 
 def test_what_nobody_asked_for_in_a_month_is_not_kept(kernel: Kernel, tmp_path: Path) -> None:
     cache = ModuleCache(tmp_path)
-    [module] = build(find_source("version-banner", kernel), kernel, tmp_path / "out", Silent())
+    [module] = build(find_source("version-banner"), kernel, tmp_path / "out", Silent())
     for name in ("old", "new"):
         cache.keep([module], tmp_path / name)
     os.utime(tmp_path / "old", (0, 0))

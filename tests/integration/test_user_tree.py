@@ -114,12 +114,12 @@ def test_it_is_built_once(library, tree, tree_image):
 
 def test_the_tree_is_not_written_to(tree, tree_image, tmp_path):
     before = {each: each.lstat().st_mtime_ns for each in tree.rglob("*")}
-    build(find_source("version-banner", tree_image.kernel), tree_image.kernel, tmp_path, progress.Silent())
+    build(find_source("version-banner"), tree_image.kernel, tmp_path, progress.Silent())
     assert {each: each.lstat().st_mtime_ns for each in tree.rglob("*")} == before
 
 
 def test_a_livepatch_built_against_it_works_on_it(tree_image, accelerator, tmp_path):
-    source = find_source("version-banner", tree_image.kernel)
+    source = find_source("version-banner")
     [module] = build(source, tree_image.kernel, tmp_path / "modules", progress.Silent())
     assert module.vermagic.split()[0] == tree_image.kernel.release
     layout = RunLayout(tmp_path)
@@ -177,7 +177,7 @@ def test_an_output_folder(library, image, tmp_path):
     shutil.copyfile(image.kernel.image, tree / "vmlinux")
     with removed_after(library, tree):
         kernel = library.ensure(str(tree)).kernel
-        [module] = build(find_source("version-banner", kernel), kernel, tmp_path, progress.Silent())
+        [module] = build(find_source("version-banner"), kernel, tmp_path, progress.Silent())
         assert module.livepatch
         header = f"/src/linux-headers-{kernel.release}/include/linux/livepatch.h"
         assert run(["debugfs", "-R", f"stat {header}", kernel.disk]).stdout.startswith("Inode: ")

@@ -16,16 +16,14 @@ from klp.analysis.checked import SCHEMA, CheckedKernel, CheckedLivepatch, CheckR
 from klp.analysis.evidence import Verdict
 from klp.analysis.growth import Meter, Sample, growth
 from klp.check import memory
-from klp.check.candidate import Wanted, digest_of, wanted
-from klp.check.outcomes import KernelJob, Ledger, Order
+from klp.check.candidate import livepatches_of
 from klp.check.registry import NAMES, SCENARIOS, chosen
 from klp.check.static import STATIC, modinfo
 from klp.cli.main import klp
 from klp.errors import UsageError
-from klp.model import Image, Kernel, Module
+from klp.model import Kernel, Module
 from klp.modules.plan import Skip, read_plan
 from klp.paths import CheckLayout
-from klp.progress import Silent
 from klp.records.checks import NotACheck, find_check, write
 from klp.records.runs import find_folder, find_runs
 from klp.report.check_junit import junit
@@ -72,7 +70,7 @@ def test_scenarios_can_be_named_and_stand_in_a_folder() -> None:
 
 
 def test_words_to_livepatches() -> None:
-    one, *samples = wanted(["version-banner", "samples", "version-banner"])
+    one, *samples = livepatches_of(["version-banner", "samples", "version-banner"])
     assert (one.name, one.alone) == ("version-banner", True)
     assert one.plan is not None
     assert len(samples) > 3
@@ -86,24 +84,14 @@ def test_names_of_livepatches_are_folders_and_differ(tmp_path: Path) -> None:
     for folder in folders:
         folder.mkdir(parents=True)
         (folder / "Kbuild").write_text("obj-m += fix.o\n")
-    assert [each.name for each in wanted([str(each) for each in folders])] == ["my-fix", "my-fix-2"]
-
-
-def test_a_digest_follows_the_sources_and_nothing_else(tmp_path: Path) -> None:
-    (tmp_path / "Kbuild").write_text("obj-m += fix.o\n")
-    (tmp_path / "fix.c").write_text("int a;\n")
-    before = digest_of(str(tmp_path))
-    (tmp_path / "fix.o").write_text("what Kbuild left")
-    assert digest_of(str(tmp_path)) == before
-    (tmp_path / "fix.c").write_text("int b;\n")
-    assert digest_of(str(tmp_path)) != before
+    assert [each.name for each in livepatches_of([str(each) for each in folders])] == ["my-fix", "my-fix-2"]
 
 
 def test_a_plan_of_plain_modules_is_refused(tmp_path: Path) -> None:
     (tmp_path / "Kbuild").write_text("obj-m += m.o\n")
     (tmp_path / "patch.toml").write_text('name = "m"\nsummary = "s"\nload = [{ module = "m" }]\n')
     with pytest.raises(UsageError, match="names no livepatch"):
-        wanted([str(tmp_path)])
+        livepatches_of([str(tmp_path)])
 
 
 def test_patch_toml_can_leave_scenarios_out(tmp_path: Path) -> None:
@@ -255,38 +243,6 @@ def test_a_check_that_cannot_be_read_is_listed_and_can_be_removed(listed: Path) 
     assert "cut or damaged" in told["error"]
     klp_runs("rm", "--yes", listed.name)
     assert not listed.exists()
-
-
-def ledger(tmp_path: Path, before: CheckResult | None = None) -> tuple[Ledger, KernelJob, Wanted, Wanted]:
-    here = Path()
-    kernel = Kernel("6.12", "6.12.1-amd64", "", here, here, here, here, here, None)
-    job = KernelJob(Image("debian", "", kernel, here, here, ""), "tcg")
-    one, other = (Wanted(name, "samples", None, "d", alone=False) for name in ("sample", "shadow"))
-    order = Order((one, other), ("build", "life"), quick=True, repeat=2)
-    return Ledger(order, [job], CheckLayout(tmp_path), Silent(), before), job, one, other
-
-
-def test_every_outcome_is_written_down_and_found_by_a_later_part_of_the_check(tmp_path: Path) -> None:
-    first, kernel, one, other = ledger(tmp_path)
-    first.record(first.outcome(kernel, other, "life", HELD, repetition=2))
-    first.record(first.outcome(kernel, one, "build", HELD))
-    found = find_check(str(tmp_path), tmp_path).result
-    assert [each.key[1:] for each in found.outcomes] == [("sample", "build", 1), ("shadow", "life", 2)]
-    assert (
-        found.outcomes[1].command
-        == "klp check samples --kernel 6.12 --livepatch shadow --scenario life --quick"
-    )
-    assert not found.complete
-    again, *_ = ledger(tmp_path, found)
-    assert again.get("6.12", "shadow", "life", 2)
-    assert not again.get("6.12", "shadow", "life", 1)
-    for which in (one, other):
-        again.record(again.outcome(kernel, which, "build", HELD))
-        for repetition in again.repetitions("life"):
-            again.leave_out(kernel, which, "life", repetition, "no")
-    whole = find_check(str(tmp_path), tmp_path).result
-    assert (whole.complete, len(whole.outcomes)) == (True, 6)
-    assert whole.of("6.12", "shadow", "life")[1].reasons == ("no",)
 
 
 @pytest.mark.parametrize(

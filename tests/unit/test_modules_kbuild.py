@@ -13,7 +13,8 @@ from test_modules_modinfo import KO, RELEASE, kernel
 from klp.errors import BuildFailed, HostLacks, NotALivepatch, UsageError
 from klp.modules import build as under_test
 from klp.modules.diagnostics import Diagnostics
-from klp.modules.sources import ModuleSource, find_source
+from klp.modules.recipe import Recipe
+from klp.modules.sources import ModuleSource, SourceFolder, find_source
 from klp.process import Completed
 from klp.progress import Silent
 
@@ -56,7 +57,7 @@ def toolchain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> ModuleSource:
+def source(tmp_path: Path) -> SourceFolder:
     folder = tmp_path / "my patch"
     (folder / "sub").mkdir(parents=True)
     (folder / "a.c").write_text("int x;\n")
@@ -67,7 +68,9 @@ def source(tmp_path: Path) -> ModuleSource:
     (tmp_path / "shared").write_text("\n")
     (folder / "shared").symlink_to("../shared")
     (folder / "Kbuild").write_text("obj-m += a.o\n")
-    return find_source(str(folder), KERNEL)
+    found = find_source(str(folder))
+    assert isinstance(found, SourceFolder)
+    return found
 
 
 def build(
@@ -79,7 +82,7 @@ def build(
 
 
 def test_modules_end_up_in_out(
-    source: ModuleSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: SourceFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = FakeMake(KO)
     [module], _ = build(source, tmp_path / "x/out", make, monkeypatch)
@@ -94,19 +97,21 @@ def test_modules_end_up_in_out(
 
 
 def test_a_kbuild_made_on_the_fly_replaces_the_folders_own(
-    source: ModuleSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: SourceFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = FakeMake(KO)
-    build(dataclasses.replace(source, kbuild="obj-m += z.o\n"), tmp_path / "out", make, monkeypatch)
+    monkeypatch.setattr(under_test, "run", make)
+    recipe = Recipe(source.folder, kbuild="obj-m += z.o\n")
+    under_test.build_recipe("z", recipe, KERNEL, tmp_path / "out", progress=Silent())
     assert make.seen["Kbuild"] == "obj-m += z.o\n"
     assert (source.folder / "Kbuild").read_text() == "obj-m += a.o\n"
 
 
 def test_one_file_takes_only_its_headers_along(
-    source: ModuleSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: SourceFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = FakeMake(KO)
-    build(find_source(str(source.folder / "a.c"), KERNEL), tmp_path / "out", make, monkeypatch)
+    build(find_source(str(source.folder / "a.c")), tmp_path / "out", make, monkeypatch)
     assert make.seen == {"a.c": "int x;\n", "Kbuild": "obj-m += a.o\n"}
 
 
@@ -119,7 +124,7 @@ def test_one_file_takes_only_its_headers_along(
     ],
 )
 def test_a_failure_leaves_out_as_it_was(
-    source: ModuleSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: FakeMake, says: str
+    source: SourceFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: FakeMake, says: str
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
@@ -131,7 +136,7 @@ def test_a_failure_leaves_out_as_it_was(
 
 
 def test_a_module_for_another_kernel_fails_the_build(
-    source: ModuleSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: SourceFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = tmp_path / "other.ko"
     other.write_bytes(KO.read_bytes().replace(b"vermagic=6.12.117", b"vermagic=6.12.118"))
@@ -141,17 +146,17 @@ def test_a_module_for_another_kernel_fails_the_build(
 
 
 def test_a_built_module_is_checked_and_copied(tmp_path: Path) -> None:
-    given = find_source(str(KO), KERNEL)
+    given = find_source(str(KO))
     [module] = under_test.build(given, KERNEL, tmp_path / "out", Silent())
     assert module.file.read_bytes() == KO.read_bytes()
-    [again] = under_test.build(find_source(str(module.file), KERNEL), KERNEL, tmp_path / "out", Silent())
+    [again] = under_test.build(find_source(str(module.file)), KERNEL, tmp_path / "out", Silent())
     assert again == module  # out is where it already was
     with pytest.raises(NotALivepatch, match="the kernel is 7"):
         under_test.build(given, kernel("7.2"), tmp_path / "out", Silent())
 
 
 def test_a_broken_sandbox_is_not_the_sources_fault(
-    source: ModuleSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: SourceFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = FakeMake(status=1, stderr="bwrap: setting up uid map: Permission denied\n")
     with pytest.raises(HostLacks, match="setting up uid map"):
@@ -159,7 +164,7 @@ def test_a_broken_sandbox_is_not_the_sources_fault(
 
 
 def test_what_is_in_the_way_is_told(
-    source: ModuleSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: SourceFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "out/0.ko").mkdir(parents=True)
@@ -171,11 +176,12 @@ def test_what_is_in_the_way_is_told(
 
 
 def test_sources_that_vanish_are_told(
-    source: ModuleSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: SourceFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gone = dataclasses.replace(source, files=("gone.c",))
-    with pytest.raises(UsageError, match=r"gone\.c: No such file"):
-        build(gone, tmp_path / "out", FakeMake(KO), monkeypatch)
+    one = find_source(str(source.folder / "a.c"))
+    (source.folder / "a.c").unlink()
+    with pytest.raises(UsageError, match=r"a\.c: No such file"):
+        build(one, tmp_path / "out", FakeMake(KO), monkeypatch)
 
 
 def test_a_kernel_tree_can_be_read_with_its_source(tmp_path: Path) -> None:

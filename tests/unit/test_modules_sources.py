@@ -13,7 +13,8 @@ from test_modules_modinfo import KO, kernel
 from klp import paths
 from klp.errors import UsageError
 from klp.model import Kernel
-from klp.modules.sources import find_source
+from klp.modules.recipe import Recipe, recipe_for
+from klp.modules.sources import BuiltModule, CFile, SourceFolder, UpstreamSamples, find_source
 
 KERNEL = kernel("6.12.0")
 
@@ -37,27 +38,34 @@ def with_samples(tmp_path: Path) -> Kernel:
     return dataclasses.replace(KERNEL, source=tmp_path / "source")
 
 
+def recipe(word: str, of: Kernel = KERNEL) -> Recipe:
+    found = recipe_for(find_source(word), of)
+    assert isinstance(found, Recipe)
+    return found
+
+
 def refusal(word: str, of: Kernel = KERNEL) -> UsageError:
     with pytest.raises(UsageError) as caught:
-        find_source(word, of)
+        recipe_for(find_source(word), of)
     assert "\n" not in caught.value.message
     return caught.value
 
 
 def test_a_bare_name_is_one_of_patches() -> None:
-    found = find_source("version-banner", KERNEL)
-    assert (found.name, found.folder) == ("version-banner", paths.PATCHES / "version-banner")
-    assert not found.files
-    assert not found.kbuild
+    found = find_source("version-banner")
+    assert isinstance(found, SourceFolder)
+    assert (found.name, found.word) == ("version-banner", "version-banner")
+    assert recipe_for(found, KERNEL) == Recipe(paths.PATCHES / "version-banner")
 
 
 def test_a_folder_of_ones_own_comes_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = folder.rename(folder.with_name("version-banner"))
     (own / "Kbuild").write_text("obj-m += fix-it.o\n")
     monkeypatch.chdir(own.parent)
-    assert find_source("version-banner", KERNEL).folder == Path("version-banner")
+    assert recipe("version-banner").folder == Path("version-banner")
     monkeypatch.chdir(own)
-    assert find_source(".", KERNEL).name == "version-banner"
+    assert find_source(".").name == "version-banner"
+    assert find_source(".").word == str(own)
 
 
 @pytest.mark.parametrize(
@@ -67,35 +75,59 @@ def test_a_folder_of_ones_own_comes_first(folder: Path, monkeypatch: pytest.Monk
 )  # fmt: skip
 def test_a_folder_is_built_by_its_own_kbuild(folder: Path, text: str) -> None:
     (folder / "Makefile").write_text(text)
-    assert find_source(str(folder), KERNEL).kbuild == ""
+    assert recipe(str(folder)) == Recipe(folder)
 
 
 def test_one_file_is_built_with_its_headers(folder: Path) -> None:
-    found = find_source(str(folder / "fix-it.c"), KERNEL)
-    assert found.files == ("fix-it.c", "fix.h")
-    assert found.kbuild == "obj-m += fix-it.o\n"
-    assert found.folder == folder
+    assert isinstance(find_source(str(folder / "fix-it.c")), CFile)
+    assert recipe(str(folder / "fix-it.c")) == Recipe(folder, ("fix-it.c", "fix.h"), "obj-m += fix-it.o\n")
 
 
 def test_a_module_that_is_built_already(folder: Path) -> None:
-    assert find_source(str(KO), KERNEL).module == KO
     (folder / "a.ko.xz").write_bytes(b"\xfd7zXZ\0")  # modinfo says what to do with it
-    assert find_source(str(folder / "a.ko.xz"), KERNEL).module == folder / "a.ko.xz"
+    for file in (KO, folder / "a.ko.xz"):
+        found = find_source(str(file))
+        assert isinstance(found, BuiltModule)
+        assert found.file == file
+        assert recipe_for(found, KERNEL) is found
 
 
 def test_samples_are_all_of_upstreams(with_samples: Kernel) -> None:
-    found = find_source("samples", with_samples)
+    assert find_source("samples") == UpstreamSamples()
+    found = recipe("samples", with_samples)
     assert found.kbuild == "obj-m += one.o\nobj-m += two.o\n"
     # The same by its path: distributions leave the option off. Not so in a folder of the user's.
-    assert find_source(str(found.folder), with_samples).kbuild == found.kbuild
-    assert find_source(str(found.folder), KERNEL).kbuild == ""
+    assert recipe(str(found.folder), with_samples).kbuild == found.kbuild
+    assert recipe(str(found.folder)).kbuild == ""
 
 
-def test_words_can_be_checked_before_there_is_a_kernel(folder: Path, with_samples: Kernel) -> None:
-    assert find_source("samples", None).name == "samples"
-    assert find_source("version-banner", None) == find_source("version-banner", with_samples)
-    with pytest.raises(UsageError, match="no Kbuild"):
-        find_source(str(folder), None)
+def test_a_source_means_the_same_from_anywhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "Kbuild").write_text("obj-m += fix-it.o\n")
+    monkeypatch.chdir(folder.parent)
+    here = [find_source(word) for word in ("mine", "mine/fix-it.c", "version-banner", "samples")]
+    monkeypatch.chdir("/")
+    there = [find_source(each.word) for each in here]
+    assert [(each.name, each.word, each.digest) for each in here] == [
+        (each.name, each.word, each.digest) for each in there
+    ]
+
+
+def test_a_digest_follows_the_sources_and_nothing_else(folder: Path) -> None:
+    (folder / "Kbuild").write_text("obj-m += fix-it.o\n")
+
+    def digests() -> tuple[str, str]:
+        return find_source(str(folder)).digest, find_source(str(folder / "fix-it.c")).digest
+
+    before = digests()
+    (folder / "fix.o").write_text("what Kbuild left")
+    (folder / ".cache").write_text("an editor's")
+    assert digests() == before
+    (folder / "fix.h").write_text("int y;\n")
+    assert all(one != other for one, other in zip(digests(), before, strict=True))
+    (folder / "fix.h").write_text("\n")
+    assert digests() == before
+    (folder / "fix.h").rename(folder / "other.h")
+    assert all(one != other for one, other in zip(digests(), before, strict=True))
 
 
 def test_a_kernel_without_samples_is_told(tmp_path: Path) -> None:

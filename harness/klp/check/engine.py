@@ -1,92 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole check: every livepatch, on every kernel, in every scenario; what is done is kept."""
+"""A whole check: units handed to an executor as what they need is known, what comes of them collected."""
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from pathlib import Path
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 
-import msgspec
 from filelock import FileLock, Timeout
 
-from klp import paths
-from klp.analysis.checked import CheckResult, Outcome
-from klp.analysis.diagnosis import DOES_NOT_END
+from klp.analysis.checked import CheckResult
 from klp.analysis.evidence import Verdict
-from klp.analysis.result import PatchedFunctions, PlanResult
-from klp.check.build import Workshop
-from klp.check.candidate import Candidate
-from klp.check.outcomes import KernelJob, Ledger, Order
-from klp.check.perform import Performed, perform
-from klp.check.registry import SCENARIOS
-from klp.check.scenario import Scenario
-from klp.check.scenarios.life import life
-from klp.drive.case import Case, Promised
-from klp.errors import Busy, KlpError, VmLost
+from klp.check.gate import Learned, why_not
+from klp.check.host import Host, UnitOutcome, perform_unit, this_host
+from klp.check.outcomes import Outcomes
+from klp.check.plan import CheckOrder, CheckUnit, TargetKernel, outcome_of, planned_units, survey_for
+from klp.check.registry import OPENER, SCENARIOS
+from klp.check.static import BUILD, MODINFO, STATIC
+from klp.errors import Busy, KlpError
 from klp.files import remove_tree
-from klp.lab.ready import ReadyKernel
 from klp.paths import CheckLayout
 from klp.progress import Progress
 from klp.records.runs import look
 from klp.settings import Settings
-from klp.vm.machine import Machine
-from klp.vm.pool import size_that_fits
-
-# One guest in use and one being made ready, or two in use: more would only take from each other.
-_AT_ONCE = 2
-_NO_END = "not tried, for its transition does not end: see `life`"
-_NOT_TRIED = "not tried, for it could not be loaded and enabled: see `life`"
-
-
-class _Stopped(Exception):
-    """The user asked to stop."""
-
-
-@dataclass(slots=True)
-class _Task:
-    """One scenario of one livepatch that is still to be run; without one, to learn what it changes."""
-
-    candidate: Candidate
-    scenario: Scenario
-    repetition: int
-    survey: bool = False
-
-
-@dataclass(slots=True)
-class _Running:
-    """The guests in use, so that they can be ended from another thread."""
-
-    stop: threading.Event = field(default_factory=threading.Event)
-    machines: list[Machine] = field(default_factory=list)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @contextmanager
-    def using(self, machine: Machine) -> Iterator[None]:
-        """Know of a guest for the length of a block."""
-        with self.lock:
-            if self.stop.is_set():
-                raise _Stopped
-            self.machines.append(machine)
-        try:
-            yield
-        finally:
-            with self.lock:
-                self.machines.remove(machine)
-
-    def end(self) -> None:
-        """End every guest in use: whoever uses one finds it lost, and stops."""
-        with self.lock:
-            self.stop.set()
-            for machine in self.machines:
-                with suppress(ProcessLookupError):
-                    os.kill(machine.pid, signal.SIGKILL)
 
 
 @contextmanager
@@ -109,204 +45,162 @@ class CheckRun:
     """One check, in one folder.
 
     Args:
-        kernels: where it is to run.
-        settings: of the guests; their kernel and number of CPUs are set here.
+        settings: of the guests; their kernel and number of CPUs are set for each unit.
+        jobs: guests at once on this machine; None for as many as help.
+        executor: performs the units; by default threads of this process, one for each guest.
         before: what an earlier, interrupted part of this check found.
     """
 
     def __init__(
         self,
-        order: Order,
-        kernels: Sequence[KernelJob],
+        order: CheckOrder,
         layout: CheckLayout,
         settings: Settings,
         *,
         progress: Progress,
+        jobs: int | None = None,
+        executor: Executor | None = None,
         before: CheckResult | None = None,
     ) -> None:
         self._order = order
-        self._kernels = tuple(kernels)
         self._layout = layout
         self._settings = settings
         self._progress = progress
-        self._ledger = Ledger(order, kernels, layout, progress, before)
-        self._objects: dict[tuple[str, str], tuple[PatchedFunctions, ...]] = {}
-        self._running = _Running()
-        self.result = self._ledger.result(None)
+        self._jobs = jobs
+        self._executor = executor
+        self._units = planned_units(order, settings, layout.root)
+        self._outcomes = Outcomes(order, self._units, layout, progress, before)
+        self._learned: dict[tuple[str, str], Learned] = {}
+        self._releases = {each.release for each in order.kernels}
+        self.result = self._outcomes.result(None)
 
     def execute(self) -> KlpError | None:
-        """Run what is missing; return what ended that early, if anything did.
+        """Perform what is missing; return what ended that early, if anything did.
 
         ``check.json`` is written after every scenario; `result` has the same.
 
         Raises:
             Busy: another process adds to this check.
         """
-        with _held(self._layout):
-            return self._execute()
+        with _held(self._layout), this_host(self._layout, self._progress, self._jobs) as host:
+            return self._execute(host)
 
-    def _execute(self) -> KlpError | None:
+    def _execute(self, host: Host) -> KlpError | None:
         error: str | None = "interrupted"
         try:
-            for kernel in self._kernels:
-                with self._progress.step(f"checking on {kernel.image.kernel.release}"):
-                    self._one_kernel(kernel)
+            for kernel in self._order.kernels:
+                with self._progress.step(f"checking on {kernel.release}"):
+                    self._one_kernel(host, kernel)
             error = None
         except KlpError as failure:
             error = failure.message
             return failure
         finally:
-            self._ledger.write(error)
-            self.result = self._ledger.result(error)
+            self._outcomes.write(error)
+            self.result = self._outcomes.result(error)
         return None
 
-    def _one_kernel(self, kernel: KernelJob) -> None:
-        candidates = Workshop(self._order, self._kernels, self._layout, self._ledger, self._progress).built(
-            kernel
-        )
-        tasks = [
-            _Task(candidate, SCENARIOS[name], repetition)
-            for candidate in candidates
-            for name in self._order.scenarios
-            if name in SCENARIOS
-            for repetition in self._ledger.repetitions(name)
-            if not self._ledger.get(kernel.name, candidate.name, name, repetition)
+    def _one_kernel(self, host: Host, kernel: TargetKernel) -> None:
+        own = [each for each in self._units if each.kernel == kernel]
+        builds = [each for each in own if each.scenario == BUILD]
+        with self._progress.step(_building(builds)):
+            self._perform(host, builds)
+        self._perform(host, [each for each in own if each.scenario == MODINFO])
+        missing = [
+            each for each in own if each.scenario not in STATIC and each.key not in self._outcomes.found
         ]
-        tasks = [each for each in tasks if not self._skipped(kernel, each)]
-        for cpus in sorted({each.scenario.cpus for each in tasks}, key=lambda each: each or 0):
-            self._with_cpus(kernel, cpus, [each for each in tasks if each.scenario.cpus == cpus])
+        for units in _by_guest(missing):
+            try:
+                self._of_one_guest(host, units)
+            finally:
+                host.end_guests()
 
-    def _skipped(self, kernel: KernelJob, task: _Task) -> bool:
-        """Leave out what patch.toml says is not for this livepatch, or for this kernel."""
-        plan = task.candidate.plan
-        reasons = [each.reason for each in plan.skip if each.scenario == task.scenario.name]
-        if plan.kernels and kernel.name not in plan.kernels:
-            reasons.insert(0, f"patch.toml says it is for {', '.join(plan.kernels)} only")
-        if not reasons:
-            return False
-        why = reasons[0]
-        self._ledger.leave_out(kernel, task.candidate, task.scenario.name, task.repetition, why)
-        return True
+    def _of_one_guest(self, host: Host, units: Sequence[CheckUnit]) -> None:
+        """Perform the units that want guests of one kind, those first that others wait for."""
+        self._perform(host, [each for each in units if each.scenario == OPENER])
+        rest = self._worth_trying([each for each in units if each.scenario != OPENER])
+        self._perform(host, self._surveys(rest))
+        self._perform(host, rest)
 
-    def _with_cpus(self, kernel: KernelJob, cpus: int | None, tasks: list[_Task]) -> None:
-        """Run the scenarios that want guests of one kind: the first lives first, they open the way."""
-        changes = {"kernel": kernel.name, **({"cpus": cpus} if cpus else {})}
-        settings = msgspec.structs.replace(self._settings, **changes)
-        size = size_that_fits(settings.memory_mib, self._order.jobs or _AT_ONCE)
-        ready_kernel = ReadyKernel(settings, self._layout.kernel(kernel.label), self._progress, size=size)
-        try:
-            first = [each for each in tasks if each.scenario is life]
-            self._wave(kernel, ready_kernel, size, first)
-            rest = [each for each in tasks if each.scenario is not life]
-            self._wave(kernel, ready_kernel, size, self._surveys(kernel, rest))
-            self._wave(
-                kernel, ready_kernel, size, [each for each in rest if not self._barred(kernel, each)]
-            )
-        finally:
-            ready_kernel.close()
-            ready_kernel.forget()
+    def _surveys(self, units: Sequence[CheckUnit]) -> list[CheckUnit]:
+        """Return a unit for each livepatch whose functions a scenario must know, and nothing has told."""
+        curious = {
+            each.livepatch.name: each
+            for each in units
+            if SCENARIOS[each.scenario].informed and not self._known(each).objects
+        }
+        return [survey_for(each, OPENER) for each in curious.values()]
 
-    def _surveys(self, kernel: KernelJob, tasks: Sequence[_Task]) -> list[_Task]:
-        """Return a task for each livepatch whose functions a scenario must know, and no life has told."""
-        curious = {each.candidate.name: each.candidate for each in tasks if each.scenario.informed}
-        return [
-            _Task(candidate, life, 0, survey=True)
-            for candidate in curious.values()
-            if not self._known(kernel, candidate)
-        ]
+    def _worth_trying(self, units: Iterable[CheckUnit]) -> list[CheckUnit]:
+        """Return the units that are to be tried; record why the others are not."""
+        wanted = []
+        for unit in units:
+            why = why_not(unit, self._outcomes.found, self._known(unit), self._releases)
+            if why:
+                self._outcomes.record(outcome_of(unit, Verdict.NOT_OBSERVED, (why,)))
+            else:
+                wanted.append(unit)
+        return wanted
 
-    def _known(self, kernel: KernelJob, candidate: Candidate) -> tuple[PatchedFunctions, ...]:
-        """Return what a livepatch changes, as its life has told, in this process or before it."""
-        key = (kernel.name, candidate.name)
-        if not self._objects.get(key):
-            found = look(self._layout.scenario(kernel.label, candidate.name, life.name).root)
-            plans = found.result.plans if found and found.result else ()
-            self._objects[key] = plans[0].objects if plans else ()
-        return self._objects[key]
+    def _known(self, unit: CheckUnit) -> Learned:
+        """Return what was learned of a unit's livepatch on its kernel, in this process or before it."""
+        learned = self._learned.get(_which(unit), Learned())
+        if learned.objects:
+            return learned
+        layout = self._layout.scenario(unit.kernel.label, unit.livepatch.name, OPENER)
+        found = look(layout.root)
+        plans = found.result.plans if found and found.result else ()
+        return Learned(learned.built_for, plans[0].objects if plans else ())
 
-    def _barred(self, kernel: KernelJob, task: _Task) -> bool:
-        """Leave out what cannot be tried: in its life it was never enabled, or stayed in transition."""
-        lived = self._ledger.get(kernel.name, task.candidate.name, life.name)
-        if lived is None or lived.verdict is not Verdict.VIOLATED:
-            return False
-        stuck = any(each.startswith(DOES_NOT_END) for each in lived.reasons)
-        if self._known(kernel, task.candidate) and not stuck:
-            return False
-        why = _NO_END if stuck else _NOT_TRIED
-        self._ledger.leave_out(kernel, task.candidate, task.scenario.name, task.repetition, why)
-        return True
-
-    def _wave(
-        self, kernel: KernelJob, ready_kernel: ReadyKernel, size: int, tasks: Sequence[_Task]
-    ) -> None:
-        if not tasks:
+    def _perform(self, host: Host, units: Sequence[CheckUnit]) -> None:
+        """Have units performed, as many at once as the executor does; record what comes of each."""
+        units = self._worth_trying(units)
+        if not units:
             return
+        if self._executor is not None:
+            self._collect(self._executor, host, units)
+            return
+        if units[0].scenario not in STATIC:
+            host.ready(units[0])  # here, for it may take minutes that are to be told as they go
+        size = host.guests_at_once(self._settings.memory_mib)
         with ThreadPoolExecutor(size, thread_name_prefix="check") as workers:
-            self._gather(workers.submit(self._one, kernel, ready_kernel, each) for each in tasks)
+            self._collect(workers, host, units)
 
-    def _gather(self, submitted: Iterable[Future[Outcome | None]]) -> None:
-        futures: list[Future[Outcome | None]] = []
+    def _collect(self, executor: Executor, host: Host, units: Sequence[CheckUnit]) -> None:
+        futures: dict[Future[UnitOutcome], CheckUnit] = {}
         try:
-            futures.extend(submitted)  # here, for an interrupt may come as a worker is started, too
+            for unit in units:  # here, for an interrupt may come as a worker is started, too
+                futures[executor.submit(perform_unit, unit, self._known(unit).objects)] = unit
             for future in as_completed(futures):
-                if outcome := future.result():
-                    self._ledger.record(outcome)
+                self._take(futures[future], future.result())
         except BaseException:
             for future in futures:
                 future.cancel()
-            self._running.end()
+            host.stop()
             raise
 
-    def _one(self, kernel: KernelJob, ready_kernel: ReadyKernel, task: _Task) -> Outcome | None:
-        """Run one scenario in a guest of its own; return its outcome, or None of a survey.
-
-        Raises:
-            HostLacks: this host cannot run it.
-        """
-        if self._running.stop.is_set():
-            raise _Stopped
-        folder = self._layout.scenario(
-            kernel.label, task.candidate.name, task.scenario.name, task.repetition
-        ).root
-        try:
-            with ready_kernel.lease() as ready_guest, self._running.using(ready_guest.lab.machine):
-                begun = time.monotonic()
-                name, module = task.scenario.name, task.candidate.livepatch.name
-                case = Case(ready_kernel, ready_guest, name, (paths.PATCHES,), Promised(), livepatch=module)
-                known = self._known(kernel, task.candidate)
-                done = perform(case, task.candidate, task.scenario, known, quick=self._order.quick)
-                seconds = time.monotonic() - begun
-                if self._running.stop.is_set():
-                    raise _Stopped
-                if done.objects:
-                    self._objects[kernel.name, task.candidate.name] = done.objects
-                if task.survey:
-                    return None
-                self._keep(case, folder, msgspec.structs.replace(done.plan, repetition=task.repetition))
-        except (
-            VmLost
-        ) as lost:  # before the scenario: what befalls the guest later is the scenario's outcome
-            why = f"its guest did not come up: {lost.message}"
-            outcome = self._ledger.not_observed(
-                kernel, task.candidate, task.scenario.name, task.repetition, why
-            )
-            return msgspec.structs.replace(outcome, lost=True)
-        return self._performed(kernel, task, done, seconds, folder)
-
-    def _keep(self, case: Case, folder: Path, plan: PlanResult) -> None:
-        if folder.exists():  # of an attempt that was cut off before it was told
-            remove_tree(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        case.keep(folder, plan.error, (plan,))
-
-    def _performed(
-        self, kernel: KernelJob, task: _Task, done: Performed, seconds: float, folder: Path
-    ) -> Outcome:
-        name, repetition = task.scenario.name, task.repetition
-        outcome = self._ledger.outcome(
-            kernel, task.candidate, name, done.verdict, done.reasons, repetition=repetition
+    def _take(self, unit: CheckUnit, done: UnitOutcome) -> None:
+        known = self._known(unit)
+        self._learned[_which(unit)] = Learned(
+            done.built_for or known.built_for, done.objects or known.objects
         )
-        return msgspec.structs.replace(
-            outcome, notes=done.notes, rules=done.rules, lost=done.lost, seconds=round(seconds, 3),
-            folder=str(folder.relative_to(self._layout.root)),
-        )  # fmt: skip
+        if done.outcome is not None:
+            self._outcomes.record(done.outcome)
+
+
+def _which(unit: CheckUnit) -> tuple[str, str]:
+    return (unit.kernel.name, unit.livepatch.name)
+
+
+def _building(units: Sequence[CheckUnit]) -> str:
+    sources = list(dict.fromkeys(each.livepatch.source.name for each in units))
+    return f"building {sources[0]}" + f" and {len(sources) - 1} more" * (len(sources) > 1)
+
+
+def _by_guest(units: Sequence[CheckUnit]) -> list[list[CheckUnit]]:
+    """Return the units by the kind of guest they want: the kind that opens the way first, then by CPUs."""
+    groups: dict[int, list[CheckUnit]] = {}
+    for unit in units:
+        groups.setdefault(unit.settings.cpus, []).append(unit)
+    return sorted(groups.values(), key=lambda own: (not any(each.scenario == OPENER for each in own),
+                                                    own[0].settings.cpus))  # fmt: skip

@@ -22,6 +22,8 @@ def _gathered() -> dict[str, Scenario]:
 
 
 SCENARIOS: dict[str, Scenario] = _gathered()
+# The one that decides whether the others can be tried, and tells what the livepatch changes.
+OPENER: str = life.life.name
 NAMES: tuple[str, ...] = (*STATIC, *SCENARIOS)
 
 

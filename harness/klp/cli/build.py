@@ -28,6 +28,6 @@ def build(paths: tuple[str, ...], kernel: str | None, out: Path) -> None:
     told = progress()
     image = Library(wanted, told).ensure(wanted.kernel)
     for each in paths:
-        for module in build_modules(find_source(each, image.kernel), image.kernel, out, told):
+        for module in build_modules(find_source(each), image.kernel, out, told):
             kind = "livepatch" if module.livepatch else "module"
             click.echo(f"{module.file}: {kind} {module.name} for {module.vermagic.split()[0]}")

@@ -12,9 +12,9 @@ from rich.console import Console
 from klp import paths
 from klp.analysis.checked import CheckResult
 from klp.analysis.evidence import Verdict
-from klp.check.candidate import Wanted, absolute, wanted
+from klp.check.candidate import Wanted, livepatches_of
 from klp.check.engine import CheckRun
-from klp.check.outcomes import KernelJob, Order
+from klp.check.plan import CheckOrder, TargetKernel, targets
 from klp.check.registry import chosen, listed
 from klp.cli.common import image_and_accelerator, print_json, progress, settings, stderr, stdout
 from klp.drive.run import run_folder
@@ -84,8 +84,10 @@ def check(
     if resume is not None:
         run, layout = _resumed(resume, patches, jobs, deadline_s)
     else:
-        order = Order(_wanted(patches, only), names, quick=quick, repeat=repeat, jobs=jobs)
-        run, layout = _fresh(order, kernels, out, deadline_s)
+        livepatches = _wanted(patches, only)
+        each_settings = _settings_of(kernels, deadline_s)
+        order = CheckOrder(livepatches, _targets(each_settings), names, quick=quick, repeat=repeat)
+        run, layout = _fresh(order, each_settings[0], out, jobs)
     try:
         failure = run.execute()
     finally:  # an interrupted check shows what it has
@@ -113,7 +115,7 @@ def _exit_code(result: CheckResult, *, worse: bool) -> int:
 def _wanted(patches: Sequence[str], only: Sequence[str]) -> tuple[Wanted, ...]:
     if not patches:
         raise UsageError("nothing to check", hint="name a folder, a .c file, a .ko, or samples")
-    found = wanted([absolute(each) for each in patches])
+    found = livepatches_of(patches)
     names = [each.name for each in found]
     for name in only:
         if name not in names:
@@ -121,23 +123,23 @@ def _wanted(patches: Sequence[str], only: Sequence[str]) -> tuple[Wanted, ...]:
     return tuple(each for each in found if not only or each.name in only)
 
 
-def _kernel_jobs(wanted_settings: Sequence[Settings]) -> list[KernelJob]:
+def _settings_of(kernels: Sequence[str], deadline_s: float | None) -> list[Settings]:
+    named = [settings(kernel=each, deadline_s=deadline_s) for each in dict.fromkeys(kernels)]
+    return named or [settings(deadline_s=deadline_s)]
+
+
+def _targets(each_settings: Sequence[Settings]) -> tuple[TargetKernel, ...]:
     """Make every kernel ready first, so that one that cannot be had is told at once."""
-    return [
-        KernelJob(image, by.accelerator.value)
-        for image, by in (image_and_accelerator(each) for each in wanted_settings)
-    ]
+    found = [image_and_accelerator(each) for each in each_settings]
+    return targets([(image, by.accelerator.value) for image, by in found])
 
 
 def _fresh(
-    order: Order, kernels: Sequence[str], out: Path | None, deadline_s: float | None
+    order: CheckOrder, wanted: Settings, out: Path | None, jobs: int | None
 ) -> tuple[CheckRun, CheckLayout]:
-    named = [settings(kernel=each, deadline_s=deadline_s) for each in dict.fromkeys(kernels)]
-    each_settings = named or [settings(deadline_s=deadline_s)]
-    jobs = _kernel_jobs(each_settings)
-    with run_folder(each_settings[0], out, "check") as folder:
+    with run_folder(wanted, out, "check") as folder:
         layout = CheckLayout(folder.root)
-    return CheckRun(order, jobs, layout, each_settings[0], progress=progress()), layout
+    return CheckRun(order, layout, wanted, progress=progress(), jobs=jobs), layout
 
 
 def _resumed(
@@ -148,22 +150,26 @@ def _resumed(
     found = find_check(word, paths.runs_root(settings().runs))
     before = found.result
     each_settings = [settings(kernel=each.name, deadline_s=deadline_s) for each in before.kernels]
-    again = wanted(list(dict.fromkeys(each.word for each in before.livepatches)))
+    again = livepatches_of(list(dict.fromkeys(each.word for each in before.livepatches)))
     names = {each.name for each in before.livepatches}
     chosen_again = tuple(each for each in again if each.name in names)
-    kernel_jobs = _kernel_jobs(each_settings)
-    _check_same(found, chosen_again, kernel_jobs)
-    order = Order(chosen_again, before.scenarios, quick=before.quick, repeat=before.repeat, jobs=jobs)
-    run = CheckRun(order, kernel_jobs, found.layout, each_settings[0], progress=progress(), before=before)
+    kernels = _targets(each_settings)
+    _check_same(found, chosen_again, kernels)
+    order = CheckOrder(
+        chosen_again, kernels, before.scenarios, quick=before.quick, repeat=before.repeat
+    )  # fmt: skip
+    run = CheckRun(
+        order, found.layout, each_settings[0], progress=progress(), jobs=jobs, before=before
+    )  # fmt: skip
     return run, found.layout
 
 
-def _check_same(found: FoundCheck, again: Sequence[Wanted], kernels: Sequence[KernelJob]) -> None:
+def _check_same(found: FoundCheck, again: Sequence[Wanted], kernels: Sequence[TargetKernel]) -> None:
     """Refuse to mix what was found of one livepatch, or kernel, with what another does."""
     hint = "begin a new check"
     before = found.result
     for was, now in zip(before.livepatches, again, strict=False):
-        if was.name != now.name or was.digest != now.digest:
+        if was.name != now.name or was.digest != now.source.digest:
             raise UsageError(f"{was.word}: its sources have changed since {found.layout.root}", hint=hint)
     if len(again) != len(before.livepatches):
         raise UsageError(f"{found.layout.root}: its livepatches are not all there any more", hint=hint)

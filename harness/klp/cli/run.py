@@ -20,12 +20,13 @@ from klp.cli.common import (
     stderr,
     stdout,
 )
-from klp.drive.job import SAMPLES, check_words, make_job, plans_of
+from klp.drive.job import Wish, make_job, wishes
 from klp.drive.run import Run, run_folder
 from klp.errors import ExitCode
 from klp.lab.warm import ensure_warm
 from klp.model import Image
 from klp.modules.plan import PatchPlan
+from klp.modules.sources import SAMPLES_WORD
 from klp.paths import RunLayout
 from klp.records.encoding import encode
 from klp.report.table import failed_checks, rules_line, run_table
@@ -77,15 +78,14 @@ def run(
     seven livepatch samples of the kernel's own source.
     """
     wanted = settings(kernel=kernel, **limits)
-    words = patches or (SAMPLES,)
-    check_words(words)
+    wished = wishes(patches or (SAMPLES_WORD,))
     image, accelerator = image_and_accelerator(wanted, to_boot=not dry_run)
     if dry_run:
-        _print_steps(words, image, wanted, accelerator, repeat)
+        _print_steps(wished, image, wanted, accelerator, repeat)
         return ExitCode.OK
     told = progress()
     with run_folder(wanted, out, image.kernel.release) as layout:
-        job = make_job(words, image, layout.modules, told)
+        job = make_job(wished, image, layout.modules, told)
         request = MachineRequest.from_settings(image, wanted, accelerator.accelerator)
         saved = partial(ensure_warm, library(wanted).cache, request, progress=told)
         warm = None if cold else saved()
@@ -116,16 +116,17 @@ def _show(result: RunResult, layout: RunLayout, as_json: bool) -> None:
 
 
 def _print_steps(
-    words: tuple[str, ...], image: Image, wanted: Settings, accelerator: AcceleratorVerdict, repeat: int
+    wished: tuple[Wish, ...], image: Image, wanted: Settings, accelerator: AcceleratorVerdict, repeat: int
 ) -> None:
     """Print what a run would do, as lines that can be copied."""
     layout = RunLayout(Path("RUN"))
     spec = MachineRequest.from_settings(image, wanted, accelerator.accelerator).spec(layout)
     overlay = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(image.root_disk)]
     again = [f"# from here on {repeat} times, each in a fresh guest"] if repeat > 1 else []
-    lines = [f"klp build {shlex.join(words)} --kernel {shlex.quote(image.name)} -o RUN/modules"]
+    words = shlex.join(each.source.word for each in wished)
+    lines = [f"klp build {words} --kernel {shlex.quote(image.name)} -o RUN/modules"]
     lines += [*again, shlex.join([*overlay, str(layout.disk)]), shlex.join(argv(spec))]
-    for plan in plans_of(words):
+    for plan in (plan for each in wished for plan in each.plans):
         lines += _plan_lines(plan)
     for line in lines:
         click.echo(line)

@@ -16,7 +16,7 @@ from rich.text import Text
 from klp.analysis.evidence import Verdict
 from klp.analysis.live import Watcher
 from klp.cli.common import image_and_accelerator, kernel_option, library, progress, settings, stdout
-from klp.drive.job import check_words, make_job
+from klp.drive.job import make_job, wishes
 from klp.drive.run import Run, run_folder
 from klp.errors import ExitCode
 from klp.guest.livepatch import PendingTask
@@ -134,11 +134,11 @@ def trace(patch: str, *, kernel: str | None, out: Path | None, deadline_s: float
     the tasks that hold it, with patch_state, reason and kernel stack.
     """
     wanted = settings(kernel=kernel, deadline_s=deadline_s)
-    check_words((patch,))
+    wished = wishes((patch,))
     image, accelerator = image_and_accelerator(wanted)
     told = progress()
     with run_folder(wanted, out, image.kernel.release) as layout:
-        job = make_job((patch,), image, layout.modules, told)
+        job = make_job(wished, image, layout.modules, told)
         request = MachineRequest.from_settings(image, wanted, accelerator.accelerator)
         warm = ensure_warm(library(wanted).cache, request, progress=told)
     with _screen() as screen:

@@ -26,6 +26,7 @@ from klp.modules.build import build
 from klp.modules.lookup import choose, find_module
 from klp.modules.modinfo import check_loadable
 from klp.modules.module_cache import ModuleCache
+from klp.modules.sources import ModuleSource
 from klp.paths import RunLayout
 from klp.process import require
 from klp.progress import Progress, Silent
@@ -98,7 +99,7 @@ class ReadyKernel:
         request = MachineRequest.from_settings(self.image, settings, self.accelerator.accelerator)
         self._warm: WarmStart = ensure_warm(library.cache, request, progress=progress)
         self._module_cache = ModuleCache(library.layout.root / "modules")
-        self._built: dict[tuple[Path, tuple[str, ...], Path | None], tuple[Module, ...]] = {}
+        self._built: dict[ModuleSource, tuple[Module, ...]] = {}
         self._pool: Pool[ReadyGuest] | None = None
         self._numbers = count(1)
         self._building = threading.Lock()
@@ -111,15 +112,14 @@ class ReadyKernel:
             UsageError, BuildFailed, NotALivepatch: there is none, or it cannot be built for this kernel.
         """
         source = find_module(word, places, self.image.kernel)
-        key = (source.folder.resolve(), source.files, source.module)
         with self._building:
-            if key not in self._built:
+            if source not in self._built:
                 into = self._modules / f"{self.image.kernel.release}-{len(self._built) + 1}"
                 built = build(source, self.image.kernel, into, Silent(), self._module_cache)
                 for module in built:
                     check_loadable(module, self.image.kernel)
-                self._built[key] = built
-        return choose(self._built[key], word, name, livepatch=livepatch)
+                self._built[source] = built
+        return choose(self._built[source], word, name, livepatch=livepatch)
 
     @contextmanager
     def lease(self) -> Iterator[ReadyGuest]:

@@ -17,7 +17,8 @@ from klp.model import Kernel, Module
 from klp.modules.diagnostics import Diagnostics
 from klp.modules.modinfo import check_loadable, read_module, release_of
 from klp.modules.module_cache import ModuleCache
-from klp.modules.sources import ModuleSource
+from klp.modules.recipe import Recipe, recipe_for
+from klp.modules.sources import BuiltModule, ModuleSource
 from klp.process import Completed, run
 from klp.progress import Progress
 
@@ -49,53 +50,71 @@ def build(
         UsageError: the sources cannot be read, or `out` cannot be a folder.
         HostLacks: bubblewrap does not work here, or `out` cannot be written.
     """
-    if source.module is not None:
-        module = read_module(source.module)
+    recipe = recipe_for(source, kernel)
+    if isinstance(recipe, BuiltModule):
+        module = read_module(recipe.file)
         check_loadable(module, kernel)
         return _publish([module], out)
+    return build_recipe(source.name, recipe, kernel, out, progress=progress, cache=cache)
+
+
+def build_recipe(
+    name: str,
+    recipe: Recipe,
+    kernel: Kernel,
+    out: Path,
+    *,
+    progress: Progress,
+    cache: ModuleCache | None = None,
+) -> tuple[Module, ...]:
+    """Build what a recipe says, and put the modules into `out`; see `build`.
+
+    Args:
+        name: what is built, for progress and messages.
+    """
     with (
-        progress.step(f"building {source.name} for {kernel.release}"),
+        progress.step(f"building {name} for {kernel.release}"),
         tempfile.TemporaryDirectory(
             prefix="klp-build-", dir=_SCRATCH_PARENT, ignore_cleanup_errors=True
-        ) as name,
+        ) as made,
     ):
-        scratch = Path(name)
-        _copy(source, scratch)
+        scratch = Path(made)
+        _copy(recipe, scratch)
         place = cache.place(scratch, kernel) if cache else None
         if cache and (files := cache.files(place)):
             return _publish([read_module(file) for file in files], out)
-        told = Diagnostics(scratch, source.folder)
+        diagnostics = Diagnostics(scratch, recipe.folder)
         finished = _make(scratch, kernel)
         _check_sandbox(finished)
-        for warning in told.warnings(finished.stderr):
+        for warning in diagnostics.warnings(finished.stderr):
             progress.note(warning)
         if finished.status:
-            raise told.failure(finished)
-        modules = _built(scratch, source, kernel)
+            raise diagnostics.failure(finished)
+        modules = _built(scratch, recipe.folder, kernel)
         if cache:
             cache.keep(modules, place)
         return _publish(modules, out)
 
 
-def _copy(source: ModuleSource, scratch: Path) -> None:
+def _copy(recipe: Recipe, scratch: Path) -> None:
     try:
-        for file in source.files:
-            shutil.copy(source.folder / file, scratch / file)
-        if not source.files:
+        for file in recipe.files:
+            shutil.copy(recipe.folder / file, scratch / file)
+        if not recipe.files:
             shutil.copytree(
-                source.folder, scratch, ignore=_left_behind, copy_function=shutil.copy, dirs_exist_ok=True
+                recipe.folder, scratch, ignore=_left_behind, copy_function=shutil.copy, dirs_exist_ok=True
             )
     except shutil.Error as error:  # copytree goes on, and tells all at its end
         first, _, reason = error.args[0][0]
         raise UsageError(f"{first}: {reason}") from None
     except OSError as error:
-        raise UsageError(f"{error.filename or source.folder}: {error.strerror or error}") from None
+        raise UsageError(f"{error.filename or recipe.folder}: {error.strerror or error}") from None
     # copytree copies modes too, and sources may be read-only: a package's, a store's, a cache's.
     for folder in (scratch, *(each for each in scratch.rglob("*") if each.is_dir())):
         folder.chmod(0o755)
-    if source.kbuild:
+    if recipe.kbuild:
         (scratch / "Kbuild").unlink(missing_ok=True)
-        (scratch / "Kbuild").write_text(source.kbuild, encoding="utf-8")
+        (scratch / "Kbuild").write_text(recipe.kbuild, encoding="utf-8")
 
 
 def _left_behind(folder: str, names: list[str]) -> set[str]:
@@ -142,18 +161,18 @@ def _check_sandbox(finished: Completed) -> None:
         )
 
 
-def _built(scratch: Path, source: ModuleSource, kernel: Kernel) -> list[Module]:
+def _built(scratch: Path, folder: Path, kernel: Kernel) -> list[Module]:
     modules = [read_module(file) for file in sorted(scratch.rglob("*.ko"))]
     if not modules:
         raise BuildFailed(
-            f"{source.folder}: Kbuild made no module of it", output="",
+            f"{folder}: Kbuild made no module of it", output="",
             hint="an obj-$(CONFIG_…) line builds only where the kernel has the option as m; "
             "write obj-m",
         )  # fmt: skip
     for module in modules:
         if release_of(module) != kernel.release:
             raise BuildFailed(
-                f"{source.folder}: {module.name} came out built for {release_of(module)}, "
+                f"{folder}: {module.name} came out built for {release_of(module)}, "
                 f"not for {kernel.release}", output="",
                 hint=f"rebuild the kernel in {kernel.build}, and its modules with it",
             )  # fmt: skip

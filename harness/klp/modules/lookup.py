@@ -28,9 +28,9 @@ def find_module(word: str, places: Iterable[Path], kernel: Kernel) -> ModuleSour
     """
     for place in (*places, paths.PROJECT):
         if (place / word).exists():
-            return find_source(str(place / word), kernel)
+            return find_source(str(place / word))
     own = _upstream_file(word, kernel)
-    return find_source(str(own) if own else word, kernel)
+    return find_source(str(own) if own else word)
 
 
 def _upstream_file(word: str, kernel: Kernel) -> Path | None:

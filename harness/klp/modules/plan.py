@@ -4,13 +4,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
+from klp import paths
+from klp.model import Module
+from klp.modules.sources import ModuleSource, SourceFolder, UpstreamSamples
 from klp.toml import read_toml
+
+_PLAN_FILE = "patch.toml"
 
 RuleId = Annotated[str, msgspec.Meta(pattern=r"^[A-Z][0-9]+$")]
 # As sysfs and lsmod show it: the kernel turns the file's hyphens into underscores.
@@ -160,6 +166,35 @@ def read_plans(file: Path) -> tuple[PatchPlan, ...]:
         SettingsError: as `read_plan`.
     """
     return read_toml(file, _PlanList).plan
+
+
+def plans_of(source: ModuleSource) -> tuple[PatchPlan, ...]:
+    """Return the plans that stand beside the sources; none where the author wrote none.
+
+    Raises:
+        SettingsError: as `read_plan`.
+    """
+    match source:
+        case UpstreamSamples():
+            return read_plans(paths.SAMPLE_PLANS)
+        case SourceFolder(folder=folder) if (folder / _PLAN_FILE).is_file():
+            return (read_plan(folder / _PLAN_FILE),)
+        case _:
+            return ()
+
+
+def plain_plan(livepatch: Module, modules: Iterable[Module], word: str) -> PatchPlan:
+    """Return the plan of a livepatch whose author wrote none: what else was built is loaded before it.
+
+    Args:
+        modules: all that its sources gave; those that are livepatches themselves are left out.
+        word: what the user called the sources.
+    """
+    others = tuple(
+        Load(module=each.name) for each in modules if each.name != livepatch.name and not each.livepatch
+    )
+    name = livepatch.name.replace("_", "-")
+    return PatchPlan(name=name, summary=f"from {word}", livepatch=livepatch.name, load=others)
 
 
 def module_name(word: str) -> str:

@@ -1,66 +1,112 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a user's word stands for: a livepatch's folder, one C file, the upstream samples, a .ko."""
+"""What a user's word stands for: a folder with a Kbuild, a C file, the upstream samples, or a built .ko.
+
+The word is looked at once, by `find_source`; from there on a value goes, with the digest of what it holds.
+How a kernel's Kbuild is given it is `modules.recipe`'s.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from klp import paths
 from klp.errors import UsageError
-from klp.model import Kernel
 
 SAMPLES_WORD = "samples"
-_SAMPLES = "samples/livepatch"
 _KBUILD_NAMES = ("Kbuild", "Makefile")  # Kbuild itself looks in this order
 # Kbuild splits words at blanks and make expands $, so a module's file name has to be plain.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]+")
 _BUILDS_MODULES = re.compile(r"^\s*obj-(m|y|\$[({]\w+[)}])\s*[:+]?=", re.MULTILINE)
-_UNCONDITIONAL = re.compile(r"^\s*obj-[my]\s*[:+]?=", re.MULTILINE)
+# What Kbuild leaves behind in a folder is no source.
+_LEFT_BEHIND = (".o", ".ko", ".mod", ".mod.c", ".cmd", ".symvers", ".order")
 
 
 @dataclass(frozen=True, slots=True)
-class ModuleSource:
-    """Where modules come from.
+class SourceFolder:
+    """A folder of sources with a Kbuild.
 
     Attributes:
         name: what it is called in progress and messages.
-        folder: holds the sources, as the user wrote it: compiler errors are told in these words.
-        files: names in `folder` of the files that take part; empty means all of the folder.
-        kbuild: text of the Kbuild to build with; empty means the folder's own.
-        module: a .ko that was built elsewhere, or None where there is something to build.
+        word: what means the same from any folder.
+        digest: SHA-256, in hex, over names and contents of its sources; what Kbuild leaves behind aside.
+        folder: as the user wrote it: compiler errors are told in these words.
+        kbuild: text of its Kbuild.
     """
 
     name: str
+    word: str
+    digest: str
     folder: Path
-    files: tuple[str, ...] = ()
-    kbuild: str = ""
-    module: Path | None = None
+    kbuild: str
 
 
-def find_source(path_or_word: str, kernel: Kernel | None) -> ModuleSource:
-    """Say what `path_or_word` stands for.
+@dataclass(frozen=True, slots=True)
+class CFile:
+    """One C file, which makes a module of its name.
+
+    Attributes:
+        name, word, digest: see `SourceFolder`; of the file and its headers.
+        file: as the user wrote it.
+        headers: names of the headers beside it.
+    """
+
+    name: str
+    word: str
+    digest: str
+    file: Path
+    headers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltModule:
+    """A .ko that was built elsewhere; `name`, `word` and `digest` as in `SourceFolder`."""
+
+    name: str
+    word: str
+    digest: str
+    file: Path
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamSamples:
+    """The livepatch samples in each kernel's own source, whose digest is a part of the kernel's."""
+
+    name: str = SAMPLES_WORD
+    word: str = SAMPLES_WORD
+    digest: str = SAMPLES_WORD
+
+
+# Each kind of thing that modules can be made of. Whoever tells them apart does so by `match`, and mypy
+# sees that none was forgotten.
+ModuleSource = SourceFolder | CFile | BuiltModule | UpstreamSamples
+
+
+def find_source(word: str) -> ModuleSource:
+    """Say what a word stands for.
 
     A path that exists comes before a folder of patches/ of the same name; the word ``samples`` is
-    always upstream's (write ``./samples`` for a folder of your own). Without a kernel, what can be
-    told without one is checked.
+    always upstream's (write ``./samples`` for a folder of your own).
 
     Raises:
-        UsageError: there is no such thing, or nothing that could be built into a module.
+        UsageError: there is no such thing, it cannot be read, or nothing could be built into a module.
     """
-    if path_or_word == SAMPLES_WORD:
-        return _samples(kernel)
-    path = _locate(path_or_word)
+    if word == SAMPLES_WORD:
+        return UpstreamSamples()
+    path = _locate(word)
+    lasting = str(path.absolute()) if Path(word).exists() else word
     if path.is_dir():
-        return _folder(path, kernel)
+        return _folder(path, lasting)
     if not path.is_file():
         raise UsageError(f"{path}: neither a file nor a folder", hint=_known())
     if path.suffix == ".c":
-        return _single_file(path)
+        return _single_file(path, lasting)
     if path.suffix == ".ko" or ".ko." in path.name:
-        return ModuleSource(name=path.name, folder=path.parent, module=path)
+        return BuiltModule(path.name, lasting, _digest_of(path.parent, [path]), path)
     raise UsageError(
         f"{path}: neither C source nor a kernel module",
         hint="name a .c file, a .ko, or a folder with a Kbuild",
@@ -85,42 +131,19 @@ def _known() -> str:
     return f"name a .c file, a .ko, a folder with a Kbuild, or one of {', '.join(own)}, samples"
 
 
-def _samples(kernel: Kernel | None) -> ModuleSource:
-    if kernel is None:
-        return ModuleSource(name=SAMPLES_WORD, folder=Path(SAMPLES_WORD))
-    if kernel.source is None or not (kernel.source / _SAMPLES).is_dir():
-        raise UsageError(
-            f"samples: kernel {kernel.name} comes without {_SAMPLES}",
-            hint="take a kernel of `klp kernels`, or a build tree that links to its source",
-        )
-    return _upstream(SAMPLES_WORD, kernel.source / _SAMPLES)
-
-
-def _upstream(name: str, folder: Path) -> ModuleSource:
-    """Upstream's folders name modules under an option that distributions leave off: build them all."""
-    stems = sorted(file.stem for file in folder.glob("*.c") if not file.name.endswith(".mod.c"))
-    if not stems:
-        raise UsageError(f"{folder}: no C files in it")
-    return ModuleSource(name=name, folder=folder, kbuild=_kbuild(*stems))
-
-
-def _kbuild(*stems: str) -> str:
-    return "".join(f"obj-m += {stem}.o\n" for stem in stems)
-
-
-def _folder(folder: Path, kernel: Kernel | None) -> ModuleSource:
+def _folder(folder: Path, word: str) -> SourceFolder:
     kbuild = next((folder / n for n in _KBUILD_NAMES if (folder / n).is_file()), None)
     if kbuild is None:
         raise UsageError(f"{folder}: no Kbuild in it", hint=_kbuild_hint(folder))
     text = _read(kbuild)
     if not _BUILDS_MODULES.search(text):
         raise UsageError(f"{kbuild}: names no module", hint="add a line: obj-m += NAME.o")
-    name = folder.absolute().name
-    top = kernel.source if kernel else None
-    upstream = top is not None and folder.resolve().is_relative_to(top.resolve())
-    if upstream and not _UNCONDITIONAL.search(text):
-        return _upstream(name, folder)
-    return ModuleSource(name=name, folder=folder)
+    files = [each for each in sorted(folder.rglob("*")) if _is_source(each)]
+    return SourceFolder(folder.absolute().name, word, _digest_of(folder, files), folder, text)
+
+
+def _is_source(file: Path) -> bool:
+    return file.is_file() and not file.name.startswith(".") and not file.name.endswith(_LEFT_BEHIND)
 
 
 def _kbuild_hint(folder: Path) -> str:
@@ -130,7 +153,7 @@ def _kbuild_hint(folder: Path) -> str:
     return f"add one with: obj-m += {Path(sources[0]).stem}.o, or name {sources[0]} itself"
 
 
-def _single_file(file: Path) -> ModuleSource:
+def _single_file(file: Path, word: str) -> CFile:
     if not _PLAIN_NAME.fullmatch(file.stem):
         raise UsageError(
             f"{file}: Kbuild cannot build a module of that name",
@@ -138,10 +161,20 @@ def _single_file(file: Path) -> ModuleSource:
         )
     if not _read(file).strip():
         raise UsageError(f"{file}: empty", hint="patches/version-banner is one to start from")
-    headers = sorted(each.name for each in file.parent.glob("*.h") if each.is_file())
-    return ModuleSource(
-        name=file.name, folder=file.parent, files=(file.name, *headers), kbuild=_kbuild(file.stem)
-    )
+    headers = sorted(each for each in file.parent.glob("*.h") if each.is_file())
+    digest = _digest_of(file.parent, [file, *headers])
+    return CFile(file.name, word, digest, file, tuple(each.name for each in headers))
+
+
+def _digest_of(folder: Path, files: Iterable[Path]) -> str:
+    whole = hashlib.sha256()
+    try:
+        for file in files:
+            content = hashlib.sha256(file.read_bytes()).hexdigest()
+            whole.update(f"{file.relative_to(folder)} {content}\n".encode())
+    except OSError as error:
+        raise UsageError(f"{error.filename}: {error.strerror}") from None
+    return whole.hexdigest()
 
 
 def _read(file: Path) -> str:

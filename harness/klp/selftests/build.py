@@ -21,8 +21,8 @@ from klp.images import source
 from klp.images.kconfig import compiler_of, read_config
 from klp.images.sandbox import inside
 from klp.model import Kernel, Module
-from klp.modules.build import build, readable_for
-from klp.modules.sources import ModuleSource
+from klp.modules.build import build_recipe, readable_for
+from klp.modules.recipe import Recipe, every_module
 from klp.process import run
 from klp.progress import Progress
 
@@ -131,9 +131,8 @@ def make_bundle(selftests: Selftests, kernel: Kernel, out: Path, progress: Progr
         BuildFailed: the compiler refused something.
     """
     stems = sorted(each.stem for each in selftests.modules.glob("*.c") if not each.name.endswith(".mod.c"))
-    kbuild = "".join(f"obj-m += {stem}.o\n" for stem in stems)
-    origin = ModuleSource(name="the selftests' modules", folder=selftests.modules, kbuild=kbuild)
-    modules = build(origin, kernel, out / "modules", progress)
+    recipe = Recipe(selftests.modules, kbuild=every_module(*stems))
+    modules = build_recipe("the selftests' modules", recipe, kernel, out / "modules", progress=progress)
     staging = out / _FOLDER
     _stage_scripts(selftests, staging)
     for program in sorted(selftests.folder.glob("*.c")):

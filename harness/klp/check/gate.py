@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which units of a check are not worth performing, after what came of those before them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from klp.analysis.checked import Outcome
+from klp.analysis.diagnosis import DOES_NOT_END
+from klp.analysis.evidence import Verdict
+from klp.analysis.result import PatchedFunctions
+from klp.check.plan import CheckUnit, Key
+from klp.check.static import BUILD, MODINFO
+
+_NO_END = "not tried, for its transition does not end: see `{}`"
+_NOT_LOADED = "not tried, for it could not be loaded and enabled: see `{}`"
+_NOT_BUILT = "not tried, for it could not be built: see `build`"
+_NOT_FITTING = "not tried, for it is built for another kernel: see `modinfo`"
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What is known of one livepatch on one kernel.
+
+    Attributes:
+        built_for: the release that its module was built for; empty if it was not built.
+        objects: what it changes; empty if it was never loaded.
+    """
+
+    built_for: str = ""
+    objects: tuple[PatchedFunctions, ...] = ()
+
+
+def why_not(
+    unit: CheckUnit, found: Mapping[Key, Outcome], learned: Learned, releases: Collection[str]
+) -> str:
+    """Return why a unit is not to be tried, in words; an empty string if it is.
+
+    Args:
+        found: the outcomes there are: those of `unit.first` among them.
+        learned: of its livepatch on its kernel.
+        releases: of all kernels of the check: a module that is for another of them is no fault.
+    """
+    if unit.scenario == BUILD:
+        return ""
+    if not learned.built_for:
+        return _NOT_BUILT
+    here = unit.kernel.release
+    if learned.built_for != here:
+        if learned.built_for in releases:
+            return f"built for {learned.built_for}, and this kernel is {here}"
+        return "" if unit.scenario == MODINFO else _NOT_FITTING
+    if unit.scenario == MODINFO:
+        return ""
+    return _left_out_by_author(unit) or _after_its_life(unit, found, learned)
+
+
+def _left_out_by_author(unit: CheckUnit) -> str:
+    """Say what patch.toml says is not for this livepatch, or for this kernel."""
+    plan = unit.livepatch.plan
+    if plan is None:
+        return ""
+    if plan.kernels and unit.kernel.name not in plan.kernels:
+        return f"patch.toml says it is for {', '.join(plan.kernels)} only"
+    return next((each.reason for each in plan.skip if each.scenario == unit.scenario), "")
+
+
+def _after_its_life(unit: CheckUnit, found: Mapping[Key, Outcome], learned: Learned) -> str:
+    """Say what cannot be tried: it was never enabled before, or stayed in transition."""
+    for key in unit.first:
+        before = found.get(key)
+        if before is None or before.verdict is not Verdict.VIOLATED or before.scenario == MODINFO:
+            continue
+        if any(each.startswith(DOES_NOT_END) for each in before.reasons):
+            return _NO_END.format(before.scenario)
+        if not learned.objects:
+            return _NOT_LOADED.format(before.scenario)
+    return ""

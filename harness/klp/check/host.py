@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+"""This machine, as it performs the units of a check: sources built, guests had, outcomes told.
+
+`perform_unit` is all that an executor needs: it takes a unit that can be pickled, and what is known of its
+livepatch by then; it returns a value that can be pickled. What is made once for many units (modules, a
+kernel's saved guest, its pool) belongs to the process, in its `Host`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from klp import paths
+from klp.analysis.checked import Outcome
+from klp.analysis.evidence import Verdict
+from klp.analysis.result import PatchedFunctions, PlanResult
+from klp.check.candidate import Candidate, candidate, modules_of
+from klp.check.perform import Performed, perform
+from klp.check.plan import CheckUnit, outcome_of
+from klp.check.registry import SCENARIOS
+from klp.check.static import BUILD, MODINFO, modinfo
+from klp.drive.case import Case, Promised
+from klp.errors import BuildFailed, Interrupted, KlpError, UsageError, VmLost
+from klp.files import remove_tree
+from klp.lab.ready import ReadyKernel
+from klp.model import Module
+from klp.modules.modinfo import release_of
+from klp.modules.sources import ModuleSource
+from klp.paths import CheckLayout
+from klp.progress import NotesOnly, Progress, Silent
+from klp.vm.machine import Machine
+from klp.vm.pool import size_that_fits
+
+# One guest in use and one being made ready, or two in use: more would only take from each other.
+_AT_ONCE = 2
+# Lines of the compiler's that are told with a build that failed; the rest is the author's to see again.
+_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class UnitOutcome:
+    """What came of a unit.
+
+    Attributes:
+        outcome: for check.json; None of a survey.
+        objects: what its livepatch changes, if it was loaded.
+        built_for: the release that its module was built for, if it was built.
+    """
+
+    outcome: Outcome | None
+    objects: tuple[PatchedFunctions, ...] = ()
+    built_for: str = ""
+
+
+def perform_unit(unit: CheckUnit, objects: tuple[PatchedFunctions, ...]) -> UnitOutcome:
+    """Perform a unit on this machine.
+
+    Args:
+        objects: what its livepatch changes, as far as that is known by now.
+
+    Raises:
+        HostLacks: this machine cannot perform it.
+        Interrupted: no further outcome is wanted.
+    """
+    return _host_of(unit.folder).perform(unit, objects)
+
+
+@dataclass(slots=True)
+class _MachinesInUse:
+    """The guests in use, so that they can be ended from another thread."""
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    machines: list[Machine] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def using(self, machine: Machine) -> Iterator[None]:
+        """Know of a guest for the length of a block."""
+        with self.lock:
+            self.check()
+            self.machines.append(machine)
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.machines.remove(machine)
+
+    def check(self) -> None:
+        """Raise Interrupted once all is to end."""
+        if self.stop.is_set():
+            raise Interrupted("no further outcome is wanted")
+
+    def end(self) -> None:
+        """End every guest in use: whoever uses one finds it lost, and stops."""
+        with self.lock:
+            self.stop.set()
+            for machine in self.machines:
+                with suppress(ProcessLookupError):
+                    os.kill(machine.pid, signal.SIGKILL)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """The modules that sources gave for a kernel, or why they gave none."""
+
+    modules: dict[str, Module]
+    seconds: float
+    failure: BuildFailed | UsageError | None = None
+
+
+class Host:
+    """What this process has made ready for the units of one check.
+
+    Args:
+        jobs: guests at once; None for as many as help here.
+    """
+
+    def __init__(self, layout: CheckLayout, progress: Progress, jobs: int | None = None) -> None:
+        self._layout = layout
+        self._progress = progress
+        self._jobs = jobs
+        self._made: dict[tuple[str, ModuleSource], _Made] = {}
+        self._building: dict[tuple[str, ModuleSource], threading.Lock] = {}
+        self._ready: dict[tuple[str, int], ReadyKernel] = {}
+        self._lock = threading.Lock()
+        self._in_use = _MachinesInUse()
+
+    def perform(self, unit: CheckUnit, objects: tuple[PatchedFunctions, ...]) -> UnitOutcome:
+        """See `perform_unit`."""
+        self._in_use.check()
+        if unit.scenario == BUILD:
+            return self._build(unit)
+        if unit.scenario == MODINFO:
+            reasons = modinfo(self._candidate(unit).livepatch, unit.kernel.image.kernel)
+            return UnitOutcome(outcome_of(unit, Verdict.VIOLATED if reasons else Verdict.HELD, reasons))
+        return self._in_guest(unit, objects)
+
+    def guests_at_once(self, memory_mib: int) -> int:
+        """Return how many guests of `memory_mib` are used at once."""
+        return size_that_fits(memory_mib, self._jobs or _AT_ONCE)
+
+    def ready(self, unit: CheckUnit) -> ReadyKernel:
+        """Return the kernel that a unit's guests come from; made ready where it is not yet, in minutes.
+
+        Raises:
+            HostLacks: this machine cannot run its guests.
+            VmLost: the guest to be saved did not come up.
+        """
+        with self._lock:
+            if unit.guest not in self._ready:
+                size = self.guests_at_once(unit.settings.memory_mib)
+                out = self._layout.kernel(unit.kernel.label)
+                self._ready[unit.guest] = ReadyKernel(unit.settings, out, self._progress, size=size)
+            return self._ready[unit.guest]
+
+    def end_guests(self) -> None:
+        """End every guest that waits to be used; a later unit begins anew."""
+        with self._lock:
+            for kernel in self._ready.values():
+                kernel.close()
+                kernel.forget()
+            self._ready.clear()
+
+    def stop(self) -> None:
+        """End what is under way, from another thread: each unit ends with Interrupted."""
+        self._in_use.end()
+
+    def _build(self, unit: CheckUnit) -> UnitOutcome:
+        made = self._modules(unit)
+        try:
+            if made.failure:
+                raise made.failure
+            one = candidate(unit.livepatch, unit.kernel.image.kernel, made.modules)
+        except (BuildFailed, UsageError) as failure:
+            return UnitOutcome(outcome_of(unit, Verdict.VIOLATED, _why_not_built(failure)))
+        outcome = outcome_of(unit, Verdict.HELD)
+        outcome = msgspec.structs.replace(outcome, seconds=round(made.seconds, 3))
+        return UnitOutcome(outcome, built_for=release_of(one.livepatch))
+
+    def _candidate(self, unit: CheckUnit) -> Candidate:
+        made = self._modules(unit)
+        if made.failure:
+            raise made.failure
+        return candidate(unit.livepatch, unit.kernel.image.kernel, made.modules)
+
+    def _modules(self, unit: CheckUnit) -> _Made:
+        """Return what a unit's sources give, built once for all livepatches that they make."""
+        key = (unit.kernel.label, unit.livepatch.source)
+        with self._lock:
+            building = self._building.setdefault(key, threading.Lock())
+        with building:
+            if key not in self._made:
+                self._made[key] = self._make(unit)
+            return self._made[key]
+
+    def _make(self, unit: CheckUnit) -> _Made:
+        out, begun = self._layout.modules(unit.kernel.label, unit.livepatch.name), time.monotonic()
+        kernel, source = unit.kernel.image.kernel, unit.livepatch.source
+        try:
+            modules = modules_of(source, kernel, out, NotesOnly(self._progress))
+        except (BuildFailed, UsageError) as failure:
+            return _Made({}, time.monotonic() - begun, failure)
+        return _Made(modules, time.monotonic() - begun)
+
+    def _in_guest(self, unit: CheckUnit, objects: tuple[PatchedFunctions, ...]) -> UnitOutcome:
+        one, kernel = self._candidate(unit), self.ready(unit)
+        folder = self._layout.scenario(
+            unit.kernel.label, unit.livepatch.name, unit.scenario, unit.repetition
+        ).root
+        try:
+            with kernel.lease() as ready_guest, self._in_use.using(ready_guest.lab.machine):
+                begun = time.monotonic()
+                places, module = (paths.PATCHES,), one.livepatch.name
+                case = Case(kernel, ready_guest, unit.scenario, places, Promised(), livepatch=module)
+                done = perform(case, one, SCENARIOS[unit.scenario], objects, quick=unit.quick)
+                seconds = time.monotonic() - begun
+                self._in_use.check()
+                if not unit.survey:
+                    plan = msgspec.structs.replace(done.plan, repetition=unit.repetition)
+                    self._keep(case, folder, plan)
+        except VmLost as lost:  # before the scenario: what befalls the guest later is its outcome
+            why = f"its guest did not come up: {lost.message}"
+            outcome = outcome_of(unit, Verdict.NOT_OBSERVED, (why,))
+            return UnitOutcome(msgspec.structs.replace(outcome, lost=True))
+        if unit.survey:
+            return UnitOutcome(None, done.objects)
+        return UnitOutcome(self._outcome(unit, done, seconds, folder), done.objects)
+
+    def _keep(self, case: Case, folder: Path, plan: PlanResult) -> None:
+        remove_tree(folder)  # of an attempt that was cut off before it was told
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        case.keep(folder, plan.error, (plan,))
+
+    def _outcome(self, unit: CheckUnit, done: Performed, seconds: float, folder: Path) -> Outcome:
+        outcome = outcome_of(unit, done.verdict, done.reasons)
+        return msgspec.structs.replace(
+            outcome, notes=done.notes, rules=done.rules, lost=done.lost, seconds=round(seconds, 3),
+            folder=str(folder.relative_to(self._layout.root)),
+        )  # fmt: skip
+
+
+def _why_not_built(failure: KlpError) -> tuple[str, ...]:
+    output = failure.output.splitlines() if isinstance(failure, BuildFailed) else []
+    lines = [failure.message, *([failure.hint] if failure.hint else []), *output[:_SHOWN]]
+    return tuple(dict.fromkeys(lines))
+
+
+_HOSTS: dict[Path, Host] = {}
+_HOSTS_LOCK = threading.Lock()
+
+
+@contextmanager
+def this_host(layout: CheckLayout, progress: Progress, jobs: int | None) -> Iterator[Host]:
+    """Have this process perform units of a check for a block, and say on `progress` what it makes ready."""
+    host = Host(layout, progress, jobs)
+    with _HOSTS_LOCK:
+        _HOSTS[layout.root] = host
+    try:
+        yield host
+    finally:
+        with _HOSTS_LOCK:
+            del _HOSTS[layout.root]
+        host.end_guests()
+
+
+def _host_of(folder: Path) -> Host:
+    """Return this process' host; a process that an executor has started makes its own, and says nothing."""
+    with _HOSTS_LOCK:
+        if folder not in _HOSTS:
+            _HOSTS[folder] = Host(CheckLayout(folder), Silent())
+            atexit.register(_HOSTS[folder].end_guests)
+        return _HOSTS[folder]

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a check has to do, as units: what is in them, which may be tried, and who performs them."""
+
+from __future__ import annotations
+
+import pickle
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import msgspec
+import pytest
+from test_modules_modinfo import KO, RELEASE
+
+from klp.analysis.checked import Outcome
+from klp.analysis.diagnosis import DOES_NOT_END
+from klp.analysis.evidence import Verdict
+from klp.analysis.result import PatchedFunctions
+from klp.check.candidate import Wanted, livepatches_of
+from klp.check.engine import CheckRun
+from klp.check.gate import Learned, why_not
+from klp.check.host import perform_unit
+from klp.check.outcomes import Outcomes
+from klp.check.plan import (
+    CheckOrder,
+    CheckUnit,
+    TargetKernel,
+    outcome_of,
+    planned_units,
+    survey_for,
+    targets,
+)
+from klp.check.registry import NAMES, SCENARIOS
+from klp.check.static import STATIC
+from klp.model import Image, Kernel
+from klp.modules.plan import Skip
+from klp.modules.sources import find_source
+from klp.paths import CheckLayout
+from klp.progress import Silent
+from klp.records.checks import find_check
+from klp.settings import Settings
+
+HELD, VIOLATED, UNSEEN = Verdict.HELD, Verdict.VIOLATED, Verdict.NOT_OBSERVED
+CHANGES = (PatchedFunctions(object="vmlinux", functions=("f,1",)),)
+
+
+def image(name: str, release: str = RELEASE) -> Image:
+    here = Path()
+    kernel = Kernel(name, release, "", here, here, here, here, here, None)
+    return Image("debian", name, kernel, here, here, "")
+
+
+def units(
+    folder: Path, *words: str, kernels: tuple[str, ...] = ("6.12",), **more: object
+) -> tuple[CheckUnit, ...]:
+    order = CheckOrder(
+        livepatches_of(words), targets([(image(each), "tcg") for each in kernels]),
+        **{"scenarios": NAMES, **more},
+    )  # fmt: skip
+    return planned_units(order, Settings(), folder)
+
+
+def test_every_unit_is_one_of_its_own_and_can_go_to_another_machine(tmp_path: Path) -> None:
+    found = units(tmp_path, "version-banner", str(KO), kernels=("6.1", "6.12"), repeat=2)
+    assert len({each.key for each in found}) == len(found)
+    assert len(found) == 2 * 2 * (len(STATIC) + 2 * len(SCENARIOS))
+    assert pickle.loads(pickle.dumps(found)) == found
+    assert hash(found[0].livepatch.source) == hash(pickle.loads(pickle.dumps(found[0].livepatch.source)))
+
+
+def test_what_must_come_first_is_planned_before(tmp_path: Path) -> None:
+    seen: set[tuple[str, str, str, int]] = set()
+    for unit in units(tmp_path, "version-banner", kernels=("6.1", "6.12"), repeat=2):
+        assert set(unit.first) <= seen
+        assert all(key[:2] == unit.key[:2] for key in unit.first)
+        seen.add(unit.key)
+        names = [key[2] for key in unit.first]
+        assert ("life" in names) is (unit.scenario not in (*STATIC, "life"))
+
+
+def test_a_unit_has_the_settings_of_its_guest(tmp_path: Path) -> None:
+    for unit in units(tmp_path, "version-banner", kernels=("6.1",)):
+        wanted = SCENARIOS[unit.scenario].cpus if unit.scenario in SCENARIOS else None
+        assert (unit.settings.kernel, unit.settings.cpus) == ("6.1", wanted or Settings().cpus)
+
+
+def test_two_trees_of_one_release_have_folders_of_their_own() -> None:
+    names = ("/a/linux", "/b/linux", "6.12", "/c/linux")
+    found = targets([(image(each), "tcg") for each in names])
+    assert [each.label for each in found] == [RELEASE, f"{RELEASE}-2", "6.12", f"{RELEASE}-3"]
+    assert [each.name for each in found] == list(names)
+    layout = CheckLayout(Path("/check"))
+    assert len({layout.scenario(each.label, "fix", "life").root for each in found}) == 4
+
+
+def test_a_command_repeats_its_unit(tmp_path: Path) -> None:
+    [*_, unit] = units(tmp_path, "samples", quick=True, scenarios=("build", "life"))
+    words = outcome_of(unit, HELD).command
+    assert words == (
+        f"klp check samples --kernel 6.12 --livepatch {unit.livepatch.name} --scenario life --quick"
+    )
+
+
+def unit_of(tmp_path: Path, scenario: str = "held-up", **changes: object) -> CheckUnit:
+    found = next(each for each in units(tmp_path, "version-banner") if each.scenario == scenario)
+    return replace(found, **changes)
+
+
+def came(unit: CheckUnit, verdict: Verdict, *reasons: str) -> dict[tuple[str, str, str, int], Outcome]:
+    outcome = outcome_of(unit, verdict, reasons)
+    return {outcome.key: outcome}
+
+
+@pytest.mark.parametrize(
+    ("scenario", "built_for", "objects", "life", "why"),
+    [
+        ("held-up", RELEASE, CHANGES, (HELD,), ""),
+        ("held-up", RELEASE, CHANGES, (VIOLATED, "it leaks"), ""),
+        ("held-up", RELEASE, CHANGES, (VIOLATED, f"{DOES_NOT_END}: x"), "does not end: see `life`"),
+        ("held-up", RELEASE, (), (VIOLATED, "refused"), "could not be loaded and enabled: see `life`"),
+        ("held-up", RELEASE, (), (UNSEEN, "its guest was lost"), ""),
+        ("held-up", "", (), None, "could not be built: see `build`"),
+        ("modinfo", "", (), None, "could not be built: see `build`"),
+        ("modinfo", "5.10", (), None, ""),
+        ("held-up", "5.10", (), None, "built for another kernel: see `modinfo`"),
+        ("modinfo", "6.1.0-9", (), None, "built for 6.1.0-9, and this kernel is"),
+        ("build", "", (), None, ""),
+    ],
+)
+def test_what_is_not_worth_trying(
+    tmp_path: Path,
+    scenario: str,
+    built_for: str,
+    objects: tuple[PatchedFunctions, ...],
+    life: tuple[Verdict | str, ...] | None,
+    why: str,
+) -> None:
+    found = came(unit_of(tmp_path, "life"), *life) if life else {}
+    learned = Learned(built_for, objects)
+    said = why_not(unit_of(tmp_path, scenario), found, learned, {RELEASE, "6.1.0-9"})
+    assert why in said
+    assert bool(said) is bool(why)
+
+
+def test_what_the_author_leaves_out_is_left_out(tmp_path: Path) -> None:
+    unit = unit_of(tmp_path, "cycles")
+    plan = unit.livepatch.plan
+    assert plan is not None
+    learned = Learned(RELEASE, CHANGES)
+
+    def said(**changes: object) -> str:
+        own = replace(unit.livepatch, plan=msgspec.structs.replace(plan, **changes))
+        return why_not(replace(unit, livepatch=own), {}, learned, {RELEASE})
+
+    assert said(skip=(Skip(scenario="cycles", reason="pins"),)) == "pins"
+    assert said(skip=(Skip(scenario="life", reason="pins"),)) == ""
+    assert said(kernels=("6.1",)) == "patch.toml says it is for 6.1 only"
+
+
+def test_a_survey_is_no_unit_that_is_told(tmp_path: Path) -> None:
+    unit = unit_of(tmp_path, "on-top")
+    survey = survey_for(unit, "life")
+    assert survey.survey
+    assert not unit.survey
+    assert survey.key not in {each.key for each in units(tmp_path, "version-banner")}
+
+
+def test_every_outcome_is_written_down_and_found_by_a_later_part_of_the_check(tmp_path: Path) -> None:
+    one, other = livepatches_of(["version-banner", "shadow-extension"])
+    kernels = targets([(image("6.12"), "tcg")])
+    order = CheckOrder((one, other), kernels, ("build", "life"), quick=True, repeat=2)
+    planned = {each.key: each for each in planned_units(order, Settings(), tmp_path)}
+
+    def unit(which: Wanted, scenario: str, repetition: int = 1) -> CheckUnit:
+        return planned["6.12", which.name, scenario, repetition]
+
+    first = Outcomes(order, tuple(planned.values()), CheckLayout(tmp_path), Silent(), None)
+    first.record(outcome_of(unit(other, "life", 2), HELD))
+    first.record(outcome_of(unit(one, "build"), HELD))
+    found = find_check(str(tmp_path), tmp_path).result
+    assert [each.key for each in found.outcomes] == [unit(one, "build").key, unit(other, "life", 2).key]
+    assert not found.complete
+    again = Outcomes(order, tuple(planned.values()), CheckLayout(tmp_path), Silent(), found)
+    assert set(again.found) == {each.key for each in found.outcomes}
+    for each in planned.values():
+        if each.key not in again.found:
+            again.record(outcome_of(each, UNSEEN, ("no",)))
+    whole = find_check(str(tmp_path), tmp_path).result
+    assert (whole.complete, len(whole.outcomes)) == (True, 6)
+    assert [each.key for each in whole.outcomes] == list(planned)
+
+
+def check_of(tmp_path: Path, kernels: tuple[TargetKernel, ...], executor: object = None) -> CheckRun:
+    livepatch = Wanted("banner", find_source(str(KO)), None)
+    order = CheckOrder((livepatch,), kernels, ("build", "modinfo"))
+    return CheckRun(order, CheckLayout(tmp_path), Settings(), progress=Silent(), executor=executor)
+
+
+def test_another_executor_performs_units_in_processes_of_its_own(tmp_path: Path) -> None:
+    """Only what can be pickled gets there and back; what is made ready there is that process' own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as processes:
+        elsewhere = check_of(tmp_path / "other", targets([(image("6.12"), "tcg")]), processes)
+        (tmp_path / "other").mkdir()
+        assert elsewhere.execute() is None
+    (tmp_path / "own").mkdir()
+    here = check_of(tmp_path / "own", targets([(image("6.12"), "tcg")]))
+    assert here.execute() is None
+    for run in (elsewhere, here):
+        verdicts = {each.scenario: each.verdict for each in run.result.outcomes}
+        assert verdicts == {"build": HELD, "modinfo": HELD}
+        assert run.result.complete
+
+
+def test_a_module_for_another_kernel_is_told_by_the_kernels_of_the_check(tmp_path: Path) -> None:
+    run = check_of(tmp_path, targets([(image("6.12"), "tcg"), (image("6.1", "6.1.0-9"), "tcg")]))
+    assert run.execute() is None
+    found = {(each.kernel, each.scenario): each for each in run.result.outcomes}
+    assert found["6.12", "modinfo"].verdict is HELD
+    assert found["6.1", "modinfo"].verdict is UNSEEN
+    assert found["6.1", "modinfo"].reasons == (f"built for {RELEASE}, and this kernel is 6.1.0-9",)
+    alone = check_of(tmp_path, targets([(image("6.1", "6.1.0-9"), "tcg")]))
+    assert alone.execute() is None
+    assert alone.result.outcomes[1].verdict is VIOLATED
+
+
+def test_a_unit_alone_is_performed_by_a_host_that_is_made_for_it(tmp_path: Path) -> None:
+    order = CheckOrder((Wanted("banner", find_source(str(KO)), None),), targets([(image("6.12"), "tcg")]),
+                       ("build",))  # fmt: skip
+    [unit] = planned_units(order, Settings(), tmp_path)
+    done = perform_unit(unit, ())
+    assert done.outcome is not None
+    assert (done.outcome.verdict, done.built_for) == (HELD, RELEASE)
+    assert pickle.loads(pickle.dumps(done)) == done
