@@ -207,10 +207,10 @@ def _images(settings: Settings) -> tuple[set[str], Check]:
         return set(), Check(name="images", ok=False, detail=error.message, mend=error.hint or "")
     built = built_series(manifest for _, manifest in entries)
     waiting = [name for name in definitions() if name not in built]
-    found = [f"built: {', '.join(sorted(built)) or 'none'}"]
+    told = [f"built: {', '.join(sorted(built)) or 'none'}"]
     if waiting:
-        found.append(f"built when first asked for: {', '.join(waiting)}")
-    return built, Check(name="images", ok=True, detail="; ".join(found))
+        told.append(f"built when first asked for: {', '.join(waiting)}")
+    return built, Check(name="images", ok=True, detail="; ".join(told))
 
 
 def built_series(manifests: Iterable[Manifest]) -> set[str]:

@@ -137,9 +137,9 @@ class Console:
         lost = self.loss(fatal)
         ends = [each.line for each in self._findings if lost is None or each.line < lost.line]
         ends.append(lost.line if lost else len(self._lines))
-        reports: dict[str, CrashReport] = {}
+        told: dict[str, CrashReport] = {}
         for each, end in zip(self._findings, ends[1:], strict=False):
             own = crash.first_of(each.category, self._lines[each.line : end])
             report = crash.parse(each.category, own, emulated=emulated)
-            reports.setdefault(report.fingerprint, report)
-        return tuple(reports.values())
+            told.setdefault(report.fingerprint, report)
+        return tuple(told.values())
