@@ -10,19 +10,20 @@ from pathlib import Path
 
 from klp import paths
 from klp import settings as settings_room
-from klp.drive.job import SAMPLES, check_words, make_job
+from klp.drive.job import make_job, wishes
 from klp.drive.run import Run, run_folder
 from klp.images.library import Library
 from klp.lab.warm import ensure_warm
 from klp.model import Image, Module
 from klp.modules import build as kbuild
-from klp.modules.sources import find_source
+from klp.modules.sources import SAMPLES_WORD, find_source
 from klp.process import require
 from klp.progress import Progress, Silent
 from klp.records.runs import LATEST, FoundRun, find_run
 from klp.settings import Settings
 from klp.vm.accel import choose
-from klp.vm.machine import PROGRAMS
+from klp.vm.machine import programs
+from klp.vm.request import MachineRequest
 
 
 def ensure_image(settings: Settings | None = None, *, progress: Progress | None = None) -> Image:
@@ -52,7 +53,7 @@ def build(what: str, image: Image, out: Path, *, progress: Progress | None = Non
         NotALivepatch: a .ko is for another kernel, or damaged.
         HostLacks: the build sandbox does not work here, or `out` cannot be written.
     """
-    return kbuild.build(find_source(what, image.kernel), image.kernel, out, progress or Silent())
+    return kbuild.build(find_source(what), image.kernel, out, progress or Silent())
 
 
 def run(
@@ -77,15 +78,15 @@ def run(
         VmLost: the guest to start from did not come up.
     """
     wanted, shown = settings or settings_room.load(), progress or Silent()
-    words = what or (SAMPLES,)
-    check_words(words)
-    require(*PROGRAMS)
+    wished = wishes(what or (SAMPLES_WORD,))
+    require(*programs())
     library = Library(wanted, shown)
     image = library.ensure(wanted.kernel)
     accelerator = choose(wanted, library.layout, image)
     with run_folder(wanted, out, image.kernel.release) as layout:
-        job = make_job(words, image, layout.modules, shown)
-        warm = ensure_warm(library.cache, image, wanted, accelerator.accelerator, progress=shown)
+        job = make_job(wished, image, layout.modules, shown)
+        request = MachineRequest.from_settings(image, wanted, accelerator.accelerator)
+        warm = ensure_warm(library.cache, request, progress=shown)
     Run(job, layout, wanted, accelerator, progress=shown, warm=warm, repeat=repeat).execute()
     return read_run(layout.root, settings=wanted)
 

@@ -14,16 +14,17 @@ from klp.progress import Silent
 from klp.selftests import run as under_test
 from klp.selftests.build import Bundle, Script, Selftests
 from klp.selftests.plan import Choices, script_units
-from klp.settings import Settings
+from klp.vm.request import MachineRequest
 
 HERE = Path()
 SCRIPTS = tuple(Script(name, Path(name), ()) for name in ("test-ftrace.sh", "test-state.sh"))
 
 
-def image(name: str, release: str = "6.12.0") -> Image:
-    return Image(
+def request(name: str, release: str = "6.12.0") -> MachineRequest:
+    image = Image(
         "debian", name, Kernel(name, release, name, HERE, HERE, HERE, HERE, HERE, None), HERE, HERE, ""
     )  # fmt: skip
+    return MachineRequest(image, Accelerator.TCG)
 
 
 @pytest.fixture
@@ -43,10 +44,10 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 def test_two_trees_of_one_release_share_no_folder(made: list[Path], tmp_path: Path) -> None:
     names = ("/a/linux", "/b/linux", "6.1")
-    images = [(image(each, "6.1.0" if each == "6.1" else "6.12.0"), Accelerator.TCG) for each in names]
-    built = under_test.build_selftests(images, (), SelftestsLayout(tmp_path), Silent())
+    requests = [request(each, "6.1.0" if each == "6.1" else "6.12.0") for each in names]
+    built = under_test.build_selftests(requests, (), SelftestsLayout(tmp_path), Silent())
     assert [each.label for each in built] == ["6.12.0", "6.12.0-2", "6.1.0"]
-    units = script_units(built, Settings(), tmp_path, Choices())
+    units = script_units(built, tmp_path, Choices())
     assert len(units) == 6
     assert len({each.own.root for each in units}) == len({each.output for each in units}) == 6
     assert len(set(made)) == 3
@@ -55,10 +56,8 @@ def test_two_trees_of_one_release_share_no_folder(made: list[Path], tmp_path: Pa
 
 
 def test_a_unit_can_go_to_another_machine(made: list[Path], tmp_path: Path) -> None:
-    built = under_test.build_selftests(
-        [(image("6.12"), Accelerator.TCG)], (), SelftestsLayout(tmp_path), Silent()
-    )
-    units = script_units(built, Settings(), tmp_path, Choices(traced=False, deadline_s=3.0))
+    built = under_test.build_selftests([request("6.12")], (), SelftestsLayout(tmp_path), Silent())
+    units = script_units(built, tmp_path, Choices(traced=False, deadline_s=3.0))
     assert pickle.loads(pickle.dumps(units)) == units
     assert [(each.script.name, each.traced, each.deadline_s) for each in units] == [
         ("test-ftrace.sh", False, 3.0), ("test-state.sh", False, 3.0),

@@ -31,7 +31,7 @@ from klp.check.static import BUILD, MODINFO, modinfo
 from klp.drive.case import Case, Promised
 from klp.errors import BuildFailed, Interrupted, KlpError, UsageError, VmLost
 from klp.files import remove_tree
-from klp.lab.ready import Bench
+from klp.lab.ready import ReadyKernel
 from klp.model import Module
 from klp.modules.modinfo import release_of
 from klp.modules.sources import ModuleSource
@@ -131,7 +131,7 @@ class Host:
         self._jobs = jobs
         self._made: dict[tuple[str, ModuleSource], _Made] = {}
         self._building: dict[tuple[str, ModuleSource], threading.Lock] = {}
-        self._ready: dict[tuple[str, int], Bench] = {}
+        self._ready: dict[tuple[str, int], ReadyKernel] = {}
         self._lock = threading.Lock()
         self._in_use = _MachinesInUse()
 
@@ -149,7 +149,7 @@ class Host:
         """Return how many guests of `memory_mib` are used at once."""
         return size_that_fits(memory_mib, self._jobs or _AT_ONCE)
 
-    def ready(self, unit: CheckUnit) -> Bench:
+    def ready(self, unit: CheckUnit) -> ReadyKernel:
         """Return the kernel that a unit's guests come from; made ready where it is not yet, in minutes.
 
         Raises:
@@ -160,7 +160,7 @@ class Host:
             if unit.guest not in self._ready:
                 size = self.guests_at_once(unit.settings.memory_mib)
                 out = self._layout.kernel(unit.kernel.label)
-                self._ready[unit.guest] = Bench(unit.settings, out, self._progress, size=size)
+                self._ready[unit.guest] = ReadyKernel(unit.settings, out, self._progress, size=size)
             return self._ready[unit.guest]
 
     def close(self) -> None:
@@ -218,10 +218,10 @@ class Host:
             unit.kernel.label, unit.livepatch.name, unit.scenario, unit.repetition
         ).root
         try:
-            with kernel.lease() as prepared, self._in_use.using(prepared.lab.machine):
+            with kernel.lease() as ready_guest, self._in_use.using(ready_guest.lab.machine):
                 begun = time.monotonic()
                 places, module = (paths.PATCHES,), one.livepatch.name
-                case = Case(kernel, prepared, unit.scenario, places, Promised(), livepatch=module)
+                case = Case(kernel, ready_guest, unit.scenario, places, Promised(), livepatch=module)
                 done = perform(case, one, SCENARIOS[unit.scenario], objects, quick=unit.quick)
                 seconds = time.monotonic() - begun
                 self._in_use.check()

@@ -19,7 +19,7 @@ from klp.process import require
 from klp.progress import Progress, for_console
 from klp.settings import Settings
 from klp.vm.accel import AcceleratorVerdict, choose
-from klp.vm.machine import PROGRAMS
+from klp.vm.machine import programs
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -71,7 +71,7 @@ def image_and_accelerator(wanted: Settings, *, to_boot: bool = True) -> tuple[Im
         HostLacks: what guests take is missing here, unless nothing is to be booted.
     """
     if to_boot:
-        require(*PROGRAMS)
+        require(*programs())
     shelf = library(wanted)
     image = shelf.ensure(wanted.kernel)
     verdict = choose(wanted, shelf.layout, image)

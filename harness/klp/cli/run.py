@@ -23,7 +23,6 @@ from klp.cli.common import (
 from klp.drive.job import Wish, make_job, wishes
 from klp.drive.run import Run, run_folder
 from klp.errors import ExitCode
-from klp.lab.lab import machine_spec
 from klp.lab.warm import ensure_warm
 from klp.model import Image
 from klp.modules.plan import PatchPlan
@@ -33,6 +32,7 @@ from klp.records.encoding import encode
 from klp.report.table import failed_checks, rules_line, run_table
 from klp.settings import Settings
 from klp.vm.accel import AcceleratorVerdict
+from klp.vm.request import MachineRequest
 from klp.vm.spec import argv
 
 
@@ -86,9 +86,8 @@ def run(
     told = progress()
     with run_folder(wanted, out, image.kernel.release) as layout:
         job = make_job(wished, image, layout.modules, told)
-        saved = partial(
-            ensure_warm, library(wanted).cache, image, wanted, accelerator.accelerator, progress=told
-        )
+        request = MachineRequest.from_settings(image, wanted, accelerator.accelerator)
+        saved = partial(ensure_warm, library(wanted).cache, request, progress=told)
         warm = None if cold else saved()
         bare = saved(probes=()) if control else None
     job_run = Run(
@@ -121,7 +120,7 @@ def _print_steps(
 ) -> None:
     """Print what a run would do, as lines that can be copied."""
     layout = RunLayout(Path("RUN"))
-    spec = machine_spec(image, layout, wanted, accelerator.accelerator)
+    spec = MachineRequest.from_settings(image, wanted, accelerator.accelerator).spec(layout)
     overlay = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(image.root_disk)]
     again = [f"# from here on {repeat} times, each in a fresh guest"] if repeat > 1 else []
     words = shlex.join(each.source.word for each in wished)

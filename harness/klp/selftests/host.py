@@ -7,6 +7,7 @@ import threading
 from contextlib import ExitStack
 from pathlib import Path
 
+from klp import settings
 from klp.analysis.selftests import ScriptResult
 from klp.errors import Interrupted, VmLost
 from klp.images.cache import Cache
@@ -38,7 +39,8 @@ class SelftestsHost:
         jobs: guests at once; None for as many as this machine holds.
     """
 
-    def __init__(self, progress: Progress, jobs: int | None = None) -> None:
+    def __init__(self, cache: Cache, progress: Progress, jobs: int | None = None) -> None:
+        self._cache = cache
         self._progress = progress
         self._jobs = jobs
         self._stop = threading.Event()
@@ -59,7 +61,7 @@ class SelftestsHost:
 
     def guests_at_once(self, unit: ScriptUnit, wanted: int) -> int:
         """Return how many guests are used at once, of those that `wanted` scripts could use."""
-        return size_that_fits(unit.settings.memory_mib, min(self._jobs or wanted, wanted))
+        return size_that_fits(unit.request.memory_mib, min(self._jobs or wanted, wanted))
 
     def ready(self, unit: ScriptUnit, wanted: int = 1) -> tuple[Pool[Lab], WarmStart]:
         """Return the guests that a unit's comes from; made ready where they are not yet, in minutes.
@@ -77,13 +79,10 @@ class SelftestsHost:
             return self._pools[unit.kernel]
 
     def _make(self, unit: ScriptUnit, wanted: int) -> tuple[Pool[Lab], WarmStart]:
-        settings, accel = unit.settings, unit.accelerator
-        cache = Cache(CacheLayout(cache_root(settings.cache)), self._progress)
         probes = PROBES if unit.traced else ()
-        warm = ensure_warm(cache, unit.image, settings, accel, progress=self._progress, probes=probes)
+        warm = ensure_warm(self._cache, unit.request, progress=self._progress, probes=probes)
         size = self.guests_at_once(unit, wanted)
-        pool = self._stack.enter_context(warm_pool(unit.image, warm, settings, accel, asked=size))
-        return pool, warm
+        return self._stack.enter_context(warm_pool(warm, asked=size)), warm
 
     def close(self) -> None:
         """End every guest that waits to be used; a later unit begins anew."""
@@ -98,7 +97,8 @@ class SelftestsHost:
 
 def _silent(folder: Path) -> SelftestsHost:
     del folder
-    return SelftestsHost(Silent())
+    layout = CacheLayout(cache_root(settings.load().cache))
+    return SelftestsHost(Cache(layout, Silent()), Silent())
 
 
 HOSTS = Hosts(_silent)

@@ -7,19 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from klp.model import Accelerator, Image
 from klp.paths import RunLayout, SelftestsLayout
 from klp.selftests.build import Bundle, Script, Selftests
-from klp.settings import Settings
+from klp.vm.request import MachineRequest
 
 
 @dataclass(frozen=True, slots=True)
 class KernelSelftests:
-    """The selftests of one kernel, built; `label` is what its folder is called."""
+    """The selftests of one kernel, built.
+
+    Attributes:
+        label: what its folder is called.
+        request: the machine that they are run on.
+    """
 
     label: str
-    image: Image
-    accelerator: Accelerator
+    request: MachineRequest
     selftests: Selftests
     bundle: Bundle
 
@@ -45,7 +48,7 @@ class ScriptUnit:
 
     Attributes:
         kernel: what the kernel's folder is called, unlike that of any other kernel of the run.
-        image, accelerator, settings: of its guest.
+        request: the machine that it is run on.
         traced: whether probes watch it.
         deadline_s: seconds it may take; by accelerator where None.
         folder: the run's own.
@@ -54,9 +57,7 @@ class ScriptUnit:
     script: Script
     bundle: Bundle
     kernel: str
-    image: Image
-    accelerator: Accelerator
-    settings: Settings
+    request: MachineRequest
     traced: bool
     deadline_s: float | None
     folder: Path
@@ -78,13 +79,12 @@ class ScriptUnit:
 
 
 def script_units(
-    kernels: Sequence[KernelSelftests], settings: Settings, folder: Path, choices: Choices
+    kernels: Sequence[KernelSelftests], folder: Path, choices: Choices
 ) -> tuple[ScriptUnit, ...]:
     """Return all that there is to do, kernel by kernel, in the order of each one's Makefile."""
     return tuple(
         ScriptUnit(
-            script, each.bundle, each.label, each.image, each.accelerator, settings, choices.traced,
-            choices.deadline_s, folder,
+            script, each.bundle, each.label, each.request, choices.traced, choices.deadline_s, folder
         )
         for each in kernels
         for script in each.selftests.scripts

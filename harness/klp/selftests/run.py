@@ -12,21 +12,21 @@ from klp import paths
 from klp.analysis.selftests import SCHEMA, KernelResult, ScriptResult, SelftestsResult, tally
 from klp.errors import KlpError
 from klp.files import write_whole
-from klp.model import Accelerator, Image
+from klp.images.cache import Cache
 from klp.paths import SelftestsLayout
 from klp.progress import Progress
 from klp.report.selftest_table import encode
 from klp.selftests.build import find_selftests, make_bundle
 from klp.selftests.host import HOSTS, SelftestsHost, perform_script
 from klp.selftests.plan import Choices, KernelSelftests, ScriptUnit, script_units
-from klp.settings import Settings
 from klp.version import __version__
+from klp.vm.request import MachineRequest
 from klp.vm.spec import qemu_version
 from klp.work import collect
 
 
 def build_selftests(
-    images: Sequence[tuple[Image, Accelerator]],
+    requests: Sequence[MachineRequest],
     wanted: Sequence[str],
     layout: SelftestsLayout,
     progress: Progress,
@@ -37,12 +37,13 @@ def build_selftests(
         UsageError: it has none, or not one of `wanted`.
         BuildFailed: the compiler refused something.
     """
-    found = [find_selftests(image.kernel, wanted) for image, _ in images]
-    labels = paths.numbered([image.kernel.release for image, _ in images])
+    kernels = [each.image.kernel for each in requests]
+    found = [find_selftests(kernel, wanted) for kernel in kernels]
+    labels = paths.numbered([kernel.release for kernel in kernels])
     built = []
-    for (image, accelerator), label, selftests in zip(images, labels, found, strict=True):
-        bundle = make_bundle(selftests, image.kernel, layout.build(label), progress)
-        built.append(KernelSelftests(label, image, accelerator, selftests, bundle))
+    for request, label, selftests in zip(requests, labels, found, strict=True):
+        bundle = make_bundle(selftests, request.image.kernel, layout.build(label), progress)
+        built.append(KernelSelftests(label, request, selftests, bundle))
     return built
 
 
@@ -56,7 +57,7 @@ class SelftestsRun:
         self,
         kernels: Sequence[KernelSelftests],
         layout: SelftestsLayout,
-        settings: Settings,
+        cache: Cache,
         *,
         choices: Choices,
         progress: Progress,
@@ -64,7 +65,8 @@ class SelftestsRun:
     ) -> None:
         self._kernels = kernels
         self._layout = layout
-        self._units = script_units(kernels, settings, layout.root, choices)
+        self._units = script_units(kernels, layout.root, choices)
+        self._cache = cache
         self._choices = choices
         self._progress = progress
         self._executor = executor
@@ -79,7 +81,7 @@ class SelftestsRun:
         error: str | None = "interrupted"
         try:
             for each in self._kernels:
-                with self._progress.step(f"selftests of {each.image.kernel.release}"):
+                with self._progress.step(f"selftests of {each.request.image.kernel.release}"):
                     self._one_kernel([unit for unit in self._units if unit.kernel == each.label])
             error = None
         except KlpError as failure:
@@ -91,7 +93,7 @@ class SelftestsRun:
         return None
 
     def _one_kernel(self, units: Sequence[ScriptUnit]) -> None:
-        own = SelftestsHost(self._progress, self._choices.jobs)
+        own = SelftestsHost(self._cache, self._progress, self._choices.jobs)
         with HOSTS.serving(self._layout.root, own) as host, ExitStack() as stack:
             executor = self._executor
             if executor is None:
@@ -112,12 +114,12 @@ class SelftestsRun:
         )  # fmt: skip
 
     def _kernel(self, one: KernelSelftests) -> KernelResult:
-        kernel = one.image.kernel
+        kernel = one.request.image.kernel
         planned = tuple(each.name for each in one.selftests.scripts)
         found = (self._found.get((one.label, name)) for name in planned)
         return KernelResult(
             name=kernel.name, release=kernel.release, kernel_digest=kernel.digest,
-            image_digest=one.image.digest, accelerator=one.accelerator.value,
+            image_digest=one.request.image.digest, accelerator=one.request.accelerator.value,
             modules={module.name: module.sha256 for module in one.bundle.modules},
             planned=planned, scripts=tuple(each for each in found if each),
         )  # fmt: skip

@@ -116,7 +116,7 @@ class _Run:
         unit.own.root.mkdir(parents=True, exist_ok=True)
         self._transcript = Transcript(unit.output)
         self._log: tuple[str, ...] = ()
-        self._deadline_s = unit.deadline_s or deadlines(unit.accelerator).selftest
+        self._deadline_s = unit.deadline_s or deadlines(unit.request.accelerator).selftest
 
     def execute(self) -> ScriptResult:
         """See `run_script`."""
