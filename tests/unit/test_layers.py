@@ -15,6 +15,7 @@ import pytest
 BASE = (
     "version",
     "errors",
+    "kernels",
     "model",
     "paths",
     "files",
@@ -258,7 +259,7 @@ def test_analysis_loads_neither_ssh_nor_files_nor_processes(sources: list[Source
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     loaded = {name for name in done.stdout.split() if name.startswith("klp.")}
     rooms = {name.split(".")[1] for name in loaded}
-    assert rooms == {"analysis", "errors", "klog", "trace"}
+    assert rooms == {"analysis", "errors", "kernels", "klog", "trace"}
     assert not {"paramiko", "qemu", "subprocess", "pathlib", "rich"} & set(done.stdout.split())
 
 
