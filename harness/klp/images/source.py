@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the kernel's source package only what klp works with.
+"""The kernel's source package: all of it unpacked, or only what klp works with.
 
-Samples, selftests, documentation, and the kernel's own style checker.
+That is samples, selftests, documentation, and the kernel's own style checker.
 """
 
 from __future__ import annotations
@@ -25,17 +25,28 @@ def members(selftest_modules: str) -> tuple[str, ...]:
     return (SAMPLES, SELFTESTS, DOCUMENTATION, *_CHECKED_BY, *apart)
 
 
+def tarball_in(root: Path) -> Path:
+    """Return the source's tarball in a folder that Debian's source package is unpacked in."""
+    [found] = (root / "usr/src").glob("linux-source-*.tar.xz")
+    return found
+
+
+def unpack(tarball: Path, destination: Path, *wanted: str) -> None:
+    """Unpack a linux-source tarball, without its top folder: all of it, or what is wanted of it."""
+    destination.mkdir(parents=True)
+    top = tarball.name.removesuffix(".tar.xz")
+    run(["tar", "--extract", f"--file={tarball}", "--use-compress-program=xz --threads=0 --decompress",
+         f"--directory={destination}", "--strip-components=1", "--no-same-owner",
+         *(f"{top}/{member}" for member in wanted)])  # fmt: skip
+
+
 def extract(tarball: Path, wanted: tuple[str, ...], destination: Path) -> None:
     """Unpack what is wanted (files and folders, relative to the source's top) of a linux-source tarball.
 
     Raises:
         UsageError: the tarball lacks one of them.
     """
-    destination.mkdir()
-    top = tarball.name.removesuffix(".tar.xz")
-    run(["tar", "--extract", f"--file={tarball}", "--use-compress-program=xz --threads=0 --decompress",
-         f"--directory={destination}", "--strip-components=1", "--no-same-owner",
-         *(f"{top}/{member}" for member in wanted)])  # fmt: skip
+    unpack(tarball, destination, *wanted)
     for member in wanted:
         if not (destination / member).exists():
             raise UsageError(f"{tarball.name}: has no {member}")
