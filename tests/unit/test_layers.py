@@ -38,6 +38,7 @@ DOORS = {
     "subprocess": "harness/klp/process.py",
     "qemu": "harness/klp/vm/monitor.py",
     "paramiko": "harness/klp/guest/",
+    "platformdirs": "harness/klp/paths.py",
 }
 # What can reach a disk, a process or a network: analysis, and all that it imports, has no use for it.
 _REACHES_OUT = {
@@ -310,6 +311,7 @@ def test_layer_check_can_fail(file: str, text: str, wrong: bool) -> None:
         ("harness/klp/vm/monitor.py", "from qemu.qmp import QMPClient", False),
         ("harness/klp/vm/machine.py", "from qemu.qmp import QMPClient", True),
         ("harness/klp/guest/ssh.py", "import paramiko", False),
+        ("harness/klp/records/runs.py", "from platformdirs import user_state_path", True),
         ("harness/klp/trace/tracer.py", "def f():\n    from paramiko import SSHClient", True),
     ],
 )

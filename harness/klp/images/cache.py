@@ -108,7 +108,7 @@ class Cache:
         found = read_manifest(entry)
         if found:
             return entry, found
-        with _told(self.layout.root), self._locked(kind, digest):
+        with _explained(self.layout.root), self._locked(kind, digest):
             found = read_manifest(entry)
             if found:
                 return entry, found
@@ -206,7 +206,7 @@ def damaged_files(entry: Path, manifest: Manifest) -> list[str]:
 
 
 @contextmanager
-def _told(root: Path) -> Iterator[None]:
+def _explained(root: Path) -> Iterator[None]:
     """Turn a full or read-only disk into one line that names the folder and the way out."""
     try:
         yield

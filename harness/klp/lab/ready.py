@@ -90,7 +90,7 @@ class Bench:
         self.accelerator: AcceleratorVerdict = choose_accelerator(settings, library.layout, self.image)
         accel = self.accelerator.accelerator
         self._warm: WarmStart = ensure_warm(library.cache, self.image, settings, accel, progress=progress)
-        self._kept = Kept(library.layout.root / "modules")
+        self._kept = Kept(library.layout.modules)
         self._built: dict[tuple[Path, tuple[str, ...], Path | None], tuple[Module, ...]] = {}
         self._pool: Pool[Prepared] | None = None
         self._numbers = count(1)
