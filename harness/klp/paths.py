@@ -24,7 +24,7 @@ IMAGE_DEFINITIONS = PROJECT / "vm-images"
 GUEST_FILES = IMAGE_DEFINITIONS / "guest"
 BUILD_HOOKS = IMAGE_DEFINITIONS / "hooks"
 PATCHES = PROJECT / "patches"
-PROBES = PROJECT / "probes"
+PROBE_SOURCES = PROJECT / "probes"
 SAMPLE_PLANS = PACKAGE / "modules" / "samples.toml"
 HOST_PACKAGES = PACKAGE / "host-packages.txt"
 UNOBSERVABLE = PACKAGE / "testing" / "unobservable.toml"
@@ -34,7 +34,7 @@ VERDICTS = Path("build") / "verdicts.jsonl"
 
 def probe_files() -> list[Path]:
     """Return every file that the probes need in a guest."""
-    return sorted([*PROBES.glob("*.py"), *PROBES.glob("*.bpf.c")])
+    return sorted([*PROBE_SOURCES.glob("*.py"), *PROBE_SOURCES.glob("*.bpf.c")])
 
 
 def config_file() -> Path:

@@ -19,7 +19,7 @@ from klp.images.library import Library
 from klp.process import run
 from klp.progress import Progress
 from klp.toml import read_toml
-from klp.vm.accel import choose
+from klp.vm.accel import choose_accelerator
 from klp.vm.spec import qemu_version
 from tests.mutants import measure, record, table
 from tests.mutants.edit import Mutant, Table
@@ -121,7 +121,7 @@ class Mutants:
         return Provenance(
             key=self._key(mutant), release=release, source=self._source, commit=_commit(),
             date=time.strftime("%Y-%m-%d"), qemu=qemu_version(),
-            accelerator=choose(self._settings, self._library.layout, image).accelerator.value,
+            accelerator=choose_accelerator(self._settings, self._library.layout, image).accelerator.value,
         )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from klp.process import Completed, run
 from klp.progress import Progress
 from klp.report.selftest_table import decode
 from klp.settings import Settings
-from klp.vm.accel import choose
+from klp.vm.accel import choose_accelerator
 
 _PASSED, _FAILED = 0, 1
 # A script takes half a minute; one that hangs, as a fault can make it, has no more to say.
@@ -76,7 +76,7 @@ def make_ready(library: Library, wanted: Settings, tree: Path, progress: Progres
     """
     wanted = msgspec.structs.replace(wanted, kernel=str(tree))
     image = library.ensure(str(tree))
-    accel = choose(wanted, library.layout, image).accelerator
+    accel = choose_accelerator(wanted, library.layout, image).accelerator
     try:
         ensure_warm(library.cache, image, wanted, accel, progress=progress)
     except VmLost as lost:  # a busy host loses a guest now and then; a fault that does is there again

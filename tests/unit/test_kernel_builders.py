@@ -12,7 +12,7 @@ import pytest
 
 from klp.errors import UsageError
 from klp.images.builder import KernelBuilder
-from klp.images.cache import Kind, Manifest
+from klp.images.cache import EntryKind, Manifest
 from klp.images.compiled import CompiledTree, KernelSource
 from klp.images.definition import definition, definitions
 from klp.images.library import Library
@@ -53,11 +53,15 @@ def test_the_name_chooses_the_builder(
     for name in definitions():
         builder = library.builder(name)
         assert isinstance(builder, StockKernel)
-        assert (builder.name, builder.kind, builder.definition()) == (name, Kind.KERNEL, definition(name))
+        assert (builder.name, builder.kind, builder.definition()) == (
+            name,
+            EntryKind.KERNEL,
+            definition(name),
+        )
     for name in ("linux", "./linux", str(tree)):
         builder = library.builder(name)
         assert isinstance(builder, TreeKernel)
-        assert (builder.name, builder.kind) == (str(tree), Kind.TREE)
+        assert (builder.name, builder.kind) == (str(tree), EntryKind.TREE)
 
 
 def test_a_name_of_no_kernel_has_no_builder(library: Library) -> None:
@@ -120,14 +124,16 @@ def entry(library: Library, kind: str, **inputs: str) -> str:
 
 
 def test_the_parts_of_a_kernel_are_found_by_its_mark(library: Library, tree: Path) -> None:
-    stock = entry(library, Kind.KERNEL, series="6.12", recipe="1")
-    older = entry(library, Kind.KERNEL, series="6.12", recipe="0")
-    other = entry(library, Kind.KERNEL, series="6.1", recipe="1")
-    built = entry(library, Kind.TREE, tree=str(tree), image="a")
+    stock = entry(library, EntryKind.KERNEL, series="6.12", recipe="1")
+    older = entry(library, EntryKind.KERNEL, series="6.12", recipe="0")
+    other = entry(library, EntryKind.KERNEL, series="6.1", recipe="1")
+    built = entry(library, EntryKind.TREE, tree=str(tree), image="a")
     entry(library, "of-tomorrow", series="6.12", kernel=stock)
     wanted = {"6.12": [stock, older], "6.1": [other], str(tree): [built]}
     for digests in wanted.values():
-        digests += [entry(library, kind, kernel=digests[0]) for kind in (Kind.BOOT, Kind.SNAPSHOT)]
+        digests += [
+            entry(library, kind, kernel=digests[0]) for kind in (EntryKind.BOOT, EntryKind.SNAPSHOT)
+        ]
     for kernel, digests in wanted.items():
         assert [manifest.digest for _, manifest in library.parts(kernel)] == digests
 

@@ -19,7 +19,7 @@ from klp import paths
 seen = []
 # By folder, not by words in a path: the checkout, and the package in it, may be called anything.
 PLACES = [os.environ["KLP_CACHE"], os.environ["XDG_CONFIG_HOME"], os.environ["XDG_STATE_HOME"], "/proc",
-          *map(str, (paths.IMAGE_DEFINITIONS, paths.PROBES, paths.PATCHES))]
+          *map(str, (paths.IMAGE_DEFINITIONS, paths.PROBE_SOURCES, paths.PATCHES))]
 
 def watch(event, args):
     if event in ("subprocess.Popen", "os.posix_spawn", "os.fork", "socket.connect", "socket.bind"):

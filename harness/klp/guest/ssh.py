@@ -51,7 +51,7 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ConnectionLimits:
     """Seconds that each step of talking to a guest may take."""
 
     banner: float
@@ -93,7 +93,7 @@ class Guest:
     def __init__(
         self,
         address: Address,
-        limits: Limits,
+        limits: ConnectionLimits,
         check_alive: Callable[[], None],
         silent: Callable[[str], GuestSilent] = GuestSilent,
     ) -> None:

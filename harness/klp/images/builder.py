@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from klp.images.cache import Filled, Kind
+from klp.images.cache import EntryKind, Filled
 from klp.images.definition import ImageDefinition
 
 
@@ -51,7 +51,7 @@ class EntryBuilder(Protocol):
     """Makes one entry of the cache."""
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> EntryKind:
         """The entry's kind."""
 
     def inputs(self) -> dict[str, str]:

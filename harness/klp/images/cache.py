@@ -34,7 +34,7 @@ _OWNER = "owner.lock"
 Filled = tuple[dict[str, str], tuple[str, ...]]
 
 
-class Kind(StrEnum):
+class EntryKind(StrEnum):
     """What there is in a cache; the first half of an entry's name."""
 
     GUEST = "guest"  # a root disk that the kernels of a suite share
@@ -49,7 +49,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What an entry is, written last.
 
     Attributes:
-        kind: a `Kind`; one of another version of klp may be none of ours.
+        kind: a `EntryKind`; one of another version of klp may be none of ours.
         digest: hex digest of `inputs`.
         inputs: what it was made from, in words.
         facts: what was learned in the making, such as the kernel's release.
@@ -88,7 +88,7 @@ class Cache:
 
     def ensure(
         self,
-        kind: Kind,
+        kind: EntryKind,
         inputs: Mapping[str, str],
         build: Callable[[Path], Filled],
     ) -> tuple[Path, Manifest]:
@@ -116,7 +116,7 @@ class Cache:
 
     def _build(
         self,
-        kind: Kind,
+        kind: EntryKind,
         digest: str,
         inputs: dict[str, str],
         build: Callable[[Path], Filled],

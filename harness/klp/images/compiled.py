@@ -14,7 +14,7 @@ from pathlib import Path
 from klp.errors import BuildFailed, UsageError
 from klp.files import digest_of, file_digest
 from klp.images import debian, source
-from klp.images.cache import Filled, Kind
+from klp.images.cache import EntryKind, Filled
 from klp.images.definition import ImageDefinition
 from klp.images.kconfig import read_config
 from klp.images.sandbox import inside
@@ -54,7 +54,7 @@ class SourceRoot:
     mirror: str
     progress: Progress
 
-    kind = Kind.SOURCE
+    kind = EntryKind.SOURCE
 
     @property
     def _packages(self) -> tuple[str, ...]:

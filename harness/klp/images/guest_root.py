@@ -11,7 +11,7 @@ import msgspec
 
 from klp.files import remove_tree
 from klp.images import debian, disk
-from klp.images.cache import Filled, Kind
+from klp.images.cache import EntryKind, Filled
 from klp.images.definition import ImageDefinition
 from klp.progress import Progress
 
@@ -50,7 +50,7 @@ class GuestRoot:
     mirror: str
     progress: Progress
 
-    kind = Kind.GUEST
+    kind = EntryKind.GUEST
 
     def inputs(self) -> dict[str, str]:
         """Return all that the entry depends on."""

@@ -10,7 +10,7 @@ from klp.errors import UsageError
 from klp.files import digest_of, file_digest
 from klp.images import disk, keys
 from klp.images.builder import EntryBuilder, KernelBuilder, KernelEntry
-from klp.images.cache import Cache, Filled, Kind, Manifest
+from klp.images.cache import Cache, EntryKind, Filled, Manifest
 from klp.images.compiled import KernelSource, SourceRoot
 from klp.images.definition import ImageDefinition, definition
 from klp.images.guest_root import GuestEntry, GuestRoot
@@ -119,7 +119,7 @@ class Library:
             disk.make_initrd(content, scratch, into / "initrd")
             return {}, ("initrd",)
 
-        folder, made = self.cache.ensure(Kind.BOOT, inputs, fill)
+        folder, made = self.cache.ensure(EntryKind.BOOT, inputs, fill)
         return folder / "initrd", made.digest
 
     def parts(self, kernel: str) -> list[tuple[Path, Manifest]]:
@@ -141,7 +141,8 @@ class Library:
         boots = [
             (entry, manifest)
             for entry, manifest in entries
-            if manifest.kind in (Kind.BOOT, Kind.SNAPSHOT) and manifest.inputs["kernel"] in digests
+            if manifest.kind in (EntryKind.BOOT, EntryKind.SNAPSHOT)
+            and manifest.inputs["kernel"] in digests
         ]
         return own + boots
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from klp.errors import UsageError
 from klp.process import run
 
-SAMPLES = "samples/livepatch"
+SAMPLES_FOLDER = "samples/livepatch"
 SELFTESTS = "tools/testing/selftests/livepatch"
 DOCUMENTATION = "Documentation/livepatch"
 CHECKPATCH = "scripts/checkpatch.pl"
@@ -22,7 +22,7 @@ _CHECKED_BY = (CHECKPATCH, "scripts/spelling.txt", "scripts/const_structs.checkp
 def members(selftest_modules: str) -> tuple[str, ...]:
     """Return the files and folders of a source that klp keeps; the selftests' modules may stand apart."""
     apart = () if selftest_modules.startswith(SELFTESTS) else (selftest_modules,)
-    return (SAMPLES, SELFTESTS, DOCUMENTATION, *_CHECKED_BY, *apart)
+    return (SAMPLES_FOLDER, SELFTESTS, DOCUMENTATION, *_CHECKED_BY, *apart)
 
 
 def tarball_in(root: Path) -> Path:

@@ -11,7 +11,7 @@ from klp.errors import HostLacks
 from klp.files import remove_tree
 from klp.images import debian, disk, kmods, source, vmlinux
 from klp.images.builder import KernelEntry, ModuleTools
-from klp.images.cache import Filled, Kind
+from klp.images.cache import EntryKind, Filled
 from klp.images.definition import ImageDefinition
 from klp.process import run
 from klp.progress import Progress
@@ -49,7 +49,7 @@ class StockKernel:
     mirror: str
     progress: Progress
 
-    kind = Kind.KERNEL
+    kind = EntryKind.KERNEL
 
     @property
     def name(self) -> str:

@@ -12,7 +12,7 @@ from klp.errors import UsageError
 from klp.files import digest_of, file_digest
 from klp.images import disk, kmods, source, vmlinux
 from klp.images.builder import KernelEntry, ModuleTools
-from klp.images.cache import Filled, Kind
+from klp.images.cache import EntryKind, Filled
 from klp.images.definition import ImageDefinition, definitions
 from klp.images.kconfig import compiler_of, missing_options, read_config
 from klp.process import run
@@ -37,7 +37,7 @@ class TreeKernel:
     toolchain_of: Callable[[ImageDefinition], Path]
     progress: Progress
 
-    kind = Kind.TREE
+    kind = EntryKind.TREE
 
     @property
     def name(self) -> str:
@@ -143,7 +143,7 @@ class TreeKernel:
 def _source_of(tree: Path) -> Path | None:
     """Return where the tree's samples are; with O= they are in the source it links to."""
     for top in (tree, tree / "source"):
-        if (top / source.SAMPLES).is_dir():
+        if (top / source.SAMPLES_FOLDER).is_dir():
             return top.resolve()
     return None
 

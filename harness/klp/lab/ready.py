@@ -33,8 +33,7 @@ from klp.settings import Settings
 from klp.trace.observer import Observer
 from klp.trace.store import EventStore
 from klp.trace.tracer import Tracer
-from klp.vm.accel import AcceleratorVerdict
-from klp.vm.accel import choose as choose_accelerator
+from klp.vm.accel import AcceleratorVerdict, choose_accelerator
 from klp.vm.machine import PROGRAMS
 from klp.vm.pool import Pool
 

@@ -19,7 +19,7 @@ from klp import paths
 from klp.errors import HostLacks, VmLost
 from klp.files import file_digest
 from klp.guest.ssh import Guest
-from klp.images.cache import Cache, Kind, Manifest, damaged_files
+from klp.images.cache import Cache, EntryKind, Manifest, damaged_files
 from klp.lab.lab import Lab, connected, connection_limits, guest_address, machine_spec
 from klp.model import Accelerator, Image
 from klp.paths import RunLayout
@@ -89,11 +89,11 @@ def ensure_warm(
     if probes:
         inputs |= {probe.name: file_digest(probe) for probe in paths.probe_files()}
     maker = _Maker(image, settings, accel, progress, probes)
-    entry, manifest = cache.ensure(Kind.SNAPSHOT, inputs, maker.fill)
+    entry, manifest = cache.ensure(EntryKind.SNAPSHOT, inputs, maker.fill)
     if not _whole(entry, manifest):
         progress.note(f"{entry.name}: damaged; it is made anew")
         cache.remove(entry, manifest)
-        entry, manifest = cache.ensure(Kind.SNAPSHOT, inputs, maker.fill)
+        entry, manifest = cache.ensure(EntryKind.SNAPSHOT, inputs, maker.fill)
     running = (pair.split(":") for pair in manifest.facts["probes"].split())
     return WarmStart(SnapshotFiles(entry), tuple(ProbeProcess(name, int(pid)) for name, pid in running))
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from klp import paths
 from klp.errors import NotALivepatch, UsageError
+from klp.images.source import SAMPLES_FOLDER, SELFTESTS
 from klp.model import Kernel, Module
 from klp.modules.sources import ModuleSource, find_source
 
 # Where a kernel's source keeps modules of one file each; 6.1 has its selftests' modules in lib/.
-_UPSTREAM = ("samples/livepatch", "tools/testing/selftests/livepatch/test_modules", "lib/livepatch")
+_UPSTREAM = (SAMPLES_FOLDER, f"{SELFTESTS}/test_modules", "lib/livepatch")
 
 
 def find_module(word: str, places: Iterable[Path], kernel: Kernel) -> ModuleSource:

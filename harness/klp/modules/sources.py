@@ -10,10 +10,10 @@ from pathlib import Path
 
 from klp import paths
 from klp.errors import UsageError
+from klp.images.source import SAMPLES_FOLDER
 from klp.model import Kernel
 
 SAMPLES_WORD = "samples"
-_SAMPLES = "samples/livepatch"
 _KBUILD_NAMES = ("Kbuild", "Makefile")  # Kbuild itself looks in this order
 # Kbuild splits words at blanks and make expands $, so a module's file name has to be plain.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -88,12 +88,12 @@ def _known() -> str:
 def _samples(kernel: Kernel | None) -> ModuleSource:
     if kernel is None:
         return ModuleSource(name=SAMPLES_WORD, folder=Path(SAMPLES_WORD))
-    if kernel.source is None or not (kernel.source / _SAMPLES).is_dir():
+    if kernel.source is None or not (kernel.source / SAMPLES_FOLDER).is_dir():
         raise UsageError(
-            f"samples: kernel {kernel.name} comes without {_SAMPLES}",
+            f"samples: kernel {kernel.name} comes without {SAMPLES_FOLDER}",
             hint="take a kernel of `klp kernels`, or a build tree that links to its source",
         )
-    return _upstream(SAMPLES_WORD, kernel.source / _SAMPLES)
+    return _upstream(SAMPLES_WORD, kernel.source / SAMPLES_FOLDER)
 
 
 def _upstream(name: str, folder: Path) -> ModuleSource:

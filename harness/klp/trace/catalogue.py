@@ -33,7 +33,7 @@ class ProbeTool:
 
 def probe_tools() -> tuple[ProbeTool, ...]:
     """Return every tool of probes/, by name: a Python file with a BPF program beside it."""
-    programs = sorted(each for each in paths.PROBES.glob("klp*.py") if _bpf(each).exists())
+    programs = sorted(each for each in paths.PROBE_SOURCES.glob("klp*.py") if _bpf(each).exists())
     return tuple(_tool(each) for each in programs)
 
 
