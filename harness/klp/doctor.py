@@ -14,7 +14,7 @@ import msgspec
 
 from klp import paths
 from klp.errors import HostLacks
-from klp.images.cache import Manifest
+from klp.images.cache import EntryKind, Manifest
 from klp.images.definition import definitions
 from klp.images.library import Library
 from klp.paths import CacheLayout
@@ -215,7 +215,7 @@ def _images(settings: Settings) -> tuple[set[str], HostCheck]:
 
 def built_series(manifests: Iterable[Manifest]) -> set[str]:
     """Return the kernel series among the cache's entries."""
-    return {manifest.inputs["series"] for manifest in manifests if manifest.kind == "kernel"}
+    return {manifest.inputs["series"] for manifest in manifests if manifest.kind == EntryKind.KERNEL}
 
 
 def _accelerator(settings: Settings, layout: CacheLayout) -> tuple[AcceleratorVerdict | None, HostCheck]:
