@@ -22,7 +22,7 @@ from klp.images.library import Library
 from klp.lab.warm import ensure_warm
 from klp.model import Image
 from klp.settings import Settings
-from klp.vm.accel import choose
+from klp.vm.accel import choose_accelerator
 from klp.vm.request import MachineRequest
 from klp.vm.spec import qemu_version
 
@@ -45,7 +45,7 @@ def main(rounds: int, out: Path | None, alone: bool, only: tuple[str, ...], kern
         wanted = msgspec.structs.replace(wanted, kernel=kernel)
     library = Library(wanted, told)
     image = library.ensure(wanted.kernel)
-    accel = choose(wanted, library.layout, image).accelerator
+    accel = choose_accelerator(wanted, library.layout, image).accelerator
     request = MachineRequest.from_settings(image, wanted, accel)
     boots = Boots(request, ensure_warm(library.cache, request, progress=told))
     shown = Console(width=None if sys.stdout.isatty() else 120)

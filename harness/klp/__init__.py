@@ -15,10 +15,6 @@ if TYPE_CHECKING:  # the table below once more, for type checkers and editors
     from klp.analysis.evidence import Verdict as Verdict
     from klp.analysis.history import History as History
     from klp.analysis.history import history as history
-    from klp.analysis.kernels import EARLIEST_INIT_EBUSY as EARLIEST_INIT_EBUSY
-    from klp.analysis.kernels import EARLIEST_REPLACE_FILE as EARLIEST_REPLACE_FILE
-    from klp.analysis.kernels import EARLIEST_SCHEDULER_SWITCH as EARLIEST_SCHEDULER_SWITCH
-    from klp.analysis.kernels import EARLIEST_STACK_ORDER as EARLIEST_STACK_ORDER
     from klp.analysis.result import RunResult as RunResult
     from klp.analysis.rules.registry import RULES as RULES
     from klp.analysis.rules.registry import judge_all as judge_all
@@ -51,6 +47,8 @@ if TYPE_CHECKING:  # the table below once more, for type checkers and editors
     from klp.errors import VmLost as VmLost
     from klp.guest.errnos import errno_of as errno_of
     from klp.guest.ssh import CommandResult as CommandResult
+    from klp.kernels import EARLIEST_INIT_EBUSY as EARLIEST_INIT_EBUSY
+    from klp.kernels import EARLIEST_SCHEDULER_SWITCH as EARLIEST_SCHEDULER_SWITCH
     from klp.model import Image as Image
     from klp.model import Kernel as Kernel
     from klp.model import Module as Module
@@ -81,10 +79,8 @@ _HOME = {
     "wait_until": "klp.waiting",
     "DeadlineMissed": "klp.waiting",
     "errno_of": "klp.guest.errnos",
-    "EARLIEST_SCHEDULER_SWITCH": "klp.analysis.kernels",
-    "EARLIEST_REPLACE_FILE": "klp.analysis.kernels",
-    "EARLIEST_STACK_ORDER": "klp.analysis.kernels",
-    "EARLIEST_INIT_EBUSY": "klp.analysis.kernels",
+    "EARLIEST_SCHEDULER_SWITCH": "klp.kernels",
+    "EARLIEST_INIT_EBUSY": "klp.kernels",
     # What a script does, and the values it gets.
     "run": "klp.scripting",
     "build": "klp.scripting",

@@ -14,14 +14,14 @@ import msgspec
 
 from klp import paths
 from klp.errors import HostLacks
-from klp.images.cache import Manifest
+from klp.images.cache import EntryKind, Manifest
 from klp.images.definition import definitions
 from klp.images.library import Library
 from klp.paths import CacheLayout
 from klp.process import run, which
 from klp.progress import Silent
 from klp.settings import Settings
-from klp.vm.accel import AcceleratorVerdict, choose
+from klp.vm.accel import AcceleratorVerdict, choose_accelerator
 
 _PYTHON = (3, 11)
 _IMAGE_GIB = 3
@@ -31,7 +31,7 @@ _KVM = Path("/dev/kvm")
 _ID_FILES = (Path("/etc/subuid"), Path("/etc/subgid"))
 
 
-class Check(msgspec.Struct, frozen=True, kw_only=True):
+class HostCheck(msgspec.Struct, frozen=True, kw_only=True):
     """One thing looked at.
 
     Attributes:
@@ -58,7 +58,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     ok: bool
     accelerator: AcceleratorVerdict | None
-    checks: tuple[Check, ...]
+    checks: tuple[HostCheck, ...]
 
 
 class HostPackage(msgspec.Struct, frozen=True):
@@ -97,19 +97,19 @@ def examine(settings: Settings) -> Report:
     return Report(ok=all(check.ok for check in checks), accelerator=verdict, checks=checks)
 
 
-def python_check(version: tuple[int, ...]) -> Check:
+def python_check(version: tuple[int, ...]) -> HostCheck:
     """Judge the Python that runs this."""
     wanted = ".".join(map(str, _PYTHON))
-    return Check(
+    return HostCheck(
         name="Python", ok=version >= _PYTHON, detail=".".join(map(str, version)),
         mend="" if version >= _PYTHON else f"run klp with Python {wanted} or newer",
     )  # fmt: skip
 
 
-def command_check(wanted: HostPackage) -> Check:
+def command_check(wanted: HostPackage) -> HostCheck:
     """Judge whether a command, or a file, of the list is here."""
     found = _find(wanted.command)
-    return Check(
+    return HostCheck(
         name=wanted.command, ok=found is not None,
         detail=found or f"not found; it {wanted.why}",
         mend="" if found else _as_root(f"apt-get install --no-install-recommends {wanted.package}"),
@@ -126,7 +126,7 @@ def _as_root(command: str) -> str:
     return command if os.geteuid() == 0 else f"sudo {command}"
 
 
-def _id_range_checks() -> tuple[Check, ...]:
+def _id_range_checks() -> tuple[HostCheck, ...]:
     """Root needs no subordinate ids: mmdebstrap works without a user namespace then."""
     if os.geteuid() == 0:
         return ()
@@ -135,16 +135,16 @@ def _id_range_checks() -> tuple[Check, ...]:
     return (id_range_check(user, os.geteuid(), *files),)
 
 
-def id_range_check(user: str, uid: int, subuid: str, subgid: str) -> Check:
+def id_range_check(user: str, uid: int, subuid: str, subgid: str) -> HostCheck:
     """Judge whether `user` has ranges of subordinate ids, from the text of /etc/subuid and /etc/subgid."""
     names = (f"{user}:", f"{uid}:")
     has = [any(line.startswith(names) for line in text.splitlines()) for text in (subuid, subgid)]
     if all(has):
-        return Check(name="subordinate ids", ok=True, detail=f"{user} has ranges of them")
+        return HostCheck(name="subordinate ids", ok=True, detail=f"{user} has ranges of them")
     first = _first_free_id(f"{subuid}\n{subgid}")
     spread = f"{first}-{first + _RANGE - 1}"
     lacks = " and ".join(file.name for file, there in zip(_ID_FILES, has, strict=True) if not there)
-    return Check(
+    return HostCheck(
         name="subordinate ids", ok=False, detail=f"{user} has no range in {lacks}",
         mend=f"sudo usermod --add-subuids {spread} --add-subgids {spread} {user}",
     )  # fmt: skip
@@ -155,7 +155,7 @@ def _first_free_id(text: str) -> int:
     return max([100_000, *(int(start) + int(count) for _, start, count in rows)])
 
 
-def _user_namespaces() -> Check:
+def _user_namespaces() -> HostCheck:
     return _trial(
         "user namespaces", ["unshare", "--user", "--map-root-user", "true"],
         mend="sysctl -w kernel.unprivileged_userns_clone=1 (Debian), or "
@@ -163,7 +163,7 @@ def _user_namespaces() -> Check:
     )  # fmt: skip
 
 
-def _sandbox() -> Check:
+def _sandbox() -> HostCheck:
     """Compilers run in what bubblewrap makes; a container may forbid it."""
     return _trial(
         "compiler sandbox",
@@ -172,15 +172,15 @@ def _sandbox() -> Check:
     )
 
 
-def _trial(name: str, command: list[str], *, mend: str) -> Check:
+def _trial(name: str, command: list[str], *, mend: str) -> HostCheck:
     """Judge by trying: `command` does nothing, in what is to be judged."""
     try:
         tried = run(command, check=False)
     except HostLacks as error:
-        return Check(name=name, ok=False, detail=error.message, mend=error.hint or "")
+        return HostCheck(name=name, ok=False, detail=error.message, mend=error.hint or "")
     said = tried.stderr.strip().splitlines()[-1:] or [f"{command[0]} exited {tried.status}"]
     ok = tried.status == 0
-    return Check(name=name, ok=ok, detail="usable" if ok else said[0], mend="" if ok else mend)
+    return HostCheck(name=name, ok=ok, detail="usable" if ok else said[0], mend="" if ok else mend)
 
 
 def _free(folder: Path) -> int:
@@ -188,45 +188,45 @@ def _free(folder: Path) -> int:
     return shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.exists())).free
 
 
-def space_check(folder: Path, free: int, *, unbuilt: int) -> Check:
+def space_check(folder: Path, free: int, *, unbuilt: int) -> HostCheck:
     """Judge whether the images that are not built would fit."""
     needed = unbuilt * _IMAGE_GIB
     ok = free >= needed * _GIB
     want = f"; {unbuilt} unbuilt images want {needed} GiB" if unbuilt else ""
-    return Check(
+    return HostCheck(
         name="disk space", ok=ok, detail=f"{free / _GIB:.1f} GiB free for {folder}{want}",
         mend="" if ok else "free some, or set KLP_CACHE=DIR to a folder on a larger disk",
     )  # fmt: skip
 
 
-def _images(settings: Settings) -> tuple[set[str], Check]:
+def _images(settings: Settings) -> tuple[set[str], HostCheck]:
     """Return which series are built, and what that looks like."""
     try:
         entries = Library(settings, Silent()).cache.entries()
     except HostLacks as error:
-        return set(), Check(name="images", ok=False, detail=error.message, mend=error.hint or "")
+        return set(), HostCheck(name="images", ok=False, detail=error.message, mend=error.hint or "")
     built = built_series(manifest for _, manifest in entries)
     waiting = [name for name in definitions() if name not in built]
     told = [f"built: {', '.join(sorted(built)) or 'none'}"]
     if waiting:
         told.append(f"built when first asked for: {', '.join(waiting)}")
-    return built, Check(name="images", ok=True, detail="; ".join(told))
+    return built, HostCheck(name="images", ok=True, detail="; ".join(told))
 
 
 def built_series(manifests: Iterable[Manifest]) -> set[str]:
     """Return the kernel series among the cache's entries."""
-    return {manifest.inputs["series"] for manifest in manifests if manifest.kind == "kernel"}
+    return {manifest.inputs["series"] for manifest in manifests if manifest.kind == EntryKind.KERNEL}
 
 
-def _accelerator(settings: Settings, layout: CacheLayout) -> tuple[AcceleratorVerdict | None, Check]:
+def _accelerator(settings: Settings, layout: CacheLayout) -> tuple[AcceleratorVerdict | None, HostCheck]:
     """TCG is slower and otherwise as good, so it is no lack."""
     forbidden = _KVM.exists() and not os.access(_KVM, os.R_OK | os.W_OK)
     mend = f"sudo usermod --append --groups kvm {getpass.getuser()}, then log in anew"
     try:
-        verdict = choose(settings, layout)
+        verdict = choose_accelerator(settings, layout)
     except HostLacks as error:
         way_out = mend if forbidden else error.hint or ""
-        return None, Check(name="accelerator", ok=False, detail=error.message, mend=way_out)
+        return None, HostCheck(name="accelerator", ok=False, detail=error.message, mend=way_out)
     detail = f"{verdict.accelerator}: {verdict.reason}"
     advise = forbidden and settings.accelerator == "auto"
-    return verdict, Check(name="accelerator", ok=True, detail=detail, mend=mend if advise else "")
+    return verdict, HostCheck(name="accelerator", ok=True, detail=detail, mend=mend if advise else "")

@@ -144,10 +144,10 @@ class CrashReport:
         """Return it in one line."""
         where = f" in {self.function}" if self.function else ""
         whose = f" [{', '.join(self.modules)}]" if self.modules else ""
-        told = f"{self.category.value}{where}{whose}, fingerprint {self.fingerprint}: {self.title}"
+        line = f"{self.category.value}{where}{whose}, fingerprint {self.fingerprint}: {self.title}"
         if self.emulator_suspect:
-            told += " (no livepatch in the trace: rather a race of the emulator, try again)"
-        return told
+            line += " (no livepatch in the trace: rather a race of the emulator, try again)"
+        return line
 
 
 class VmLost(KlpError):

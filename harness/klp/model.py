@@ -51,7 +51,7 @@ class Image:
     """All it takes to boot a guest: a root disk, a kernel, and the keys to talk to it.
 
     Attributes:
-        name: the image definition it came from.
+        name: its kernel's.
         digest: of root disk and kernel together.
         root_disk: ext4; never written, each guest gets an overlay.
         ssh_key: private key file that the guest's root accepts.

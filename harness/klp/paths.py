@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every path that klp reads from its own tree or writes; joined nowhere else.
+"""Where klp reads its own data and where it writes: each root folder is chosen here, and nowhere else.
 
-Nothing here touches the disk: folders are made by whoever fills them.
+So is the layout of a folder that several rooms read: the cache, and run folders. What one room alone writes
+and reads, such as the files of a cache entry or of a saved guest, is laid out in that room. Nothing here
+writes: folders are made by whoever fills them.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ PROJECT = _CHECKOUT if (_CHECKOUT / "vm-images").is_dir() else PACKAGE / "data"
 
 IMAGE_DEFINITIONS = PROJECT / "vm-images"
 GUEST_FILES = IMAGE_DEFINITIONS / "guest"
+BUILD_HOOKS = IMAGE_DEFINITIONS / "hooks"
 PATCHES = PROJECT / "patches"
-PROBES = PROJECT / "probes"
+PROBE_SOURCES = PROJECT / "probes"
 SAMPLE_PLANS = PACKAGE / "modules" / "samples.toml"
 HOST_PACKAGES = PACKAGE / "host-packages.txt"
 UNOBSERVABLE = PACKAGE / "testing" / "unobservable.toml"
@@ -41,7 +44,13 @@ def numbered(names: Sequence[str]) -> tuple[str, ...]:
 
 def probe_files() -> list[Path]:
     """Return every file that the probes need in a guest."""
-    return sorted([*PROBES.glob("*.py"), *PROBES.glob("*.bpf.c")])
+    return sorted([*PROBE_SOURCES.glob("*.py"), *PROBE_SOURCES.glob("*.bpf.c")])
+
+
+def config_file() -> Path:
+    """Return where a user's settings are read from, whether or not the file exists."""
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return Path(os.environ.get("KLP_CONFIG") or home / "klp" / "config.toml")
 
 
 def cache_root(setting: str = "") -> Path:
@@ -82,6 +91,11 @@ class CacheLayout:
     def building(self) -> Path:
         """Where unfinished entries grow; anything in it is rubbish once its builder is dead."""
         return self.root / "building"
+
+    @property
+    def modules(self) -> Path:
+        """Modules that were built before, a folder for each build; may be removed at any time."""
+        return self.root / "modules"
 
     @property
     def tables(self) -> Path:

@@ -21,7 +21,7 @@ from klp.process import require
 from klp.progress import Progress, Silent
 from klp.records.runs import LATEST, FoundRun, find_run
 from klp.settings import Settings
-from klp.vm.accel import choose
+from klp.vm.accel import choose_accelerator
 from klp.vm.machine import programs
 from klp.vm.request import MachineRequest
 
@@ -82,7 +82,7 @@ def run(
     require(*programs())
     library = Library(wanted, shown)
     image = library.ensure(wanted.kernel)
-    accelerator = choose(wanted, library.layout, image)
+    accelerator = choose_accelerator(wanted, library.layout, image)
     with run_folder(wanted, out, image.kernel.release) as layout:
         job = make_job(wished, image, layout.modules, shown)
         request = MachineRequest.from_settings(image, wanted, accelerator.accelerator)

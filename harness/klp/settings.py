@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings: defaults, then ``klp/config.toml`` in the XDG configuration folder, then ``KLP_*``.
 
-One row below declares a setting once: its type, its default and its help. A key that is not
-listed is an error with file and line, never silently ignored.
+A setting is declared once, in `Settings`: its type, its help, its range and its default. A key that is
+not listed is an error with file and line, never silently ignored.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
 
+from klp import paths
 from klp.errors import SettingsError, UsageError
 from klp.toml import read_toml
 
@@ -23,27 +23,58 @@ __all__ = ["Settings", "load"]
 AcceleratorChoice = Literal["auto", "kvm", "tcg"]
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a user can set, with the defaults (units are in the names)."""
+def _(help_line: str) -> msgspec.Meta:
+    return msgspec.Meta(description=help_line)
 
-    kernel: str = "6.12"
-    cache: str = ""
-    runs: str = ""
-    mirror: str = ""
-    accelerator: AcceleratorChoice = "auto"
-    memory_mib: Annotated[int, msgspec.Meta(ge=256, le=65536)] = 1024
-    cpus: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
-    deadline_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0
-    mitigations: bool = False
-    compare_alpha: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.05
-    compare_effect: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
-    compare_repetitions: Annotated[int, msgspec.Meta(ge=2)] = 5
-    compare_passes: Annotated[int, msgspec.Meta(ge=1)] = 2
-    compare_longer_ms: Annotated[float, msgspec.Meta(ge=0)] = 100.0
-    compare_longer_by: Annotated[float, msgspec.Meta(ge=1)] = 1.5
-    compare_ignore: str = (
-        "hrtimer: interrupt took|perf: interrupt took too long|clocksource: |crng reseeded"
-    )
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a user can set (units are in the names)."""
+
+    kernel: Annotated[
+        str, _("the kernel to boot where none is named: a name of `klp kernels`, or a build tree")
+    ] = "6.12"
+    cache: Annotated[str, _("folder of built images; default: klp/ in the XDG cache folder")] = ""
+    runs: Annotated[str, _("folder of run folders; default: klp/runs/ in the XDG state folder")] = ""
+    mirror: Annotated[
+        str, _("a Debian mirror's URI for image builds; default: the one mmdebstrap picks")
+    ] = ""
+    accelerator: Annotated[
+        AcceleratorChoice,
+        _("auto, kvm or tcg; auto takes KVM only where it was seen to boot a kernel"),
+    ] = "auto"
+    memory_mib: Annotated[int, msgspec.Meta(ge=256, le=65536), _("memory of a guest, in MiB")] = 1024
+    cpus: Annotated[int, msgspec.Meta(ge=1, le=64), _("virtual CPUs of a guest")] = 2
+    deadline_s: Annotated[
+        float, msgspec.Meta(gt=0), _("seconds a transition may take before it is called stuck")
+    ] = 60.0
+    mitigations: Annotated[
+        bool, _("leave the kernel's CPU-bug mitigations on in the guest (slower)")
+    ] = False  # fmt: skip
+    compare_alpha: Annotated[
+        float, msgspec.Meta(gt=0, lt=1),
+        _("`klp compare`: the p value, adjusted for the number of tests, up to which one counts"),
+    ] = 0.05  # fmt: skip
+    compare_effect: Annotated[
+        float, msgspec.Meta(ge=0, le=1),
+        _("`klp compare`: Cliff's delta from which on a rank test counts, from 0 to 1"),
+    ] = 0.5  # fmt: skip
+    compare_repetitions: Annotated[
+        int, msgspec.Meta(ge=2), _("`klp compare`: repetitions both sets must have for a test to count")
+    ] = 5
+    compare_passes: Annotated[
+        int, msgspec.Meta(ge=1),
+        _("`klp compare`: passes more than the base's most that count without a test"),
+    ] = 2  # fmt: skip
+    compare_longer_ms: Annotated[
+        float, msgspec.Meta(ge=0),
+        _("`klp compare`: milliseconds by which a phase's median must grow to count"),
+    ] = 100.0  # fmt: skip
+    compare_longer_by: Annotated[
+        float, msgspec.Meta(ge=1), _("`klp compare`: the factor by which it must grow besides")
+    ] = 1.5
+    compare_ignore: Annotated[
+        str, _("`klp compare`: regular expression of kernel messages that never count")
+    ] = "hrtimer: interrupt took|perf: interrupt took too long|clocksource: |crng reseeded"
 
     def __post_init__(self) -> None:
         try:
@@ -52,30 +83,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ValueError(f"compare_ignore: no regular expression: {error}") from None
 
 
-HELP = {
-    "kernel": "the kernel to boot where none is named: a name of `klp kernels`, or a build tree",
-    "cache": "folder of built images; default: klp/ in the XDG cache folder",
-    "runs": "folder of run folders; default: klp/runs/ in the XDG state folder",
-    "mirror": "a Debian mirror's URI for image builds; default: the one mmdebstrap picks",
-    "accelerator": "auto, kvm or tcg; auto takes KVM only where it was seen to boot a kernel",
-    "memory_mib": "memory of a guest, in MiB",
-    "cpus": "virtual CPUs of a guest",
-    "deadline_s": "seconds a transition may take before it is called stuck",
-    "mitigations": "leave the kernel's CPU-bug mitigations on in the guest (slower)",
-    "compare_alpha": "`klp compare`: the p value, adjusted for the number of tests, up to which one counts",
-    "compare_effect": "`klp compare`: Cliff's delta from which on a rank test counts, from 0 to 1",
-    "compare_repetitions": "`klp compare`: repetitions both sets must have for a test to count",
-    "compare_passes": "`klp compare`: passes more than the base's most that count without a test",
-    "compare_longer_ms": "`klp compare`: milliseconds by which a phase's median must grow to count",
-    "compare_longer_by": "`klp compare`: the factor by which it must grow besides",
-    "compare_ignore": "`klp compare`: regular expression of kernel messages that never count",
-}
+def _help_lines() -> dict[str, str]:
+    hints = get_type_hints(Settings, include_extras=True)
+    return {name: hints[name].__metadata__[-1].description for name in Settings.__struct_fields__}
 
 
-def config_file() -> Path:
-    """Return where a user's settings are read from, whether or not the file exists."""
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return Path(os.environ.get("KLP_CONFIG") or home / "klp" / "config.toml")
+HELP = _help_lines()
 
 
 def load(**changes: object) -> Settings:
@@ -85,7 +98,7 @@ def load(**changes: object) -> Settings:
         SettingsError: broken TOML, an unknown key, or a value of the wrong kind; names the place.
         UsageError: a change is out of its setting's range, or of no setting.
     """
-    file = config_file()
+    file = paths.config_file()
     if file.exists():
         settings = read_toml(file, Settings)
     elif os.environ.get("KLP_CONFIG"):

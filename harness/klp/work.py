@@ -49,14 +49,14 @@ def collect(
         raise
 
 
-class Host(Protocol):
+class UnitHost(Protocol):
     """What a process has made ready to perform the units of one piece of work."""
 
     def close(self) -> None:
         """End it all; a later unit begins anew."""
 
 
-H = TypeVar("H", bound=Host)
+H = TypeVar("H", bound=UnitHost)
 
 
 class Hosts(Generic[H]):

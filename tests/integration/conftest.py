@@ -17,7 +17,7 @@ from klp.model import Accelerator
 from klp.modules.build import build
 from klp.modules.sources import find_source
 from klp.paths import RunLayout
-from klp.vm.accel import choose
+from klp.vm.accel import choose_accelerator
 from klp.vm.request import MachineRequest
 
 FAULTS = Path(__file__).parents[1] / "faults"
@@ -85,7 +85,7 @@ def image(library):
 
 @pytest.fixture(scope="session")
 def accelerator(library, image) -> Accelerator:
-    return choose(settings.load(), library.layout, image).accelerator
+    return choose_accelerator(settings.load(), library.layout, image).accelerator
 
 
 @pytest.fixture(scope="session")

@@ -185,7 +185,7 @@ def test_an_unknown_kernel(refused, words):
 
 
 def make_tree(tree: Path, **options: str) -> Path:
-    """What TreeBuilder.check looks at of a built kernel."""
+    """What TreeKernel.definition looks at of a built kernel."""
     (tree / "include/config").mkdir(parents=True)
     (tree / "include/config/kernel.release").write_text("6.12.0\n")
     (tree / "Module.symvers").touch()

@@ -11,15 +11,17 @@ from collections import defaultdict
 import msgspec
 import pytest
 
+from klp import settings
 from klp.analysis.checked import CheckResult, Outcome
 from klp.analysis.evidence import Verdict
 from klp.errors import ExitCode
-from klp.testing.markers import default_kernel, known_kernels
+from klp.images.names import known_kernels
 from tests.verdicts import Expected, expected
 
 # A transition that never ends is given up soon; others may take as long as a loaded host needs.
 _HELD_UP_S, _DEADLINE_S = 20, 120
-KERNELS = [default_kernel(), *(each for each in known_kernels() if each != default_kernel())]
+DEFAULT = settings.load().kernel
+KERNELS = [DEFAULT, *(each for each in known_kernels() if each != DEFAULT)]
 
 
 def _tried(*, bad: bool) -> list[object]:
@@ -28,7 +30,7 @@ def _tried(*, bad: bool) -> list[object]:
         pytest.param(
             kernel, each, scenario,
             id=f"{kernel}-{each.name}-{scenario}",
-            marks=[] if kernel == default_kernel() else [pytest.mark.elsewhere],
+            marks=[] if kernel == DEFAULT else [pytest.mark.elsewhere],
         )
         for kernel in KERNELS
         for each in expected() if bool(each.fault) == bad

@@ -131,7 +131,7 @@ class TestSamples:
         assert all(call["duration_ns"] > 0 for call in calls)
 
     def test_events_fit_the_published_schema(self, events):
-        schema = json.loads((paths.PROBES / "events.schema.json").read_text())
+        schema = json.loads((paths.PROBE_SOURCES / "events.schema.json").read_text())
         validator = jsonschema.Draft202012Validator(schema)
         by_type = {event["type"]: event for event in events}
         for event in by_type.values():

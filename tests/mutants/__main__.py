@@ -15,17 +15,16 @@ from rich.console import Console
 from klp import progress, settings
 from klp.errors import BuildFailed, CheckFailed, KlpError, VmLost
 from klp.files import digest_of, remove_tree
-from klp.images.definition import definition
 from klp.images.library import Library
 from klp.process import run
 from klp.progress import Progress
 from klp.toml import read_toml
-from klp.vm.accel import choose
+from klp.vm.accel import choose_accelerator
 from klp.vm.spec import qemu_version
 from tests.mutants import measure, record, table
 from tests.mutants.edit import Mutant, Table
 from tests.mutants.record import Provenance, Record
-from tests.mutants.tree import HERE, Trimmed, builder
+from tests.mutants.tree import HERE, Trimmed
 
 ROOT = HERE.parents[1]
 _BUILD = ROOT / "build" / "mutants"
@@ -46,9 +45,9 @@ class Mutants:
         self._progress = told
         self._library = Library(self._settings, told)
         self.all = read_toml(HERE / "mutants.toml", Table).mutant
-        made_with = builder(self._library.cache, definition(_KERNEL), self._settings.mirror, told)
-        self._source = made_with.source_version()
-        self.kernel = Trimmed(_BUILD / "linux", made_with, told)
+        made_of = self._library.source(_KERNEL)
+        self._source = made_of.version()
+        self.kernel = Trimmed(_BUILD / "linux", made_of, told)
 
     def known(self, mutant: Mutant | None) -> Record | None:
         """Return what was found out about a mutant, or about the unmutated kernel, before."""
@@ -122,7 +121,7 @@ class Mutants:
         return Provenance(
             key=self._key(mutant), release=release, source=self._source, commit=_commit(),
             date=time.strftime("%Y-%m-%d"), qemu=qemu_version(),
-            accelerator=choose(self._settings, self._library.layout, image).accelerator.value,
+            accelerator=choose_accelerator(self._settings, self._library.layout, image).accelerator.value,
         )  # fmt: skip
 
 

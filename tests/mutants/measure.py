@@ -26,7 +26,7 @@ from klp.process import Completed, run
 from klp.progress import Progress
 from klp.report.selftest_table import decode
 from klp.settings import Settings
-from klp.vm.accel import choose
+from klp.vm.accel import choose_accelerator
 from klp.vm.request import MachineRequest
 
 _PASSED, _FAILED = 0, 1
@@ -77,7 +77,7 @@ def make_ready(library: Library, wanted: Settings, tree: Path, progress: Progres
     """
     wanted = msgspec.structs.replace(wanted, kernel=str(tree))
     image = library.ensure(str(tree))
-    accel = choose(wanted, library.layout, image).accelerator
+    accel = choose_accelerator(wanted, library.layout, image).accelerator
     request = MachineRequest.from_settings(image, wanted, accel)
     try:
         ensure_warm(library.cache, request, progress=progress)

@@ -33,14 +33,14 @@ class Link:
         self.status = 3
         monkeypatch.setattr(time, "monotonic_ns", lambda: self.host_ns)
 
-    def run(self, line, *, told):
+    def run(self, line, *, shown_as):
         self.host_ns += self.there_ns
         begun = self.host_ns + self.ahead_ns
         self.host_ns += 2 * MS
         ended = self.host_ns + self.ahead_ns
         self.host_ns += self.back_ns
         output = f"begun\0{begun}\nsaid\nended\0{ended}\n" if self.shows else "said\n"
-        return CommandResult(told, self.status, output, "why")
+        return CommandResult(shown_as, self.status, output, "why")
 
     def read(self, _path):
         return "6.12"

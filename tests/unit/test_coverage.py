@@ -17,9 +17,9 @@ from klp.analysis.evidence import Verdict
 from klp.analysis.rules.registry import RULES
 from klp.cli.coverage import coverage as command
 from klp.errors import HostLacks, UsageError
+from klp.images.names import known_kernels
 from klp.records import tests
 from klp.report.coverage import coverage_table
-from klp.testing.markers import known_kernels
 
 HELD, VIOLATED = Verdict.HELD, Verdict.VIOLATED
 TWO = [RULES["T1"], RULES["T4"]]

@@ -27,7 +27,7 @@ def ordinary_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
 
 
-def check(report: doctor.Report, name: str) -> doctor.Check:
+def check(report: doctor.Report, name: str) -> doctor.HostCheck:
     [found] = [check for check in report.checks if check.name == name]
     return found
 
@@ -180,7 +180,7 @@ def test_unreachable_accelerator_is_told(settings: Settings, monkeypatch: pytest
     def refuse(*_: object) -> object:
         raise HostLacks("KVM was asked for: no", hint="unset KLP_ACCELERATOR")
 
-    monkeypatch.setattr(doctor, "choose", refuse)
+    monkeypatch.setattr(doctor, "choose_accelerator", refuse)
     report = doctor.examine(settings)
     assert report.accelerator is None
     assert not report.ok

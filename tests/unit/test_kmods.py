@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from klp.errors import UsageError
-from klp.images.kmods import boot_closure, collect_boot_modules, copy_plain, module_name
+from klp.images.kmods import boot_closure, collect_boot_modules, copy_plain, listed_module
 from klp.process import run
 
 # As depmod writes it: the nearest dependency first.
@@ -49,7 +49,7 @@ def test_each_module_stands_after_what_it_needs(folder: Path) -> None:
 
 
 def test_nothing_is_left_out_or_said_twice_or_not_asked_for(folder: Path) -> None:
-    names = [module_name(each) for each in boot_closure(folder)]
+    names = [listed_module(each) for each in boot_closure(folder)]
     assert sorted(names) == sorted([
         "crc32c_intel", "virtio", "virtio_ring", "virtio_blk", "failover", "net_failover",
         "virtio_net", "mbcache", "crc16", "jbd2", "ext4",
@@ -82,7 +82,7 @@ def test_a_kernel_without_one_is_refused(folder: Path, name: str) -> None:
     ],
 )
 def test_module_names(path: str, name: str) -> None:
-    assert module_name(path) == name
+    assert listed_module(path) == name
 
 
 def packed(kind: str, content: bytes, tmp_path: Path) -> Path:
@@ -111,6 +111,6 @@ def test_boot_modules_are_collected_in_order(folder: Path) -> None:
         file.write_bytes(lzma.compress(file.name.encode()))
     collect_boot_modules(folder, folder / "boot")
     order = (folder / "boot" / "order").read_text().split()
-    assert order == [f"{module_name(each)}.ko" for each in boot_closure(folder)]
+    assert order == [f"{listed_module(each)}.ko" for each in boot_closure(folder)]
     assert {each.name for each in (folder / "boot").iterdir()} == {"order", *order}
     assert (folder / "boot" / "crc32c_intel.ko").read_bytes() == b"crc32c-intel.ko.xz"

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 BASE = (
-    "version", "errors", "model", "paths", "files", "process", "waiting", "progress", "settings", "toml",
-    "work",
+    "version", "errors", "kernels", "model", "paths", "files", "process", "waiting", "progress", "settings",
+    "toml", "work",
 )  # fmt: skip
 # Low to high. A room may import itself and what stands before it.
 ORDER = (
@@ -29,6 +29,7 @@ DOORS = {
     "subprocess": "harness/klp/process.py",
     "qemu": "harness/klp/vm/monitor.py",
     "paramiko": "harness/klp/guest/",
+    "platformdirs": "harness/klp/paths.py",
 }
 # What can reach a disk, a process or a network: analysis, and all that it imports, has no use for it.
 _REACHES_OUT = {
@@ -250,7 +251,7 @@ def test_analysis_loads_neither_ssh_nor_files_nor_processes(sources: list[Source
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     loaded = {name for name in done.stdout.split() if name.startswith("klp.")}
     rooms = {name.split(".")[1] for name in loaded}
-    assert rooms == {"analysis", "arch", "errors", "klog", "trace"}
+    assert rooms == {"analysis", "arch", "errors", "kernels", "klog", "trace"}
     assert not {"paramiko", "qemu", "subprocess", "pathlib", "rich"} & set(done.stdout.split())
 
 
@@ -301,6 +302,7 @@ def test_layer_check_can_fail(file: str, text: str, wrong: bool) -> None:
         ("harness/klp/vm/monitor.py", "from qemu.qmp import QMPClient", False),
         ("harness/klp/vm/machine.py", "from qemu.qmp import QMPClient", True),
         ("harness/klp/guest/ssh.py", "import paramiko", False),
+        ("harness/klp/records/runs.py", "from platformdirs import user_state_path", True),
         ("harness/klp/trace/tracer.py", "def f():\n    from paramiko import SSHClient", True),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 
 from klp import paths
 from klp.errors import SettingsError
-from klp.modules.plan import Phase, read_plan, read_plans
+from klp.modules.plan import LogPhase, read_plan, read_plans
 
 WHOLE = r"""
 name = "a"
@@ -52,7 +52,7 @@ def test_everything_is_read(tmp_path: Path) -> None:
     [seen] = plan.observe
     assert (seen.before, seen.enabled, seen.after) == ("", "klp$", "")
     [line] = plan.log
-    assert (line.when, line.pattern) == (Phase.UNLOADED, r"freed \d+")
+    assert (line.when, line.pattern) == (LogPhase.UNLOADED, r"freed \d+")
 
 
 def test_a_plan_of_plain_modules_alone(tmp_path: Path) -> None:

@@ -9,9 +9,7 @@ import sys
 
 import pytest
 
-from klp.images.definition import definitions
 from klp.settings import Settings  # kept imported: pytester takes back what an inner run imports
-from klp.testing.markers import known_kernels
 
 USES_A_GUEST = "def test_fix(guest, livepatch, trace, kernel_log): ..."
 # What the session did that it must not: it is told at its end.
@@ -21,7 +19,7 @@ from klp import paths
 seen = []
 # By folder, not by words in a path: the checkout, and the package in it, may be called anything.
 PLACES = [os.environ["KLP_CACHE"], os.environ["XDG_CONFIG_HOME"], os.environ["XDG_STATE_HOME"], "/proc",
-          *map(str, (paths.IMAGE_DEFINITIONS, paths.PROBES, paths.PATCHES))]
+          *map(str, (paths.IMAGE_DEFINITIONS, paths.PROBE_SOURCES, paths.PATCHES))]
 
 def watch(event, args):
     if event in ("subprocess.Popen", "os.posix_spawn", "os.fork", "socket.connect", "socket.bind"):
@@ -126,10 +124,6 @@ def test_wrong_settings_are_refused_in_one_line(watched, monkeypatch):
     result = watched(USES_A_GUEST)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert [line for line in result.errlines if line] == ["ERROR: KLP_KERNLE: unknown setting"]
-
-
-def test_kernels_are_known_by_their_definitions():
-    assert known_kernels() == list(definitions())
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,8 @@ def test_defaults_without_a_file() -> None:
 
 def test_every_setting_has_a_help_line() -> None:
     assert set(settings.HELP) == set(Settings.__struct_fields__)
+    assert all(line and "\n" not in line for line in settings.HELP.values())
+    assert settings.HELP["cpus"] == "virtual CPUs of a guest"
 
 
 def test_the_file_is_over_the_defaults(config: Write) -> None:

@@ -15,14 +15,14 @@ from klp.model import Accelerator, Image, Kernel
 from klp.paths import CacheLayout
 from klp.settings import Settings
 from klp.vm import accel
-from klp.vm.accel import choose, kvm_obstacle
+from klp.vm.accel import choose_accelerator, kvm_obstacle
 
 CPUINFO = "processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: fpu {} sse2\nbugs\t\t: vmx svm\n"
 
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Make a host with or without KVM, as choose() looks at it."""
+    """Make a host with or without KVM, as choose_accelerator() looks at it."""
     kvm, cpuinfo, boot_id = tmp_path / "kvm", tmp_path / "cpuinfo", tmp_path / "boot_id"
 
     def make(*, device: bool = True, flag: str = "vmx", boot: str = "boot-1") -> None:
@@ -128,7 +128,7 @@ def test_a_kvm_that_may_not_be_opened(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_settings_may_ask_for_tcg(host: Host, layout: CacheLayout, image: Image, machines: Install) -> None:
     host()
     tried = machines()
-    verdict = choose(Settings(accelerator="tcg"), layout, image)
+    verdict = choose_accelerator(Settings(accelerator="tcg"), layout, image)
     assert verdict.accelerator is Accelerator.TCG
     assert verdict.reason == "the settings ask for it"
     assert verdict.proven
@@ -137,7 +137,7 @@ def test_settings_may_ask_for_tcg(host: Host, layout: CacheLayout, image: Image,
 
 def test_without_kvm_it_is_tcg_and_says_why(host: Host, layout: CacheLayout) -> None:
     host(device=False)
-    verdict = choose(Settings(), layout)
+    verdict = choose_accelerator(Settings(), layout)
     assert verdict.accelerator is Accelerator.TCG
     assert verdict.proven
     assert "does not exist" in verdict.reason
@@ -149,14 +149,14 @@ def test_kvm_that_is_demanded_and_cannot_be_had(
 ) -> None:
     host(**lack)
     with pytest.raises(HostLacks, match=r"^KVM was asked for: ") as caught:
-        choose(Settings(accelerator="kvm"), layout)
+        choose_accelerator(Settings(accelerator="kvm"), layout)
     assert caught.value.hint is not None
     assert "KLP_ACCELERATOR" in caught.value.hint
 
 
 @pytest.mark.usefixtures("host")
 def test_kvm_is_unproven_until_a_guest_has_booted(layout: CacheLayout) -> None:
-    verdict = choose(Settings(), layout)
+    verdict = choose_accelerator(Settings(), layout)
     assert verdict.accelerator is Accelerator.KVM
     assert not verdict.proven
     assert not layout.accelerator.exists()
@@ -169,11 +169,11 @@ def test_a_boot_proves_kvm_once(
 ) -> None:
     tried = machines()
     for _ in range(2):
-        verdict = choose(Settings(accelerator=demanded), layout, image)
+        verdict = choose_accelerator(Settings(accelerator=demanded), layout, image)
         assert verdict.accelerator is Accelerator.KVM
         assert verdict.proven
     assert len(tried.specs) == 1
-    assert choose(Settings(), layout).proven
+    assert choose_accelerator(Settings(), layout).proven
 
 
 @pytest.mark.usefixtures("host")
@@ -182,22 +182,22 @@ def test_a_boot_that_fails_is_remembered_with_its_reason(
 ) -> None:
     tried = machines(BootFailed("the guest's SSH server did not listen within 15 s"))
     for _ in range(2):
-        verdict = choose(Settings(), layout, image)
+        verdict = choose_accelerator(Settings(), layout, image)
         assert verdict.accelerator is Accelerator.TCG
         assert "no guest boots with it (the guest's SSH server did not listen" in verdict.reason
     assert len(tried.specs) == 1
     with pytest.raises(HostLacks, match="no guest boots with it"):
-        choose(Settings(accelerator="kvm"), layout, image)
+        choose_accelerator(Settings(accelerator="kvm"), layout, image)
 
 
 def test_a_proof_holds_for_one_boot_of_the_host(
     host: Host, layout: CacheLayout, image: Image, machines: Install
 ) -> None:
     machines(BootFailed("hung"))
-    assert choose(Settings(), layout, image).accelerator is Accelerator.TCG
+    assert choose_accelerator(Settings(), layout, image).accelerator is Accelerator.TCG
     host(boot="boot-2")
     tried = machines()
-    assert choose(Settings(), layout, image).accelerator is Accelerator.KVM
+    assert choose_accelerator(Settings(), layout, image).accelerator is Accelerator.KVM
     assert len(tried.specs) == 1
 
 
@@ -206,6 +206,6 @@ def test_a_proof_holds_for_one_boot_of_the_host(
 def test_a_damaged_proof_is_none(layout: CacheLayout, image: Image, machines: Install, text: bytes) -> None:
     layout.accelerator.write_bytes(text)
     tried = machines()
-    assert choose(Settings(), layout, image).proven
+    assert choose_accelerator(Settings(), layout, image).proven
     assert len(tried.specs) == 1
     assert msgspec.json.decode(layout.accelerator.read_bytes())["booted"] is True

@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 
 import msgspec
 
+from klp.kernels import EARLIEST_SCHEDULER_SWITCH, series
 from klp.trace import events as ev
 
 # A function that older kernels do not have, and its absence is no hole: what it does is not done there.
-_SINCE = {"klp_sched_try_switch": (6, 3)}
+_SINCE = {"klp_sched_try_switch": EARLIEST_SCHEDULER_SWITCH}
 
 
 class Hole(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,12 +26,6 @@ class Hole(msgspec.Struct, frozen=True, kw_only=True):
     probe: str
     symbol: str
     words: str
-
-
-def release(kernel: str) -> tuple[int, int]:
-    """Return a kernel release's first two numbers."""
-    found = re.match(r"(\d+)\.(\d+)", kernel)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def bare(symbol: str) -> str:
@@ -75,7 +69,7 @@ class HoleBuilder:
                     words=f"{probe}: {header.kernel} has no probe point {each.symbol}: {each.unseen}",
                 )
                 for each in header.missing
-                if release(header.kernel) >= _SINCE.get(bare(each.symbol), (0, 0))
+                if series(header.kernel) >= _SINCE.get(bare(each.symbol), ())
             ]
             if self.last.get(probe) not in (ev.Mark, ev.End) and probe != "klp":
                 holes.append(Hole(probe=probe, symbol="", words=f"{probe} has no end: the guest was lost"))

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from klp.analysis.checked import CheckResult
 from klp.analysis.evidence import Verdict
 from klp.check.gate import Learned, why_not
-from klp.check.host import HOSTS, Host, UnitOutcome, perform_unit
+from klp.check.host import CHECK_HOSTS, CheckHost, UnitOutcome, perform_unit
 from klp.check.outcomes import Outcomes
 from klp.check.plan import CheckOrder, CheckUnit, TargetKernel, outcome_of, planned_units, survey_for
 from klp.check.registry import OPENER, SCENARIOS
@@ -83,11 +83,11 @@ class CheckRun:
         Raises:
             Busy: another process adds to this check.
         """
-        own = Host(self._layout, self._progress, self._jobs)
-        with _held(self._layout), HOSTS.serving(self._layout.root, own) as host:
+        own = CheckHost(self._layout, self._progress, self._jobs)
+        with _held(self._layout), CHECK_HOSTS.serving(self._layout.root, own) as host:
             return self._execute(host)
 
-    def _execute(self, host: Host) -> KlpError | None:
+    def _execute(self, host: CheckHost) -> KlpError | None:
         error: str | None = "interrupted"
         try:
             for kernel in self._order.kernels:
@@ -102,7 +102,7 @@ class CheckRun:
             self.result = self._outcomes.result(error)
         return None
 
-    def _one_kernel(self, host: Host, kernel: TargetKernel) -> None:
+    def _one_kernel(self, host: CheckHost, kernel: TargetKernel) -> None:
         own = [each for each in self._units if each.kernel == kernel]
         builds = [each for each in own if each.scenario == BUILD]
         with self._progress.step(_building(builds)):
@@ -117,7 +117,7 @@ class CheckRun:
             finally:
                 host.close()
 
-    def _of_one_guest(self, host: Host, units: Sequence[CheckUnit]) -> None:
+    def _of_one_guest(self, host: CheckHost, units: Sequence[CheckUnit]) -> None:
         """Perform the units that want guests of one kind, those first that others wait for."""
         self._perform(host, [each for each in units if each.scenario == OPENER])
         rest = self._worth_trying([each for each in units if each.scenario != OPENER])
@@ -154,7 +154,7 @@ class CheckRun:
         plans = found.result.plans if found and found.result else ()
         return Learned(learned.built_for, plans[0].objects if plans else ())
 
-    def _perform(self, host: Host, units: Sequence[CheckUnit]) -> None:
+    def _perform(self, host: CheckHost, units: Sequence[CheckUnit]) -> None:
         """Have units performed, as many at once as the executor does; record what comes of each."""
         units = self._worth_trying(units)
         if not units:
@@ -168,7 +168,7 @@ class CheckRun:
         with ThreadPoolExecutor(size, thread_name_prefix="check") as workers:
             self._collect(workers, host, units)
 
-    def _collect(self, executor: Executor, host: Host, units: Sequence[CheckUnit]) -> None:
+    def _collect(self, executor: Executor, host: CheckHost, units: Sequence[CheckUnit]) -> None:
         collect(executor, units, self._submit, self._take, host.stop)
 
     def _submit(self, executor: Executor, unit: CheckUnit) -> Future[UnitOutcome]:

@@ -3,7 +3,7 @@
 
 `perform_unit` is all that an executor needs: it takes a unit that can be pickled, and what is known of its
 livepatch by then; it returns a value that can be pickled. What is made once for many units (modules, a
-kernel's saved guest, its pool) belongs to the process, in its `Host`.
+kernel's saved guest, its pool) belongs to the process, in its `CheckHost`.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def perform_unit(unit: CheckUnit, objects: tuple[PatchedFunctions, ...]) -> Unit
         HostLacks: this machine cannot perform it.
         Interrupted: no further outcome is wanted.
     """
-    return HOSTS.of(unit.folder).perform(unit, objects)
+    return CHECK_HOSTS.of(unit.folder).perform(unit, objects)
 
 
 @dataclass(slots=True)
@@ -118,7 +118,7 @@ class _Made:
     failure: BuildFailed | UsageError | None = None
 
 
-class Host:
+class CheckHost:
     """What this process has made ready for the units of one check.
 
     Args:
@@ -255,8 +255,8 @@ def _why_not_built(failure: KlpError) -> tuple[str, ...]:
     return tuple(dict.fromkeys(lines))
 
 
-def _silent(folder: Path) -> Host:
-    return Host(CheckLayout(folder), Silent())
+def _silent(folder: Path) -> CheckHost:
+    return CheckHost(CheckLayout(folder), Silent())
 
 
-HOSTS = Hosts(_silent)
+CHECK_HOSTS = Hosts(_silent)

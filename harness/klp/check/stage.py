@@ -33,7 +33,7 @@ from klp.drive.trace import Trace
 from klp.errors import CheckFailed, KlpError
 from klp.klog.expected import Expected
 from klp.model import Kernel
-from klp.modules.plan import Load, Phase, module_name
+from klp.modules.plan import Load, LogPhase, module_name
 
 # The kernel tells a line of its log at once; what a livepatch does later has `settle`.
 _LOG_S = 2.0
@@ -255,7 +255,7 @@ class Stage:
         listed = self.guest.run(["grep", "-E", f" [tT] ({names})(\\s|$)", "/proc/kallsyms"]).stdout
         return namesakes(listed, self.objects)
 
-    def await_log(self, when: Phase) -> None:
+    def await_log(self, when: LogPhase) -> None:
         """Wait, up to patch.toml's `settle`, for its log lines of a phase; one missing is a fault."""
         for each in self.candidate.plan.log:
             if each.when is when:

@@ -18,7 +18,7 @@ from klp.model import Image
 from klp.process import require
 from klp.progress import Progress, for_console
 from klp.settings import Settings
-from klp.vm.accel import AcceleratorVerdict, choose
+from klp.vm.accel import AcceleratorVerdict, choose_accelerator
 from klp.vm.machine import programs
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -74,7 +74,7 @@ def image_and_accelerator(wanted: Settings, *, to_boot: bool = True) -> tuple[Im
         require(*programs())
     shelf = library(wanted)
     image = shelf.ensure(wanted.kernel)
-    verdict = choose(wanted, shelf.layout, image)
+    verdict = choose_accelerator(wanted, shelf.layout, image)
     stderr.print(f"{verdict.accelerator.value}: {verdict.reason}", soft_wrap=True)
     return image, verdict
 

@@ -12,10 +12,10 @@ from klp.analysis.coverage import coverage as covered
 from klp.analysis.rules.registry import RULES
 from klp.cli.common import print_json, stdout
 from klp.errors import ExitCode, UsageError
+from klp.images.names import known_kernels
 from klp.paths import VERDICTS
 from klp.records.tests import read_records, reasons
 from klp.report.coverage import coverage_table, tests_table
-from klp.testing.markers import known_kernels
 
 
 @click.command()

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from klp.cli.common import print_json, progress, settings, stdout
 from klp.errors import CheckFailed, UsageError
-from klp.images.cache import Manifest, damaged_files
+from klp.images.cache import EntryKind, Manifest, damaged_files
 from klp.images.definition import definitions
 from klp.images.library import Library
 
@@ -27,7 +27,7 @@ def kernels(as_json: bool) -> None:
     wanted = settings()
     library = _library()
     built = {
-        name: next((m.facts["release"] for _, m in library.parts(name) if m.kind == "kernel"), None)
+        name: next((m.facts["release"] for _, m in library.parts(name) if m.kind == EntryKind.KERNEL), None)
         for name in definitions()
     }
     if as_json:

@@ -19,6 +19,7 @@ from klp.errors import CheckFailed, KlpError, VmLost
 from klp.guest.kernel_log import lines_after
 from klp.guest.livepatch import Livepatches, PendingTask
 from klp.guest.ssh import CommandResult
+from klp.kernels import series
 from klp.klog import expected
 from klp.klog.lines import without_stamp
 from klp.lab.ready import ReadyGuest, ReadyKernel
@@ -337,12 +338,6 @@ class Case:
         )
         write_result(layout, result)
         self._ready_guest.keep_as = folder
-
-
-def series(release: str) -> tuple[int, ...]:
-    """Return a kernel's first two numbers: ``6.12.117+deb13-amd64`` is (6, 12)."""
-    found = re.match(r"(\d+)\.(\d+)", release)
-    return (int(found[1]), int(found[2])) if found else ()
 
 
 def story(error: KlpError) -> str:

@@ -62,7 +62,7 @@ class Clock:
         line = command if isinstance(command, str) else shlex.join(command)
         sent = time.monotonic_ns()
         timed = f"{NOW}; now begun; {line}; s=$?; now ended; exit $s"
-        result = self._guest.run(timed, told=line)
+        result = self._guest.run(timed, shown_as=line)
         received = time.monotonic_ns()
         span = None
         if read := _READINGS.match(result.stdout):

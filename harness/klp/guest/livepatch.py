@@ -138,15 +138,15 @@ class Livepatches:
         Raises:
             TransitionStuck: it outlasted the deadline; nothing was forced or torn down.
         """
-        told = time.monotonic()
+        last_shown = time.monotonic()
 
         def look() -> bool:
-            nonlocal told
+            nonlocal last_shown
             if not self._lasts(_WHILE_ONE, f"{_SYSFS}/{name}/transition"):
                 return True
-            if slow and time.monotonic() - told >= _SLOW_S:
+            if slow and time.monotonic() - last_shown >= _SLOW_S:
                 slow(self.pending(name))
-                told = time.monotonic()
+                last_shown = time.monotonic()
             return False
 
         try:

@@ -51,7 +51,7 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ConnectionLimits:
     """Seconds that each step of talking to a guest may take."""
 
     banner: float
@@ -93,7 +93,7 @@ class Guest:
     def __init__(
         self,
         address: Address,
-        limits: Limits,
+        limits: ConnectionLimits,
         check_alive: Callable[[], None],
         silent: Callable[[str], GuestSilent] = GuestSilent,
     ) -> None:
@@ -169,7 +169,7 @@ class Guest:
         *,
         stdin: bytes = b"",
         timeout_s: float | None = None,
-        told: str | None = None,
+        shown_as: str | None = None,
     ) -> CommandResult:
         """Run a command to its end.
 
@@ -177,18 +177,18 @@ class Guest:
             command: a line for the guest's shell, or words that are quoted for it.
             stdin: what it reads.
             timeout_s: seconds it may take; the deadline for commands where None.
-            told: what to call it in the result and in errors, if not by the whole line.
+            shown_as: what to call it in the result and in errors, if not by the whole line.
 
         Raises:
             GuestSilent: it did not end in time, or the connection broke.
             GuestPanicked, QemuGone: the machine was lost meanwhile.
         """
         line = command if isinstance(command, str) else shlex.join(command)
-        told = told or line
+        shown_as = shown_as or line
         limit = timeout_s or self.limits.command
         log.debug("guest + %s", line)
         if self._shell and not stdin and self._shell.take():
-            return self._kept(told, lambda shell: shell.run(line, limit))
+            return self._kept(shown_as, lambda shell: shell.run(line, limit))
         channel = self._open_channel()
         try:
             channel.settimeout(limit)
@@ -196,11 +196,11 @@ class Guest:
             if stdin:
                 channel.sendall(stdin)
             channel.shutdown_write()
-            return self._collect(channel, told, limit)
+            return self._collect(channel, shown_as, limit)
         except TimeoutError:  # nobody read what it was given
-            raise self._late(told, limit) from None
+            raise self._late(shown_as, limit) from None
         except (paramiko.SSHException, EOFError, OSError) as error:
-            raise self._lost(told, error) from error
+            raise self._lost(shown_as, error) from error
         finally:
             channel.close()
 
@@ -225,25 +225,27 @@ class Guest:
         limit = self.limits.command
         return self._kept(f"writing {path}", lambda shell: shell.write(path, content, limit))
 
-    def _kept(self, told: str, run: Callable[[Shell], tuple[int | None, bytes, bytes]]) -> CommandResult:
+    def _kept(
+        self, shown_as: str, run: Callable[[Shell], tuple[int | None, bytes, bytes]]
+    ) -> CommandResult:
         """Run a command in the shell that is kept; without it from then on, if that ended it."""
         assert self._shell
         try:
             status, out, err = run(self._shell)
         except DeadlineMissed as missed:
-            raise self._late(told, missed.waited_s) from None
+            raise self._late(shown_as, missed.waited_s) from None
         except TimeoutError:
-            raise self._late(told, self.limits.command) from None
+            raise self._late(shown_as, self.limits.command) from None
         except (paramiko.SSHException, EOFError, OSError) as error:
-            raise self._lost(told, error) from error
+            raise self._lost(shown_as, error) from error
         if status is None and not self._transport.is_active():
-            raise self._lost(told, EOFError("the connection broke"))
-        return CommandResult(told, _KILLED if status is None else status, _text(out), _text(err))
+            raise self._lost(shown_as, EOFError("the connection broke"))
+        return CommandResult(shown_as, _KILLED if status is None else status, _text(out), _text(err))
 
-    def _late(self, told: str, waited_s: float) -> GuestSilent:
-        return self._silent(f"no end of `{told}` within {waited_s:.0f} s")
+    def _late(self, shown_as: str, waited_s: float) -> GuestSilent:
+        return self._silent(f"no end of `{shown_as}` within {waited_s:.0f} s")
 
-    def _collect(self, channel: paramiko.Channel, told: str, limit_s: float) -> CommandResult:
+    def _collect(self, channel: paramiko.Channel, shown_as: str, limit_s: float) -> CommandResult:
         out, err = bytearray(), bytearray()
 
         def look() -> bool:
@@ -261,14 +263,14 @@ class Guest:
             return False
 
         try:
-            wait_until(look, what=f"end of `{told}`", timeout_s=limit_s, every_s=_LOOK_S)
+            wait_until(look, what=f"end of `{shown_as}`", timeout_s=limit_s, every_s=_LOOK_S)
         except DeadlineMissed as missed:
-            raise self._late(told, missed.waited_s) from None
+            raise self._late(shown_as, missed.waited_s) from None
         if not (channel.exit_status_ready() and self._transport.is_active()):
-            raise self._lost(told, EOFError("the connection broke"))
+            raise self._lost(shown_as, EOFError("the connection broke"))
         status = channel.recv_exit_status()
         # The server sends no status for a command that a signal ended, and paramiko passes over the signal.
-        return CommandResult(told, _KILLED if status < 0 else status, _text(out), _text(err))
+        return CommandResult(shown_as, _KILLED if status < 0 else status, _text(out), _text(err))
 
     def stream(self, command: str) -> Iterator[bytes]:
         """Yield what a command writes to standard output as it comes, until it or the guest ends.

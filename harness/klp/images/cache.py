@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 
 import msgspec
@@ -29,11 +30,26 @@ MANIFEST = "manifest.json"
 _OWNER = "owner.lock"
 
 
+# What fills an entry returns: facts that were learned in the making, and the files to hash.
+Filled = tuple[dict[str, str], tuple[str, ...]]
+
+
+class EntryKind(StrEnum):
+    """What there is in a cache; the first half of an entry's name."""
+
+    GUEST = "guest"  # a root disk that the kernels of a suite share
+    KERNEL = "kernel"  # a kernel of Debian's, with the toolchain that builds modules for it
+    TREE = "tree"  # a kernel of a build tree
+    BOOT = "boot"  # an initrd, for a guest root and a kernel
+    SNAPSHOT = "snapshot"  # a guest that was booted and saved, for an image
+    SOURCE = "source"  # a compiler and a kernel's whole source, to build kernels of
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What an entry is, written last.
 
     Attributes:
-        kind: ``toolchain``, ``guest``, ``kernel`` or ``tree``.
+        kind: a `EntryKind`; one of another version of klp may be none of ours.
         digest: hex digest of `inputs`.
         inputs: what it was made from, in words.
         facts: what was learned in the making, such as the kernel's release.
@@ -72,14 +88,14 @@ class Cache:
 
     def ensure(
         self,
-        kind: str,
+        kind: EntryKind,
         inputs: Mapping[str, str],
-        build: Callable[[Path], tuple[dict[str, str], tuple[str, ...]]],
+        build: Callable[[Path], Filled],
     ) -> tuple[Path, Manifest]:
         """Return the entry for `inputs`, building it if it is not there.
 
         Args:
-            kind: the first half of the folder's name.
+            kind: what it is.
             inputs: all that the content depends on.
             build: fills the folder it is given; returns facts, and the files to hash.
 
@@ -92,7 +108,7 @@ class Cache:
         found = read_manifest(entry)
         if found:
             return entry, found
-        with _told(self.layout.root), self._locked(kind, digest):
+        with _explained(self.layout.root), self._locked(kind, digest):
             found = read_manifest(entry)
             if found:
                 return entry, found
@@ -100,10 +116,10 @@ class Cache:
 
     def _build(
         self,
-        kind: str,
+        kind: EntryKind,
         digest: str,
         inputs: dict[str, str],
-        build: Callable[[Path], tuple[dict[str, str], tuple[str, ...]]],
+        build: Callable[[Path], Filled],
         entry: Path,
     ) -> Manifest:
         self._sweep()
@@ -113,7 +129,7 @@ class Cache:
             try:
                 facts, files = build(growing)
                 manifest = Manifest(
-                    kind=kind,
+                    kind=str(kind),
                     digest=digest,
                     inputs=inputs,
                     facts=facts,
@@ -190,7 +206,7 @@ def damaged_files(entry: Path, manifest: Manifest) -> list[str]:
 
 
 @contextmanager
-def _told(root: Path) -> Iterator[None]:
+def _explained(root: Path) -> Iterator[None]:
     """Turn a full or read-only disk into one line that names the folder and the way out."""
     try:
         yield

@@ -33,7 +33,7 @@ def _hook(name: str, **variables: str) -> str:
 
 def hook_text(name: str) -> str:
     """Return a hook's text as it stands in vm-images/hooks."""
-    return (paths.IMAGE_DEFINITIONS / "hooks" / name).read_text()
+    return (paths.BUILD_HOOKS / name).read_text()
 
 
 def _mmdebstrap(definition: ImageDefinition, mirror: str, *options: str) -> list[str]:

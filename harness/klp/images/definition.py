@@ -9,6 +9,7 @@ import msgspec
 
 from klp import paths
 from klp.errors import UsageError
+from klp.kernels import series
 from klp.toml import read_toml
 
 
@@ -45,11 +46,7 @@ def definitions(folder: Path = paths.IMAGE_DEFINITIONS) -> dict[str, ImageDefini
         SettingsError: a file is broken; names file and line.
     """
     found = [read_toml(file, ImageDefinition) for file in sorted(folder.glob("*.toml"))]
-    return {each.name: each for each in sorted(found, key=_series)}
-
-
-def _series(definition: ImageDefinition) -> tuple[int, ...]:
-    return tuple(int(part) for part in definition.name.split(".") if part.isdigit())
+    return {each.name: each for each in sorted(found, key=lambda each: series(each.name))}
 
 
 def definition(name: str) -> ImageDefinition:

@@ -39,6 +39,11 @@ def make_ext4(folder: Path, image: Path, *, label: str, spare_mib: int = 64) -> 
     ]))  # fmt: skip
 
 
+def make_kernel_disk(staging: Path, image: Path) -> None:
+    """Write what `Kernel.disk` is: ``modules/RELEASE`` and ``src/`` of a folder."""
+    make_ext4(staging, image, label="klp-kernel", spare_mib=8)
+
+
 def make_initrd(files: Mapping[str, Path], scratch: Path, initrd: Path) -> None:
     """Write an uncompressed initrd (newc cpio) of `files`: path in the initrd to file or folder here.
 

@@ -18,7 +18,7 @@ BOOT_MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "ext4")
 OPTIONAL_MODULES = ("crc32c_generic", "crc32c_intel", "virtio_rng")
 
 
-def module_name(path: str) -> str:
+def listed_module(path: str) -> str:
     """Return the module's name for a path in modules.dep or modules.builtin."""
     return Path(path).name.split(".ko")[0].replace("-", "_")
 
@@ -33,8 +33,8 @@ def boot_closure(folder: Path) -> list[str]:
         UsageError: the kernel has one of them neither built in nor as a module.
     """
     depends = dict(_read_depends(folder / "modules.dep"))
-    by_name = {module_name(path): path for path in depends}
-    builtin = {module_name(line) for line in (folder / "modules.builtin").read_text().split()}
+    by_name = {listed_module(path): path for path in depends}
+    builtin = {listed_module(line) for line in (folder / "modules.builtin").read_text().split()}
     wanted = [name for name in OPTIONAL_MODULES if name in by_name]
     for name in BOOT_MODULES:
         if name in by_name:
@@ -74,7 +74,7 @@ def collect_boot_modules(folder: Path, destination: Path) -> None:
     destination.mkdir()
     names = []
     for relative in boot_closure(folder):
-        name = f"{module_name(relative)}.ko"
+        name = f"{listed_module(relative)}.ko"
         copy_plain(folder / relative, destination / name)
         names.append(name)
     (destination / "order").write_text("".join(f"{name}\n" for name in names))

@@ -9,10 +9,14 @@ from klp import paths
 from klp.errors import UsageError
 from klp.files import digest_of, file_digest
 from klp.images import disk, keys
-from klp.images.cache import Cache, Manifest
-from klp.images.definition import ImageDefinition, definition, definitions
-from klp.images.stock import StockBuilder
-from klp.images.tree import TreeBuilder
+from klp.images.builder import EntryBuilder, KernelBuilder, KernelEntry
+from klp.images.cache import Cache, EntryKind, Filled, Manifest
+from klp.images.compiled import KernelSource, SourceRoot
+from klp.images.definition import ImageDefinition, definition
+from klp.images.guest_root import GuestEntry, GuestRoot
+from klp.images.names import kernel_complaint, tree_of
+from klp.images.stock import StockEntry, StockKernel
+from klp.images.tree import TreeKernel
 from klp.model import Image, Kernel
 from klp.paths import CacheLayout
 from klp.progress import Progress
@@ -31,96 +35,91 @@ class Library:
     def __init__(self, settings: Settings, progress: Progress) -> None:
         self.layout = CacheLayout(paths.cache_root(settings.cache))
         self.cache = Cache(self.layout, progress)
+        self._mirror = settings.mirror
         self._progress = progress
-        self._stock = StockBuilder(self.cache, settings, progress)
-        self._tree = TreeBuilder(self.cache, progress)
 
-    def ensure(self, kernel: str) -> Image:
-        """Return the image that boots `kernel`, building what is missing.
+    def builder(self, kernel: str) -> KernelBuilder:
+        """Return what builds `kernel`; nothing is built yet.
 
         Args:
             kernel: a name of `klp kernels`, or the folder of a kernel build tree.
 
         Raises:
+            UsageError: there is no kernel of that name.
+        """
+        tree = tree_of(kernel)
+        if tree:
+            return TreeKernel(tree, self._toolchain, self._progress)
+        return self._stock(definition(kernel))
+
+    def ensure(self, kernel: str) -> Image:
+        """Return the image that boots `kernel`, building what is missing.
+
+        Args:
+            kernel: as `builder`.
+
+        Raises:
             UsageError: there is no such kernel, or the tree lacks what is needed.
             HostLacks: a tool, space or the archive is out of reach.
         """
-        if "/" in kernel or (kernel not in definitions() and Path(kernel).is_dir()):
-            return self._from_tree(Path(kernel).absolute())
-        return self._from_definition(definition(kernel))
-
-    def _from_definition(self, which: ImageDefinition) -> Image:
-        guest, _ = self._stock.guest_root(which)
-        entry, manifest = self._stock.kernel(which)
-        release = manifest.facts["release"]
-        return self._image(
-            which.name, guest, entry, manifest,
-            build=Path("/usr/src") / f"linux-headers-{release}", toolchain=entry / "toolchain",
-            source=entry / "source", tree=None,
-        )  # fmt: skip
-
-    def _from_tree(self, tree: Path) -> Image:
-        """A user's kernel in the default suite's guest, built against with a compiler like its own."""
-        self._tree.check(tree)
-        which = self._tree.matching_definition(tree)
-        guest, _ = self._stock.guest_root(which)
-        helper, _ = self._stock.kernel(which)
-        entry, manifest = self._tree.kernel(tree)
-        return self._image(
-            str(tree), guest, entry, manifest,
-            build=self._tree.build_folder(tree), toolchain=helper / "toolchain",
-            source=self._tree.source_folder(tree), tree=tree,
-        )  # fmt: skip
-
-    def _image(
-        self,
-        name: str,
-        guest: Path,
-        entry: Path,
-        manifest: Manifest,
-        *,
-        build: Path,
-        toolchain: Path,
-        source: Path | None,
-        tree: Path | None,
-    ) -> Image:
-        initrd, boot_digest = self._initrd(guest, entry, manifest)
-        digest = digest_of({"guest": guest.name, "kernel": entry.name, "boot": boot_digest})
-        kernel = Kernel(
-            name=name, release=manifest.facts["release"], digest=manifest.digest,
-            image=entry / "kernel", initrd=initrd, disk=entry / "kernel.ext4", build=build,
-            toolchain=toolchain, source=source, tree=tree,
-        )  # fmt: skip
+        builder = self.builder(kernel)
+        guest, _ = self._made(GuestRoot(builder.definition(), self._mirror, self._progress))
+        entry, manifest = self._made(builder)
+        initrd, boot_digest = self._initrd(GuestEntry(guest), KernelEntry(entry), manifest)
         return Image(
-            name=name, digest=digest, kernel=kernel, root_disk=guest / "root.ext4",
-            ssh_key=self.layout.ssh_key, host_key=keys.ensure_key(self.layout.host_key),
-        )  # fmt: skip
+            name=builder.name,
+            digest=digest_of({"guest": guest.name, "kernel": entry.name, "boot": boot_digest}),
+            kernel=_kernel_of(builder, KernelEntry(entry), manifest, initrd),
+            root_disk=GuestEntry(guest).disk,
+            ssh_key=self.layout.ssh_key,
+            host_key=keys.ensure_key(self.layout.host_key),
+        )
 
-    def _initrd(self, guest: Path, entry: Path, manifest: Manifest) -> tuple[Path, str]:
+    def source(self, name: str) -> KernelSource:
+        """Return the whole source of a definition's kernel with its compiler, for a `CompiledTree`.
+
+        Raises:
+            UsageError: there is no such definition.
+            HostLacks: space or the archive is out of reach.
+        """
+        root = SourceRoot(definition(name), self._mirror, self._progress)
+        return root.source(self._made(root)[0])
+
+    def _made(self, builder: EntryBuilder) -> tuple[Path, Manifest]:
+        return self.cache.ensure(builder.kind, builder.inputs(), builder.fill)
+
+    def _stock(self, which: ImageDefinition) -> StockKernel:
+        return StockKernel(which, self._mirror, self._progress)
+
+    def _toolchain(self, which: ImageDefinition) -> Path:
+        entry, _ = self._made(self._stock(which))
+        return StockEntry(entry).toolchain
+
+    def _initrd(self, guest: GuestEntry, kernel: KernelEntry, manifest: Manifest) -> tuple[Path, str]:
         """The initrd is an entry of its own: it changes with the guest's files, not with Debian."""
         client = keys.ensure_key(self.layout.ssh_key)
         keys.ensure_key(self.layout.host_key)
         files = {inside: paths.GUEST_FILES / name for inside, name in _GUEST_FILES.items()}
         files["init"] = paths.GUEST_FILES / "init"
         inputs = {inside: file_digest(file) for inside, file in files.items()}
-        inputs |= {"guest": guest.name, "kernel": manifest.digest, "client": client,
+        inputs |= {"guest": guest.root.name, "kernel": manifest.digest, "client": client,
                    "host": file_digest(self.layout.host_key)}  # fmt: skip
 
-        def fill(into: Path) -> tuple[dict[str, str], tuple[str, ...]]:
+        def fill(into: Path) -> Filled:
             scratch = into / "tree"
             host_key = into / "host_key"
             host_key.write_bytes(keys.dropbear_form(self.layout.host_key))
             content = {
                 **files,
-                "bin/busybox": guest / "busybox",
-                "modules": entry / "boot-modules",
+                "bin/busybox": guest.busybox,
+                "modules": kernel.boot_modules,
                 "guest/etc/klp/host_key": host_key,
                 "guest/root/.ssh/authorized_keys": self.layout.ssh_key.with_suffix(".pub"),
             }
             disk.make_initrd(content, scratch, into / "initrd")
             return {}, ("initrd",)
 
-        folder, made = self.cache.ensure("boot", inputs, fill)
+        folder, made = self.cache.ensure(EntryKind.BOOT, inputs, fill)
         return folder / "initrd", made.digest
 
     def parts(self, kernel: str) -> list[tuple[Path, Manifest]]:
@@ -129,18 +128,30 @@ class Library:
         Raises:
             UsageError: there is no such kernel.
         """
-        if kernel not in definitions() and not Path(kernel).is_dir():
+        if kernel_complaint(kernel):
             raise UsageError(f"unknown kernel {kernel}", hint="klp image list shows what is built")
+        builder = self.builder(kernel)
+        entries = self.cache.entries()
         own = [
             (entry, manifest)
-            for entry, manifest in self.cache.entries()
-            if kernel == manifest.inputs.get("series")
-            or str(Path(kernel).absolute()) == manifest.inputs.get("tree")
+            for entry, manifest in entries
+            if manifest.kind == builder.kind and builder.mark.items() <= manifest.inputs.items()
         ]
         digests = {manifest.digest for _, manifest in own}
         boots = [
             (entry, manifest)
-            for entry, manifest in self.cache.entries()
-            if manifest.kind in ("boot", "snapshot") and manifest.inputs["kernel"] in digests
+            for entry, manifest in entries
+            if manifest.kind in (EntryKind.BOOT, EntryKind.SNAPSHOT)
+            and manifest.inputs["kernel"] in digests
         ]
         return own + boots
+
+
+def _kernel_of(builder: KernelBuilder, entry: KernelEntry, manifest: Manifest, initrd: Path) -> Kernel:
+    release = manifest.facts["release"]
+    tools = builder.tools(entry.root, release)
+    return Kernel(
+        name=builder.name, release=release, digest=manifest.digest, image=entry.image, initrd=initrd,
+        disk=entry.disk, build=tools.build, toolchain=tools.toolchain, source=tools.source,
+        tree=tools.tree,
+    )  # fmt: skip

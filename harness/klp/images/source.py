@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the kernel's source package only what klp works with.
+"""The kernel's source package: all of it unpacked, or only what klp works with.
 
-Samples, selftests, documentation, and the kernel's own style checker.
+That is samples, selftests, documentation, and the kernel's own style checker.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from klp.errors import UsageError
 from klp.process import run
 
-SAMPLES = "samples/livepatch"
+SAMPLES_FOLDER = "samples/livepatch"
 SELFTESTS = "tools/testing/selftests/livepatch"
 DOCUMENTATION = "Documentation/livepatch"
 CHECKPATCH = "scripts/checkpatch.pl"
@@ -22,7 +22,22 @@ _CHECKED_BY = (CHECKPATCH, "scripts/spelling.txt", "scripts/const_structs.checkp
 def members(selftest_modules: str) -> tuple[str, ...]:
     """Return the files and folders of a source that klp keeps; the selftests' modules may stand apart."""
     apart = () if selftest_modules.startswith(SELFTESTS) else (selftest_modules,)
-    return (SAMPLES, SELFTESTS, DOCUMENTATION, *_CHECKED_BY, *apart)
+    return (SAMPLES_FOLDER, SELFTESTS, DOCUMENTATION, *_CHECKED_BY, *apart)
+
+
+def tarball_in(root: Path) -> Path:
+    """Return the source's tarball in a folder that Debian's source package is unpacked in."""
+    [found] = (root / "usr/src").glob("linux-source-*.tar.xz")
+    return found
+
+
+def unpack(tarball: Path, destination: Path, *wanted: str) -> None:
+    """Unpack a linux-source tarball, without its top folder: all of it, or what is wanted of it."""
+    destination.mkdir(parents=True)
+    top = tarball.name.removesuffix(".tar.xz")
+    run(["tar", "--extract", f"--file={tarball}", "--use-compress-program=xz --threads=0 --decompress",
+         f"--directory={destination}", "--strip-components=1", "--no-same-owner",
+         *(f"{top}/{member}" for member in wanted)])  # fmt: skip
 
 
 def extract(tarball: Path, wanted: tuple[str, ...], destination: Path) -> None:
@@ -31,11 +46,7 @@ def extract(tarball: Path, wanted: tuple[str, ...], destination: Path) -> None:
     Raises:
         UsageError: the tarball lacks one of them.
     """
-    destination.mkdir()
-    top = tarball.name.removesuffix(".tar.xz")
-    run(["tar", "--extract", f"--file={tarball}", "--use-compress-program=xz --threads=0 --decompress",
-         f"--directory={destination}", "--strip-components=1", "--no-same-owner",
-         *(f"{top}/{member}" for member in wanted)])  # fmt: skip
+    unpack(tarball, destination, *wanted)
     for member in wanted:
         if not (destination / member).exists():
             raise UsageError(f"{tarball.name}: has no {member}")

@@ -1,140 +1,141 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The entries of the cache that come from Debian packages: guest roots and kernels."""
+"""A kernel of Debian's: the packages of its series, as the archive has them."""
 
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-
-import msgspec
 
 from klp.errors import HostLacks
 from klp.files import remove_tree
 from klp.images import debian, disk, kmods, source, vmlinux
-from klp.images.cache import Cache, Manifest
+from klp.images.builder import KernelEntry, ModuleTools
+from klp.images.cache import EntryKind, Filled
 from klp.images.definition import ImageDefinition
 from klp.process import run
 from klp.progress import Progress
-from klp.settings import Settings
 
-# What every guest has: BCC for the probes, an SSH server to talk to, busybox as its init, and common tools.
-GUEST_PACKAGES = (
-    "python3-bpfcc", "dropbear-bin", "openssh-sftp-server", "busybox-static", "kmod", "iproute2", "procps",
-    "coreutils", "mount",
-)  # fmt: skip
-_ROOT_SPARE_MIB = 1024
-# Raised whenever this code, or a hook, writes something else for the same definition: images are then
+# Raised whenever this code, or a hook, writes something else for the same definition: kernels are then
 # built anew. Not a digest of the code, which would rebuild them for a changed comment.
 _RECIPE = "1"
 
 
-class StockBuilder:
-    """Builds, or finds, the Debian entries of one cache."""
+@dataclass(frozen=True, slots=True)
+class StockEntry(KernelEntry):
+    """A stock kernel's entry, which has all that modules for it are built with besides."""
 
-    def __init__(self, cache: Cache, settings: Settings, progress: Progress) -> None:
-        self._cache = cache
-        self._mirror = settings.mirror
-        self._progress = progress
+    @property
+    def config(self) -> Path:
+        """The configuration it was built with."""
+        return self.root / "config"
 
-    def guest_root(self, definition: ImageDefinition) -> tuple[Path, Manifest]:
-        """Return the entry with ``root.ext4`` and ``busybox``; kernels of a suite share it."""
-        inputs = {
-            "suite": definition.suite,
-            "architecture": definition.architecture,
-            "packages": " ".join(GUEST_PACKAGES),
-            "mirror": self._mirror,
+    @property
+    def toolchain(self) -> Path:
+        """A root folder with the compiler that built it, and its headers."""
+        return self.root / "toolchain"
+
+    @property
+    def source(self) -> Path:
+        """What klp keeps of its source: see `source.members`."""
+        return self.root / "source"
+
+
+@dataclass(frozen=True, slots=True)
+class StockKernel:
+    """Builds the entry of a definition's kernel (see `KernelBuilder`)."""
+
+    which: ImageDefinition
+    mirror: str
+    progress: Progress
+
+    kind = EntryKind.KERNEL
+
+    @property
+    def name(self) -> str:
+        """The definition's."""
+        return self.which.name
+
+    @property
+    def mark(self) -> dict[str, str]:
+        """The series."""
+        return {"series": self.which.name}
+
+    def definition(self) -> ImageDefinition:
+        """Return its own; Debian's kernels have what a guest needs."""
+        return self.which
+
+    def inputs(self) -> dict[str, str]:
+        """Return what packages it is made of, and what is kept of them."""
+        which = self.which
+        return self.mark | {
+            "suites": " ".join((which.suite, *which.extra_suites)),
+            "architecture": which.architecture,
+            "source": " ".join((which.kernel_source, *source.members(which.selftest_modules))),
+            "packages": " ".join(which.toolchain_packages),
+            "mirror": self.mirror,
             "recipe": _RECIPE,
         }
-        return self._cache.ensure("guest", inputs, lambda into: self._fill_guest(definition, into))
 
-    def _fill_guest(
-        self, definition: ImageDefinition, into: Path
-    ) -> tuple[dict[str, str], tuple[str, ...]]:
-        root = into / "root"
-        root.mkdir()
-        with self._progress.step(f"guest root from {definition.suite} packages"):
-            plain = _without_extra_suites(definition)
-            debian.make_root(plain, self._mirror, GUEST_PACKAGES, root)
-        with self._progress.step("root disk"):
-            # The read-only kernel disk is mounted here, and bound over these (vm-images/guest).
-            for folder in ("usr/lib/klp/kernel", "usr/lib/modules", "usr/src"):
-                (root / folder).mkdir(parents=True, exist_ok=True)
-            (root / "usr/lib/klp/init").symlink_to("/bin/busybox")
-            shutil.copyfile(root / "bin/busybox", into / "busybox")
-            (into / "busybox").chmod(0o755)
-            disk.make_ext4(root, into / "root.ext4", label="klp-root", spare_mib=_ROOT_SPARE_MIB)
-            versions = _versions(root)
-            remove_tree(root)
-        return versions, ("root.ext4", "busybox")
+    def fill(self, into: Path) -> Filled:
+        """Fetch the packages, and make the entry of them.
 
-    def kernel(self, definition: ImageDefinition) -> tuple[Path, Manifest]:
-        """Return the entry with kernel, disk, boot modules, source and toolchain."""
-        inputs = {
-            "series": definition.name,
-            "suites": " ".join((definition.suite, *definition.extra_suites)),
-            "architecture": definition.architecture,
-            "source": " ".join((definition.kernel_source, *source.members(definition.selftest_modules))),
-            "packages": " ".join(definition.toolchain_packages),
-            "mirror": self._mirror,
-            "recipe": _RECIPE,
-        }
-        return self._cache.ensure("kernel", inputs, lambda into: self._fill_kernel(definition, into))
-
-    def _fill_kernel(
-        self, definition: ImageDefinition, into: Path
-    ) -> tuple[dict[str, str], tuple[str, ...]]:
-        toolchain = into / "toolchain"
-        toolchain.mkdir()
-        with self._progress.step(f"kernel {definition.name} packages"):
-            release = debian.fetch_kernel(definition, self._mirror, into)
-        with self._progress.step(f"toolchain root for {release}"):
-            wanted = (f"linux-headers-{release}", *definition.toolchain_packages)
-            debian.make_root(definition, self._mirror, wanted, toolchain)
+        Raises:
+            HostLacks: the archive cannot be reached, or packages are missing.
+        """
+        entry = StockEntry(into)
+        entry.toolchain.mkdir()
+        with self.progress.step(f"kernel {self.which.name} packages"):
+            release = debian.fetch_kernel(self.which, self.mirror, into)
+        with self.progress.step(f"toolchain root for {release}"):
+            wanted = (f"linux-headers-{release}", *self.which.toolchain_packages)
+            debian.make_root(self.which, self.mirror, wanted, entry.toolchain)
         packages = into / "klp"
-        with self._progress.step("what is needed of the kernel's source"):
-            self._extract_source(definition, packages, into / "source")
-        with self._progress.step("kernel, boot modules and kernel disk"):
-            self._fill_boot(packages, release, toolchain, into)
+        with self.progress.step("what is needed of the kernel's source"):
+            self._extract_source(packages, entry)
+        with self.progress.step("kernel, boot modules and kernel disk"):
+            _fill_boot(packages, release, entry)
         remove_tree(packages)
-        return {"release": release}, ("kernel", "kernel.ext4", "config")
+        return {"release": release}, (entry.image.name, entry.disk.name, entry.config.name)
 
-    def _extract_source(self, definition: ImageDefinition, packages: Path, into: Path) -> None:
+    def tools(self, entry: Path, release: str) -> ModuleTools:
+        """Return the entry's own toolchain, with the headers package in it."""
+        own = StockEntry(entry)
+        headers = Path("/usr/src") / f"linux-headers-{release}"
+        return ModuleTools(build=headers, toolchain=own.toolchain, source=own.source, tree=None)
+
+    def _extract_source(self, packages: Path, entry: StockEntry) -> None:
         [package] = packages.glob("linux-source-*.deb")
         unpacked = packages / "source"
         debian.unpack_package(package, unpacked)
-        [tarball] = (unpacked / "usr/src").glob("linux-source-*.tar.xz")
-        source.extract(tarball, source.members(definition.selftest_modules), into)
+        source.extract(
+            source.tarball_in(unpacked), source.members(self.which.selftest_modules), entry.source
+        )
         remove_tree(unpacked)
 
-    def _fill_boot(self, packages: Path, release: str, toolchain: Path, into: Path) -> None:
-        root = packages / "root"
-        for package in packages.glob("*.deb"):
-            if not package.name.startswith("linux-source-"):
-                debian.unpack_package(package, root)
-        bzimage = _find(root, f"boot/vmlinuz-{release}", f"usr/lib/modules/{release}/vmlinuz")
-        vmlinux.extract_vmlinux(bzimage, into / "kernel")
-        if not vmlinux.has_pvh_entry(into / "kernel"):
-            shutil.copyfile(bzimage, into / "kernel")
-        shutil.copyfile(
-            _find(root, f"boot/config-{release}", f"usr/lib/modules/{release}/config"), into / "config"
-        )
-        modules = _find(root, f"usr/lib/modules/{release}", f"lib/modules/{release}")
-        # depmod looks for BASE/lib/modules; where a package has usr/lib, BASE is its usr.
-        run(["depmod", "--basedir", modules.parents[2], release])
-        kmods.collect_boot_modules(modules, into / "boot-modules")
-        staging = packages / "disk"
-        (staging / "modules").mkdir(parents=True)
-        modules.rename(staging / "modules" / release)
-        run(["cp", "--archive", toolchain / "usr/src", staging / "src"])
-        for link in ("build", "source"):
-            there = toolchain / "usr/lib/modules" / release / link
-            if there.is_symlink():
-                run(["cp", "--archive", there, staging / "modules" / release / link])
-        disk.make_ext4(staging, into / "kernel.ext4", label="klp-kernel", spare_mib=8)
 
-
-def _without_extra_suites(definition: ImageDefinition) -> ImageDefinition:
-    return msgspec.structs.replace(definition, extra_suites=())
+def _fill_boot(packages: Path, release: str, entry: StockEntry) -> None:
+    root = packages / "root"
+    for package in packages.glob("*.deb"):
+        if not package.name.startswith("linux-source-"):
+            debian.unpack_package(package, root)
+    bzimage = _find(root, f"boot/vmlinuz-{release}", f"usr/lib/modules/{release}/vmlinuz")
+    vmlinux.write_kernel(bzimage, entry.image)
+    config = _find(root, f"boot/config-{release}", f"usr/lib/modules/{release}/config")
+    shutil.copyfile(config, entry.config)
+    modules = _find(root, f"usr/lib/modules/{release}", f"lib/modules/{release}")
+    # depmod looks for BASE/lib/modules; where a package has usr/lib, BASE is its usr.
+    run(["depmod", "--basedir", modules.parents[2], release])
+    kmods.collect_boot_modules(modules, entry.boot_modules)
+    staging = packages / "disk"
+    (staging / "modules").mkdir(parents=True)
+    modules.rename(staging / "modules" / release)
+    run(["cp", "--archive", entry.toolchain / "usr/src", staging / "src"])
+    for link in ("build", "source"):
+        there = entry.toolchain / "usr/lib/modules" / release / link
+        if there.is_symlink():
+            run(["cp", "--archive", there, staging / "modules" / release / link])
+    disk.make_kernel_disk(staging, entry.disk)
 
 
 def _find(root: Path, *candidates: str) -> Path:
@@ -142,16 +143,3 @@ def _find(root: Path, *candidates: str) -> Path:
         if (root / each).exists():
             return root / each
     raise HostLacks(f"the kernel's packages hold none of {', '.join(candidates)}")
-
-
-def _versions(root: Path) -> dict[str, str]:
-    """Read from dpkg's own record the versions that a run's provenance names."""
-    wanted = {"python3-bpfcc", "dropbear-bin"}
-    found: dict[str, str] = {}
-    package = ""
-    for line in (root / "var/lib/dpkg/status").read_text().splitlines():
-        if line.startswith("Package: "):
-            package = line.removeprefix("Package: ")
-        elif line.startswith("Version: ") and package in wanted:
-            found[package] = line.removeprefix("Version: ")
-    return found

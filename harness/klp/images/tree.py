@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A user's own kernel build tree as something that can be booted and built against."""
+"""A kernel build tree as something that can be booted and built against, whoever built it."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from klp.errors import UsageError
 from klp.files import digest_of, file_digest
-from klp.images import disk, kconfig, kmods, source, vmlinux
-from klp.images.cache import Cache, Manifest
+from klp.images import disk, kmods, source, vmlinux
+from klp.images.builder import KernelEntry, ModuleTools
+from klp.images.cache import EntryKind, Filled
 from klp.images.definition import ImageDefinition, definitions
-from klp.images.kconfig import compiler_of, missing_options
+from klp.images.kconfig import compiler_of, missing_options, read_config
 from klp.process import run
 from klp.progress import Progress
 from klp.settings import Settings
@@ -22,41 +24,40 @@ _BZIMAGE = "arch/x86/boot/bzImage"
 _HEADERS = ("include", "arch/x86/include")
 
 
-class TreeBuilder:
-    """Builds, or finds, the cache entries of kernel build trees."""
+@dataclass(frozen=True, slots=True)
+class TreeKernel:
+    """Builds the entry of a build tree's kernel (see `KernelBuilder`).
 
-    def __init__(self, cache: Cache, progress: Progress) -> None:
-        self._cache = cache
-        self._progress = progress
+    Attributes:
+        tree: its folder, absolute.
+        toolchain_of: returns a definition's toolchain root, which may take a while the first time.
+    """
 
-    def check(self, tree: Path) -> None:
-        """Refuse a folder that is no built kernel, or one that lacks what klp needs.
+    tree: Path
+    toolchain_of: Callable[[ImageDefinition], Path]
+    progress: Progress
 
-        Raises:
-            UsageError: naming the missing file, or the missing options and what they are for.
-        """
-        for needed in (".config", "include/config/kernel.release", "Module.symvers"):
-            if not (tree / needed).is_file():
-                raise UsageError(
-                    f"{tree}: not a built kernel tree (no {needed})",
-                    hint="build it first: make && make modules; with O=, name the output folder",
-                )
-        _image_of(tree)
-        lacks = missing_options(kconfig.read_config(tree / ".config"))
-        if lacks:
-            told = "; ".join(
-                f"{', '.join(f'CONFIG_{name}' for name in names)} (for {reason})"
-                for reason, names in lacks.items()
-            )
-            raise UsageError(f"{tree}: the kernel lacks {told}", hint="enable them and rebuild it")
+    kind = EntryKind.TREE
 
-    def matching_definition(self, tree: Path) -> ImageDefinition:
+    @property
+    def name(self) -> str:
+        """The tree's folder."""
+        return str(self.tree)
+
+    @property
+    def mark(self) -> dict[str, str]:
+        """The tree's folder: what was built in it before counts as the same kernel."""
+        return {"tree": str(self.tree)}
+
+    def definition(self) -> ImageDefinition:
         """Return the definition whose toolchain holds the compiler that built the tree.
 
         Raises:
-            UsageError: no definition has it.
+            UsageError: the folder is no built kernel, or one that lacks what klp needs; no definition
+                has its compiler.
         """
-        wanted = compiler_of(kconfig.read_config(tree / ".config"))
+        config = self._checked()
+        wanted = compiler_of(config)
         known = definitions()
         default = known.get(Settings().kernel)
         for each in ([default] if default else []) + list(known.values()):
@@ -64,50 +65,87 @@ class TreeBuilder:
                 return each
         have = sorted({p for d in known.values() for p in d.toolchain_packages if "gcc-" in p})
         raise UsageError(
-            f"{tree}: built with {wanted or 'an unknown compiler'}; modules must be built with the same",
+            f"{self.tree}: built with {wanted or 'an unknown compiler'}; modules must be built with "
+            "the same",
             hint=f"build the kernel with one of {', '.join(have)} (make CC=…), or add the compiler "
             "to toolchain-packages in vm-images/",
         )
 
-    def build_folder(self, tree: Path) -> Path:
-        """Return what `make -C` is pointed at."""
-        return tree
+    def _checked(self) -> dict[str, str]:
+        """Return the tree's configuration, once it is seen that there is all that is needed."""
+        for needed in (".config", "include/config/kernel.release", "Module.symvers"):
+            if not (self.tree / needed).is_file():
+                raise UsageError(
+                    f"{self.tree}: not a built kernel tree (no {needed})",
+                    hint="build it first: make && make modules; with O=, name the output folder",
+                )
+        _image_of(self.tree)
+        config = read_config(self.tree / ".config")
+        lacks = "; ".join(
+            f"{', '.join(f'CONFIG_{name}' for name in names)} (for {reason})"
+            for reason, names in missing_options(config).items()
+        )
+        if lacks:
+            raise UsageError(f"{self.tree}: the kernel lacks {lacks}", hint="enable them and rebuild it")
+        return config
 
-    def source_folder(self, tree: Path) -> Path | None:
-        """Return where the tree's samples are; with O= they are in the source it links to."""
-        for top in (tree, tree / "source"):
-            if (top / source.SAMPLES).is_dir():
-                return top.resolve()
-        return None
+    def inputs(self) -> dict[str, str]:
+        """Return what the tree holds: digests of what is read whole, times and sizes of the rest.
 
-    def kernel(self, tree: Path) -> tuple[Path, Manifest]:
-        """Return the entry with ``kernel``, ``kernel.ext4`` and ``boot-modules``."""
-        image = _image_of(tree)
-        inputs = {"tree": str(tree), "image": file_digest(image)}
+        Raises:
+            UsageError: one of its modules was not built.
+        """
+        tree = self.tree
+        inputs = self.mark | {"image": file_digest(_image_of(tree))}
         inputs |= {name: file_digest(tree / name) for name in (".config", "Module.symvers")}
         inputs["modules"] = _stamps(_modules_of(tree))
         folders = [top / name for top, name in _header_folders(tree)]
         headers = (each for folder in folders for each in sorted(folder.rglob("*.h")))
         inputs["headers"] = digest_of({"stamps": _stamps(headers)})
-        return self._cache.ensure("tree", inputs, lambda into: self._fill(tree, image, into))
+        return inputs
 
-    def _fill(self, tree: Path, image: Path, into: Path) -> tuple[dict[str, str], tuple[str, ...]]:
+    def fill(self, into: Path) -> Filled:
+        """Make the entry of what stands in the tree; the tree is not written to.
+
+        Raises:
+            UsageError: the kernel has no driver for what finds the disks.
+        """
+        tree, entry = self.tree, KernelEntry(into)
         release = (tree / "include/config/kernel.release").read_text().strip()
-        with self._progress.step(f"kernel {release} from {tree}"):
-            _fill_image(image, into / "kernel")
+        with self.progress.step(f"kernel {release} from {tree}"):
+            vmlinux.write_kernel(_image_of(tree), entry.image)
             staging = into / "disk"
             modules = staging / "lib" / "modules" / release
             _install_modules(tree, modules)
             run(["depmod", "--basedir", staging, release])
-            kmods.collect_boot_modules(modules, into / "boot-modules")
+            kmods.collect_boot_modules(modules, entry.boot_modules)
             _install_headers(tree, staging / "src" / f"linux-headers-{release}")
             for link in ("build", "source"):
                 (modules / link).symlink_to(f"/usr/src/linux-headers-{release}")
             (staging / "lib" / "modules").rename(staging / "modules")
             (staging / "lib").rmdir()
-            disk.make_ext4(staging, into / "kernel.ext4", label="klp-kernel", spare_mib=8)
+            disk.make_kernel_disk(staging, entry.disk)
             shutil.rmtree(staging)
-        return {"release": release}, ("kernel", "kernel.ext4")
+        return {"release": release}, (entry.image.name, entry.disk.name)
+
+    def tools(self, entry: Path, release: str) -> ModuleTools:
+        """Return the tree itself, with the toolchain of its definition.
+
+        Raises:
+            HostLacks: that toolchain is not there yet, and the archive is out of reach.
+        """
+        toolchain = self.toolchain_of(self.definition())
+        return ModuleTools(
+            build=self.tree, toolchain=toolchain, source=_source_of(self.tree), tree=self.tree
+        )
+
+
+def _source_of(tree: Path) -> Path | None:
+    """Return where the tree's samples are; with O= they are in the source it links to."""
+    for top in (tree, tree / "source"):
+        if (top / source.SAMPLES_FOLDER).is_dir():
+            return top.resolve()
+    return None
 
 
 def _image_of(tree: Path) -> Path:
@@ -116,15 +154,6 @@ def _image_of(tree: Path) -> Path:
     if not built:
         raise UsageError(f"{tree}: has neither {_BZIMAGE} nor vmlinux", hint="build it first: make")
     return max(built, key=lambda image: image.stat().st_mtime_ns)
-
-
-def _fill_image(image: Path, destination: Path) -> None:
-    if image.name == "vmlinux":
-        shutil.copyfile(image, destination)
-        return
-    vmlinux.extract_vmlinux(image, destination)
-    if not vmlinux.has_pvh_entry(destination):
-        shutil.copyfile(image, destination)
 
 
 def _stamps(files: Iterable[Path]) -> str:

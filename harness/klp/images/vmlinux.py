@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bz2
 import lzma
+import shutil
 import struct
 import tempfile
 import zlib
@@ -29,6 +30,21 @@ _SECTOR = 512
 # include/xen/interface/elfnote.h
 # XEN_ELFNOTE_PHYS32_ENTRY; a string, since pyelftools gives names to the numbers it knows from others.
 _PHYS32_ENTRY = "18"
+
+
+def write_kernel(image: Path, destination: Path) -> None:
+    """Write what QEMU is to start of a vmlinux or bzImage: the ELF kernel, where that has a PVH entry.
+
+    Raises:
+        UsageError: `image` is no kernel, or a damaged one.
+        HostLacks: it is packed in a way that is not known here.
+    """
+    if image.name == "vmlinux":
+        shutil.copyfile(image, destination)
+        return
+    extract_vmlinux(image, destination)
+    if not has_pvh_entry(destination):
+        shutil.copyfile(image, destination)
 
 
 def extract_vmlinux(bzimage: Path, destination: Path) -> None:

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from klp.guest.livepatch import Livepatches
-from klp.guest.ssh import Address, Guest, Limits
+from klp.guest.ssh import Address, ConnectionLimits, Guest
 from klp.model import Accelerator, Image
 from klp.paths import RunLayout
 from klp.progress import Progress
@@ -60,10 +60,10 @@ def connected(request: MachineRequest, machine: Machine, stack: ExitStack) -> La
     return Lab(request.image, machine, guest, Livepatches(guest, second), second)
 
 
-def connection_limits(accel: Accelerator) -> Limits:
+def connection_limits(accel: Accelerator) -> ConnectionLimits:
     """Return the seconds each step of talking to a guest may take."""
     all_of_them = deadlines(accel)
-    return Limits(
+    return ConnectionLimits(
         banner=all_of_them.banner,
         auth=all_of_them.auth,
         channel=all_of_them.channel,

@@ -34,8 +34,7 @@ from klp.settings import Settings
 from klp.trace.observer import Observer
 from klp.trace.store import EventStore
 from klp.trace.tracer import Tracer
-from klp.vm.accel import AcceleratorVerdict
-from klp.vm.accel import choose as choose_accelerator
+from klp.vm.accel import AcceleratorVerdict, choose_accelerator
 from klp.vm.machine import programs
 from klp.vm.pool import Pool
 from klp.vm.request import MachineRequest
@@ -98,7 +97,7 @@ class ReadyKernel:
         self.accelerator: AcceleratorVerdict = choose_accelerator(settings, library.layout, self.image)
         request = MachineRequest.from_settings(self.image, settings, self.accelerator.accelerator)
         self._warm: WarmStart = ensure_warm(library.cache, request, progress=progress)
-        self._module_cache = ModuleCache(library.layout.root / "modules")
+        self._module_cache = ModuleCache(library.layout.modules)
         self._built: dict[ModuleSource, tuple[Module, ...]] = {}
         self._pool: Pool[ReadyGuest] | None = None
         self._numbers = count(1)

@@ -19,7 +19,7 @@ from klp import paths
 from klp.errors import HostLacks, VmLost
 from klp.files import file_digest
 from klp.guest.ssh import Guest
-from klp.images.cache import Cache, Manifest, damaged_files
+from klp.images.cache import Cache, EntryKind, Manifest, damaged_files
 from klp.lab.lab import Lab, connected, connection_limits, guest_address
 from klp.paths import RunLayout
 from klp.progress import Progress
@@ -34,7 +34,6 @@ from klp.vm.spec import argv, qemu_version
 from klp.vm.start import Restore, Save, SaveAgain, SnapshotFiles
 from klp.waiting import DeadlineMissed, wait_until
 
-_KIND = "snapshot"
 # Raised whenever this module leaves another guest behind for the same key.
 _RECIPE = "2"
 # What the guest says on its console once nobody is connected, and once it holds nothing that it need not.
@@ -88,11 +87,11 @@ def ensure_warm(
     if probes:
         inputs |= {probe.name: file_digest(probe) for probe in paths.probe_files()}
     maker = _Maker(request, progress, probes)
-    entry, manifest = cache.ensure(_KIND, inputs, maker.fill)
+    entry, manifest = cache.ensure(EntryKind.SNAPSHOT, inputs, maker.fill)
     if not _whole(entry, manifest):
         progress.note(f"{entry.name}: damaged; it is made anew")
         cache.remove(entry, manifest)
-        entry, manifest = cache.ensure(_KIND, inputs, maker.fill)
+        entry, manifest = cache.ensure(EntryKind.SNAPSHOT, inputs, maker.fill)
     running = (pair.split(":") for pair in manifest.facts["probes"].split())
     files = SnapshotFiles(entry)
     probes_armed = tuple(ProbeProcess(name, int(pid)) for name, pid in running)

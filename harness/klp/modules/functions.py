@@ -85,15 +85,15 @@ def watched(modules: Iterable[Module]) -> tuple[str, ...]:
         NotALivepatch: none can be found in any of them.
     """
     livepatches = tuple(modules)
-    told = tuple(
+    changed = tuple(
         f"{module.name}:{each.object}:{each.old}:{each.new}"
         for module in livepatches
         for each in _found(module)
     )
-    if not told:
+    if not changed:
         names = ", ".join(module.name for module in livepatches) or "no livepatch"
         raise NotALivepatch(f"{names}: no function that is changed can be found", hint=_HINT)
-    return told
+    return changed
 
 
 def _found(module: Module) -> tuple[ChangedFunction, ...]:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from klp import paths
 from klp.errors import NotALivepatch, UsageError
+from klp.images.source import SAMPLES_FOLDER, SELFTESTS
 from klp.model import Kernel, Module
 from klp.modules.sources import ModuleSource, find_source
 
 # Where a kernel's source keeps modules of one file each; 6.1 has its selftests' modules in lib/.
-_UPSTREAM = ("samples/livepatch", "tools/testing/selftests/livepatch/test_modules", "lib/livepatch")
+_UPSTREAM = (SAMPLES_FOLDER, f"{SELFTESTS}/test_modules", "lib/livepatch")
 
 
 def find_module(word: str, places: Iterable[Path], kernel: Kernel) -> ModuleSource:
@@ -55,9 +56,9 @@ def choose(modules: Sequence[Module], word: str, name: str | None, *, livepatch:
         wanted = [each for each in modules if each.livepatch == livepatch]
     kind = "livepatch" if livepatch else "plain module"
     if len(wanted) != 1:
-        told = ", ".join(each.name for each in modules)
+        names = ", ".join(each.name for each in modules)
         which = f"no module {name}" if name else f"{len(wanted) or 'no'} {kind}s"
-        raise UsageError(f"{word}: {which} among its modules ({told})", hint="give its name as second")
+        raise UsageError(f"{word}: {which} among its modules ({names})", hint="give its name as second")
     [found] = wanted
     if livepatch and not found.livepatch:
         raise NotALivepatch(f"{word}: {found.name} is no livepatch", hint="module() is for plain modules")

@@ -25,7 +25,7 @@ Text = Annotated[str, msgspec.Meta(min_length=1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
 
-class Phase(StrEnum):
+class LogPhase(StrEnum):
     """A part of a livepatch's life in which its log lines are looked for."""
 
     ENABLED = "enabled"
@@ -79,7 +79,7 @@ class LogLine(_Table, frozen=True):
         pattern: found (`re.search`) in one line.
     """
 
-    when: Phase
+    when: LogPhase
     pattern: Text
 
     def __post_init__(self) -> None:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from klp.errors import UsageError
+from klp.images.source import SAMPLES_FOLDER
 from klp.model import Kernel
 from klp.modules.sources import BuiltModule, CFile, ModuleSource, SourceFolder, UpstreamSamples
 
-_SAMPLES = "samples/livepatch"
 _UNCONDITIONAL = re.compile(r"^\s*obj-[my]\s*[:+]?=", re.MULTILINE)
 
 
@@ -55,12 +55,12 @@ def _optional(source: SourceFolder, kernel: Kernel) -> bool:
 
 
 def _samples(kernel: Kernel) -> Recipe:
-    if kernel.source is None or not (kernel.source / _SAMPLES).is_dir():
+    if kernel.source is None or not (kernel.source / SAMPLES_FOLDER).is_dir():
         raise UsageError(
-            f"samples: kernel {kernel.name} comes without {_SAMPLES}",
+            f"samples: kernel {kernel.name} comes without {SAMPLES_FOLDER}",
             hint="take a kernel of `klp kernels`, or a build tree that links to its source",
         )
-    return _upstream(kernel.source / _SAMPLES)
+    return _upstream(kernel.source / SAMPLES_FOLDER)
 
 
 def _upstream(folder: Path) -> Recipe:

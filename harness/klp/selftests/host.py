@@ -29,7 +29,7 @@ def perform_script(unit: ScriptUnit) -> ScriptResult:
         HostLacks: this machine cannot run its guest.
         Interrupted: no further result is wanted.
     """
-    return HOSTS.of(unit.folder).perform(unit)
+    return SELFTEST_HOSTS.of(unit.folder).perform(unit)
 
 
 class SelftestsHost:
@@ -101,4 +101,4 @@ def _silent(folder: Path) -> SelftestsHost:
     return SelftestsHost(Cache(layout, Silent()), Silent())
 
 
-HOSTS = Hosts(_silent)
+SELFTEST_HOSTS = Hosts(_silent)

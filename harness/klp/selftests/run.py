@@ -17,7 +17,7 @@ from klp.paths import SelftestsLayout
 from klp.progress import Progress
 from klp.report.selftest_table import encode
 from klp.selftests.build import find_selftests, make_bundle
-from klp.selftests.host import HOSTS, SelftestsHost, perform_script
+from klp.selftests.host import SELFTEST_HOSTS, SelftestsHost, perform_script
 from klp.selftests.plan import Choices, KernelSelftests, ScriptUnit, script_units
 from klp.version import __version__
 from klp.vm.request import MachineRequest
@@ -94,7 +94,7 @@ class SelftestsRun:
 
     def _one_kernel(self, units: Sequence[ScriptUnit]) -> None:
         own = SelftestsHost(self._cache, self._progress, self._choices.jobs)
-        with HOSTS.serving(self._layout.root, own) as host, ExitStack() as stack:
+        with SELFTEST_HOSTS.serving(self._layout.root, own) as host, ExitStack() as stack:
             executor = self._executor
             if executor is None:
                 host.ready(units[0], len(units))  # here, for it may take minutes that are to be told

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from klp import paths
+from klp.kernels import series
 
 if TYPE_CHECKING:
     import pytest
@@ -22,39 +21,6 @@ MARKERS = (
 )
 _RULE = re.compile(r"[A-Z][0-9]+")
 _SERIES = re.compile(r"(\d+)\.(\d+)")
-
-
-def known_kernels() -> list[str]:
-    """Return the kernels that can be named, from the names of their definitions' files: none is opened."""
-    names = (file.stem.rpartition("-")[2] for file in paths.IMAGE_DEFINITIONS.glob("*.toml"))
-    return sorted(names, key=series_of)
-
-
-def default_kernel() -> str:
-    """Return the settings' kernel.
-
-    Raises:
-        SettingsError: the settings are wrong.
-    """
-    from klp import settings
-
-    return settings.load().kernel
-
-
-def kernel_complaint(kernel: str) -> str:
-    """Return why `kernel` is none; an empty string if it is one."""
-    known = known_kernels()
-    if kernel in known or Path(kernel).is_dir():
-        return ""
-    return f"unknown kernel {kernel!r}; known: {', '.join(known)}, or a kernel build tree's folder"
-
-
-def series_of(kernel: str) -> tuple[int, ...]:
-    """Return a kernel's first two numbers, of its name or of what its build tree says; () if unknown."""
-    release = Path(kernel, "include/config/kernel.release")
-    name = release.read_text() if "/" in kernel and release.is_file() else kernel
-    found = _SERIES.match(name)
-    return (int(found[1]), int(found[2])) if found else ()
 
 
 def complaint(item: pytest.Item) -> str:
@@ -110,15 +76,13 @@ _CHECKS = (
 )
 
 
-def not_for(item: pytest.Item, series: tuple[int, ...]) -> str:
-    """Return why an item is not for kernels of `series`; an empty string if it is, or that is unknown."""
+def not_for(item: pytest.Item, own: tuple[int, ...]) -> str:
+    """Return why an item is not for kernels of a series; an empty string if it is, or that is unknown."""
     for mark in item.iter_markers("klp_kernels"):
-        low, high = (series_of(mark.kwargs.get(bound) or "") for bound in ("min", "max"))
-        named = {series_of(name) for name in mark.args}
-        inside = (
-            (not named or series in named) and (not low or series >= low) and series <= (high or series)
-        )
-        if series and not inside:
+        low, high = (series(mark.kwargs.get(bound) or "") for bound in ("min", "max"))
+        named = {series(name) for name in mark.args}
+        inside = (not named or own in named) and (not low or own >= low) and own <= (high or own)
+        if own and not inside:
             return f"not for this kernel: {mark.kwargs['reason']}"
     return ""
 

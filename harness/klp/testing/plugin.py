@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from klp.errors import KlpError
+from klp.images.names import kernel_complaint, series_of
 from klp.testing import markers
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for line in markers.MARKERS:
         config.addinivalue_line("markers", line)
     for kernel in config.getoption("--klp-kernel"):
-        if complaint := markers.kernel_complaint(kernel):
+        if complaint := kernel_complaint(kernel):
             raise pytest.UsageError(f"--klp-kernel={kernel}: {complaint}")
 
 
@@ -88,7 +89,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     kernels = list(dict.fromkeys(metafunc.config.getoption("--klp-kernel")))
     if not kernels:
         try:
-            kernels = [markers.default_kernel()]
+            from klp import settings
+
+            kernels = [settings.load().kernel]
         except KlpError as error:  # a hook of collection can refuse, this one cannot
             kernels, metafunc.config.stash[_REFUSED] = [""], error.message
     metafunc.parametrize(
@@ -102,7 +105,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         kernel = _kernel_of(item)
         refused = config.stash.get(_REFUSED, "") if kernel == "" else ""
-        told = refused or markers.complaint(item) or (markers.kernel_complaint(kernel) if kernel else "")
+        told = refused or markers.complaint(item) or (kernel_complaint(kernel) if kernel else "")
         if told and not hasattr(config, "workerinput"):
             raise pytest.UsageError(told if refused else f"{item.nodeid}: {told}")
         if told:  # a worker of pytest-xdist has no way to refuse but by failing the test
@@ -141,7 +144,7 @@ def _worker_number(config: pytest.Config) -> int:
 def _not_for(item: pytest.Item) -> str:
     """Return why an item is not for its kernel; an empty string if it is, or if that is not known yet."""
     kernel = _kernel_of(item)
-    return markers.not_for(item, markers.series_of(kernel)) if kernel else ""
+    return markers.not_for(item, series_of(kernel)) if kernel else ""
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -33,7 +33,7 @@ class ProbeTool:
 
 def probe_tools() -> tuple[ProbeTool, ...]:
     """Return every tool of probes/, by name: the Python files there that run by themselves."""
-    programs = sorted(each for each in paths.PROBES.glob("klp*.py") if _runs(each))
+    programs = sorted(each for each in paths.PROBE_SOURCES.glob("klp*.py") if _runs(each))
     return tuple(_tool(each) for each in programs)
 
 

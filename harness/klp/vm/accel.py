@@ -68,7 +68,9 @@ def kvm_obstacle(
     return None
 
 
-def choose(settings: Settings, layout: CacheLayout, image: Image | None = None) -> AcceleratorVerdict:
+def choose_accelerator(
+    settings: Settings, layout: CacheLayout, image: Image | None = None
+) -> AcceleratorVerdict:
     """Return the accelerator for this host.
 
     Args:

@@ -22,7 +22,7 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ReportStart:
     """A line that begins a report of the kernel's.
 
     Attributes:
@@ -45,7 +45,7 @@ class Console:
         self._ready = False
         self._panic: str | None = None
         self._boot_failure: str | None = None
-        self._findings: list[Finding] = []
+        self._starts: list[ReportStart] = []
 
     def _catch_up(self) -> None:
         try:
@@ -65,7 +65,7 @@ class Console:
             self._look_at(line)
             category = crash.begins(line)
             if category:
-                self._findings.append(Finding(number, category, crash.is_panic(line)))
+                self._starts.append(ReportStart(number, category, crash.is_panic(line)))
 
     def _look_at(self, line: str) -> None:
         self._ready = self._ready or bool(_READY.search(line))
@@ -107,38 +107,38 @@ class Console:
         except FileNotFoundError:
             return 0.0
 
-    def loss(self, fatal: Collection[Category]) -> Finding | None:
+    def loss(self, fatal: Collection[Category]) -> ReportStart | None:
         """Return where the first report begins that a guest does not survive, or None.
 
         Args:
             fatal: categories that count as such; a panic always does.
         """
         self._catch_up()
-        found = next((each for each in self._findings if each.panics or each.category in fatal), None)
+        found = next((each for each in self._starts if each.panics or each.category in fatal), None)
         if found is None or not found.panics:
             return found
         # A kernel told to panic on a hung task reports the task first.
-        earlier = [each for each in self._findings if each.line < found.line]
+        earlier = [each for each in self._starts if each.line < found.line]
         return earlier[-1] if earlier and earlier[-1].category is found.category else found
 
-    def told_whole(self, finding: Finding) -> bool:
+    def told_whole(self, start: ReportStart) -> bool:
         """Whether the report that begins there has its last line."""
         self._catch_up()
-        return crash.closed(finding.category, self._lines[finding.line : -1])
+        return crash.closed(start.category, self._lines[start.line : -1])
 
-    def report(self, finding: Finding, *, emulated: bool) -> CrashReport:
+    def report(self, start: ReportStart, *, emulated: bool) -> CrashReport:
         """Return the report that begins there; all that follows belongs to it."""
         self._catch_up()
-        lines = [line for line in self._lines[finding.line :] if line.strip()]
-        return crash.parse(finding.category, lines, emulated=emulated)
+        lines = [line for line in self._lines[start.line :] if line.strip()]
+        return crash.parse(start.category, lines, emulated=emulated)
 
     def survived(self, fatal: Collection[Category], *, emulated: bool) -> tuple[CrashReport, ...]:
         """Return the reports that the guest survived, each once however often the kernel repeats it."""
         lost = self.loss(fatal)
-        ends = [each.line for each in self._findings if lost is None or each.line < lost.line]
+        ends = [each.line for each in self._starts if lost is None or each.line < lost.line]
         ends.append(lost.line if lost else len(self._lines))
         told: dict[str, CrashReport] = {}
-        for each, end in zip(self._findings, ends[1:], strict=False):
+        for each, end in zip(self._starts, ends[1:], strict=False):
             own = crash.first_of(each.category, self._lines[each.line : end])
             report = crash.parse(each.category, own, emulated=emulated)
             told.setdefault(report.fingerprint, report)

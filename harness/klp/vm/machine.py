@@ -24,7 +24,7 @@ from klp.errors import (
 from klp.klog import crash
 from klp.model import Accelerator
 from klp.process import Child, run, spawn
-from klp.vm.console import Console, Finding
+from klp.vm.console import Console, ReportStart
 from klp.vm.deadlines import Deadlines
 from klp.vm.monitor import Monitor
 from klp.vm.spec import MachineSpec, argv
@@ -153,22 +153,22 @@ class Machine:
             GuestStalled: it reported a lockup or a stall that counts as `fatal`.
             QemuGone: QEMU ended, and the kernel had said nothing of the kind.
         """
-        finding = self.console.loss(self.fatal)
-        lost = self._lost(finding) if finding else self._gone()
+        start = self.console.loss(self.fatal)
+        lost = self._lost(start) if start else self._gone()
         if lost:
             raise lost
 
-    def _lost(self, finding: Finding) -> VmLost:
+    def _lost(self, start: ReportStart) -> VmLost:
         if self._report is None:
-            self._hear_out(finding)
-            self._report = self.console.report(finding, emulated=self._emulated)
-        kind = _TOLD_BY.get(finding.category, GuestStalled)
+            self._hear_out(start)
+            self._report = self.console.report(start, emulated=self._emulated)
+        kind = _TOLD_BY.get(start.category, GuestStalled)
         return kind(
             f"the guest is lost: {self._report.summary()}",
             console_tail=self.console.tail(30), report=self._report,
         )  # fmt: skip
 
-    def _hear_out(self, finding: Finding) -> None:
+    def _hear_out(self, start: ReportStart) -> None:
         """Wait for the end of a report: its last line and then a pause, or QEMU's end."""
         assert self._process is not None
         process = self._process
@@ -176,7 +176,7 @@ class Machine:
         def heard() -> bool:
             if process.status() is not None:
                 return True
-            return self.console.told_whole(finding) and self.console.quiet_s() >= _PAUSE_S
+            return self.console.told_whole(start) and self.console.quiet_s() >= _PAUSE_S
 
         try:
             wait_until(heard, what="end of the report", timeout_s=_REPORT_S, every_s=_LOOK_S)
@@ -206,9 +206,9 @@ class Machine:
         status = self._process.status()
         if status is None:
             return None
-        finding = self.console.loss(self.fatal)
-        if finding:  # with -no-reboot a panic is also QEMU's end
-            return self._lost(finding)
+        start = self.console.loss(self.fatal)
+        if start:  # with -no-reboot a panic is also QEMU's end
+            return self._lost(start)
         said = self._log.read_text(errors="replace").strip().splitlines()[-1:]
         how = f"was killed by signal {-status}" if status < 0 else f"exited {status}"
         tail = self.console.tail()

@@ -10,7 +10,7 @@ from klp.model import Accelerator, Image
 from klp.paths import RunLayout
 from klp.settings import Settings
 from klp.vm.spec import MachineSpec
-from klp.vm.start import Boot, Save, SaveAgain, Start
+from klp.vm.start import Boot, MachineStart, Save, SaveAgain
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class MachineRequest:
     memory_mib: int = 1024
     cpus: int = 2
     mitigations: bool = False
-    start: Start = field(default_factory=Boot)
+    start: MachineStart = field(default_factory=Boot)
 
     @classmethod
     def from_settings(cls, image: Image, settings: Settings, accelerator: Accelerator) -> MachineRequest:
@@ -43,7 +43,7 @@ class MachineRequest:
         """The CPU's."""
         return arch.of(self.image.kernel.architecture)
 
-    def starting(self, start: Start) -> MachineRequest:
+    def starting(self, start: MachineStart) -> MachineRequest:
         """Return the same machine, started in another way."""
         return replace(self, start=start)
 

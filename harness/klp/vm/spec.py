@@ -9,7 +9,7 @@ from pathlib import Path
 from klp import arch
 from klp.model import Accelerator
 from klp.process import run
-from klp.vm.start import Boot, Restore, Save, SaveAgain, Start
+from klp.vm.start import Boot, MachineStart, Restore, Save, SaveAgain
 
 # Refuses what a guest's escape would need: other programs, other privileges, old system calls.
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
@@ -49,7 +49,7 @@ class MachineSpec:
     mitigations: bool = False
     append: tuple[str, ...] = ()
     qmp_fd: int = 3
-    start: Start = field(default_factory=Boot)
+    start: MachineStart = field(default_factory=Boot)
 
     def with_qmp(self, descriptor: int) -> MachineSpec:
         """Return the same machine with another QMP descriptor."""

@@ -63,4 +63,4 @@ class Restore(msgspec.Struct, frozen=True, tag=True):
     files: SnapshotFiles
 
 
-Start = Boot | Save | SaveAgain | Restore
+MachineStart = Boot | Save | SaveAgain | Restore

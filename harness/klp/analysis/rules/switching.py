@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from klp.analysis.evidence import Finding, Tally
 from klp.analysis.history import History
-from klp.analysis.holes import release
 from klp.analysis.legs import RUNNING, Leg, Outcome, TaskSwitch
 from klp.analysis.rules.rule import rule
+from klp.kernels import EARLIEST_SCHEDULER_SWITCH, series
 from klp.trace import events as ev
 
 _CODE = "kernel/livepatch/transition.c"
@@ -193,7 +193,7 @@ def known_path(history: History) -> Finding:
             tally.lacking(words, *task.events, number)
         if leg.whole:
             _judge_sum(tally, leg)
-        if release(history.kernel) < (6, 3):
+        if series(history.kernel) < EARLIEST_SCHEDULER_SWITCH:
             _judge_no_scheduler(tally, leg)
     return tally.finding("no transition completed")
 

@@ -7,7 +7,7 @@ from klp.analysis.growth import Sample, growth
 from klp.check.memory import sample, settled
 from klp.check.scenario import scenario
 from klp.check.stage import Moment, Stage
-from klp.modules.plan import Phase
+from klp.modules.plan import LogPhase
 
 _CYCLES, _QUICK_CYCLES = 50, 6
 _SAMPLES = 5
@@ -20,13 +20,13 @@ def life(stage: Stage) -> None:
     stage.set_up()
     stage.load()
     stage.observe(Moment.ENABLED)
-    stage.await_log(Phase.ENABLED)
+    stage.await_log(LogPhase.ENABLED)
     stage.livepatch.disable()
     stage.observe(Moment.AFTER)
-    stage.await_log(Phase.DISABLED)
+    stage.await_log(LogPhase.DISABLED)
     stage.unload()
     stage.tear_down()
-    stage.await_log(Phase.UNLOADED)
+    stage.await_log(LogPhase.UNLOADED)
 
 
 @scenario("enable-again", "disabled and unloaded, then loaded and enabled a second time", quick=True)
