@@ -9,7 +9,7 @@ import pytest
 
 from klp.analysis.curve import tasks_left
 from klp.analysis.history import history
-from klp.analysis.lifetimes import shadow_lives
+from klp.analysis.lifetimes import shadow_lifetimes
 from klp.report.guests import GuestTrace
 from klp.report.perfetto import perfetto_trace
 from klp.trace import events as ev
@@ -21,7 +21,7 @@ from tests.unit.runfolders import sample
 @pytest.fixture(scope="module")
 def guest() -> GuestTrace:
     numbered = tuple(sample().numbered())
-    return GuestTrace("a run", numbered, history(numbered), shadow_lives(numbered))
+    return GuestTrace("a run", numbered, history(numbered), shadow_lifetimes(numbered))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from klp.analysis.checked import SCHEMA as CHECK_SCHEMA
-from klp.analysis.checked import CheckedKernel, CheckedLivepatch, CheckResult, Outcome
+from klp.analysis.checked import CheckedKernel, CheckedLivepatch, CheckResult, ScenarioOutcome
 from klp.analysis.compare.sample import CheckToCompare, RunToCompare
 from klp.analysis.compare.sets import RunSet, compare
 from klp.analysis.compare.values import Comparison, Finding, Grade, Kind, Limits
@@ -73,9 +73,9 @@ def bare_run(trace: Trace, **changes: object) -> RunToCompare:
     return RunToCompare("a-run", result, (history(trace.numbered()),))
 
 
-def outcome(scenario: str, verdict: Verdict = Verdict.HELD, **changes: object) -> Outcome:
+def outcome(scenario: str, verdict: Verdict = Verdict.HELD, **changes: object) -> ScenarioOutcome:
     """What came of a scenario on 6.12; with a folder of its own where none is given."""
-    whole = Outcome(
+    whole = ScenarioOutcome(
         kernel="6.12", livepatch="fix", scenario=scenario, repetition=1, verdict=verdict, reasons=(),
         notes=(), rules={}, lost=False, seconds=1.5, command=f"klp check fix -s {scenario}",
         folder=f"6.12/fix/{scenario}",
@@ -83,7 +83,7 @@ def outcome(scenario: str, verdict: Verdict = Verdict.HELD, **changes: object) -
     return msgspec.structs.replace(whole, **changes)
 
 
-def check_of(*outcomes: Outcome, **changes: object) -> CheckResult:
+def check_of(*outcomes: ScenarioOutcome, **changes: object) -> CheckResult:
     """A check with these outcomes."""
     kernels = tuple(
         CheckedKernel(

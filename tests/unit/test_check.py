@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from klp import paths
-from klp.analysis.checked import SCHEMA, CheckedKernel, CheckedLivepatch, CheckResult, Outcome
+from klp.analysis.checked import SCHEMA, CheckedKernel, CheckedLivepatch, CheckResult, ScenarioOutcome
 from klp.analysis.evidence import Verdict
 from klp.analysis.growth import Meter, Sample, growth
 from klp.check import memory
@@ -37,15 +37,15 @@ KERNEL = CheckedKernel(
 )
 
 
-def outcome(scenario: str, verdict: Verdict, *reasons: str, lost: bool = False) -> Outcome:
-    return Outcome(
+def outcome(scenario: str, verdict: Verdict, *reasons: str, lost: bool = False) -> ScenarioOutcome:
+    return ScenarioOutcome(
         kernel="6.12", livepatch="fix", scenario=scenario, repetition=1, verdict=verdict, reasons=reasons,
         notes=(), rules={"T1": HELD}, lost=lost, seconds=1.5, command=f"klp check fix -s {scenario}",
         folder=f"6.12/fix/{scenario}",
     )  # fmt: skip
 
 
-def result(*outcomes: Outcome, scenarios: tuple[str, ...] = ("life", "cycles")) -> CheckResult:
+def result(*outcomes: ScenarioOutcome, scenarios: tuple[str, ...] = ("life", "cycles")) -> CheckResult:
     return CheckResult(
         schema=SCHEMA, klp="0", qemu="7", begun_at=0.0, ended_at=9.0,
         livepatches=(CheckedLivepatch(name="fix", word="/src/fix", digest="d"),), kernels=(KERNEL,),

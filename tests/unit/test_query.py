@@ -13,7 +13,7 @@ import duckdb
 import pytest
 from click.testing import CliRunner, Result
 
-from klp.analysis.lifetimes import shadow_lives
+from klp.analysis.lifetimes import shadow_lifetimes
 from klp.cli.main import klp
 from klp.errors import KlpError
 from klp.paths import CacheLayout
@@ -95,7 +95,7 @@ def test_lives_of_one_address_are_told_apart() -> None:
     for _ in range(2):
         shadow(trace, "0xffff888000001000")
     shadow(trace, "0xffff888000001000", freed_after_ms=None)
-    old, *lives = shadow_lives(trace.numbered())
+    old, *lives = shadow_lifetimes(trace.numbered())
     assert (old.made_ns, old.size, old.freed_ns is None) == (None, None, False)
     spans = [(each.made_ns, each.freed_ns) for each in lives]
     assert all(made < freed for made, freed in spans[:2])
@@ -107,7 +107,7 @@ def test_a_variable_whose_free_was_lost_takes_no_other_ones() -> None:
     trace = Trace()
     shadow(trace, "0xffff888000001000", freed_after_ms=None)
     shadow(trace, "0xffff888000001000")
-    first, second = shadow_lives(trace.numbered())
+    first, second = shadow_lifetimes(trace.numbered())
     assert first.freed_ns is None
     assert second.freed_ns is not None
 

@@ -10,13 +10,13 @@ from html import unescape
 import msgspec
 import pytest
 
-from klp.analysis.checked import Outcome
+from klp.analysis.checked import ScenarioOutcome
 from klp.analysis.compare.sample import RunToCompare
 from klp.analysis.costs import attempt_costs
 from klp.analysis.curve import tasks_left
 from klp.analysis.evidence import Verdict
 from klp.analysis.history import history
-from klp.analysis.lifetimes import shadow_lives
+from klp.analysis.lifetimes import shadow_lifetimes
 from klp.report import html_data
 from klp.report.against import Beside
 from klp.report.comparison import cells, closing
@@ -32,7 +32,7 @@ from tests.unit.traces import Trace
 
 def shown(trace: Trace, name: str = "a run", pending: str = "", **changes: object) -> RunToShow:
     numbered = tuple(trace.numbered())
-    guest = GuestTrace(name, numbered, history(numbered), shadow_lives(numbered))
+    guest = GuestTrace(name, numbered, history(numbered), shadow_lifetimes(numbered))
     return RunToShow(name, result_of(trace, **changes), (guest,), pending)
 
 
@@ -202,7 +202,7 @@ def test_of_many_transitions_those_are_drawn_that_took_longest() -> None:
     assert text.count(f"Drawn are the {MOST_FIGURES} of 40 transitions") == 40 - MOST_FIGURES
 
 
-def checked(*outcomes: Outcome, **changes: object) -> CheckToShow:
+def checked(*outcomes: ScenarioOutcome, **changes: object) -> CheckToShow:
     """A check, with the same run for each scenario that has a folder."""
     runs = {each.folder: shown(sample(), each.folder) for each in outcomes if each.folder}
     return CheckToShow("a-check", check_of(*outcomes, **changes), runs)

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from klp.analysis.legs import LegOutcome
 from klp.analysis.result import (
     CallbackCall,
     Check,
@@ -20,7 +21,7 @@ from klp.analysis.result import (
 )
 from klp.analysis.rules.rule import Needs, Rule, RuleVerdict
 from klp.analysis.shadow import ShadowLedger, ShadowVariable
-from klp.analysis.transitions import Outcome, Straggler, Transition
+from klp.analysis.transitions import Straggler, Transition
 from klp.records.encoding import decode, encode
 from klp.report.table import failed_checks, rules_line, run_table, straggler_line
 
@@ -42,7 +43,7 @@ def straggler(pid: int, held_s: float) -> Straggler:
 
 def transition(target: int, seconds: float | None, *stragglers: Straggler) -> Transition:
     return Transition(
-        patch="p", target=target, outcome=Outcome.COMPLETE, started=True, begun_ns=10**9,
+        patch="p", target=target, outcome=LegOutcome.COMPLETE, started=True, begun_ns=10**9,
         ended_ns=None if seconds is None else 10**9 + int(seconds * 1e9), passes=4, attempts=5,
         tasks={"attempt": 70, "exit": 5}, twice=(), stragglers=stragglers, signals=0, forced=False,
     )  # fmt: skip

@@ -16,7 +16,7 @@ from klp.analysis.holes import Hole, HoleBuilder
 from klp.analysis.legs import Leg, ObjectSeen
 from klp.analysis.shadow import LedgerBuilder, ShadowHistory, ShadowLedger
 from klp.analysis.taskfacts import TaskFacts
-from klp.analysis.transitions import LegBuilder, Transition, told
+from klp.analysis.transitions import LegBuilder, Transition, transition_of
 from klp.trace import events as ev
 
 E = TypeVar("E", bound=ev.AnyEvent)
@@ -128,7 +128,7 @@ class History:
     @property
     def transitions(self) -> tuple[Transition, ...]:
         """The transitions as run.json tells them."""
-        return tuple(told(each) for each in self.legs)
+        return tuple(transition_of(each) for each in self.legs)
 
     @property
     def ledger(self) -> ShadowLedger:

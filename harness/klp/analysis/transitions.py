@@ -8,10 +8,10 @@ from collections.abc import Iterable
 
 import msgspec
 
-from klp.analysis.legs import Leg, ObjectSeen, Outcome, TaskAccounts, TaskSwitch
+from klp.analysis.legs import Leg, LegOutcome, ObjectSeen, TaskAccounts, TaskSwitch
 from klp.trace import events as ev
 
-__all__ = ["LegBuilder", "Outcome", "Phase", "Straggler", "Transition", "legs", "told", "transitions"]
+__all__ = ["LegBuilder", "Phase", "Straggler", "Transition", "legs", "transition_of", "transitions"]
 
 
 class Straggler(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +70,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
 
     patch: str
     target: int
-    outcome: Outcome
+    outcome: LegOutcome
     started: bool
     begun_ns: int
     ended_ns: int | None
@@ -103,7 +103,7 @@ def transitions(events: Iterable[ev.AnyEvent]) -> tuple[Transition, ...]:
 
     A transition whose beginning lies before the events is left out.
     """
-    return tuple(told(each) for each in legs(enumerate(events, 1)))
+    return tuple(transition_of(each) for each in legs(enumerate(events, 1)))
 
 
 def legs(events: Iterable[tuple[int, ev.AnyEvent]]) -> tuple[Leg, ...]:
@@ -114,7 +114,7 @@ def legs(events: Iterable[tuple[int, ev.AnyEvent]]) -> tuple[Leg, ...]:
     return builder.built()
 
 
-def told(leg: Leg) -> Transition:
+def transition_of(leg: Leg) -> Transition:
     """Return a leg as run.json tells it."""
     switched = [each for each in leg.tasks if each.path in _SWITCHES]
     left_behind = [_straggler(each, leg) for each in leg.tasks if each.attempts]
@@ -290,13 +290,13 @@ class _Open:
             return False
         return True
 
-    def _outcome(self) -> Outcome:
+    def _outcome(self) -> LegOutcome:
         # klp_cancel_transition ends in klp_complete_transition, as every other way does.
         if self.reversed_by:
-            return Outcome.REVERSED
+            return LegOutcome.REVERSED
         if not self.completed:
-            return Outcome.UNFINISHED
-        return Outcome.CANCELLED if self.cancelled else Outcome.COMPLETE
+            return LegOutcome.UNFINISHED
+        return LegOutcome.CANCELLED if self.cancelled else LegOutcome.COMPLETE
 
     def built(self) -> Leg:
         """Return the leg, now that its end is known."""

@@ -17,7 +17,8 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from klp import paths
-from klp.analysis.checked import CheckResult, Outcome
+from klp.analysis.checked import CheckResult
+from klp.analysis.checked import ScenarioOutcome as Outcome
 from klp.analysis.diagnosis import DOES_NOT_END
 from klp.analysis.evidence import Verdict
 from klp.analysis.result import PatchedFunctions, PlanResult

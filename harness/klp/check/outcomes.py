@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from klp.analysis.checked import SCHEMA, CheckedKernel, CheckResult, Outcome
+from klp.analysis.checked import SCHEMA, CheckedKernel, CheckResult
+from klp.analysis.checked import ScenarioOutcome as Outcome
 from klp.analysis.evidence import Verdict
 from klp.check.candidate import Candidate, Wanted
 from klp.check.static import STATIC

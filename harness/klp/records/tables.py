@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from klp.analysis.history import history
-from klp.analysis.lifetimes import shadow_lives
+from klp.analysis.lifetimes import shadow_lifetimes
 from klp.errors import HostLacks, KlpError
 from klp.files import digest_of, remove_tree
 from klp.paths import CacheLayout
@@ -28,7 +28,7 @@ def told(number: int, file: Path) -> Told:
         BadTrace: the file is cut, or of another schema.
     """
     numbered = tuple(read_events(file))
-    return Told(guest=number, history=history(numbered), lives=shadow_lives(numbered))
+    return Told(guest=number, history=history(numbered), lives=shadow_lifetimes(numbered))
 
 
 def guest_trace(title: str, file: Path) -> GuestTrace:
@@ -38,7 +38,7 @@ def guest_trace(title: str, file: Path) -> GuestTrace:
         BadTrace: as `told`.
     """
     numbered = tuple(read_events(file))
-    return GuestTrace(title, numbered, history(numbered), shadow_lives(numbered))
+    return GuestTrace(title, numbered, history(numbered), shadow_lifetimes(numbered))
 
 
 def database(runs: Sequence[FoundRun], cache: CacheLayout, progress: Progress, *, skip: bool) -> Database:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from xml.etree import ElementTree as Et
 
-from klp.analysis.checked import CheckedKernel, CheckResult, Outcome
+from klp.analysis.checked import CheckedKernel, CheckResult, ScenarioOutcome
 from klp.analysis.evidence import Verdict
 from klp.report.junit import counted, document, speakable, told
 
@@ -42,7 +42,7 @@ def _element(kernel: str, livepatch: str, name: str, seconds: float) -> Et.Eleme
     return Et.Element("testcase", classname=where, name=speakable(name), time=f"{seconds:.3f}")
 
 
-def _case(outcome: Outcome) -> Et.Element:
+def _case(outcome: ScenarioOutcome) -> Et.Element:
     again = f" ({outcome.repetition})" if outcome.repetition > 1 else ""
     case = _element(outcome.kernel, outcome.livepatch, outcome.scenario + again, outcome.seconds)
     reason = outcome.reasons[0] if outcome.reasons else ""

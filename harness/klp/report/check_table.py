@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from klp.analysis.checked import CheckResult, Outcome
+from klp.analysis.checked import CheckResult, ScenarioOutcome
 from klp.analysis.evidence import Verdict, overall
 from klp.report.table import STYLES
 
@@ -46,7 +46,7 @@ def _matrix(result: CheckResult, livepatch: str) -> Table:
     return table
 
 
-def _cell(outcomes: Sequence[Outcome]) -> Text:
+def _cell(outcomes: Sequence[ScenarioOutcome]) -> Text:
     """One cell: the verdict, of how many repetitions if there are several, and the seconds it took."""
     if not outcomes:
         return _MISSING
@@ -66,7 +66,7 @@ def totals(result: CheckResult) -> str:
     return told if result.complete else f"{told}; not complete"
 
 
-def problems(result: CheckResult) -> Iterator[tuple[Outcome, str]]:
+def problems(result: CheckResult) -> Iterator[tuple[ScenarioOutcome, str]]:
     """Yield what is to be said of each outcome: why it is not held, what to note, how to repeat it."""
     for each in result.outcomes:
         if each.verdict is Verdict.HELD and not each.notes:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from klp.analysis.history import History
-from klp.analysis.lifetimes import ShadowLife
+from klp.analysis.lifetimes import ShadowLifetime
 from klp.trace import events as ev
 
 
@@ -22,4 +22,4 @@ class GuestTrace:
     title: str
     numbered: tuple[tuple[int, ev.AnyEvent], ...]
     history: History
-    lives: tuple[ShadowLife, ...]
+    lives: tuple[ShadowLifetime, ...]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from klp.analysis.checked import CheckedKernel, CheckedLivepatch, CheckResult, Outcome
+from klp.analysis.checked import CheckedKernel, CheckedLivepatch, CheckResult, ScenarioOutcome
 from klp.analysis.evidence import Verdict, overall
 from klp.report.html_data import RunToShow, RunView, view_of
 
@@ -26,7 +26,7 @@ class OutcomeView:
     """One scenario once, with its run where it has one; `key` is its anchor in the page."""
 
     key: str
-    outcome: Outcome
+    outcome: ScenarioOutcome
     run: RunView | None
 
 
@@ -93,7 +93,7 @@ def _rows(key: str, result: CheckResult, livepatch: str) -> Iterator[tuple[str, 
         )
 
 
-def _cell(key: str, outcomes: Sequence[Outcome]) -> Cell:
+def _cell(key: str, outcomes: Sequence[ScenarioOutcome]) -> Cell:
     if not outcomes:
         return Cell(None, 0, 0, False, 0.0, "")
     verdict = overall(each.verdict for each in outcomes)
@@ -110,6 +110,6 @@ def _outcomes(key: str, check: CheckToShow, kernel: str) -> Iterator[OutcomeView
             yield OutcomeView(anchor, each, view_of(f"{anchor}-run", run) if run else None)
 
 
-def _anchor(key: str, outcome: Outcome) -> str:
+def _anchor(key: str, outcome: ScenarioOutcome) -> str:
     """Return an anchor; a kernel may be called by a folder, which no anchor can hold."""
     return re.sub(r"[^\w.-]", "_", "-".join([key, *map(str, outcome.key)]))

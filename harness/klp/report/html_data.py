@@ -16,7 +16,7 @@ from klp.analysis.curve import tasks_left
 from klp.analysis.evidence import overall
 from klp.analysis.legs import Leg, TaskSwitch
 from klp.analysis.result import PlanResult, RunResult
-from klp.analysis.transitions import Transition, told
+from klp.analysis.transitions import Transition, transition_of
 from klp.report.guests import GuestTrace
 
 # More bars than this make a figure that no browser draws in reasonable time, and nobody reads.
@@ -141,7 +141,7 @@ def _others(key: str, run: RunToShow) -> Iterator[TransitionView]:
     own = {(each.patch, each.begun_ns) for plan in run.result.plans for each in plan.transitions}
     for number, (leg, guest) in enumerate(_legs(run), 1):
         if (leg.patch, leg.begun_ns) not in own:
-            yield TransitionView(f"{key}-other{number}", told(leg), _figure(leg, guest))
+            yield TransitionView(f"{key}-other{number}", transition_of(leg), _figure(leg, guest))
 
 
 def _legs(run: RunToShow) -> Iterator[tuple[Leg, GuestTrace]]:

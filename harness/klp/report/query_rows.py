@@ -11,9 +11,9 @@ import msgspec
 
 from klp.analysis.history import History
 from klp.analysis.legs import Leg
-from klp.analysis.lifetimes import ShadowLife
+from klp.analysis.lifetimes import ShadowLifetime
 from klp.analysis.result import RunResult
-from klp.analysis.transitions import told
+from klp.analysis.transitions import transition_of
 from klp.report.query_tables import RunRow, ShadowRow, TaskRow, TransitionRow, VerdictRow
 from klp.report.rules import evidence_line
 
@@ -25,7 +25,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
 
     guest: int
     history: History
-    lives: tuple[ShadowLife, ...]
+    lives: tuple[ShadowLifetime, ...]
 
 
 def run_row(folder: Path, result: RunResult) -> RunRow:
@@ -96,7 +96,7 @@ def _rules(run: str, result: RunResult) -> Iterator[VerdictRow]:
 
 def _transitions(run: str, guest: Told) -> Iterator[TransitionRow]:
     for number, leg in enumerate(guest.history.legs, 1):
-        each = told(leg)
+        each = transition_of(leg)
         yield TransitionRow(
             run=run,
             guest=guest.guest,

@@ -15,7 +15,7 @@ from klp.analysis.compare.normal import function, message, task_name
 from klp.analysis.compare.values import Kind, Place
 from klp.analysis.evidence import Verdict
 from klp.analysis.history import History
-from klp.analysis.legs import RUNNING, Outcome
+from klp.analysis.legs import RUNNING, LegOutcome
 from klp.analysis.result import PlanResult, RunResult
 from klp.analysis.shadow import ShadowVariable
 from klp.analysis.transitions import Phase, Straggler, Transition
@@ -215,7 +215,7 @@ def _who(transition: Transition, livepatch: str) -> str:
 def _of_transitions(seen: _Seen) -> Iterator[There]:
     for each in seen.transitions:
         who = _who(each, seen.livepatch)
-        if each.outcome is not Outcome.COMPLETE:
+        if each.outcome is not LegOutcome.COMPLETE:
             what = f"{who} {each.outcome.value}"
             yield There(Kind.OUTCOME, what, Weight.ALWAYS, what)
         if each.forced:
