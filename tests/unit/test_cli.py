@@ -283,7 +283,7 @@ def test_a_run_with_two_guests(run: Klp, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (None, "no events.jsonl in it"),
+        (None, "not a run folder: neither run.json nor events.jsonl is in it"),
         ("", "no events in it"),
         ("{\n", "events.jsonl:1: torn"),
         (

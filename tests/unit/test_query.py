@@ -14,14 +14,16 @@ import pytest
 from click.testing import CliRunner, Result
 
 from klp.analysis.lifetimes import shadow_lifetimes
+from klp.analysis.recording import NotARecord
 from klp.cli.main import klp
 from klp.errors import KlpError
 from klp.paths import CacheLayout
 from klp.progress import Silent
-from klp.records.runs import NotARun, find_run, look
+from klp.records.database import TABLES, Database
+from klp.records.finding import find_folder
+from klp.records.reading import read_run
 from klp.records.tables import database
 from klp.report import query_tables
-from klp.report.query import TABLES, Database
 from klp.trace import events as ev
 from klp.trace.reading import BadTrace
 from tests.unit.runfolders import sample, shadow, write_run
@@ -52,7 +54,7 @@ def klp_(*words: str, stdin: str | None = None) -> Result:
 
 
 def opened(root: Path, cache: CacheLayout, *names: str) -> Database:
-    found = [find_run(each, root) for each in names]
+    found = [read_run(find_folder(each, root)) for each in names]
     return database(found, cache, Silent(), skip=False)
 
 
@@ -73,8 +75,7 @@ def test_tasks_tell_path_attempts_and_wait(runs: Path) -> None:
 
 
 def test_transitions_equal_run_json(runs: Path) -> None:
-    found = look(runs / "a-6.12")
-    assert found
+    found = read_run(runs / "a-6.12")
     written = found.whole().plans[0].transitions
     rows = ask("SELECT * FROM transitions ORDER BY transition", "a-6.12")
     assert [row["duration_ns"] for row in rows] == [each.duration_ns for each in written]
@@ -241,9 +242,9 @@ def spoil(folder: Path, how: str) -> None:
 
 
 SPOILT = [
-    ("no run.json", NotARun, "its run.json is missing"),
-    ("cut run.json", NotARun, "run.json is cut or damaged"),
-    ("newer", NotARun, "of a newer klp"),
+    ("no run.json", NotARecord, "its run.json is missing"),
+    ("cut run.json", NotARecord, "run.json is cut or damaged"),
+    ("newer", NotARecord, "of a newer klp"),
     ("cut events", BadTrace, "torn"),
 ]
 

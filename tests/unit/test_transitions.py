@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from klp.analysis.legs import LegOutcome
-from klp.analysis.transitions import Phase, Straggler, Transition, transitions
+from klp.analysis.transitions import Straggler, Transition, TransitionPhase, transitions
 from klp.trace import events as ev
 from klp.trace.events import PATCHED, UNPATCHED, AnyEvent, Task
 
@@ -82,10 +82,10 @@ def test_a_transition_that_completes() -> None:
         ended_ns=1100, passes=1, attempts=2, tasks={"first pass": 2, "exit": 1, "scheduler": 1},
         twice=(), stragglers=(), signals=0, forced=False,
         phases=(
-            Phase(name="init", begun_ns=1000, duration_ns=1),
-            Phase(name="patching", begun_ns=1001, duration_ns=9),
-            Phase(name="first pass", begun_ns=1010, duration_ns=90),
-            Phase(name="completion", begun_ns=1100, duration_ns=0),
+            TransitionPhase(name="init", begun_ns=1000, duration_ns=1),
+            TransitionPhase(name="patching", begun_ns=1001, duration_ns=9),
+            TransitionPhase(name="first pass", begun_ns=1010, duration_ns=90),
+            TransitionPhase(name="completion", begun_ns=1100, duration_ns=0),
         ),
     )  # fmt: skip
     assert found.duration_ns == 100

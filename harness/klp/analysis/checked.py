@@ -10,7 +10,7 @@ import msgspec
 
 from klp.analysis.evidence import Verdict
 
-SCHEMA = 1
+CHECK_SCHEMA = 1
 
 
 class CheckedLivepatch(msgspec.Struct, frozen=True, kw_only=True):

@@ -55,7 +55,7 @@ class StateHistory:
 
 
 @dataclass(frozen=True, slots=True)
-class PatchStack:
+class StackHistory:
     """klp_patches over time: what was enabled, replaced, freed, and how they lay on each other."""
 
     enables: tuple[tuple[int, ev.Enable], ...]
@@ -116,7 +116,7 @@ class History:
     shadow: ShadowHistory
     callbacks: CallbackSequence
     states: StateHistory
-    stack: PatchStack
+    stack: StackHistory
     modules: tuple[tuple[int, ev.ModuleNotice], ...]
     facts: dict[str, Finding]
     ran: tuple[tuple[int, ev.Ran], ...]
@@ -231,7 +231,7 @@ class _Builder:
             shadow=shadow,
             callbacks=CallbackSequence(self._all(ev.Callback)),
             states=StateHistory(self._all(ev.Compatible), self._all(ev.StateGet)),
-            stack=PatchStack(
+            stack=StackHistory(
                 self._all(ev.Enable),
                 self._all(ev.PatchStack),
                 self._all(ev.Replaced),

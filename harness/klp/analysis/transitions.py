@@ -11,7 +11,15 @@ import msgspec
 from klp.analysis.legs import Leg, LegOutcome, ObjectSeen, TaskAccounts, TaskSwitch
 from klp.trace import events as ev
 
-__all__ = ["LegBuilder", "Phase", "Straggler", "Transition", "legs", "transition_of", "transitions"]
+__all__ = [
+    "LegBuilder",
+    "Straggler",
+    "Transition",
+    "TransitionPhase",
+    "legs",
+    "transition_of",
+    "transitions",
+]
 
 
 class Straggler(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +41,7 @@ class Straggler(msgspec.Struct, frozen=True, kw_only=True):
     switched_by: str | None
 
 
-class Phase(msgspec.Struct, frozen=True, kw_only=True):
+class TransitionPhase(msgspec.Struct, frozen=True, kw_only=True):
     """A stretch of a transition.
 
     Attributes:
@@ -81,7 +89,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     stragglers: tuple[Straggler, ...]
     signals: int
     forced: bool
-    phases: tuple[Phase, ...] = ()
+    phases: tuple[TransitionPhase, ...] = ()
 
     @property
     def duration_ns(self) -> int | None:
@@ -148,7 +156,7 @@ def _straggler(task: TaskSwitch, leg: Leg) -> Straggler:
     )
 
 
-def phases(leg: Leg) -> tuple[Phase, ...]:
+def phases(leg: Leg) -> tuple[TransitionPhase, ...]:
     """Return what a leg spent its time on; each phase ends where the next begins.
 
     The stretch between two passes belongs to the pass before it: the tasks wait for the next.
@@ -167,7 +175,7 @@ def phases(leg: Leg) -> tuple[Phase, ...]:
     marks.sort(key=lambda mark: mark[1])
     ends = [*(begun for _, begun in marks[1:]), end]
     return tuple(
-        Phase(name=name, begun_ns=begun, duration_ns=max(0, until - begun))
+        TransitionPhase(name=name, begun_ns=begun, duration_ns=max(0, until - begun))
         for (name, begun), until in zip(marks, ends, strict=True)
     )
 

@@ -35,7 +35,7 @@ from klp.files import remove_tree
 from klp.lab.ready import Bench
 from klp.paths import CheckLayout
 from klp.progress import Progress
-from klp.records.runs import look
+from klp.records.reading import read_run as look
 from klp.settings import Settings
 from klp.vm.machine import Machine
 from klp.vm.pool import size_that_fits

@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from klp.analysis.checked import SCHEMA, CheckedKernel, CheckResult
+from klp.analysis.checked import CHECK_SCHEMA as SCHEMA
+from klp.analysis.checked import CheckedKernel, CheckResult
 from klp.analysis.checked import ScenarioOutcome as Outcome
 from klp.analysis.evidence import Verdict
 from klp.check.candidate import Candidate, Wanted
@@ -16,7 +17,7 @@ from klp.check.static import STATIC
 from klp.model import Image
 from klp.paths import CheckLayout
 from klp.progress import Progress
-from klp.records import checks
+from klp.records import writing as checks
 from klp.version import __version__
 from klp.vm.spec import qemu_version
 
@@ -143,7 +144,7 @@ class Ledger:
 
     def write(self, error: str | None) -> None:
         """Write check.json; `error` says why it ended early."""
-        checks.write(self._layout, self.result(error))
+        checks.write_check(self._layout, self.result(error))
 
     def result(self, error: str | None) -> CheckResult:
         """Return all that was found so far."""

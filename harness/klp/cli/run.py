@@ -21,7 +21,7 @@ from klp.cli.common import (
     stdout,
 )
 from klp.drive.job import SAMPLES, check_words, make_job, plans_of
-from klp.drive.run import Run, run_folder
+from klp.drive.run import Run
 from klp.errors import ExitCode
 from klp.lab.lab import machine_spec
 from klp.lab.warm import ensure_warm
@@ -29,6 +29,7 @@ from klp.model import Image
 from klp.modules.plan import PatchPlan
 from klp.paths import RunLayout
 from klp.records.encoding import encode
+from klp.records.writing import new_folder
 from klp.report.table import failed_checks, rules_line, run_table
 from klp.settings import Settings
 from klp.vm.accel import AcceleratorVerdict
@@ -84,7 +85,7 @@ def run(
         _print_steps(words, image, wanted, accelerator, repeat)
         return ExitCode.OK
     told = progress()
-    with run_folder(wanted, out, image.kernel.release) as layout:
+    with new_folder(wanted, out, image.kernel.release) as layout:
         job = make_job(words, image, layout.modules, told)
         saved = partial(
             ensure_warm, library(wanted).cache, image, wanted, accelerator.accelerator, progress=told

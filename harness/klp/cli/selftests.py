@@ -19,12 +19,13 @@ from klp.cli.common import (
     stderr,
     stdout,
 )
-from klp.drive.run import run_folder
 from klp.errors import ExitCode, HostLacks, UsageError
 from klp.paths import SelftestsLayout
-from klp.report.junit import junit
+from klp.records.encoding import encode
+from klp.records.writing import new_folder
+from klp.report.junit import selftests_junit
 from klp.report.ktap import ktap
-from klp.report.selftest_table import encode, problems, selftests_table
+from klp.report.selftest_table import selftest_problems, selftests_table
 from klp.selftests.build import find_selftests
 from klp.selftests.run import Choices, SelftestsRun, make_kernel_jobs
 from klp.settings import Settings
@@ -89,7 +90,7 @@ def _prepared(
     """Build everything for every kernel first, so that what cannot be run is told at once."""
     images = [image_and_accelerator(each) for each in wanted]
     told = progress()
-    with run_folder(wanted[0], out, "selftests") as folder:
+    with new_folder(wanted[0], out, "selftests") as folder:
         layout = SelftestsLayout(folder.root)
         jobs = make_kernel_jobs([(image, by.accelerator) for image, by in images], scripts, layout, told)
     cache = library(wanted[0]).cache
@@ -128,7 +129,7 @@ def _show(
 ) -> None:
     if junit_file is not None:
         try:
-            junit_file.write_bytes(junit(result))
+            junit_file.write_bytes(selftests_junit(result))
         except OSError as error:
             raise HostLacks(f"{junit_file}: {error.strerror}") from error
     data = as_ktap or as_json
@@ -139,6 +140,6 @@ def _show(
     else:
         stdout.print(selftests_table(result))
     told = stderr if data else stdout
-    for line in problems(result):
+    for line in selftest_problems(result):
         told.print(line, style="red", soft_wrap=True)
     told.print(f"run folder: {layout.root}", soft_wrap=True)

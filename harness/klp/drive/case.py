@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from klp.analysis.evidence import Verdict, overall
-from klp.analysis.result import SCHEMA, PlanResult, RunResult
+from klp.analysis.result import RUN_SCHEMA, PlanResult, RunResult
 from klp.analysis.rules.registry import RuleVerdict
-from klp.drive.run import write_result
 from klp.drive.subject import LivepatchSubject, ModuleSubject
 from klp.drive.trace import Trace
 from klp.errors import CheckFailed, KlpError, VmLost
@@ -23,6 +22,7 @@ from klp.klog import expected
 from klp.klog.lines import without_stamp
 from klp.lab.ready import Bench, Prepared
 from klp.model import Module
+from klp.records.writing import write_run
 from klp.waiting import DeadlineMissed, wait_until
 
 _MODULES = "/run/klp/modules"
@@ -323,7 +323,7 @@ class Case:
         for module in self.modules.values():
             (layout.modules / module.file.name).write_bytes(module.file.read_bytes())
         result = RunResult(
-            schema=SCHEMA,
+            schema=RUN_SCHEMA,
             begun_at=self._prepared.begun_at,
             ended_at=time.time(),
             provenance=self._bench.provenance(self.modules.values()),
@@ -335,7 +335,7 @@ class Case:
             rules=tuple(self.verdicts.values()),
             verdict=Verdict.VIOLATED if error else overall(each.verdict for each in plans),
         )
-        write_result(layout, result)
+        write_run(layout, result)
         self._prepared.keep_as = folder
 
 

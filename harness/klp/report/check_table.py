@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A check's result for people: a matrix of scenarios and kernels, then what is wrong; and as JSON."""
+"""A check's result for people: a matrix of scenarios and kernels, then what is wrong."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-import msgspec
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -18,11 +17,6 @@ from klp.report.table import STYLES
 _MISSING = Text("-", style="dim")
 
 
-def encode(result: CheckResult) -> bytes:
-    """Return the result as indented JSON, ending in a newline."""
-    return msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n"
-
-
 def check_table(result: CheckResult) -> Group:
     """Return the matrix of every livepatch: a line a scenario, a column a kernel."""
     parts: list[RenderableType] = []
@@ -32,7 +26,7 @@ def check_table(result: CheckResult) -> Group:
             _matrix(result, livepatch.name),
         ]
         parts.append(Text())
-    return Group(*parts, Text(totals(result)))
+    return Group(*parts, Text(check_totals(result)))
 
 
 def _matrix(result: CheckResult, livepatch: str) -> Table:
@@ -59,14 +53,14 @@ def _cell(outcomes: Sequence[ScenarioOutcome]) -> Text:
     return Text.assemble((told, STYLES[verdict]), (f"  {seconds:.1f} s" if seconds else "", "dim"))
 
 
-def totals(result: CheckResult) -> str:
+def check_totals(result: CheckResult) -> str:
     """Return how many scenarios ended how, in one line."""
     counts = Counter(each.verdict for each in result.outcomes)
     told = ", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict)
     return told if result.complete else f"{told}; not complete"
 
 
-def problems(result: CheckResult) -> Iterator[tuple[ScenarioOutcome, str]]:
+def check_problems(result: CheckResult) -> Iterator[tuple[ScenarioOutcome, str]]:
     """Yield what is to be said of each outcome: why it is not held, what to note, how to repeat it."""
     for each in result.outcomes:
         if each.verdict is Verdict.HELD and not each.notes:

@@ -8,15 +8,14 @@ shadow variable, which Perfetto shows merged by id, as it does asynchronous slic
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
 
-from klp.analysis.curve import tasks_left
 from klp.analysis.history import History
 from klp.analysis.legs import Leg, TaskSwitch, Who, identity
-from klp.report.guests import GuestTrace
+from klp.analysis.recording import GuestTrace, LegFigures, Recorded, RecordedCheck
 from klp.trace import events as ev
 
 Arguments = Mapping[str, str | int | bool]
@@ -90,17 +89,23 @@ def _tell(packet: pb.TracePacket, name: str, told: Arguments | None) -> None:
             note.string_value = value
 
 
-def perfetto_trace(guests: Iterable[GuestTrace]) -> bytes:
-    """Return a trace of guests, to be written as a .pftrace file."""
+def perfetto_trace(shown: Iterable[Recorded]) -> bytes:
+    """Return a trace of every guest of runs and checks, to be written as a .pftrace file."""
     trace = _Trace()
-    for guest in guests:
+    for guest in _guests(shown):
         root = trace.track(guest.title)
         _plans(trace, root, guest.history)
-        _transitions(trace, root, guest.history.legs)
+        _transitions(trace, root, guest.legs)
         _callbacks(trace, root, guest.history)
         _tasks(trace, root, guest)
         _shadows(trace, root, guest)
     return trace.encoded()
+
+
+def _guests(shown: Iterable[Recorded]) -> Iterator[GuestTrace]:
+    for each in shown:
+        for run in each.runs.values() if isinstance(each, RecordedCheck) else (each,):
+            yield from run.guests
 
 
 def _plans(trace: _Trace, root: int, history: History) -> None:
@@ -113,11 +118,11 @@ def _plans(trace: _Trace, root: int, history: History) -> None:
             trace.slice(track, each.name, begun.pop(each.name), each.ts_ns)
 
 
-def _transitions(trace: _Trace, root: int, legs: Sequence[Leg]) -> None:
+def _transitions(trace: _Trace, root: int, legs: Sequence[tuple[Leg, LegFigures]]) -> None:
     track = trace.track("transitions", root)
     passes = trace.track("passes", root)
     left = trace.track("tasks left", root, counter=True)
-    for leg in legs:
+    for leg, drawn in legs:
         end = leg.last_ns if leg.ended_ns is None else leg.ended_ns
         told: Arguments = {"livepatch": leg.patch, "target": leg.target, "outcome": leg.outcome.value}
         trace.slice(track, leg.told(), leg.begun_ns, end, told)
@@ -133,7 +138,7 @@ def _transitions(trace: _Trace, root: int, legs: Sequence[Leg]) -> None:
             trace.point(passes, "signals sent", signal.ts_ns)
         for _, force in leg.forces:
             trace.point(passes, "forced", force.ts_ns)
-        for ts_ns, value in tasks_left(leg):
+        for ts_ns, value in drawn.tasks_left:
             trace.count(left, ts_ns, value)
 
 
@@ -151,9 +156,8 @@ def _tasks(trace: _Trace, root: int, guest: GuestTrace) -> None:
     group = trace.track("tasks", root)
     tracks: dict[Who, int] = {}
     attempts: dict[Who, list[ev.Attempt]] = {}
-    for _, event in guest.numbered:
-        if isinstance(event, ev.Attempt):
-            attempts.setdefault(identity(event.task), []).append(event)
+    for attempt in guest.attempts:
+        attempts.setdefault(identity(attempt.task), []).append(attempt)
     for leg in guest.history.legs:
         for each in leg.tasks:
             who = (each.pid, each.comm if each.pid == 0 else "")
@@ -185,7 +189,7 @@ def _wait(trace: _Trace, track: int, leg: Leg, task: TaskSwitch, attempts: Seque
 
 def _shadows(trace: _Trace, root: int, guest: GuestTrace) -> None:
     group = trace.track("shadow variables", root)
-    for each in guest.lives:
+    for each in guest.lifetimes:
         # Siblings of one name are shown as one track on which slices may overlap.
         track = trace.track(f"shadow id {each.id}", group)
         begun = guest.history.first_ns if each.made_ns is None else each.made_ns

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The selftests' results for people, and as JSON."""
+"""The selftests' results for people."""
 
 from __future__ import annotations
 
-import msgspec
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -23,20 +22,6 @@ _STYLES = {
     Status.NOT_RUN: "red",
 }  # fmt: skip
 _CHECK_STYLES = {Verdict.HELD: "green", Verdict.VIOLATED: "red", Verdict.NOT_OBSERVED: "yellow"}
-
-
-def encode(result: SelftestsResult) -> bytes:
-    """Return the result as indented JSON, ending in a newline."""
-    return msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n"
-
-
-def decode(text: bytes) -> SelftestsResult:
-    """Read what `encode` wrote.
-
-    Raises:
-        msgspec.DecodeError: it is torn, or of another schema.
-    """
-    return msgspec.json.decode(text, type=SelftestsResult)
 
 
 def selftests_table(result: SelftestsResult) -> Group:
@@ -84,7 +69,7 @@ def _totals(kernel: KernelResult) -> str:
     return f"{scripts}, {len(cases)} cases: {tally(cases)}"
 
 
-def problems(result: SelftestsResult) -> list[str]:
+def selftest_problems(result: SelftestsResult) -> list[str]:
     """Return what is wrong: a line for each script that is not ok, with what its failed cases wrote."""
     lines: list[str] = []
     for kernel in result.kernels:

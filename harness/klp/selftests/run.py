@@ -10,21 +10,20 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
 from klp.analysis.selftests import (
-    SCHEMA,
+    SELFTESTS_SCHEMA,
     KernelResult,
     ScriptResult,
     SelftestsResult,
     tally,
 )
 from klp.errors import KlpError, VmLost
-from klp.files import write_whole
 from klp.images.cache import Cache
 from klp.lab.lab import Lab
 from klp.lab.warm import ensure_warm, warm_pool
 from klp.model import Accelerator, Image
 from klp.paths import SelftestsLayout
 from klp.progress import Progress
-from klp.report.selftest_table import encode
+from klp.records.writing import write_selftests
 from klp.selftests.build import Bundle, Selftests, find_selftests, make_bundle
 from klp.selftests.script import Order, Stopped, lost_script, run_script
 from klp.settings import Settings
@@ -126,7 +125,7 @@ class SelftestsRun:
             return failure
         finally:
             self.result = self._result(error)
-            write_whole(self._layout.summary, encode(self.result))
+            write_selftests(self._layout, self.result)
         return None
 
     def _one_kernel(self, job: KernelJob) -> None:
@@ -175,7 +174,7 @@ class SelftestsRun:
 
     def _result(self, error: str | None) -> SelftestsResult:
         return SelftestsResult(
-            schema=SCHEMA, klp=__version__, qemu=qemu_version(), begun_at=self._begun,
+            schema=SELFTESTS_SCHEMA, klp=__version__, qemu=qemu_version(), begun_at=self._begun,
             ended_at=time.time(), kernels=tuple(self._kernel(job) for job in self._jobs), error=error,
         )  # fmt: skip
 

@@ -15,8 +15,8 @@ from msgspec.structs import replace
 
 from klp.analysis.compare import ranks
 from klp.analysis.compare.ranks import Test
-from klp.analysis.compare.sample import RULE, Sample, There, Weight
-from klp.analysis.compare.values import Finding, Grade, Kind, Limits, Place
+from klp.analysis.compare.repetition import RULE, Repetition, There, Weight
+from klp.analysis.compare.values import CompareLimits, Difference, Grade, Kind, Place
 from klp.analysis.evidence import Verdict
 
 _FEW = "too few repetitions for a test"
@@ -36,7 +36,7 @@ class Draft:
         big: whether it is large enough to count at all.
     """
 
-    finding: Finding
+    finding: Difference
     test: Test | None = None
     certain: str = ""
     told: bool = True
@@ -45,7 +45,7 @@ class Draft:
     rank: bool = False
     big: bool = True
 
-    def graded(self, p_adjusted: float | None, limits: Limits) -> Finding | None:
+    def graded(self, p_adjusted: float | None, limits: CompareLimits) -> Difference | None:
         """Return the finding, now that the adjusted p value is known; None where it is nothing to tell."""
         grade, why = self._grade(p_adjusted, limits)
         if grade is Grade.TOLD and not self.told:
@@ -55,7 +55,7 @@ class Draft:
             p_adjusted=p_adjusted, effect=self.test.effect if self.test else None,
         )  # fmt: skip
 
-    def _grade(self, p: float | None, limits: Limits) -> tuple[Grade, str]:
+    def _grade(self, p: float | None, limits: CompareLimits) -> tuple[Grade, str]:
         if self.better:
             return Grade.BETTER, self.certain
         if self.certain:
@@ -69,14 +69,16 @@ class Draft:
         return Grade.REGRESSION, "significant"
 
 
-class Judge:
+class PlaceComparison:
     """Compares the samples of one place.
 
     Args:
         base, new: at least one each.
     """
 
-    def __init__(self, place: Place, base: Sequence[Sample], new: Sequence[Sample], limits: Limits) -> None:
+    def __init__(
+        self, place: Place, base: Sequence[Repetition], new: Sequence[Repetition], limits: CompareLimits
+    ) -> None:
         self._place = place
         self._base = base
         self._new = new
@@ -92,8 +94,8 @@ class Judge:
         yield from self._leaks()
         yield from self._times()
 
-    def _finding(self, kind: Kind, what: str, base: str, new: str, runs: Sequence[str]) -> Finding:
-        return Finding(
+    def _finding(self, kind: Kind, what: str, base: str, new: str, runs: Sequence[str]) -> Difference:
+        return Difference(
             kind=kind, grade=Grade.TOLD, place=self._place, what=what, base=base, new=new, why="",
             runs=tuple(dict.fromkeys(runs)),
         )  # fmt: skip
@@ -137,7 +139,7 @@ class Judge:
             if having or base:
                 yield self._oftener(finding, base, len(having), one.weight)
 
-    def _oftener(self, finding: Finding, base: int, new: int, weight: Weight) -> Draft:
+    def _oftener(self, finding: Difference, base: int, new: int, weight: Weight) -> Draft:
         """Draft a finding on something that was in `base` and `new` repetitions."""
         sizes = len(self._base), len(self._new)
         certain = ""
@@ -178,7 +180,7 @@ class Judge:
         return [key for key in keys if key[0] is kind]
 
     @staticmethod
-    def _values(samples: Sequence[Sample], key: tuple[Kind, str]) -> list[float]:
+    def _values(samples: Sequence[Repetition], key: tuple[Kind, str]) -> list[float]:
         return [float(each.counts[key]) for each in samples if key in each.counts]
 
     def _numbers(
@@ -221,7 +223,7 @@ class Judge:
                 yield self._longer(what, base, new)
 
     @staticmethod
-    def _lasted(samples: Sequence[Sample], what: str) -> list[float]:
+    def _lasted(samples: Sequence[Repetition], what: str) -> list[float]:
         """Return milliseconds; none of a phase where there was a transition is 0."""
         direction = what.partition(",")[0]
         return [
@@ -240,8 +242,8 @@ class Judge:
         return Draft(finding, test, told=big, rank=True, big=big)
 
 
-def _verdict_of(sample: Sample, name: str) -> Verdict | None:
-    found = sample.verdicts.get(name)
+def _verdict_of(repetition: Repetition, name: str) -> Verdict | None:
+    found = repetition.verdicts.get(name)
     return found[0] if found else None
 
 

@@ -39,7 +39,7 @@ def _words(call: Call) -> str:
     _PROBES,
     f"{_ENDS} klp_patch_object klp_unpatch_object {_MODULES} {_KINDS}",
 )
-def order(history: History) -> Finding:
+def callback_order(history: History) -> Finding:
     """Judge __klp_enable_patch, __klp_disable_patch, klp_complete_transition: callbacks.rst, 2.
 
     The callbacks of a module that comes or goes run within klp_module_coming and klp_module_going, on
