@@ -26,6 +26,7 @@ from klp.records.tables import database
 from klp.report import query_tables
 from klp.trace import events as ev
 from klp.trace.reading import BadTrace
+from tests.unit.comparisons import check_of, outcome, write_check
 from tests.unit.runfolders import sample, shadow, write_run
 from tests.unit.traces import Trace
 
@@ -142,6 +143,18 @@ def test_runs_are_joined(runs: Path) -> None:
     )
     assert [(row["kernel"], row["n"]) for row in rows] == [("6.1.192", 0), ("6.12.117", 3)]
     assert rows[1]["begun_at"] == "2025-10-09 08:53:20"
+
+
+def test_the_runs_of_a_check_are_joined_by_their_scenarios_folders(runs: Path) -> None:
+    write_check(runs / "c-check", check_of(outcome("build", folder=""), outcome("life")))
+    rows = ask("SELECT DISTINCT run, kernel FROM tasks JOIN runs USING (run)", "c-check")
+    assert rows == [{"run": "6.12/fix/life", "kernel": "6.12"}]
+
+
+def test_a_run_without_a_trace_is_asked_for_what_its_summary_has(runs: Path) -> None:
+    (runs / "a-6.12/events.jsonl").unlink()
+    assert ask("SELECT plans FROM runs", "a-6.12") == [{"plans": 1}]
+    assert ask("SELECT * FROM events", "a-6.12") == []
 
 
 def test_several_guests_are_numbered(runs: Path) -> None:

@@ -119,7 +119,7 @@ def test_a_transition_that_the_trace_lacks_is_told_without_a_figure() -> None:
 
 def test_a_transition_of_no_plan_is_shown_beside_them() -> None:
     whole = shown(sample(), plans=())
-    assert [each.told.patch for each in run_view("run1", whole).others] == [PATCH, PATCH]
+    assert [each.transition.patch for each in run_view("run1", whole).others] == [PATCH, PATCH]
     assert "2 transitions of livepatches that a plan needs" in report_page([whole])
     assert run_view("run1", shown(sample())).others == ()
 
@@ -204,7 +204,7 @@ def test_of_many_transitions_those_are_drawn_that_took_longest() -> None:
     )
     result = msgspec.structs.replace(whole.result, plans=(msgspec.structs.replace(plan, transitions=many),))
     [told] = run_view("run1", RecordedRun("many", "", result, guests=whole.guests)).plans
-    drawn = [each.told.duration_ns for each in told.transitions if each.figure]
+    drawn = [each.transition.duration_ns for each in told.transitions if each.figure]
     assert drawn == list(range(40 - MOST_FIGURES, 40))
     text = report_page([RecordedRun("many", "", result, guests=whole.guests)])
     assert text.count(f"Drawn are the {MOST_FIGURES} of 40 transitions") == 40 - MOST_FIGURES

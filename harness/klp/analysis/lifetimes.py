@@ -40,9 +40,9 @@ def shadow_lifetimes(numbered: Iterable[tuple[int, ev.AnyEvent]]) -> tuple[Shado
             freed.setdefault(event.variable, []).append((number, event))
     # Paired by address from the latest allocation backwards: a call's stamp is its beginning, so a free
     # by another CPU may be told before the end of the allocation, never before its beginning.
-    lives = [_made(n, each, freed) for n, each in reversed(whole) if isinstance(each, ev.ShadowAlloc)]
+    lifetimes = [_made(n, each, freed) for n, each in reversed(whole) if isinstance(each, ev.ShadowAlloc)]
     orphans = [_orphan(n, each) for frees in freed.values() for n, each in frees]
-    return tuple(sorted([*(each for each in lives if each), *orphans], key=lambda each: each.event))
+    return tuple(sorted([*(each for each in lifetimes if each), *orphans], key=lambda each: each.event))
 
 
 def _made(

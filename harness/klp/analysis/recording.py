@@ -16,6 +16,7 @@ from klp.analysis.history import History, history
 from klp.analysis.legs import Leg
 from klp.analysis.lifetimes import ShadowLifetime, shadow_lifetimes
 from klp.analysis.result import RunResult
+from klp.analysis.transitions import Transition, transition_of
 from klp.errors import UsageError
 from klp.trace import events as ev
 
@@ -25,14 +26,17 @@ class NotARecord(UsageError):
 
 
 @dataclass(frozen=True, slots=True)
-class LegFigures:
-    """What is drawn of one leg of a transition.
+class TracedLeg:
+    """One leg of a transition with what is shown of it.
 
     Attributes:
+        transition: the leg as run.json tells it.
         tasks_left: see `klp.analysis.curve.tasks_left`.
         costs: see `klp.analysis.costs.attempt_costs`.
     """
 
+    leg: Leg
+    transition: Transition
     tasks_left: tuple[tuple[int, int], ...]
     costs: tuple[Cost, ...]
 
@@ -48,7 +52,7 @@ class GuestTrace:
         history: what the rules are judged on.
         lifetimes: its shadow variables one by one.
         attempts: every attempt to switch a task, in the order of time.
-        figures: one for each leg of the history.
+        legs: those of the history, in its order.
     """
 
     title: str
@@ -57,12 +61,7 @@ class GuestTrace:
     history: History
     lifetimes: tuple[ShadowLifetime, ...]
     attempts: tuple[ev.Attempt, ...]
-    figures: tuple[LegFigures, ...]
-
-    @property
-    def legs(self) -> tuple[tuple[Leg, LegFigures], ...]:
-        """Each leg of the history with what is drawn of it."""
-        return tuple(zip(self.history.legs, self.figures, strict=True))
+    legs: tuple[TracedLeg, ...]
 
 
 def guest_trace(
@@ -88,7 +87,10 @@ def guest_trace(
         history=whole,
         lifetimes=shadow_lifetimes(shadows),
         attempts=tuple(attempts),
-        figures=tuple(LegFigures(tasks_left(leg), attempt_costs(leg, attempts)) for leg in whole.legs),
+        legs=tuple(
+            TracedLeg(leg, transition_of(leg), tasks_left(leg), attempt_costs(leg, attempts))
+            for leg in whole.legs
+        ),
     )
 
 

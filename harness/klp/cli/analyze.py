@@ -38,7 +38,7 @@ def analyze(run: str, as_json: bool, only: tuple[str, ...]) -> int:
     if as_json:
         print_json(verdicts)
     else:
-        for leg in (leg for guest in recorded.guests for leg in guest.history.legs):
+        for leg in (each.leg for guest in recorded.guests for each in guest.legs):
             for line in stories(leg):
                 stdout.print(line, soft_wrap=True)
         stdout.print(verdicts_table(verdicts))

@@ -214,7 +214,7 @@ def _show(result: CheckResult, layout: CheckLayout, junit_file: Path | None, *, 
         click.echo(encode(result).decode(), nl=False)
     else:
         stdout.print(check_table(result))
-    told = stderr if as_json else stdout
+    console = stderr if as_json else stdout
     for outcome, text in check_problems(result):
-        told.print(text, style=STYLES[outcome.verdict], soft_wrap=True)
-    told.print(f"run folder: {layout.root}", soft_wrap=True)
+        console.print(text, style=STYLES[outcome.verdict], soft_wrap=True)
+    console.print(f"run folder: {layout.root}", soft_wrap=True)

@@ -84,16 +84,16 @@ def run(
     if dry_run:
         _print_steps(words, image, wanted, accelerator, repeat)
         return ExitCode.OK
-    told = progress()
+    steps = progress()
     with new_folder(wanted, out, image.kernel.release) as layout:
-        job = make_job(words, image, layout.modules, told)
+        job = make_job(words, image, layout.modules, steps)
         saved = partial(
-            ensure_warm, library(wanted).cache, image, wanted, accelerator.accelerator, progress=told
+            ensure_warm, library(wanted).cache, image, wanted, accelerator.accelerator, progress=steps
         )
         warm = None if cold else saved()
         bare = saved(probes=()) if control else None
     job_run = Run(
-        job, layout, wanted, accelerator, progress=told, warm=warm, repeat=repeat,
+        job, layout, wanted, accelerator, progress=steps, warm=warm, repeat=repeat,
         retry_lost=retry_lost, force=force, bare=bare,
         consistency=consistency,
     )  # fmt: skip
@@ -111,10 +111,10 @@ def _show(result: RunResult, layout: RunLayout, as_json: bool) -> None:
         stdout.print(run_table(result))
         for line in failed_checks(result):
             stdout.print(f"violated: {line}", style="red", soft_wrap=True)
-    told = stderr if as_json else stdout
+    console = stderr if as_json else stdout
     if result.rules:
-        told.print(f"{rules_line(result)} (klp analyze {layout.root})", soft_wrap=True)
-    told.print(f"run folder: {layout.root}", soft_wrap=True)
+        console.print(f"{rules_line(result)} (klp analyze {layout.root})", soft_wrap=True)
+    console.print(f"run folder: {layout.root}", soft_wrap=True)
 
 
 def _print_steps(

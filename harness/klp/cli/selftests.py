@@ -89,12 +89,12 @@ def _prepared(
 ) -> tuple[SelftestsRun, SelftestsLayout]:
     """Build everything for every kernel first, so that what cannot be run is told at once."""
     images = [image_and_accelerator(each) for each in wanted]
-    told = progress()
+    steps = progress()
     with new_folder(wanted[0], out, "selftests") as folder:
         layout = SelftestsLayout(folder.root)
-        jobs = make_kernel_jobs([(image, by.accelerator) for image, by in images], scripts, layout, told)
+        jobs = make_kernel_jobs([(image, by.accelerator) for image, by in images], scripts, layout, steps)
     cache = library(wanted[0]).cache
-    return SelftestsRun(jobs, layout, wanted[0], cache, choices=choices, progress=told), layout
+    return SelftestsRun(jobs, layout, wanted[0], cache, choices=choices, progress=steps), layout
 
 
 def _list(wanted: Sequence[Settings], scripts: Sequence[str], *, as_json: bool) -> None:
@@ -139,7 +139,7 @@ def _show(
         sys.stdout.write(ktap(result))
     else:
         stdout.print(selftests_table(result))
-    told = stderr if data else stdout
+    console = stderr if data else stdout
     for line in selftest_problems(result):
-        told.print(line, style="red", soft_wrap=True)
-    told.print(f"run folder: {layout.root}", soft_wrap=True)
+        console.print(line, style="red", soft_wrap=True)
+    console.print(f"run folder: {layout.root}", soft_wrap=True)

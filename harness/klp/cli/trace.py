@@ -136,10 +136,10 @@ def trace(patch: str, *, kernel: str | None, out: Path | None, deadline_s: float
     wanted = settings(kernel=kernel, deadline_s=deadline_s)
     check_words((patch,))
     image, accelerator = image_and_accelerator(wanted)
-    told = progress()
+    steps = progress()
     with new_folder(wanted, out, image.kernel.release) as layout:
-        job = make_job((patch,), image, layout.modules, told)
-        warm = ensure_warm(library(wanted).cache, image, wanted, accelerator.accelerator, progress=told)
+        job = make_job((patch,), image, layout.modules, steps)
+        warm = ensure_warm(library(wanted).cache, image, wanted, accelerator.accelerator, progress=steps)
     with _screen() as screen:
         run = Run(job, layout, wanted, accelerator, progress=screen, warm=warm, watch=screen)
         result, failure = run.execute()

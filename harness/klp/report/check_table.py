@@ -46,18 +46,18 @@ def _cell(outcomes: Sequence[ScenarioOutcome]) -> Text:
         return _MISSING
     verdict = overall(each.verdict for each in outcomes)
     same = sum(each.verdict is verdict for each in outcomes)
-    told = verdict.value if len(outcomes) == 1 else f"{verdict.value} {same}/{len(outcomes)}"
+    words = verdict.value if len(outcomes) == 1 else f"{verdict.value} {same}/{len(outcomes)}"
     if any(each.lost for each in outcomes):
-        told += ", guest lost"
+        words += ", guest lost"
     seconds = sum(each.seconds for each in outcomes)
-    return Text.assemble((told, STYLES[verdict]), (f"  {seconds:.1f} s" if seconds else "", "dim"))
+    return Text.assemble((words, STYLES[verdict]), (f"  {seconds:.1f} s" if seconds else "", "dim"))
 
 
 def check_totals(result: CheckResult) -> str:
     """Return how many scenarios ended how, in one line."""
     counts = Counter(each.verdict for each in result.outcomes)
-    told = ", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict)
-    return told if result.complete else f"{told}; not complete"
+    counted = ", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict)
+    return counted if result.complete else f"{counted}; not complete"
 
 
 def check_problems(result: CheckResult) -> Iterator[tuple[ScenarioOutcome, str]]:

@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from klp.analysis.compare.values import Comparison, Difference, Grade, Place, SetTold
+from klp.analysis.compare.values import Comparison, Difference, Grade, Place, SetSummary
 
 GRADE_STYLES = {Grade.REGRESSION: "red", Grade.TOLD: "yellow", Grade.BETTER: "green"}
 
@@ -31,9 +31,10 @@ def comparison_table(found: Comparison) -> Group:
     return Group(*parts, Text())
 
 
-def _set_line(name: str, told: SetTold) -> str:
-    runs = f"{told.runs[0]} and {len(told.runs) - 1} more" if len(told.runs) > 1 else "".join(told.runs)
-    where = ", ".join((*told.kernels, *told.accelerators))
+def _set_line(name: str, summary: SetSummary) -> str:
+    first, *more = summary.runs
+    runs = f"{first} and {len(more)} more" if more else first
+    where = ", ".join((*summary.kernels, *summary.accelerators))
     return f"{name + ':':6}{runs} ({where})"
 
 

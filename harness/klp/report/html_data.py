@@ -14,9 +14,9 @@ import msgspec
 from klp.analysis.costs import Cost
 from klp.analysis.evidence import overall
 from klp.analysis.legs import Leg, TaskSwitch
-from klp.analysis.recording import GuestTrace, LegFigures, RecordedRun
+from klp.analysis.recording import GuestTrace, RecordedRun, TracedLeg
 from klp.analysis.result import PlanResult
-from klp.analysis.transitions import Transition, transition_of
+from klp.analysis.transitions import Transition
 
 # More bars than this make a figure that no browser draws in reasonable time, and nobody reads.
 MOST_BARS = 400
@@ -67,7 +67,7 @@ class TransitionView:
     """A transition of run.json, with its figure where the trace has it; or why there is none."""
 
     key: str
-    told: Transition
+    transition: Transition
     figure: TransitionFigure | None
     why_not: str = "The trace does not hold this transition."
 
@@ -125,29 +125,28 @@ def run_view(key: str, run: RecordedRun) -> RunView:
 
 def _others(key: str, run: RecordedRun) -> Iterator[TransitionView]:
     own = {(each.patch, each.begun_ns) for plan in run.whole().plans for each in plan.transitions}
-    every = ((leg, drawn) for guest in run.guests for leg, drawn in guest.legs)
-    for number, (leg, drawn) in enumerate(every, 1):
-        if (leg.patch, leg.begun_ns) not in own:
-            yield TransitionView(f"{key}-other{number}", transition_of(leg), _figure(leg, drawn))
+    every = (each for guest in run.guests for each in guest.legs)
+    for number, each in enumerate(every, 1):
+        if (each.leg.patch, each.leg.begun_ns) not in own:
+            yield TransitionView(f"{key}-other{number}", each.transition, _figure(each))
 
 
 def _transitions(key: str, plan: PlanResult, run: RecordedRun) -> Iterator[TransitionView]:
     # The plan's own guest last: what another one's trace has at the very same time does not count.
     guests = sorted(enumerate(run.guests, 1), key=lambda each: each[0] == plan.guest)
-    drawn = {
-        (leg.patch, leg.begun_ns): (leg, figures) for _, guest in guests for leg, figures in guest.legs
-    }
+    drawn = {(each.leg.patch, each.leg.begun_ns): each for _, guest in guests for each in guest.legs}
     longest = sorted(plan.transitions, key=lambda each: -(each.duration_ns or 0))[:MOST_FIGURES]
     why = f"Drawn are the {MOST_FIGURES} of {len(plan.transitions)} transitions that took longest."
     for number, each in enumerate(plan.transitions, 1):
         found = drawn.get((each.patch, each.begun_ns))
         if each in longest:
-            yield TransitionView(f"{key}-transition{number}", each, _figure(*found) if found else None)
+            yield TransitionView(f"{key}-transition{number}", each, _figure(found) if found else None)
         else:
             yield TransitionView(f"{key}-transition{number}", each, None, why)
 
 
-def _figure(leg: Leg, drawn: LegFigures) -> TransitionFigure:
+def _figure(traced: TracedLeg) -> TransitionFigure:
+    leg = traced.leg
     # A task born switched waited for nothing, however late that was.
     longest = sorted(leg.tasks, key=lambda each: (each.path == "fork", -each.at_ns))[:MOST_BARS]
     return TransitionFigure(
@@ -163,8 +162,8 @@ def _figure(leg: Leg, drawn: LegFigures) -> TransitionFigure:
             for _, each in leg.passes
         ),
         signals_s=tuple(_since(leg, each.ts_ns) for _, each in leg.signals),
-        curve=tuple((_since(leg, ts_ns), left) for ts_ns, left in drawn.tasks_left),
-        costs=drawn.costs,
+        curve=tuple((_since(leg, ts_ns), left) for ts_ns, left in traced.tasks_left),
+        costs=traced.costs,
     )
 
 

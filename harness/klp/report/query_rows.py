@@ -11,7 +11,6 @@ import msgspec
 from klp.analysis.legs import Leg
 from klp.analysis.recording import GuestTrace, RecordedRun
 from klp.analysis.result import RunResult
-from klp.analysis.transitions import transition_of
 from klp.report.query_tables import RunRow, ShadowRow, TaskRow, TransitionRow, VerdictRow
 from klp.report.rules import evidence_line
 
@@ -95,12 +94,12 @@ def _rules(run: str, result: RunResult) -> Iterator[VerdictRow]:
 
 
 def _transitions(run: str, guest: GuestTrace) -> Iterator[TransitionRow]:
-    for number, leg in enumerate(guest.history.legs, 1):
-        each = transition_of(leg)
+    for number, traced in enumerate(guest.legs, 1):
+        each = traced.transition
         yield TransitionRow(
             run=run,
             guest=guest.number,
-            plan=_plan(leg, guest),
+            plan=_plan(traced.leg, guest),
             transition=number,
             patch=each.patch,
             target=each.target,

@@ -79,15 +79,15 @@ def selftest_problems(result: SelftestsResult) -> list[str]:
 
 
 def _problems(script: ScriptResult) -> list[str]:
-    told = [f"{script.name}: {script.message}"] if script.message else []
-    told += [
+    lines = [f"{script.name}: {script.message}"] if script.message else []
+    lines += [
         f"{script.name}: {check.name}: {check.evidence}"
         for check in script.checks
         if check.verdict is Verdict.VIOLATED
     ]
     for case in script.cases:
         if case.status in (Status.FAILED, Status.DIED) and case.detail:
-            told.append(f"{script.name}: {case.name}:\n{case.detail}")
+            lines.append(f"{script.name}: {case.name}:\n{case.detail}")
     if script.report:
-        told.append(f"{script.name}: the kernel's report:\n" + "\n".join(script.report))
-    return told
+        lines.append(f"{script.name}: the kernel's report:\n" + "\n".join(script.report))
+    return lines

@@ -29,7 +29,7 @@ class Draft:
     Attributes:
         test: the test it depends on; one that counts is among those that p values are adjusted for.
         certain: why it is a regression whatever a test says; empty where it is not.
-        told: whether it is worth telling if it is no regression.
+        worth: whether it is worth telling if it is no regression.
         better: it is an improvement.
         why_not: why no test counts, where none does.
         rank: whether the test's effect is Cliff's delta, which has a limit of its own.
@@ -39,7 +39,7 @@ class Draft:
     finding: Difference
     test: Test | None = None
     certain: str = ""
-    told: bool = True
+    worth: bool = True
     better: bool = False
     why_not: str = ""
     rank: bool = False
@@ -48,7 +48,7 @@ class Draft:
     def graded(self, p_adjusted: float | None, limits: CompareLimits) -> Difference | None:
         """Return the finding, now that the adjusted p value is known; None where it is nothing to tell."""
         grade, why = self._grade(p_adjusted, limits)
-        if grade is Grade.TOLD and not self.told:
+        if grade is Grade.TOLD and not self.worth:
             return None
         return replace(
             self.finding, grade=grade, why=why, p=self.test.p if self.test else None,
@@ -113,8 +113,8 @@ class PlaceComparison:
         was, now = (side[Verdict.VIOLATED] / side.total() for side in (base, new))
         broken = [each for each in self._new if _verdict_of(each, name) is Verdict.VIOLATED]
         words = broken[0].verdicts[name][1] if broken else ""
-        told = f"{_counted(new)}: {words}" if words else _counted(new)
-        finding = self._finding(Kind.VERDICT, name, _counted(base), told, [each.run for each in broken])
+        now_so = f"{_counted(new)}: {words}" if words else _counted(new)
+        finding = self._finding(Kind.VERDICT, name, _counted(base), now_so, [each.run for each in broken])
         if now > was:
             yield self._oftener(finding, base[Verdict.VIOLATED], new[Verdict.VIOLATED], Weight.ALWAYS)
         elif now < was:
@@ -151,8 +151,8 @@ class PlaceComparison:
         if certain:
             return Draft(finding, certain=certain)
         if self._enough and ranks.could_matter(base + new, *sizes, self._limits.alpha):
-            return Draft(finding, ranks.oftener((base, sizes[0]), (new, sizes[1])), told=worth)
-        return Draft(finding, told=worth, why_not=_FEW)
+            return Draft(finding, ranks.oftener((base, sizes[0]), (new, sizes[1])), worth=worth)
+        return Draft(finding, worth=worth, why_not=_FEW)
 
     # --- how many ---------------------------------------------------------------------------------
 
@@ -162,7 +162,7 @@ class PlaceComparison:
             if base and new:
                 more = min(new) - max(base)
                 certain = f"at least {more:g} more" if more >= self._limits.passes else ""
-                yield self._numbers(key, base, new, certain, told=median(new) > median(base))
+                yield self._numbers(key, base, new, certain, worth=median(new) > median(base))
 
     def _leaks(self) -> Iterator[Draft]:
         for key in self._keys(Kind.LEAK):
@@ -173,7 +173,7 @@ class PlaceComparison:
                 certain = "never in the base"
             elif min(new) > max(base):
                 certain = "always more than in the base"
-            yield self._numbers(key, base, new, certain, told=median(new) > median(base))
+            yield self._numbers(key, base, new, certain, worth=median(new) > median(base))
 
     def _keys(self, kind: Kind) -> list[tuple[Kind, str]]:
         keys = dict.fromkeys(key for each in (*self._base, *self._new) for key in each.counts)
@@ -184,14 +184,14 @@ class PlaceComparison:
         return [float(each.counts[key]) for each in samples if key in each.counts]
 
     def _numbers(
-        self, key: tuple[Kind, str], base: list[float], new: list[float], certain: str, *, told: bool
+        self, key: tuple[Kind, str], base: list[float], new: list[float], certain: str, *, worth: bool
     ) -> Draft:
         kind, what = key
         runs = [each.run for each in self._new if each.counts.get(key, 0) > max(base)]
         finding = self._finding(kind, what, _spread(base), _spread(new), runs)
         if certain or not self._enough or len({*base, *new}) < 2:
-            return Draft(finding, certain=certain, told=told, why_not=_FEW)
-        return Draft(finding, ranks.greater(base, new), told=told, rank=True)
+            return Draft(finding, certain=certain, worth=worth, why_not=_FEW)
+        return Draft(finding, ranks.greater(base, new), worth=worth, rank=True)
 
     # --- in which order ---------------------------------------------------------------------------
 
@@ -237,9 +237,9 @@ class PlaceComparison:
         big = now - was >= limits.longer_ms and now >= was * limits.longer_by
         finding = self._finding(Kind.PHASE, what, _milliseconds(base), _milliseconds(new), ())
         if min(len(base), len(new)) < limits.repetitions:
-            return Draft(finding, told=big, why_not=_FEW)
+            return Draft(finding, worth=big, why_not=_FEW)
         test = ranks.greater(base, new)
-        return Draft(finding, test, told=big, rank=True, big=big)
+        return Draft(finding, test, worth=big, rank=True, big=big)
 
 
 def _verdict_of(repetition: Repetition, name: str) -> Verdict | None:

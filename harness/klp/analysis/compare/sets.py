@@ -27,7 +27,7 @@ from klp.analysis.compare.values import (
     Grade,
     Kind,
     Place,
-    SetTold,
+    SetSummary,
 )
 from klp.analysis.recording import Recorded, RecordedCheck, RecordedRun
 
@@ -76,8 +76,8 @@ def compare_sets(base: RunSet, new: RunSet, limits: CompareLimits) -> Comparison
     findings, tests = _graded(drafts, limits)
     return Comparison(
         schema=COMPARISON_SCHEMA,
-        base=_told(base),
-        new=_told(new),
+        base=_summary(base),
+        new=_summary(new),
         limits=limits,
         compared=tuple(Compared(place=each, base=len(old[each]), new=len(now[each])) for each in both),
         tests=tests,
@@ -145,13 +145,13 @@ def _graded(drafts: Sequence[Draft], limits: CompareLimits) -> tuple[tuple[Diffe
     return tuple(kept), len(tested)
 
 
-def _told(runs: RunSet) -> SetTold:
+def _summary(runs: RunSet) -> SetSummary:
     where = [each.whole().provenance for each in runs.runs]
     kernels = [each for check in runs.checks for each in check.whole().kernels]
     names = (*(each.name for each in runs.runs), *(each.name for each in runs.checks))
     releases = (*(each.kernel for each in where), *(each.release for each in kernels))
     accelerators = (*(each.accelerator for each in where), *(each.accelerator for each in kernels))
-    return SetTold(
+    return SetSummary(
         runs=tuple(dict.fromkeys(names)),
         kernels=tuple(dict.fromkeys(releases)),
         accelerators=tuple(dict.fromkeys(accelerators)),

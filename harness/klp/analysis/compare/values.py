@@ -108,7 +108,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     new: int
 
 
-class SetTold(msgspec.Struct, frozen=True, kw_only=True):
+class SetSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One of the two sets: its runs, the releases of its kernels, and its accelerators."""
 
     runs: tuple[str, ...]
@@ -126,8 +126,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     schema: int
-    base: SetTold
-    new: SetTold
+    base: SetSummary
+    new: SetSummary
     limits: CompareLimits
     compared: tuple[Compared, ...]
     tests: int
