@@ -22,7 +22,7 @@ from klp.progress import Silent
 from klp.records.database import TABLES, Database
 from klp.records.finding import find_folder
 from klp.records.reading import read_run
-from klp.records.tables import database
+from klp.records.tables import open_tables
 from klp.report import query_tables
 from klp.trace import events as ev
 from klp.trace.reading import BadTrace
@@ -56,7 +56,7 @@ def klp_(*words: str, stdin: str | None = None) -> Result:
 
 def opened(root: Path, cache: CacheLayout, *names: str) -> Database:
     found = [read_run(find_folder(each, root)) for each in names]
-    return database(found, cache, Silent(), skip=False)
+    return open_tables(found, cache, Silent(), skip=False)
 
 
 def ask(words: str, *runs: str) -> list[dict[str, object]]:

@@ -17,7 +17,7 @@ from klp.check.static import STATIC
 from klp.model import Image
 from klp.paths import CheckLayout
 from klp.progress import Progress
-from klp.records import writing as checks
+from klp.records.writing import write_check
 from klp.version import __version__
 from klp.vm.spec import qemu_version
 
@@ -144,7 +144,7 @@ class Ledger:
 
     def write(self, error: str | None) -> None:
         """Write check.json; `error` says why it ended early."""
-        checks.write_check(self._layout, self.result(error))
+        write_check(self._layout, self.result(error))
 
     def result(self, error: str | None) -> CheckResult:
         """Return all that was found so far."""

@@ -17,7 +17,7 @@ from klp.paths import CacheLayout
 from klp.records.database import Answer, Database
 from klp.records.finding import all_folders, find_folders, is_run
 from klp.records.reading import read_runs
-from klp.records.tables import database
+from klp.records.tables import open_tables
 from klp.report.query_tables import documentation
 from klp.report.table import plain_table
 
@@ -67,7 +67,7 @@ def _database(words: tuple[str, ...]) -> Database:
     found = read_runs(find_folders(words, root) if words else tuple(everything))
     if not found:
         raise UsageError(f"{root}: no runs yet", hint="klp run makes one")
-    return database(found, CacheLayout(paths.cache_root(wanted.cache)), progress(), skip=not words)
+    return open_tables(found, CacheLayout(paths.cache_root(wanted.cache)), progress(), skip=not words)
 
 
 def _print(answer: Answer, *, as_csv: bool, as_json: bool) -> None:

@@ -18,7 +18,7 @@ from klp.report.query_rows import rows_of, run_row
 from klp.report.query_tables import documentation
 
 
-def database(
+def open_tables(
     runs: Sequence[RecordedRun], cache: CacheLayout, progress: Progress, *, skip: bool
 ) -> Database:
     """Return the tables of runs, ready to be asked.
