@@ -12,8 +12,9 @@ import click
 
 from klp.paths import CacheLayout
 from klp.progress import Silent
-from klp.records.runs import all_runs
-from klp.records.tables import database
+from klp.records.finding import all_folders
+from klp.records.reading import read_runs
+from klp.records.tables import open_tables
 
 _SQL = "SELECT type, count(*), avg(duration_ns) FROM events GROUP BY type"
 
@@ -29,7 +30,9 @@ def main(run: Path, runs: int) -> None:
             shutil.copytree(run, root / f"run{number:05}")
         for which in ("first", "second", "third"):
             begun = time.monotonic()
-            asked = database(all_runs(root), CacheLayout(Path(scratch) / "cache"), Silent(), skip=False)
+            asked = open_tables(
+                read_runs(all_folders(root)), CacheLayout(Path(scratch) / "cache"), Silent(), skip=False
+            )
             events = sum(count for _, count, _ in asked.ask(_SQL).rows)
             click.echo(f"{which}: {time.monotonic() - begun:.2f} s, {runs} runs, {events} events")
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # the table below once more, for type checkers and editors
     from klp.analysis.evidence import Verdict as Verdict
     from klp.analysis.history import History as History
     from klp.analysis.history import history as history
+    from klp.analysis.recording import RecordedRun as RecordedRun
     from klp.analysis.result import RunResult as RunResult
     from klp.analysis.rules.registry import RULES as RULES
     from klp.analysis.rules.registry import judge_all as judge_all
@@ -54,11 +55,10 @@ if TYPE_CHECKING:  # the table below once more, for type checkers and editors
     from klp.model import Module as Module
     from klp.progress import Progress as Progress
     from klp.progress import for_console as for_console
-    from klp.records.runs import FoundRun as FoundRun
     from klp.records.verdicts import judge_run as judge_run
     from klp.scripting import build as build
     from klp.scripting import ensure_image as ensure_image
-    from klp.scripting import read_run as read_run
+    from klp.scripting import recorded_run as recorded_run
     from klp.scripting import run as run
     from klp.trace.reading import BadTrace as BadTrace
     from klp.trace.reading import read_events as read_events
@@ -85,9 +85,9 @@ _HOME = {
     "run": "klp.scripting",
     "build": "klp.scripting",
     "ensure_image": "klp.scripting",
-    "read_run": "klp.scripting",
+    "recorded_run": "klp.scripting",
     "for_console": "klp.progress",
-    "FoundRun": "klp.records.runs",
+    "RecordedRun": "klp.analysis.recording",
     "RunResult": "klp.analysis.result",
     "Image": "klp.model",
     "Kernel": "klp.model",

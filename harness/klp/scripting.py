@@ -10,8 +10,9 @@ from pathlib import Path
 
 from klp import paths
 from klp import settings as settings_room
+from klp.analysis.recording import RecordedRun
 from klp.drive.job import make_job, wishes
-from klp.drive.run import Run, run_folder
+from klp.drive.run import Run
 from klp.images.library import Library
 from klp.lab.warm import ensure_warm
 from klp.model import Image, Module
@@ -19,7 +20,9 @@ from klp.modules import build as kbuild
 from klp.modules.sources import SAMPLES_WORD, find_source
 from klp.process import require
 from klp.progress import Progress, Silent
-from klp.records.runs import LATEST, FoundRun, find_run
+from klp.records.finding import LATEST, find_folder
+from klp.records.reading import read_run
+from klp.records.writing import new_folder
 from klp.settings import Settings
 from klp.vm.accel import choose_accelerator
 from klp.vm.machine import programs
@@ -62,7 +65,7 @@ def run(
     out: Path | None = None,
     repeat: int = 1,
     progress: Progress | None = None,
-) -> FoundRun:
+) -> RecordedRun:
     """Load, observe, disable and unload livepatches in a guest, under probes.
 
     A guest that is lost is no exception here: the result's `error` tells it, beside all that was found.
@@ -83,15 +86,15 @@ def run(
     library = Library(wanted, shown)
     image = library.ensure(wanted.kernel)
     accelerator = choose_accelerator(wanted, library.layout, image)
-    with run_folder(wanted, out, image.kernel.release) as layout:
+    with new_folder(wanted, out, image.kernel.release) as layout:
         job = make_job(wished, image, layout.modules, shown)
         request = MachineRequest.from_settings(image, wanted, accelerator.accelerator)
         warm = ensure_warm(library.cache, request, progress=shown)
     Run(job, layout, wanted, accelerator, progress=shown, warm=warm, repeat=repeat).execute()
-    return read_run(layout.root, settings=wanted)
+    return read_run(layout.root)
 
 
-def read_run(which: str | Path = LATEST, *, settings: Settings | None = None) -> FoundRun:
+def recorded_run(which: str | Path = LATEST, *, settings: Settings | None = None) -> RecordedRun:
     """Return a run that was recorded.
 
     Args:
@@ -101,4 +104,4 @@ def read_run(which: str | Path = LATEST, *, settings: Settings | None = None) ->
         UsageError: there is nothing there, or it is no run folder.
     """
     wanted = settings or settings_room.load()
-    return find_run(str(which), paths.runs_root(wanted.runs))
+    return read_run(find_folder(str(which), paths.runs_root(wanted.runs)))

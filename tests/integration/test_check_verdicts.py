@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from klp import settings
-from klp.analysis.checked import CheckResult, Outcome
+from klp.analysis.checked import CheckResult, ScenarioOutcome
 from klp.analysis.evidence import Verdict
 from klp.errors import ExitCode
 from klp.images.names import known_kernels
@@ -59,7 +59,7 @@ def outcomes(klp, batches, tmp_path_factory):
     """Have a livepatch checked in a scenario on a kernel, with its batch; return its outcomes."""
     done = {}
 
-    def checked(kernel: str, scenario: str, each: Expected) -> list[Outcome]:
+    def checked(kernel: str, scenario: str, each: Expected) -> list[ScenarioOutcome]:
         key = _batch(kernel, scenario, each)
         if key not in done:
             done[key] = _check(
@@ -86,7 +86,7 @@ def _check(klp, kernel, scenario, livepatches, out):
     return found
 
 
-def _story(outcome: Outcome) -> str:
+def _story(outcome: ScenarioOutcome) -> str:
     return "\n".join([f"{outcome.scenario} of {outcome.livepatch}: {outcome.verdict}", *outcome.reasons])
 
 

@@ -17,7 +17,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from klp.analysis.checked import CheckResult
 from klp.analysis.evidence import Verdict, overall
-from klp.records.encoding import decode
+from klp.records.encoding import decode_run
 from klp.report.html_data import seconds
 from tests.integration.browser import chromium
 from tests.integration.conftest import KLP
@@ -119,7 +119,7 @@ def test_it_loads_without_an_error_and_asks_for_nothing(page, folder) -> None:
 def test_its_numbers_are_those_of_run_json(page, folder) -> None:
     sections = page.find_elements(By.CSS_SELECTOR, "section.run")
     for section, name in zip(sections, ("a-6.12", "b-6.1"), strict=True):
-        result = decode((folder / name / "run.json").read_bytes())
+        result = decode_run((folder / name / "run.json").read_bytes())
         [plan] = result.plans
         assert texts(section, "[data-number=events]") == [str(result.events)]
         for field in ("passes", "attempts", "signals"):
@@ -169,7 +169,7 @@ def test_figures_hold_what_the_trace_says(page) -> None:
         "return document.querySelector('.plot[data-kind=costs]').data.map((e) => [e.name, e.y])"
     )
     assert dict(costs) == {"running": [1], "sleeping": [2], "switched": [33]}
-    assert {kind: len(rows) for kind, rows in bars(page, "lives").items()} == {"freed": 1, "left": 1}
+    assert {kind: len(rows) for kind, rows in bars(page, "lifetimes").items()} == {"freed": 1, "left": 1}
 
 
 def test_figures_that_are_folded_away_are_drawn_when_they_are_opened(page) -> None:
@@ -239,7 +239,7 @@ def test_each_outcome_has_its_reasons_its_command_and_its_trace(check_page, fold
         if not each.folder:
             assert article.find_elements(By.CSS_SELECTOR, ".trace") == []
             continue
-        run = decode((folder / "check" / each.folder / "run.json").read_bytes())
+        run = decode_run((folder / "check" / each.folder / "run.json").read_bytes())
         [plan] = run.plans
         passes = [str(one.passes) for one in plan.transitions]
         assert texts(article, ".transition [data-number=passes]") == passes
@@ -424,7 +424,7 @@ def test_misuse_is_one_line(folder, tmp_path) -> None:
     text = (check / "check.json").read_bytes()
     (check / "check.json").write_bytes(text[:-9])
     code, line = failure(folder, str(check))
-    assert (code, "check.json: cut or damaged" in line) == (2, True)
+    assert (code, "check.json is cut or damaged" in line) == (2, True)
     (check / "check.json").write_bytes(text.replace(b'"schema": 1', b'"schema": 9', 1))
     code, line = failure(folder, "a-6.12", "--against", str(check))
     assert (code, "of a newer klp (schema 9" in line) == (2, True)

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 
 import pytest
 
 from klp.analysis.curve import tasks_left
-from klp.analysis.history import history
-from klp.analysis.lifetimes import shadow_lives
-from klp.report.guests import GuestTrace
+from klp.analysis.recording import GuestTrace, RecordedRun, guest_trace
 from klp.report.perfetto import perfetto_trace
 from klp.trace import events as ev
 from tests.integration.browser import chromium
@@ -20,15 +19,15 @@ from tests.unit.runfolders import sample
 
 @pytest.fixture(scope="module")
 def guest() -> GuestTrace:
-    numbered = tuple(sample().numbered())
-    return GuestTrace("a run", numbered, history(numbered), shadow_lives(numbered))
+    return guest_trace("a run", sample().numbered())
 
 
 @pytest.fixture(scope="module")
 def asked(guest, tool, tmp_path_factory):
     with chromium(tool, tmp_path_factory.mktemp("profile")) as driver:
-        other = GuestTrace("another", guest.numbered, guest.history, guest.lives)
-        with trace_processor(driver, perfetto_trace([guest, other])) as loaded:
+        guests = (guest, dataclasses.replace(guest, title="another"))
+        runs = [RecordedRun(each.title, "", None, guests=(each,)) for each in guests]
+        with trace_processor(driver, perfetto_trace(runs)) as loaded:
             yield loaded
 
 
@@ -39,8 +38,8 @@ OF = """
 """
 
 
-def events(guest, kind):
-    return [each for _, each in guest.numbered if isinstance(each, kind)]
+def events(kind):
+    return [each for each in sample().events if isinstance(each, kind)]
 
 
 def test_nothing_was_dropped(asked) -> None:
@@ -50,9 +49,9 @@ def test_nothing_was_dropped(asked) -> None:
 
 
 def test_passes(asked, guest) -> None:
-    told = [(f"pass {each.number}", each.ts_ns, each.duration_ns) for each in events(guest, ev.Pass)]
+    told = [(f"pass {each.number}", each.ts_ns, each.duration_ns) for each in events(ev.Pass)]
     assert [each for each in asked.ask(OF.format("passes")) if each[2]] == told
-    signals = [each.ts_ns for each in events(guest, ev.Signals)]
+    signals = [each.ts_ns for each in events(ev.Signals)]
     assert [ts for name, ts, _ in asked.ask(OF.format("passes")) if name == "signals sent"] == signals
 
 
@@ -62,15 +61,12 @@ def test_transitions(asked, guest) -> None:
 
 
 def test_plans(asked, guest) -> None:
-    begin, end = (each.ts_ns for each in events(guest, ev.Plan))
+    begin, end = (each.ts_ns for each in events(ev.Plan))
     assert asked.ask(OF.format("plans")) == [("livepatch-sample", begin, end - begin)]
 
 
 def test_callbacks(asked, guest) -> None:
-    told = [
-        (f"{each.kind} of {each.object}", each.ts_ns, each.duration_ns)
-        for each in events(guest, ev.Callback)
-    ]
+    told = [(f"{each.kind} of {each.object}", each.ts_ns, each.duration_ns) for each in events(ev.Callback)]
     assert asked.ask(OF.format("callbacks")) == told
     assert len(told) == 4
 
@@ -83,7 +79,7 @@ def test_a_track_for_each_task_with_its_wait_and_attempts(asked, guest) -> None:
         WHERE tasks.name = 'tasks' AND root.name = 'a run' ORDER BY slice.ts, slice.depth""")
     who = {f"{each.comm} [{each.pid}]" for leg in guest.history.legs for each in leg.tasks}
     assert {name for name, *_ in rows} == who
-    attempts = Counter(f"attempt: {each.result}" for each in events(guest, ev.Attempt))
+    attempts = Counter(f"attempt: {each.result}" for each in events(ev.Attempt))
     assert Counter(name for _, name, *_ in rows if name.startswith("attempt")) == attempts
     held = [(name, depth) for track, name, _, depth in rows if track == "task3 [3]"]
     assert held[:4] == [
@@ -120,6 +116,6 @@ def test_shadow_variables_overlap(asked, guest) -> None:
     end = guest.history.last_ns
     assert rows == [
         (f"<{each.obj}, {each.id}>", each.made_ns, (each.freed_ns or end) - each.made_ns)
-        for each in guest.lives
+        for each in guest.lifetimes
     ]
     assert len(rows) == 2

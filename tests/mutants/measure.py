@@ -24,7 +24,7 @@ from klp.images.library import Library
 from klp.lab.warm import ensure_warm
 from klp.process import Completed, run
 from klp.progress import Progress
-from klp.report.selftest_table import decode
+from klp.records.encoding import decode_selftests
 from klp.settings import Settings
 from klp.vm.accel import choose_accelerator
 from klp.vm.request import MachineRequest
@@ -175,7 +175,7 @@ def _klp_selftests(subject: Subject, name: str, words: Sequence[str]) -> tuple[S
         check=False, cwd=_ROOT, env=_HANDED_ON,
     )  # fmt: skip
     try:
-        [kernel] = decode((out / "selftests.json").read_bytes()).kernels
+        [kernel] = decode_selftests((out / "selftests.json").read_bytes()).kernels
     except (OSError, msgspec.DecodeError, ValueError):
         raise _broken("klp selftests", ended) from None
     if len(kernel.scripts) != len(kernel.planned):

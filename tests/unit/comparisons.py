@@ -4,21 +4,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
 
-from klp.analysis.checked import SCHEMA as CHECK_SCHEMA
-from klp.analysis.checked import CheckedKernel, CheckedLivepatch, CheckResult, Outcome
-from klp.analysis.compare.sample import CheckToCompare, RunToCompare
-from klp.analysis.compare.sets import RunSet, compare
-from klp.analysis.compare.values import Comparison, Finding, Grade, Kind, Limits
+from klp.analysis.checked import CHECK_SCHEMA, CheckedKernel, CheckedLivepatch, CheckResult, ScenarioOutcome
+from klp.analysis.compare.sets import RunSet, compare_sets
+from klp.analysis.compare.values import CompareLimits, Comparison, Difference, Grade, Kind
 from klp.analysis.evidence import Verdict
-from klp.analysis.history import history
+from klp.analysis.recording import Recorded, RecordedCheck, RecordedRun, guest_trace
 from klp.analysis.result import PlanResult, RunResult
-from klp.records.encoding import decode, encode
-from klp.report.check_table import encode as encode_check
+from klp.records.encoding import decode_run, encode
 from klp.trace import events as ev
 from tests.unit.runfolders import PATCH, result_of, sample, write_run
 from tests.unit.traces import Trace
@@ -50,32 +47,32 @@ def life(
     return trace.end()
 
 
-def run_of(trace: Trace, /, run: str = "a-run", **changes: object) -> RunToCompare:
+def run_of(trace: Trace, /, run: str = "a-run", **changes: object) -> RecordedRun:
     """A run of one plan, which `changes` go over."""
     result = result_of(trace)
     [plan] = result.plans
     own = msgspec.structs.replace(plan, **changes)
-    return RunToCompare(run, msgspec.structs.replace(result, plans=(own,)))
+    return RecordedRun(run, "", msgspec.structs.replace(result, plans=(own,)))
 
 
-def told(run: RunToCompare, **changes: object) -> RunToCompare:
+def told(run: RecordedRun, **changes: object) -> RecordedRun:
     """The same run, with another run.json."""
     return dataclasses.replace(run, result=msgspec.structs.replace(run.result, **changes))
 
 
-def with_plans(run: RunToCompare, *plans: PlanResult) -> RunToCompare:
+def with_plans(run: RecordedRun, *plans: PlanResult) -> RecordedRun:
     return told(run, plans=plans)
 
 
-def bare_run(trace: Trace, **changes: object) -> RunToCompare:
+def bare_run(trace: Trace, **changes: object) -> RecordedRun:
     """A run without plans, as a test leaves one."""
     result: RunResult = msgspec.structs.replace(result_of(trace), plans=(), **changes)
-    return RunToCompare("a-run", result, (history(trace.numbered()),))
+    return RecordedRun("a-run", "", result, guests=(guest_trace("a-run", trace.numbered()),))
 
 
-def outcome(scenario: str, verdict: Verdict = Verdict.HELD, **changes: object) -> Outcome:
+def outcome(scenario: str, verdict: Verdict = Verdict.HELD, **changes: object) -> ScenarioOutcome:
     """What came of a scenario on 6.12; with a folder of its own where none is given."""
-    whole = Outcome(
+    whole = ScenarioOutcome(
         kernel="6.12", livepatch="fix", scenario=scenario, repetition=1, verdict=verdict, reasons=(),
         notes=(), rules={}, lost=False, seconds=1.5, command=f"klp check fix -s {scenario}",
         folder=f"6.12/fix/{scenario}",
@@ -83,7 +80,7 @@ def outcome(scenario: str, verdict: Verdict = Verdict.HELD, **changes: object) -
     return msgspec.structs.replace(whole, **changes)
 
 
-def check_of(*outcomes: Outcome, **changes: object) -> CheckResult:
+def check_of(*outcomes: ScenarioOutcome, **changes: object) -> CheckResult:
     """A check with these outcomes."""
     kernels = tuple(
         CheckedKernel(
@@ -104,10 +101,16 @@ def check_of(*outcomes: Outcome, **changes: object) -> CheckResult:
     return msgspec.structs.replace(whole, **changes)
 
 
-def check_run(result: CheckResult, **traces: Trace) -> CheckToCompare:
+def check_run(result: CheckResult, **traces: Trace) -> RecordedCheck:
     """A check, with a run folder for each scenario that a trace is given for."""
-    runs = {f"6.12/fix/{name.replace('_', '-')}": result_of(trace) for name, trace in traces.items()}
-    return CheckToCompare("a-check", result, runs)
+    results = {f"6.12/fix/{name.replace('_', '-')}": result_of(trace) for name, trace in traces.items()}
+    return with_results("a-check", result, results)
+
+
+def with_results(name: str, result: CheckResult, results: Mapping[str, RunResult]) -> RecordedCheck:
+    """A check whose scenarios' folders have these results."""
+    runs = {folder: RecordedRun(folder, "", each) for folder, each in results.items()}
+    return RecordedCheck(name, "", result, runs=runs)
 
 
 def write_check(folder: Path, result: CheckResult, **traces: Trace) -> Path:
@@ -116,37 +119,32 @@ def write_check(folder: Path, result: CheckResult, **traces: Trace) -> Path:
         if each.folder:
             trace = traces.get(each.scenario.replace("-", "_"))
             run = write_run(folder / each.folder, trace or sample(each.kernel, hold=False))
-            whole = decode((run / "run.json").read_bytes())
+            whole = decode_run((run / "run.json").read_bytes())
             plan = msgspec.structs.replace(whole.plans[0], name=each.scenario, verdict=each.verdict)
             (run / "run.json").write_bytes(encode(msgspec.structs.replace(whole, plans=(plan,))))
     folder.mkdir(exist_ok=True)
-    (folder / "check.json").write_bytes(encode_check(result))
+    (folder / "check.json").write_bytes(encode(result))
     return folder
 
 
-One = RunToCompare | CheckToCompare
-Runs = One | Iterable[One]
+Runs = Recorded | Iterable[Recorded]
 
 
 def compared(base: Runs, new: Runs, **limits: object) -> Comparison:
     """Compare sets, or single runs."""
-    return compare(_set(base), _set(new), Limits(**limits))
+    return compare_sets(_set(base), _set(new), CompareLimits(**limits))
 
 
 def _set(runs: Runs) -> RunSet:
-    each = (runs,) if isinstance(runs, One) else tuple(runs)
-    return RunSet(
-        tuple(one for one in each if isinstance(one, RunToCompare)),
-        tuple(one for one in each if isinstance(one, CheckToCompare)),
-    )
+    return RunSet.of((runs,) if isinstance(runs, Recorded) else tuple(runs))
 
 
-def regressions(found: Comparison, kind: Kind | None = None) -> list[Finding]:
+def regressions(found: Comparison, kind: Kind | None = None) -> list[Difference]:
     """Return what became worse, of one kind or any."""
     return [each for each in found.regressions if kind in (None, each.kind)]
 
 
-def only(found: Comparison, kind: Kind, grade: Grade = Grade.REGRESSION) -> Finding:
+def only(found: Comparison, kind: Kind, grade: Grade = Grade.REGRESSION) -> Difference:
     """Return the one finding of a kind, which has the grade."""
     [one] = [each for each in found.findings if each.kind is kind]
     assert one.grade is grade, one

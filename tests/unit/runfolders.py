@@ -10,7 +10,7 @@ import msgspec
 from klp.analysis.evidence import Verdict
 from klp.analysis.history import history
 from klp.analysis.result import (
-    SCHEMA,
+    RUN_SCHEMA,
     CallbackCall,
     Check,
     PatchedFunctions,
@@ -97,7 +97,7 @@ def result_of(trace: Trace, *, begun_at: float = 1_760_000_000.0, **changes: obj
         verdict=Verdict.VIOLATED,
     )  # fmt: skip
     result = RunResult(
-        schema=SCHEMA,
+        schema=RUN_SCHEMA,
         begun_at=begun_at,
         ended_at=begun_at + 12.5,
         provenance=provenance(whole.kernel),

@@ -12,9 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from klp import paths
-from klp.analysis.checked import SCHEMA, CheckedKernel, CheckedLivepatch, CheckResult, Outcome
+from klp.analysis.checked import CHECK_SCHEMA, CheckedKernel, CheckedLivepatch, CheckResult, ScenarioOutcome
 from klp.analysis.evidence import Verdict
 from klp.analysis.growth import Meter, Sample, growth
+from klp.analysis.recording import NotARecord
 from klp.check import memory
 from klp.check.candidate import livepatches_of
 from klp.check.registry import NAMES, SCENARIOS, chosen
@@ -24,10 +25,12 @@ from klp.errors import UsageError
 from klp.model import Kernel, Module
 from klp.modules.plan import Skip, read_plan
 from klp.paths import CheckLayout
-from klp.records.checks import NotACheck, find_check, write
-from klp.records.runs import find_folder, find_runs
-from klp.report.check_junit import junit
-from klp.report.check_table import encode, problems, totals
+from klp.records.encoding import encode
+from klp.records.finding import find_check_folder, find_folder, find_folders
+from klp.records.reading import read_check, read_runs
+from klp.records.writing import write_check
+from klp.report.check_junit import check_junit
+from klp.report.check_table import check_problems, check_totals
 
 HELD, VIOLATED, UNSEEN = Verdict.HELD, Verdict.VIOLATED, Verdict.NOT_OBSERVED
 KERNEL = CheckedKernel(
@@ -35,17 +38,17 @@ KERNEL = CheckedKernel(
 )
 
 
-def outcome(scenario: str, verdict: Verdict, *reasons: str, lost: bool = False) -> Outcome:
-    return Outcome(
+def outcome(scenario: str, verdict: Verdict, *reasons: str, lost: bool = False) -> ScenarioOutcome:
+    return ScenarioOutcome(
         kernel="6.12", livepatch="fix", scenario=scenario, repetition=1, verdict=verdict, reasons=reasons,
         notes=(), rules={"T1": HELD}, lost=lost, seconds=1.5, command=f"klp check fix -s {scenario}",
         folder=f"6.12/fix/{scenario}",
     )  # fmt: skip
 
 
-def result(*outcomes: Outcome, scenarios: tuple[str, ...] = ("life", "cycles")) -> CheckResult:
+def result(*outcomes: ScenarioOutcome, scenarios: tuple[str, ...] = ("life", "cycles")) -> CheckResult:
     return CheckResult(
-        schema=SCHEMA, klp="0", qemu="7", begun_at=0.0, ended_at=9.0,
+        schema=CHECK_SCHEMA, klp="0", qemu="7", begun_at=0.0, ended_at=9.0,
         livepatches=(CheckedLivepatch(name="fix", word="/src/fix", digest="d"),), kernels=(KERNEL,),
         scenarios=scenarios, quick=False, repeat=1, outcomes=outcomes, error=None,
         complete=len(outcomes) == len(scenarios),
@@ -180,9 +183,9 @@ def test_check_json_is_written_and_found_again(tmp_path: Path) -> None:
     layout = CheckLayout(tmp_path / "20261121-check")
     layout.root.mkdir()
     told = result(outcome("life", HELD))
-    write(layout, told)
+    write_check(layout, told)
     for word in (str(layout.root), layout.root.name, "latest"):
-        assert find_check(word, tmp_path).result == told
+        assert read_check(find_check_folder(word, tmp_path)).result == told
     assert not told.complete
 
 
@@ -192,10 +195,10 @@ def test_a_check_stands_for_the_runs_of_its_scenarios(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         (folder / "events.jsonl").touch()
     unguested = msgspec.structs.replace(outcome("build", HELD), folder="")
-    write(
+    write_check(
         CheckLayout(tmp_path / "checked"), result(unguested, outcome("life", HELD), outcome("cycles", HELD))
     )
-    names = [each.name for each in find_runs(["checked"], tmp_path)]
+    names = [each.name for each in read_runs(find_folders(["checked"], tmp_path))]
     assert names == ["6.12/fix/life", "6.12/fix/cycles"]
 
 
@@ -205,7 +208,7 @@ def test_the_latest_is_a_run_or_a_check(tmp_path: Path) -> None:
     (tmp_path / "20261121-1/events.jsonl").touch()
     assert find_folder("latest", tmp_path).name == "20261121-1"
     (tmp_path / "20261121-2").mkdir()
-    write(CheckLayout(tmp_path / "20261121-2"), result(outcome("life", HELD)))
+    write_check(CheckLayout(tmp_path / "20261121-2"), result(outcome("life", HELD)))
     assert find_folder("latest", tmp_path).name == "20261121-2"
     (tmp_path / "20261121-3/events.jsonl").touch()
     assert find_folder("latest", tmp_path).name == "20261121-3"
@@ -219,7 +222,7 @@ def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "runs" / "20261121-check"
     (folder / "6.12" / "fix" / "life").mkdir(parents=True)
     (folder / "6.12" / "fix" / "life" / "events.jsonl").touch()
-    write(CheckLayout(folder), result(outcome("life", VIOLATED), outcome("cycles", HELD)))
+    write_check(CheckLayout(folder), result(outcome("life", VIOLATED), outcome("cycles", HELD)))
     return folder
 
 
@@ -257,21 +260,21 @@ def test_a_check_that_cannot_be_read_is_listed_and_can_be_removed(listed: Path) 
 def test_a_check_that_cannot_be_read_is_refused(tmp_path: Path, text: bytes | None, words: str) -> None:
     if text is not None:
         (tmp_path / "check.json").write_bytes(text)
-    with pytest.raises(NotACheck) as refused:
-        find_check(str(tmp_path), paths.PROJECT)
+    with pytest.raises(NotARecord) as refused:
+        read_check(find_check_folder(str(tmp_path), paths.PROJECT)).whole()
     assert words in refused.value.message
 
 
 def test_what_is_wrong_is_told_with_its_command() -> None:
     told = result(outcome("life", VIOLATED, "it leaks", "and more"), outcome("cycles", HELD))
-    [(wrong, text)] = problems(told)
+    [(wrong, text)] = check_problems(told)
     assert wrong.scenario == "life"
     assert text.splitlines() == [
         "fix life on 6.12: violated", "  it leaks", "  and more", "  again: klp check fix -s life",
         "  run folder: 6.12/fix/life",
     ]  # fmt: skip
-    assert totals(told) == "1 held, 1 violated, 0 not observed"
-    assert totals(result(outcome("life", HELD))).endswith("; not complete")
+    assert check_totals(told) == "1 held, 1 violated, 0 not observed"
+    assert check_totals(result(outcome("life", HELD))).endswith("; not complete")
 
 
 def test_junit_has_a_case_for_every_scenario() -> None:
@@ -280,7 +283,7 @@ def test_junit_has_a_case_for_every_scenario() -> None:
         outcome("life", HELD), outcome("cycles", VIOLATED, "it leaks"), outcome("cpus", UNSEEN, "no\x00"),
         outcome("load", UNSEEN, "guest lost", lost=True), scenarios=names,
     )  # fmt: skip
-    top = Et.fromstring(junit(msgspec.structs.replace(told, error="interrupted")))
+    top = Et.fromstring(check_junit(msgspec.structs.replace(told, error="interrupted")))
     [suite] = top
     counts = [suite.get(each) for each in ("tests", "failures", "errors", "skipped")]
     assert counts == ["5", "1", "2", "1"]

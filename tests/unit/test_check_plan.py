@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from test_modules_modinfo import KO, RELEASE
 
-from klp.analysis.checked import Outcome
+from klp.analysis.checked import ScenarioOutcome
 from klp.analysis.diagnosis import DOES_NOT_END
 from klp.analysis.evidence import Verdict
 from klp.analysis.result import PatchedFunctions
@@ -38,7 +38,7 @@ from klp.modules.plan import Skip
 from klp.modules.sources import find_source
 from klp.paths import CheckLayout
 from klp.progress import Silent
-from klp.records.checks import find_check
+from klp.records.reading import read_check
 from klp.settings import Settings
 
 HELD, VIOLATED, UNSEEN = Verdict.HELD, Verdict.VIOLATED, Verdict.NOT_OBSERVED
@@ -107,7 +107,9 @@ def unit_of(tmp_path: Path, scenario: str = "held-up", **changes: object) -> Che
     return replace(found, **changes)
 
 
-def came(unit: CheckUnit, verdict: Verdict, *reasons: str) -> dict[tuple[str, str, str, int], Outcome]:
+def came(
+    unit: CheckUnit, verdict: Verdict, *reasons: str
+) -> dict[tuple[str, str, str, int], ScenarioOutcome]:
     outcome = outcome_of(unit, verdict, reasons)
     return {outcome.key: outcome}
 
@@ -178,7 +180,7 @@ def test_every_outcome_is_written_down_and_found_by_a_later_part_of_the_check(tm
     first = Outcomes(order, tuple(planned.values()), CheckLayout(tmp_path), Silent(), None)
     first.record(outcome_of(unit(other, "life", 2), HELD))
     first.record(outcome_of(unit(one, "build"), HELD))
-    found = find_check(str(tmp_path), tmp_path).result
+    found = read_check(tmp_path).whole()
     assert [each.key for each in found.outcomes] == [unit(one, "build").key, unit(other, "life", 2).key]
     assert not found.complete
     again = Outcomes(order, tuple(planned.values()), CheckLayout(tmp_path), Silent(), found)
@@ -186,7 +188,7 @@ def test_every_outcome_is_written_down_and_found_by_a_later_part_of_the_check(tm
     for each in planned.values():
         if each.key not in again.found:
             again.record(outcome_of(each, UNSEEN, ("no",)))
-    whole = find_check(str(tmp_path), tmp_path).result
+    whole = read_check(tmp_path).whole()
     assert (whole.complete, len(whole.outcomes)) == (True, 6)
     assert [each.key for each in whole.outcomes] == list(planned)
 

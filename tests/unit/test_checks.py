@@ -15,15 +15,16 @@ from klp.analysis.checks import (
     transition_checks,
 )
 from klp.analysis.evidence import Verdict, overall
+from klp.analysis.legs import LegOutcome
 from klp.analysis.result import Check
 from klp.analysis.shadow import ShadowLedger, ShadowVariable
-from klp.analysis.transitions import Outcome, Transition
+from klp.analysis.transitions import Transition
 from klp.trace import events as ev
 
 HELD, VIOLATED, NOT_OBSERVED = Verdict.HELD, Verdict.VIOLATED, Verdict.NOT_OBSERVED
 
 
-def transition(target: int = 1, outcome: Outcome = Outcome.COMPLETE, **more: object) -> Transition:
+def transition(target: int = 1, outcome: LegOutcome = LegOutcome.COMPLETE, **more: object) -> Transition:
     known = {
         "patch": "p", "target": target, "outcome": outcome, "started": True, "begun_ns": 1,
         "ended_ns": 2, "passes": 1, "attempts": 5, "tasks": {"attempt": 5, "exit": 2}, "twice": (),
@@ -61,8 +62,8 @@ def test_no_transition_is_a_violation_not_a_success() -> None:
     assert verdicts(transition_checks([])) == [VIOLATED]
 
 
-@pytest.mark.parametrize("outcome", [Outcome.CANCELLED, Outcome.UNFINISHED, Outcome.REVERSED])
-def test_one_that_did_not_complete(outcome: Outcome) -> None:
+@pytest.mark.parametrize("outcome", [LegOutcome.CANCELLED, LegOutcome.UNFINISHED, LegOutcome.REVERSED])
+def test_one_that_did_not_complete(outcome: LegOutcome) -> None:
     checks = transition_checks([transition(1, outcome), transition(0)])
     assert verdicts(checks) == [VIOLATED, HELD]
     assert f"patching {outcome.value}" in checks[0].evidence
@@ -114,13 +115,13 @@ def test_of_other_livepatches_nothing_counts() -> None:
 
 def test_a_reversal_agrees() -> None:
     # core.c logs no line for a reversal that begins with "starting patching transition"; but for the start.
-    traced = [transition(1, Outcome.REVERSED), transition(0)]
+    traced = [transition(1, LegOutcome.REVERSED), transition(0)]
     said = log("starting patching transition", "starting unpatching transition", "unpatching complete")
     assert log_check(traced, said, "p").verdict is HELD
 
 
 def test_a_cancelled_one_agrees() -> None:
-    traced = [transition(1, Outcome.CANCELLED, started=False)]
+    traced = [transition(1, LegOutcome.CANCELLED, started=False)]
     assert log_check(traced, log("unpatching complete"), "p").verdict is HELD
     assert log_check(traced, log("patching complete"), "p").verdict is VIOLATED
 

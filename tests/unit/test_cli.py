@@ -250,6 +250,7 @@ def test_rules_are_listed_with_their_sources(run: Klp) -> None:
 
 
 def recorded(folder: Path, name: str = "events.jsonl") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
     return everything().write(folder / name)
 
 
@@ -271,6 +272,17 @@ def test_a_run_that_breaks_a_rule(run: Klp, tmp_path: Path) -> None:
     assert (verdict["verdict"], verdict["evidence"][0]["events"]) == ("violated", [18])
 
 
+def test_a_run_is_named_as_for_other_commands(
+    run: Klp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KLP_RUNS", str(tmp_path / "runs"))
+    assert error_line(run("analyze", "latest")).endswith("no runs yet")
+    recorded(tmp_path / "runs" / "a")
+    for word in ("latest", "a", str(tmp_path / "runs" / "a")):
+        assert run("analyze", word).returncode == 0
+    assert error_line(run("analyze", "b")) == "error: b: no such run"
+
+
 def test_a_run_with_two_guests(run: Klp, tmp_path: Path) -> None:
     recorded(tmp_path)
     second = recorded(tmp_path, "events-2.jsonl")
@@ -283,7 +295,7 @@ def test_a_run_with_two_guests(run: Klp, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (None, "no events.jsonl in it"),
+        (None, "not a run folder: neither run.json nor events.jsonl is in it"),
         ("", "no events in it"),
         ("{\n", "events.jsonl:1: torn"),
         (

@@ -11,9 +11,10 @@ import pytest
 from klp.analysis.checks import SURVIVES
 from klp.analysis.compare import ranks
 from klp.analysis.compare.normal import message, task_name
-from klp.analysis.compare.sample import CheckToCompare, RunToCompare, samples
-from klp.analysis.compare.values import SCHEMA, Grade, Kind, Place
+from klp.analysis.compare.repetition import repetitions
+from klp.analysis.compare.values import COMPARISON_SCHEMA, Grade, Kind, Place
 from klp.analysis.evidence import Verdict
+from klp.analysis.recording import RecordedRun
 from klp.analysis.result import Check, PlanResult
 from klp.analysis.rules.rule import Needs, Rule, RuleVerdict
 from klp.klog.lines import without_stamp
@@ -33,6 +34,7 @@ from tests.unit.comparisons import (
     swap_callbacks,
     told,
     with_plans,
+    with_results,
 )
 from tests.unit.everything import everything
 from tests.unit.runfolders import PATCH, sample, shadow
@@ -44,7 +46,7 @@ def test_a_run_is_not_worse_than_itself() -> None:
         found = compared([run] * 6, [run] * 6)
         assert found.findings == ()
         assert [(each.base, each.new) for each in found.compared][-1] == (6, 6)
-        assert found.schema == SCHEMA
+        assert found.schema == COMPARISON_SCHEMA
 
 
 # --- stragglers ---------------------------------------------------------------------------------------
@@ -188,7 +190,7 @@ def test_equal_sets_of_noise_hold_no_regression_though_many_tests_are_made() -> 
         own = msgspec.structs.replace(patching, phases=tuple(phases))
         return msgspec.structs.replace(plan, name=f"plan{number}", transitions=(own, unpatching))
 
-    def runs() -> list[RunToCompare]:
+    def runs() -> list[RecordedRun]:
         return [with_plans(run_of(life()), *(noisy(number) for number in range(20))) for _ in range(5)]
 
     found = [compared(runs(), runs()) for _ in range(20)]
@@ -281,7 +283,7 @@ def test_the_console_of_a_lost_guest_is_no_kernel_log() -> None:
     found = regressions(compared(run_of(life()), gone))
     assert [(each.kind, each.what) for each in found] == [(Kind.VERDICT, "check 'guest survives'")]
     scenario = outcome("life", Verdict.VIOLATED, lost=True, reasons=("panicked",))
-    checks = [CheckToCompare("a", check_of(each), {each.folder: gone.result}) for each in (scenario,)]
+    checks = [with_results("a", check_of(each), {each.folder: gone.result}) for each in (scenario,)]
     good = check_run(check_of(outcome("life")), life=life())
     assert [each.kind for each in regressions(compared(good, checks))] == [Kind.VERDICT]
 
@@ -458,7 +460,7 @@ def test_nothing_is_compared_where_no_plan_is_in_both() -> None:
 
 
 def test_tests_are_known_by_their_names() -> None:
-    assert [each.place.plan for each in samples(bare_run(sample()))] == ["livepatch-sample"]
+    assert [each.place.plan for each in repetitions(bare_run(sample()))] == ["livepatch-sample"]
 
 
 def test_scenarios_of_a_check_are_compared_one_by_one() -> None:
@@ -500,7 +502,7 @@ def test_repetitions_of_a_scenario_are_a_set() -> None:
     folders = [f"6.12/fix/life.{number}" for number in range(1, 6)]
     result = check_of(*(outcome("life", repetition=int(each[-1]), folder=each) for each in folders))
     calm, ran = (dict.fromkeys(folders, run_of(life(*held)).result) for held in ((), (RUNNING,)))
-    found = compared(CheckToCompare("a", result, calm), CheckToCompare("b", result, ran))
+    found = compared(with_results("a", result, calm), with_results("b", result, ran))
     assert only(found, Kind.STRAGGLER).why == only(found, Kind.PASSES).why == "significant"
 
 

@@ -11,11 +11,11 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from klp.analysis.compare.values import Limits
+from klp.analysis.compare.values import CompareLimits
 from klp.cli.main import klp
 from klp.errors import KlpError
 from klp.files import remove_tree
-from klp.records.encoding import decode, encode
+from klp.records.encoding import decode_run, encode
 from klp.records.sets import limits, read_set
 from klp.settings import Settings
 from tests.unit.comparisons import check_of, outcome, write_check
@@ -88,7 +88,7 @@ def test_sets_by_options(runs: Path) -> None:
 
 
 def test_limits_are_settings(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert limits(Settings()) == Limits(ignore=Settings().compare_ignore)
+    assert limits(Settings()) == CompareLimits(ignore=Settings().compare_ignore)
     monkeypatch.setenv("KLP_COMPARE_PASSES", "9")
     told = json.loads(klp_("a-calm", "c-held", "--json").stdout)
     assert told["limits"]["passes"] == 9
@@ -140,7 +140,7 @@ def test_a_trace_that_is_cut_is_one_line_where_it_is_needed(runs: Path) -> None:
 def test_nothing_in_common_is_one_line(runs: Path) -> None:
     for name in ("x", "y"):
         run = write_run(runs / name, sample(hold=False)) / "run.json"
-        whole = decode(run.read_bytes())
+        whole = decode_run(run.read_bytes())
         plans = (*whole.plans, *whole.plans)
         renamed = (
             msgspec.structs.replace(each, name=f"{name}{number}") for number, each in enumerate(plans)
@@ -175,9 +175,9 @@ def test_a_check_that_cannot_be_read_is_one_line(checks: Path) -> None:
     file = checks / "e-check/check.json"
     text = file.read_bytes()
     file.write_bytes(text[:-9])
-    assert "check.json: cut or damaged" in failure("d-check", "e-check")
+    assert "check.json is cut or damaged" in failure("d-check", "e-check")
     file.write_bytes(text.replace(b'"schema": 1', b'"schema": 2', 1))
-    assert "check.json: of a newer klp (schema 2; this one reads 1)" in failure("d-check", "e-check")
+    assert "check.json is of a newer klp (schema 2; this one reads 1)" in failure("d-check", "e-check")
     file.write_bytes(text)
     (checks / "e-check/6.12/fix/life/run.json").unlink()
     assert "fix/life: its run.json is missing" in failure("d-check", "e-check")

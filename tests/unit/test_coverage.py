@@ -12,33 +12,33 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from klp.analysis.coverage import Cell, Reason, Recorded, coverage
+from klp.analysis.coverage import Cell, Reason, RecordedTest, coverage_of
 from klp.analysis.evidence import Verdict
 from klp.analysis.rules.registry import RULES
 from klp.cli.coverage import coverage as command
 from klp.errors import HostLacks, UsageError
 from klp.images.names import known_kernels
-from klp.records import tests
+from klp.records import coverage
 from klp.report.coverage import coverage_table
 
 HELD, VIOLATED = Verdict.HELD, Verdict.VIOLATED
 TWO = [RULES["T1"], RULES["T4"]]
 
 
-def record(test: str, kernel: str = "6.12", outcome: str = "passed", breaks=(), **verdicts) -> Recorded:
-    return Recorded(
+def record(test: str, kernel: str = "6.12", outcome: str = "passed", breaks=(), **verdicts) -> RecordedTest:
+    return RecordedTest(
         test=test, kernel=kernel, release=f"{kernel}.1", outcome=outcome, verdicts=verdicts, breaks=breaks
     )
 
 
 def cell_of(records, rule: str = "T4", kernel: str = "6.12", reasons=()) -> Cell:
-    found = coverage(records, TWO, ["6.12", "7.2"], reasons)
+    found = coverage_of(records, TWO, ["6.12", "7.2"], reasons)
     return {(name, where): cell for name, where, cell in found.cells()}[rule, kernel]
 
 
 def shown(records, reasons=()) -> str:
     console = Console(file=io.StringIO(), width=120)
-    console.print(coverage_table(coverage(records, TWO, ["6.12", "7.2"], reasons)))
+    console.print(coverage_table(coverage_of(records, TWO, ["6.12", "7.2"], reasons)))
     return console.file.getvalue()
 
 
@@ -68,8 +68,8 @@ def test_broken_on_purpose_is_apart_from_violated() -> None:
     assert (cell.held, cell.broken, cell.violated) == ((), ("says so",), ("does not",))
     assert not cell.gap
     assert cell_of(records[:1]).observed
-    assert not coverage(records, TWO[1:], ["6.12"], ()).good
-    assert coverage(records[:1], TWO[1:], ["6.12"], ()).good
+    assert not coverage_of(records, TWO[1:], ["6.12"], ()).good
+    assert coverage_of(records[:1], TWO[1:], ["6.12"], ()).good
 
 
 def test_a_reason_is_for_its_rules_and_kernels_alone() -> None:
@@ -101,7 +101,7 @@ def test_the_table_names_who_violated_and_reasons_that_are_not_needed() -> None:
 
 
 def test_the_reasons_are_about_rules_and_kernels_that_there_are() -> None:
-    for each in tests.reasons():
+    for each in coverage.unobservable():
         assert each.rules
         assert set(each.rules) <= set(RULES)
         assert set(each.kernels) <= set(known_kernels())
@@ -112,19 +112,19 @@ def test_the_reasons_are_about_rules_and_kernels_that_there_are() -> None:
 def file(tmp_path: Path) -> Path:
     """A file in which every rule but those without a possible test was held on 6.12."""
     file = tmp_path / "build" / "verdicts.jsonl"
-    tests.begin(file)
-    excused = {rule for each in tests.reasons() for rule in each.rules}
-    tests.add(file, record("all", **{rule: HELD for rule in RULES if rule not in excused}))
+    coverage.begin_session(file)
+    excused = {rule for each in coverage.unobservable() for rule in each.rules}
+    coverage.add_test(file, record("all", **{rule: HELD for rule in RULES if rule not in excused}))
     return file
 
 
 def test_records_come_back_as_they_were_written(file: Path) -> None:
-    tests.add(file, record("b", "7.2", "failed", ("T1",), T1=VIOLATED))
-    first, second = tests.read_records((file,))
+    coverage.add_test(file, record("b", "7.2", "failed", ("T1",), T1=VIOLATED))
+    first, second = coverage.read_tests((file,))
     assert second == record("b", "7.2", "failed", ("T1",), T1=VIOLATED)
     assert first.has("L6", HELD)
-    tests.begin(file)
-    assert tests.read_records((file,)) == ()
+    coverage.begin_session(file)
+    assert coverage.read_tests((file,)) == ()
 
 
 @pytest.mark.parametrize("line", ['{"test":"a","ker', "{}", '{"type":"init","probe":"klptransition"}'])
@@ -132,13 +132,13 @@ def test_a_line_that_is_none_is_named(file: Path, line: str) -> None:
     with file.open("a") as opened:
         opened.write(line + "\n")
     with pytest.raises(UsageError, match=r"verdicts\.jsonl:2: no record of a test"):
-        tests.read_records((file,))
+        coverage.read_tests((file,))
 
 
 def test_where_nothing_can_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "no").write_text("a file")
     with pytest.raises(HostLacks, match=r"no/verdicts\.jsonl: "):
-        tests.begin(tmp_path / "no" / "verdicts.jsonl")
+        coverage.begin_session(tmp_path / "no" / "verdicts.jsonl")
 
 
 def call(*words: object):
@@ -161,7 +161,7 @@ def test_json_names_the_tests(file: Path) -> None:
 
 
 def test_one_rule_is_told_with_who_observes_it_and_who_does_not(file: Path) -> None:
-    tests.add(file, record("blind"))
+    coverage.add_test(file, record("blind"))
     text = call(file, "-k", "6.12", "--rule", "T4").output
     assert "6.12 held: all\n" in text
     assert "6.12 not observed: blind\n" in text

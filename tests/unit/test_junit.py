@@ -7,7 +7,7 @@ from xml.etree import ElementTree as Et
 
 from klp.analysis.checks import check
 from klp.analysis.selftests import CaseResult, KernelResult, ScriptResult, SelftestsResult, Status
-from klp.report.junit import junit
+from klp.report.junit import selftests_junit
 
 
 def case(name: str, status: Status = Status.OK, detail: str = "") -> CaseResult:
@@ -31,7 +31,7 @@ def suites(*scripts: ScriptResult, planned: tuple[str, ...] = (), error: str | N
     result = SelftestsResult(
         schema=1, klp="0", qemu="7", begun_at=0.0, ended_at=1.0, kernels=(kernel,), error=error
     )
-    return Et.fromstring(junit(result))
+    return Et.fromstring(selftests_junit(result))
 
 
 def counts(element: Et.Element) -> tuple[str | None, ...]:

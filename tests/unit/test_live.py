@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from klp.analysis.live import LiveTransition, Phase, Watcher
+from klp.analysis.live import LivePhase, LiveTransition, Watcher
 from klp.report.live import holder_lines, live_line, live_picture
 from klp.trace import events as ev
 
@@ -38,9 +38,9 @@ def test_every_transition_is_followed_to_its_end(
 ) -> None:
     ends = [each for each in views if each.over]
     assert len(ends) == sum(isinstance(each, ev.Complete) for each in recorded)
-    assert all(each.left == 0 for each in ends if each.phase is Phase.COMPLETE)
+    assert all(each.left == 0 for each in ends if each.phase is LivePhase.COMPLETE)
     assert not any(each.holders for each in ends)
-    assert {Phase.REVERSED, Phase.SIGNALLED, Phase.CANCELLED} <= {each.phase for each in views}
+    assert {LivePhase.REVERSED, LivePhase.SIGNALLED, LivePhase.CANCELLED} <= {each.phase for each in views}
 
 
 def test_the_task_that_holds_it_is_named_with_its_function(views: list[LiveTransition]) -> None:
@@ -69,7 +69,7 @@ def test_stacks_are_shown_with_their_task(recorded: list[ev.AnyEvent]) -> None:
 
 
 def test_it_is_told_in_a_line_and_in_a_picture(views: list[LiveTransition]) -> None:
-    end = next(each for each in views if each.phase is Phase.COMPLETE)
+    end = next(each for each in views if each.phase is LivePhase.COMPLETE)
     assert f"0 of {end.total} tasks left" in live_line(end)
     console = Console(record=True, width=100, file=None, quiet=False)
     with console.capture() as shown:

@@ -13,17 +13,20 @@ import duckdb
 import pytest
 from click.testing import CliRunner, Result
 
-from klp.analysis.lifetimes import shadow_lives
+from klp.analysis.lifetimes import shadow_lifetimes
+from klp.analysis.recording import NotARecord
 from klp.cli.main import klp
 from klp.errors import KlpError
 from klp.paths import CacheLayout
 from klp.progress import Silent
-from klp.records.runs import NotARun, find_run, look
-from klp.records.tables import database
+from klp.records.database import TABLES, Database
+from klp.records.finding import find_folder
+from klp.records.reading import read_run
+from klp.records.tables import open_tables
 from klp.report import query_tables
-from klp.report.query import TABLES, Database
 from klp.trace import events as ev
 from klp.trace.reading import BadTrace
+from tests.unit.comparisons import check_of, outcome, write_check
 from tests.unit.runfolders import sample, shadow, write_run
 from tests.unit.traces import Trace
 
@@ -52,8 +55,8 @@ def klp_(*words: str, stdin: str | None = None) -> Result:
 
 
 def opened(root: Path, cache: CacheLayout, *names: str) -> Database:
-    found = [find_run(each, root) for each in names]
-    return database(found, cache, Silent(), skip=False)
+    found = [read_run(find_folder(each, root)) for each in names]
+    return open_tables(found, cache, Silent(), skip=False)
 
 
 def ask(words: str, *runs: str) -> list[dict[str, object]]:
@@ -73,8 +76,7 @@ def test_tasks_tell_path_attempts_and_wait(runs: Path) -> None:
 
 
 def test_transitions_equal_run_json(runs: Path) -> None:
-    found = look(runs / "a-6.12")
-    assert found
+    found = read_run(runs / "a-6.12")
     written = found.whole().plans[0].transitions
     rows = ask("SELECT * FROM transitions ORDER BY transition", "a-6.12")
     assert [row["duration_ns"] for row in rows] == [each.duration_ns for each in written]
@@ -95,7 +97,7 @@ def test_lives_of_one_address_are_told_apart() -> None:
     for _ in range(2):
         shadow(trace, "0xffff888000001000")
     shadow(trace, "0xffff888000001000", freed_after_ms=None)
-    old, *lives = shadow_lives(trace.numbered())
+    old, *lives = shadow_lifetimes(trace.numbered())
     assert (old.made_ns, old.size, old.freed_ns is None) == (None, None, False)
     spans = [(each.made_ns, each.freed_ns) for each in lives]
     assert all(made < freed for made, freed in spans[:2])
@@ -107,7 +109,7 @@ def test_a_variable_whose_free_was_lost_takes_no_other_ones() -> None:
     trace = Trace()
     shadow(trace, "0xffff888000001000", freed_after_ms=None)
     shadow(trace, "0xffff888000001000")
-    first, second = shadow_lives(trace.numbered())
+    first, second = shadow_lifetimes(trace.numbered())
     assert first.freed_ns is None
     assert second.freed_ns is not None
 
@@ -141,6 +143,18 @@ def test_runs_are_joined(runs: Path) -> None:
     )
     assert [(row["kernel"], row["n"]) for row in rows] == [("6.1.192", 0), ("6.12.117", 3)]
     assert rows[1]["begun_at"] == "2025-10-09 08:53:20"
+
+
+def test_the_runs_of_a_check_are_joined_by_their_scenarios_folders(runs: Path) -> None:
+    write_check(runs / "c-check", check_of(outcome("build", folder=""), outcome("life")))
+    rows = ask("SELECT DISTINCT run, kernel FROM tasks JOIN runs USING (run)", "c-check")
+    assert rows == [{"run": "6.12/fix/life", "kernel": "6.12"}]
+
+
+def test_a_run_without_a_trace_is_asked_for_what_its_summary_has(runs: Path) -> None:
+    (runs / "a-6.12/events.jsonl").unlink()
+    assert ask("SELECT plans FROM runs", "a-6.12") == [{"plans": 1}]
+    assert ask("SELECT * FROM events", "a-6.12") == []
 
 
 def test_several_guests_are_numbered(runs: Path) -> None:
@@ -241,9 +255,9 @@ def spoil(folder: Path, how: str) -> None:
 
 
 SPOILT = [
-    ("no run.json", NotARun, "its run.json is missing"),
-    ("cut run.json", NotARun, "run.json is cut or damaged"),
-    ("newer", NotARun, "of a newer klp"),
+    ("no run.json", NotARecord, "its run.json is missing"),
+    ("cut run.json", NotARecord, "run.json is cut or damaged"),
+    ("newer", NotARecord, "of a newer klp"),
     ("cut events", BadTrace, "torn"),
 ]
 

@@ -3,43 +3,46 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
+from collections.abc import Iterable
 from html import unescape
 
 import msgspec
 import pytest
 
-from klp.analysis.checked import Outcome
-from klp.analysis.compare.sample import RunToCompare
+from klp.analysis.checked import ScenarioOutcome
 from klp.analysis.costs import attempt_costs
 from klp.analysis.curve import tasks_left
 from klp.analysis.evidence import Verdict
 from klp.analysis.history import history
-from klp.analysis.lifetimes import shadow_lives
+from klp.analysis.recording import RecordedCheck, RecordedRun, guest_trace
 from klp.report import html_data
-from klp.report.against import Beside
-from klp.report.comparison import cells, closing
-from klp.report.guests import GuestTrace
-from klp.report.html import page
-from klp.report.html_check import CheckToShow, check_view
-from klp.report.html_data import MOST_BARS, MOST_FIGURES, RunToShow, reasons, seconds, view
+from klp.report.against import SinceBase
+from klp.report.comparison import closing, difference_cells
+from klp.report.html import report_page
+from klp.report.html_check import check_view
+from klp.report.html_data import MOST_BARS, MOST_FIGURES, counted_reasons, run_view, seconds
 from klp.trace import events as ev
 from tests.unit.comparisons import check_of, compared, outcome
 from tests.unit.runfolders import PATCH, result_of, sample
 from tests.unit.traces import Trace
 
 
-def shown(trace: Trace, name: str = "a run", pending: str = "", **changes: object) -> RunToShow:
-    numbered = tuple(trace.numbered())
-    guest = GuestTrace(name, numbered, history(numbered), shadow_lives(numbered))
-    return RunToShow(name, result_of(trace, **changes), (guest,), pending)
+def shown(trace: Trace, name: str = "a run", pending: str = "", **changes: object) -> RecordedRun:
+    guest = guest_trace(name, trace.numbered())
+    return RecordedRun(name, "", result_of(trace, **changes), guests=(guest,), pending=pending)
 
 
 def figures(text: str) -> dict[str, dict[str, object]]:
     found = re.search(r'id="figures">(.*?)</script>', text, re.S)
     assert found
     return json.loads(found[1])
+
+
+def attempts_of(numbered: Iterable[tuple[int, ev.AnyEvent]]) -> list[ev.Attempt]:
+    return [each for _, each in numbered if isinstance(each, ev.Attempt)]
 
 
 def test_tasks_left_fall_at_each_switch() -> None:
@@ -75,24 +78,24 @@ def test_costs_are_binned_by_powers_of_two() -> None:
             patch_state=0, after=0, duration_ns=duration,
         )  # fmt: skip
     numbered = trace.numbered()
-    costs = attempt_costs(history(numbered).legs[0], numbered)
+    costs = attempt_costs(history(numbered).legs[0], attempts_of(numbered))
     assert [(each.low_ns, each.count) for each in costs] == [(1, 2), (2, 2), (512, 1), (1024, 2)]
 
 
 def test_attempts_are_counted_in_their_own_transition_only() -> None:
     numbered = sample().numbered()
     legs = history(numbered).legs
-    told = [sum(each.count for each in attempt_costs(leg, numbered)) for leg in legs]
+    told = [sum(each.count for each in attempt_costs(leg, attempts_of(numbered))) for leg in legs]
     assert told == [8 + 1 + 1, 8]
 
 
 def test_a_figure_shows_no_more_bars_than_can_be_drawn() -> None:
-    [plan] = view(1, shown(sample(tasks=MOST_BARS + 50))).plans
+    [plan] = run_view("run1", shown(sample(tasks=MOST_BARS + 50))).plans
     figure = plan.transitions[0].figure
     assert figure
     assert (len(figure.tasks), figure.seen) == (MOST_BARS, MOST_BARS + 54)
     assert figure.tasks[0].label == "task3[3]"
-    text = page([shown(sample(tasks=MOST_BARS + 50))])
+    text = report_page([shown(sample(tasks=MOST_BARS + 50))])
     assert f"Drawn are the {MOST_BARS} of {MOST_BARS + 54} tasks" in text
 
 
@@ -100,7 +103,7 @@ def test_nothing_of_a_run_can_end_the_script_it_stands_in() -> None:
     trace = sample()
     evil = "</script><script>alert(1)</script>"
     trace.put(ev.ShadowFreed, obj=evil, id=1, variable="0x1", age_ns=None, dtor=False, dtor_calls=0)
-    text = page([shown(trace, evil, pending=evil)])
+    text = report_page([shown(trace, evil, pending=evil)])
     assert "<script>alert" not in text
     assert evil in json.dumps(figures(text))
     assert evil in unescape(re.sub(r"<script.*", "", text, flags=re.S))
@@ -108,26 +111,28 @@ def test_nothing_of_a_run_can_end_the_script_it_stands_in() -> None:
 
 def test_a_transition_that_the_trace_lacks_is_told_without_a_figure() -> None:
     whole = shown(sample())
-    bare = RunToShow("bare", whole.result, (), "")
-    text = page([bare])
+    bare = RecordedRun("bare", "", whole.result)
+    text = report_page([bare])
     assert text.count("The trace does not hold this transition.") == 2
     assert figures(text) == {}
 
 
 def test_a_transition_of_no_plan_is_shown_beside_them() -> None:
     whole = shown(sample(), plans=())
-    assert [each.told.patch for each in view(1, whole).others] == [PATCH, PATCH]
-    assert "2 transitions of livepatches that a plan needs" in page([whole])
-    assert view(1, shown(sample())).others == ()
+    assert [each.transition.patch for each in run_view("run1", whole).others] == [PATCH, PATCH]
+    assert "2 transitions of livepatches that a plan needs" in report_page([whole])
+    assert run_view("run1", shown(sample())).others == ()
 
 
 def test_a_run_that_ended_early_says_why() -> None:
-    text = page([shown(sample(), error="the guest panicked: <oops>", plans=())])
+    text = report_page([shown(sample(), error="the guest panicked: <oops>", plans=())])
     assert "the guest panicked: &lt;oops&gt;" in text
 
 
 def test_stacks_of_who_held_a_transition_are_in_it() -> None:
-    assert "[<0>] schedule+0x1/0x2" in unescape(page([shown(sample(), pending="[<0>] schedule+0x1/0x2")]))
+    assert "[<0>] schedule+0x1/0x2" in unescape(
+        report_page([shown(sample(), pending="[<0>] schedule+0x1/0x2")])
+    )
 
 
 def test_a_task_born_switched_is_drawn_as_a_moment() -> None:
@@ -138,7 +143,7 @@ def test_a_task_born_switched_is_drawn_as_a_moment() -> None:
         parent=ev.Task(pid=1, tgid=1, comm="task1"), parent_state=1, parent_pending=False,
     )  # fmt: skip
     trace.try_once()
-    [plan] = view(1, shown(trace)).plans
+    [plan] = run_view("run1", shown(trace)).plans
     figure = plan.transitions[0].figure
     assert figure
     [born] = [bar for bar in figure.tasks if bar.kind == "fork"]
@@ -148,17 +153,18 @@ def test_a_task_born_switched_is_drawn_as_a_moment() -> None:
 
 def test_what_became_worse_since_the_base() -> None:
     old, new = shown(sample(hold=False), "old"), shown(sample(), "new")
-    found = compared(RunToCompare("old", old.result), RunToCompare("new", new.result))
-    text = unescape(page([new], [Beside("new", "old", found)]))
+    found = compared(old, new)
+    text = unescape(report_page([new], [SinceBase("new", "old", found)]))
     assert "new beside old" in text
     for each in found.findings:
         assert f'class="finding {each.grade}"' in text
-        for words in cells(each):
+        for words in difference_cells(each):
             assert words in text
     assert closing(found) in text
-    same = compared(RunToCompare("old", old.result), RunToCompare("old", old.result))
-    assert "No difference." in page([old], [Beside("old", "base", same)])
-    assert "Nothing is in both: x." in page([old], [Beside("old", "base", None, "Nothing is in both: x.")])
+    same = compared(old, old)
+    assert "No difference." in report_page([old], [SinceBase("old", "base", same)])
+    nothing = msgspec.structs.replace(same, compared=(), notes=("x", "y"))
+    assert "Nothing is in both: x; y." in report_page([old], [SinceBase("old", "base", nothing)])
 
 
 def test_repetitions_of_a_plan_share_a_row() -> None:
@@ -166,8 +172,10 @@ def test_repetitions_of_a_plan_share_a_row() -> None:
     [plan] = whole.result.plans
     plans = [msgspec.structs.replace(plan, repetition=number) for number in (1, 2, 3)]
     plans[0] = msgspec.structs.replace(plans[0], verdict=Verdict.HELD)
-    again = RunToShow("again", msgspec.structs.replace(whole.result, plans=tuple(plans)), whole.guests, "")
-    text = page([again])
+    again = dataclasses.replace(
+        whole, name="again", result=msgspec.structs.replace(whole.result, plans=tuple(plans))
+    )
+    text = report_page([again])
     assert (
         '<a href="#run1-plan2"><span class="verdict violated">violated</span></a> <small>2/3</small>'
         in text
@@ -182,7 +190,7 @@ def test_a_transition_is_drawn_from_its_own_guest() -> None:
     result = msgspec.structs.replace(
         shown(second).result, plans=(msgspec.structs.replace(plan, guest=2, repetition=2),)
     )
-    [drawn] = view(1, RunToShow("two", result, guests, "")).plans
+    [drawn] = run_view("run1", RecordedRun("two", "", result, guests=guests)).plans
     assert drawn.transitions[0].figure
     assert drawn.transitions[0].figure.seen == 34
 
@@ -195,17 +203,17 @@ def test_of_many_transitions_those_are_drawn_that_took_longest() -> None:
         for number, each in enumerate(plan.transitions * 20)
     )
     result = msgspec.structs.replace(whole.result, plans=(msgspec.structs.replace(plan, transitions=many),))
-    [told] = view(1, RunToShow("many", result, whole.guests, "")).plans
-    drawn = [each.told.duration_ns for each in told.transitions if each.figure]
+    [told] = run_view("run1", RecordedRun("many", "", result, guests=whole.guests)).plans
+    drawn = [each.transition.duration_ns for each in told.transitions if each.figure]
     assert drawn == list(range(40 - MOST_FIGURES, 40))
-    text = page([RunToShow("many", result, whole.guests, "")])
+    text = report_page([RecordedRun("many", "", result, guests=whole.guests)])
     assert text.count(f"Drawn are the {MOST_FIGURES} of 40 transitions") == 40 - MOST_FIGURES
 
 
-def checked(*outcomes: Outcome, **changes: object) -> CheckToShow:
+def checked(*outcomes: ScenarioOutcome, **changes: object) -> RecordedCheck:
     """A check, with the same run for each scenario that has a folder."""
     runs = {each.folder: shown(sample(), each.folder) for each in outcomes if each.folder}
-    return CheckToShow("a-check", check_of(*outcomes, **changes), runs)
+    return RecordedCheck("a-check", "", check_of(*outcomes, **changes), runs=runs)
 
 
 def test_a_check_is_a_matrix_and_a_section_for_each_cell() -> None:
@@ -215,7 +223,7 @@ def test_a_check_is_a_matrix_and_a_section_for_each_cell() -> None:
     check = checked(
         outcome("build", folder=""), outcome("life"), bad, outcome("again", Verdict.NOT_OBSERVED)
     )
-    text = page([check])
+    text = report_page([check])
     for one in check.result.outcomes:
         key = f"check1-{one.kernel}-fix-{one.scenario}-1"
         assert f'<article id="{key}"' in text
@@ -232,7 +240,7 @@ def test_repetitions_of_a_scenario_share_a_cell() -> None:
         outcome("life", each, repetition=number, folder=f"6.12/fix/life.{number}", lost=number == 2)
         for number, each in enumerate(verdicts, 1)
     ]
-    [matrix] = check_view(1, checked(*outcomes)).matrices
+    [matrix] = check_view("check1", checked(*outcomes)).matrices
     [(_, [cell])] = matrix.rows
     assert (cell.verdict, cell.same, cell.of, cell.lost, cell.seconds) == (
         Verdict.VIOLATED,
@@ -245,14 +253,14 @@ def test_repetitions_of_a_scenario_share_a_cell() -> None:
 
 
 def test_a_check_that_is_not_complete_says_so() -> None:
-    text = page([checked(outcome("life"), complete=False, error="interrupted")])
+    text = report_page([checked(outcome("life"), complete=False, error="interrupted")])
     assert "The check is not complete: interrupted." in text
     assert "The check ended early: interrupted" in text
 
 
 def test_a_kernel_that_is_a_folder_makes_an_anchor() -> None:
     tree = outcome("life", kernel="/home/me/linux tree", folder="")
-    text = page([checked(tree)])
+    text = report_page([checked(tree)])
     key = "check1-_home_me_linux_tree-fix-life-1"
     assert f'id="{key}"' in text
     assert f'href="#{key}"' in text
@@ -266,7 +274,7 @@ def test_seconds(ns: int | None, told: str) -> None:
 
 
 def test_reasons() -> None:
-    assert reasons({"running on a CPU": 1, "sleeping in f": 3}) == (
+    assert counted_reasons({"running on a CPU": 1, "sleeping in f": 3}) == (
         "running on a CPU (1 time), sleeping in f (3 times)"
     )
     assert html_data.PENDING == "left pending"

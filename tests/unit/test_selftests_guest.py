@@ -12,9 +12,10 @@ import pytest
 from klp.analysis.evidence import Verdict
 from klp.analysis.result import Check
 from klp.analysis.selftests import CaseResult, KernelResult, ScriptResult, SelftestsResult, Status
-from klp.report.junit import junit
+from klp.records.encoding import encode
+from klp.report.junit import selftests_junit
 from klp.report.ktap import ktap
-from klp.report.selftest_table import encode, problems
+from klp.report.selftest_table import selftest_problems
 from klp.selftests.rules import log_checks, trace_checks
 from klp.selftests.script import Transcript
 from klp.trace import events as ev
@@ -128,8 +129,8 @@ def test_a_violated_rule_is_told_everywhere_and_makes_the_result_bad(tmp_path: P
     )
     evidence = by_name(checks)["rule T1"].evidence
     assert not result.good
-    assert f"6.12.1 test-x.sh: rule T1: {evidence}" in problems(result)
+    assert f"6.12.1 test-x.sh: rule T1: {evidence}" in selftest_problems(result)
     assert f"# rule T1: violated: {evidence}" in ktap(result)
     assert "not ok 1 test-x.sh" in ktap(result)
-    assert b'name="rule T1"' in junit(result)
+    assert b'name="rule T1"' in selftests_junit(result)
     assert b'"name": "rule T1"' in encode(result)

@@ -11,7 +11,7 @@ import pytest
 from klp.analysis.selftest_output import (
     PlannedCase,
     case_results,
-    complaint,
+    last_words,
     open_case,
     planned_cases,
     ran_cases,
@@ -108,7 +108,7 @@ def test_the_skip_code_is_honoured() -> None:
     assert statuses(cases) == [Status.OK, Status.SKIPPED, Status.SKIPPED]
     assert status is Status.SKIPPED
     assert message.startswith("unable to load module test_klp_no_such_module")
-    assert complaint("skip all tests: must be run as root\n") == "skip all tests: must be run as root"
+    assert last_words("skip all tests: must be run as root\n") == "skip all tests: must be run as root"
 
 
 def test_a_failed_case_outweighs_the_skip_code() -> None:

@@ -9,7 +9,9 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from klp.analysis.legs import LegOutcome
 from klp.analysis.result import (
+    RUN_SCHEMA,
     CallbackCall,
     Check,
     PatchedFunctions,
@@ -20,8 +22,8 @@ from klp.analysis.result import (
 )
 from klp.analysis.rules.rule import Needs, Rule, RuleVerdict
 from klp.analysis.shadow import ShadowLedger, ShadowVariable
-from klp.analysis.transitions import Outcome, Straggler, Transition
-from klp.records.encoding import decode, encode
+from klp.analysis.transitions import Straggler, Transition
+from klp.records.encoding import decode_run, encode
 from klp.report.table import failed_checks, rules_line, run_table, straggler_line
 
 LEDGER = ShadowLedger(allocated=0, found=0, refused=0, freed=0, strays=0, left=())
@@ -42,7 +44,7 @@ def straggler(pid: int, held_s: float) -> Straggler:
 
 def transition(target: int, seconds: float | None, *stragglers: Straggler) -> Transition:
     return Transition(
-        patch="p", target=target, outcome=Outcome.COMPLETE, started=True, begun_ns=10**9,
+        patch="p", target=target, outcome=LegOutcome.COMPLETE, started=True, begun_ns=10**9,
         ended_ns=None if seconds is None else 10**9 + int(seconds * 1e9), passes=4, attempts=5,
         tasks={"attempt": 70, "exit": 5}, twice=(), stragglers=stragglers, signals=0, forced=False,
     )  # fmt: skip
@@ -74,8 +76,8 @@ PLAIN = PlanResult(
 
 def result(*plans: PlanResult) -> RunResult:
     return RunResult(
-        schema=1, begun_at=1.0, ended_at=2.0, provenance=PROVENANCE, plans=plans, events=1, lost_events=0,
-        unseen=(), error=None, rules=(), verdict=Verdict.HELD,
+        schema=RUN_SCHEMA, begun_at=1.0, ended_at=2.0, provenance=PROVENANCE, plans=plans, events=1,
+        lost_events=0, unseen=(), error=None, rules=(), verdict=Verdict.HELD,
     )  # fmt: skip
 
 
@@ -168,11 +170,11 @@ def test_a_broken_rule_is_told() -> None:
 
 def test_json_reads_back() -> None:
     run = result(FULL, PLAIN)
-    assert decode(encode(run)) == run
+    assert decode_run(encode(run)) == run
     assert encode(run).endswith(b"}\n")
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"{}", b'{"schema": 1}'])
 def test_torn_json_is_refused(text: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
-        decode(text)
+        decode_run(text)

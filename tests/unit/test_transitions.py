@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from klp.analysis.transitions import Outcome, Phase, Straggler, Transition, transitions
+from klp.analysis.legs import LegOutcome
+from klp.analysis.transitions import Straggler, Transition, TransitionPhase, transitions
 from klp.trace import events as ev
 from klp.trace.events import PATCHED, UNPATCHED, AnyEvent, Task
 
@@ -77,14 +78,14 @@ def test_a_transition_that_completes() -> None:
         switch(1020, 3, "exit"), switch(1030, 4, "scheduler"), complete(1100),
     ])  # fmt: skip
     assert found == Transition(
-        patch="p", target=PATCHED, outcome=Outcome.COMPLETE, started=True, begun_ns=1000,
+        patch="p", target=PATCHED, outcome=LegOutcome.COMPLETE, started=True, begun_ns=1000,
         ended_ns=1100, passes=1, attempts=2, tasks={"first pass": 2, "exit": 1, "scheduler": 1},
         twice=(), stragglers=(), signals=0, forced=False,
         phases=(
-            Phase(name="init", begun_ns=1000, duration_ns=1),
-            Phase(name="patching", begun_ns=1001, duration_ns=9),
-            Phase(name="first pass", begun_ns=1010, duration_ns=90),
-            Phase(name="completion", begun_ns=1100, duration_ns=0),
+            TransitionPhase(name="init", begun_ns=1000, duration_ns=1),
+            TransitionPhase(name="patching", begun_ns=1001, duration_ns=9),
+            TransitionPhase(name="first pass", begun_ns=1010, duration_ns=90),
+            TransitionPhase(name="completion", begun_ns=1100, duration_ns=0),
         ),
     )  # fmt: skip
     assert found.duration_ns == 100
@@ -121,9 +122,9 @@ def test_a_reversal_ends_one_and_begins_another() -> None:
         attempt(25, 1, after=UNPATCHED), complete(30, UNPATCHED),
     ]  # fmt: skip
     first, second = transitions(events)
-    assert (first.outcome, first.target, first.ended_ns) == (Outcome.REVERSED, PATCHED, 20)
+    assert (first.outcome, first.target, first.ended_ns) == (LegOutcome.REVERSED, PATCHED, 20)
     assert [each.pid for each in first.stragglers] == [2]
-    assert (second.outcome, second.target, second.begun_ns) == (Outcome.COMPLETE, UNPATCHED, 20)
+    assert (second.outcome, second.target, second.begun_ns) == (LegOutcome.COMPLETE, UNPATCHED, 20)
     assert second.started
     assert second.twice == ()
     assert second.tasks == {"first pass": 1}
@@ -134,14 +135,14 @@ def test_a_cancelled_one_completes_as_cancelled() -> None:
         at(ev.Init, 10, patch="p", target=PATCHED, task=SHELL), at(ev.Cancel, 11, patch="p"),
         complete(12, UNPATCHED),
     ])  # fmt: skip
-    assert found.outcome is Outcome.CANCELLED
+    assert found.outcome is LegOutcome.CANCELLED
     assert not found.started
     assert found.ended_ns == 12
 
 
 def test_an_unfinished_one() -> None:
     found = only([*begin(10), attempt(15, 1, "unreliable", errno=-22), attempt(50, 2)])
-    assert found.outcome is Outcome.UNFINISHED
+    assert found.outcome is LegOutcome.UNFINISHED
     assert found.ended_ns is None
     assert found.duration_ns is None
     assert found.stragglers[0].held_ns == 40
@@ -150,8 +151,8 @@ def test_an_unfinished_one() -> None:
 
 def test_one_that_is_cut_off_by_the_next() -> None:
     first, second = transitions([*begin(10), *begin(20, patch="q"), complete(30, patch="q")])
-    assert (first.patch, first.outcome) == ("p", Outcome.UNFINISHED)
-    assert (second.patch, second.outcome) == ("q", Outcome.COMPLETE)
+    assert (first.patch, first.outcome) == ("p", LegOutcome.UNFINISHED)
+    assert (second.patch, second.outcome) == ("q", LegOutcome.COMPLETE)
 
 
 def test_the_end_of_one_that_began_before_is_left_out() -> None:

@@ -18,7 +18,7 @@ from klp.vm.deadlines import deadlines
 from klp.vm.request import MachineRequest
 from klp.vm.snapshot import resumed
 from klp.vm.spec import argv
-from klp.vm.start import Boot, Restore, Save, SaveAgain, SnapshotFiles, Start
+from klp.vm.start import Boot, MachineStart, Restore, Save, SaveAgain, SnapshotFiles
 
 HERE = Path("/cache")
 KERNEL = Kernel("6.12", "6.12.1", "0", HERE / "k", HERE / "i", HERE / "k.ext4", HERE, HERE, None)
@@ -26,15 +26,15 @@ IMAGE = Image("6.12", "1", KERNEL, root_disk=HERE / "root", ssh_key=HERE / "key"
 FILES = SnapshotFiles(Path("/snapshot"))
 LAYOUT = RunLayout(Path("/run"))
 WANTED = MachineRequest(IMAGE, Accelerator.TCG, memory_mib=512, cpus=3, mitigations=True)
-STARTS: tuple[Start, ...] = (Boot(), Save(FILES), SaveAgain(FILES), Restore(FILES))
+STARTS: tuple[MachineStart, ...] = (Boot(), Save(FILES), SaveAgain(FILES), Restore(FILES))
 
 
-def line(start: Start) -> str:
+def line(start: MachineStart) -> str:
     return " ".join(argv(WANTED.starting(start).spec(LAYOUT)))
 
 
 @pytest.mark.parametrize("start", STARTS, ids=lambda start: type(start).__name__)
-def test_it_comes_back_as_it_was_sent(start: Start) -> None:
+def test_it_comes_back_as_it_was_sent(start: MachineStart) -> None:
     wanted = WANTED.starting(start)
     assert pickle.loads(pickle.dumps(wanted)) == wanted
     text = msgspec.json.encode(wanted, enc_hook=str)
@@ -80,7 +80,7 @@ def test_it_waits_for_a_state_only_where_there_is_one() -> None:
 
 
 @pytest.mark.parametrize("start", [Boot(), Save(FILES)])
-def test_what_boots_cannot_go_on(start: Start) -> None:
+def test_what_boots_cannot_go_on(start: MachineStart) -> None:
     spec = WANTED.starting(start).spec(LAYOUT)
     with (
         pytest.raises(AssertionError, match="nothing to go on from"),

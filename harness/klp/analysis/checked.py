@@ -10,7 +10,7 @@ import msgspec
 
 from klp.analysis.evidence import Verdict
 
-SCHEMA = 1
+CHECK_SCHEMA = 1
 
 
 class CheckedLivepatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +44,7 @@ class CheckedKernel(msgspec.Struct, frozen=True, kw_only=True):
     accelerator: str
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class ScenarioOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """What came of one scenario.
 
     Attributes:
@@ -103,16 +103,16 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     scenarios: tuple[str, ...]
     quick: bool
     repeat: int
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[ScenarioOutcome, ...]
     error: str | None
     complete: bool
 
-    def of(self, kernel: str, livepatch: str, scenario: str) -> tuple[Outcome, ...]:
+    def of(self, kernel: str, livepatch: str, scenario: str) -> tuple[ScenarioOutcome, ...]:
         """Return the outcomes of one cell of the matrix: one for each repetition that there is."""
         wanted = (kernel, livepatch, scenario)
         return tuple(each for each in self.outcomes if each.key[:3] == wanted)
 
     @property
-    def violated(self) -> tuple[Outcome, ...]:
+    def violated(self) -> tuple[ScenarioOutcome, ...]:
         """Return the outcomes that name a fault."""
         return tuple(each for each in self.outcomes if each.verdict is Verdict.VIOLATED)

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from klp.analysis.evidence import Verdict
 from klp.analysis.klog import logged_counts, traced_counts
+from klp.analysis.legs import LegOutcome
 from klp.analysis.result import CallbackCall, Check
 from klp.analysis.shadow import ShadowLedger
-from klp.analysis.transitions import Outcome, Transition
+from klp.analysis.transitions import Transition
 from klp.trace import events as ev
 
 # The check that only a plan has whose guest was lost under it.
@@ -41,7 +42,7 @@ def transition_checks(transitions: Sequence[Transition]) -> list[Check]:
     if not transitions:
         return [check("transitions traced", False, "the trace has no transition of this livepatch")]
     ends = ", ".join(f"{each.direction} {each.outcome.value}" for each in transitions)
-    completed = all(each.outcome is Outcome.COMPLETE for each in transitions)
+    completed = all(each.outcome is LegOutcome.COMPLETE for each in transitions)
     twice = [pid for each in transitions for pid in each.twice]
     switched = sum(sum(each.tasks.values()) for each in transitions)
     return [

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Sequence
 
 import msgspec
 
@@ -19,14 +21,22 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     count: int
 
 
-def attempt_costs(leg: Leg, numbered: Iterable[tuple[int, ev.AnyEvent]]) -> tuple[Cost, ...]:
-    """Return the histogram of a leg's calls of klp_try_switch_task, ordered by result and cost."""
+def attempt_costs(leg: Leg, attempts: Sequence[ev.Attempt]) -> tuple[Cost, ...]:
+    """Return the histogram of a leg's calls of klp_try_switch_task, ordered by result and cost.
+
+    Args:
+        attempts: of the whole trace, in the order of time.
+    """
     until = leg.last_ns if leg.ended_ns is None else leg.ended_ns
-    counts: dict[tuple[str, int], int] = {}
-    for _, event in numbered:
-        if isinstance(event, ev.Attempt) and leg.begun_ns <= event.ts_ns <= until:
-            key = (event.result, 1 << max(0, event.duration_ns.bit_length() - 1))
-            counts[key] = counts.get(key, 0) + 1
+    first = bisect_left(attempts, leg.begun_ns, key=_moment)
+    last = bisect_right(attempts, until, key=_moment)
+    counts = Counter(
+        (each.result, 1 << max(0, each.duration_ns.bit_length() - 1)) for each in attempts[first:last]
+    )
     return tuple(
         Cost(result=result, low_ns=low, count=count) for (result, low), count in sorted(counts.items())
     )
+
+
+def _moment(attempt: ev.Attempt) -> int:
+    return attempt.ts_ns

@@ -10,11 +10,11 @@ import msgspec
 from klp.analysis.evidence import Verdict
 from klp.analysis.rules.rule import Rule
 
-SCHEMA = 1
+COVERAGE_SCHEMA = 1
 PASSED = "passed"
 
 
-class Recorded(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RecordedTest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One test on one kernel, as a session of tests wrote it down.
 
     Attributes:
@@ -120,12 +120,15 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True):
         return not any(cell.gap or cell.violated for _, _, cell in self.cells())
 
 
-def coverage(
-    records: Sequence[Recorded], rules: Iterable[Rule], kernels: Sequence[str], reasons: Sequence[Reason]
+def coverage_of(
+    records: Sequence[RecordedTest],
+    rules: Iterable[Rule],
+    kernels: Sequence[str],
+    reasons: Sequence[Reason],
 ) -> Coverage:
     """Return what `records` show of `rules` on `kernels`; a kernel without any test has empty cells."""
     return Coverage(
-        schema=SCHEMA,
+        schema=COVERAGE_SCHEMA,
         columns=tuple(_column(records, kernel) for kernel in kernels),
         rows=tuple(
             Row(
@@ -138,7 +141,7 @@ def coverage(
     )
 
 
-def _column(records: Sequence[Recorded], kernel: str) -> Column:
+def _column(records: Sequence[RecordedTest], kernel: str) -> Column:
     own = [each for each in records if each.kernel == kernel]
     return Column(
         kernel=kernel,
@@ -148,7 +151,7 @@ def _column(records: Sequence[Recorded], kernel: str) -> Column:
     )
 
 
-def _cell(records: Sequence[Recorded], rule: str, kernel: str, reasons: Sequence[Reason]) -> Cell:
+def _cell(records: Sequence[RecordedTest], rule: str, kernel: str, reasons: Sequence[Reason]) -> Cell:
     own = [each for each in records if each.kernel == kernel]
     passed = [each for each in own if each.outcome == PASSED]
     broke = [each for each in own if each.has(rule, Verdict.VIOLATED)]
@@ -160,6 +163,6 @@ def _cell(records: Sequence[Recorded], rule: str, kernel: str, reasons: Sequence
     )
 
 
-def _ids(records: Iterable[Recorded]) -> tuple[str, ...]:
+def _ids(records: Iterable[RecordedTest]) -> tuple[str, ...]:
     """Return the ids of tests, each once: a test may have been run several times."""
     return tuple(dict.fromkeys(each.test for each in records))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from klp.analysis.deaths import crashed, reported
 from klp.analysis.evidence import Verdict
 from klp.analysis.history import History
-from klp.analysis.legs import Leg, Outcome
+from klp.analysis.legs import Leg, LegOutcome
 from klp.analysis.refusals import Refusal, failed_pre_patch, refused
 from klp.analysis.rules.rule import RuleVerdict
 from klp.analysis.shadow import ShadowVariable, module_of
@@ -117,7 +117,7 @@ def _broken_rules(seen: Seen, *, told_leak: bool) -> Iterator[str]:
 def stuck(seen: Seen) -> Iterator[str]:
     """Yield who holds the transition that does not end, and where."""
     legs = seen.history.legs if seen.history else ()
-    unfinished = [leg for leg in legs if leg.outcome is Outcome.UNFINISHED]
+    unfinished = [leg for leg in legs if leg.outcome is LegOutcome.UNFINISHED]
     lines = [line for leg in unfinished[-1:] for line in _holders(leg, dict(seen.holders))]
     yield from lines or (f"{DOES_NOT_END}: {seen.error}",)
 
@@ -163,7 +163,7 @@ def _undone_too_early(seen: Seen) -> str:
     history, name = seen.history, seen.livepatch
     if history is None:
         return ""
-    turned = any(leg.patch == name and leg.outcome is Outcome.REVERSED and leg.target == PATCHED
+    turned = any(leg.patch == name and leg.outcome is LegOutcome.REVERSED and leg.target == PATCHED
                  for leg in history.legs)  # fmt: skip
     bare = [object_ for patch, object_ in history.callbacks.objects
             if patch == name and history.callbacks.has(patch, object_, "pre_patch")

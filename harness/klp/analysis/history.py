@@ -16,7 +16,7 @@ from klp.analysis.holes import Hole, HoleBuilder
 from klp.analysis.legs import Leg, ObjectSeen
 from klp.analysis.shadow import LedgerBuilder, ShadowHistory, ShadowLedger
 from klp.analysis.taskfacts import TaskFacts
-from klp.analysis.transitions import LegBuilder, Transition, told
+from klp.analysis.transitions import LegBuilder, Transition, transition_of
 from klp.trace import events as ev
 
 E = TypeVar("E", bound=ev.AnyEvent)
@@ -55,7 +55,7 @@ class StateHistory:
 
 
 @dataclass(frozen=True, slots=True)
-class PatchStack:
+class StackHistory:
     """klp_patches over time: what was enabled, replaced, freed, and how they lay on each other."""
 
     enables: tuple[tuple[int, ev.Enable], ...]
@@ -116,7 +116,7 @@ class History:
     shadow: ShadowHistory
     callbacks: CallbackSequence
     states: StateHistory
-    stack: PatchStack
+    stack: StackHistory
     modules: tuple[tuple[int, ev.ModuleNotice], ...]
     facts: dict[str, Finding]
     ran: tuple[tuple[int, ev.Ran], ...]
@@ -128,7 +128,7 @@ class History:
     @property
     def transitions(self) -> tuple[Transition, ...]:
         """The transitions as run.json tells them."""
-        return tuple(told(each) for each in self.legs)
+        return tuple(transition_of(each) for each in self.legs)
 
     @property
     def ledger(self) -> ShadowLedger:
@@ -231,7 +231,7 @@ class _Builder:
             shadow=shadow,
             callbacks=CallbackSequence(self._all(ev.Callback)),
             states=StateHistory(self._all(ev.Compatible), self._all(ev.StateGet)),
-            stack=PatchStack(
+            stack=StackHistory(
                 self._all(ev.Enable),
                 self._all(ev.PatchStack),
                 self._all(ev.Replaced),

@@ -7,7 +7,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from klp.analysis.transitions import Outcome, Transition
+from klp.analysis.legs import LegOutcome
+from klp.analysis.transitions import Transition
 
 # kernel/livepatch/transition.c and core.c; the wording is the same from 6.1 to 7.2.
 _LINES: Mapping[str, re.Pattern[str]] = {
@@ -41,8 +42,8 @@ def traced_counts(transitions: Iterable[Transition], patch: str) -> dict[str, in
             continue
         if each.started:
             counts[f"{each.direction} started"] += 1
-        if each.outcome is Outcome.COMPLETE:
+        if each.outcome is LegOutcome.COMPLETE:
             counts[f"{each.direction} complete"] += 1
-        elif each.outcome is Outcome.CANCELLED:
+        elif each.outcome is LegOutcome.CANCELLED:
             counts["unpatching complete"] += 1
     return {what: counts[what] for what in _LINES}

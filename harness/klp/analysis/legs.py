@@ -22,7 +22,7 @@ RUNNING = "running on a CPU"
 _BY_ITSELF = ("exit", "idle", "scheduler")
 
 
-class Outcome(StrEnum):
+class LegOutcome(StrEnum):
     """How a leg ended."""
 
     COMPLETE = "complete"
@@ -89,7 +89,7 @@ class Leg:
     patch: str
     target: int
     replace: bool
-    outcome: Outcome
+    outcome: LegOutcome
     begun: tuple[int, ev.Init | ev.Reverse]
     started: tuple[int, ev.Start] | None
     completed: tuple[int, ev.Complete] | None

@@ -10,7 +10,7 @@ import msgspec
 from klp.trace import events as ev
 
 
-class ShadowLife(msgspec.Struct, frozen=True, kw_only=True):
+class ShadowLifetime(msgspec.Struct, frozen=True, kw_only=True):
     """One shadow variable.
 
     Attributes:
@@ -31,7 +31,7 @@ class ShadowLife(msgspec.Struct, frozen=True, kw_only=True):
     event: int
 
 
-def shadow_lives(numbered: Iterable[tuple[int, ev.AnyEvent]]) -> tuple[ShadowLife, ...]:
+def shadow_lifetimes(numbered: Iterable[tuple[int, ev.AnyEvent]]) -> tuple[ShadowLifetime, ...]:
     """Return every variable that was made or freed in numbered events, in the order of their events."""
     whole = list(numbered)
     freed: dict[str, list[tuple[int, ev.ShadowFreed]]] = {}
@@ -40,20 +40,20 @@ def shadow_lives(numbered: Iterable[tuple[int, ev.AnyEvent]]) -> tuple[ShadowLif
             freed.setdefault(event.variable, []).append((number, event))
     # Paired by address from the latest allocation backwards: a call's stamp is its beginning, so a free
     # by another CPU may be told before the end of the allocation, never before its beginning.
-    lives = [_made(n, each, freed) for n, each in reversed(whole) if isinstance(each, ev.ShadowAlloc)]
+    lifetimes = [_made(n, each, freed) for n, each in reversed(whole) if isinstance(each, ev.ShadowAlloc)]
     orphans = [_orphan(n, each) for frees in freed.values() for n, each in frees]
-    return tuple(sorted([*(each for each in lives if each), *orphans], key=lambda each: each.event))
+    return tuple(sorted([*(each for each in lifetimes if each), *orphans], key=lambda each: each.event))
 
 
 def _made(
     number: int, event: ev.ShadowAlloc, freed: dict[str, list[tuple[int, ev.ShadowFreed]]]
-) -> ShadowLife | None:
+) -> ShadowLifetime | None:
     if event.result != "made" or event.variable is None:
         return None
     after = [each for each in freed.get(event.variable, ()) if each[1].ts_ns >= event.ts_ns]
     if after:
         freed[event.variable].remove(after[0])
-    return ShadowLife(
+    return ShadowLifetime(
         obj=event.obj,
         id=event.id,
         variable=event.variable,
@@ -65,8 +65,8 @@ def _made(
     )
 
 
-def _orphan(number: int, event: ev.ShadowFreed) -> ShadowLife:
-    return ShadowLife(
+def _orphan(number: int, event: ev.ShadowFreed) -> ShadowLifetime:
+    return ShadowLifetime(
         obj=event.obj,
         id=event.id,
         variable=event.variable,

@@ -12,7 +12,7 @@ from klp.analysis.legs import identity, reason
 from klp.trace import events as ev
 
 
-class Phase(StrEnum):
+class LivePhase(StrEnum):
     """Where a transition stands, in the words of kernel/livepatch/transition.c."""
 
     INITIALISED = "initialised"
@@ -25,7 +25,7 @@ class Phase(StrEnum):
     COMPLETE = "complete"
 
 
-class Holder(msgspec.Struct, frozen=True, kw_only=True):
+class StuckTask(msgspec.Struct, frozen=True, kw_only=True):
     """A task that has not switched yet.
 
     Attributes:
@@ -62,7 +62,7 @@ class LiveTransition(msgspec.Struct, frozen=True, kw_only=True):
 
     patch: str
     target: int
-    phase: Phase
+    phase: LivePhase
     total: int
     left: int
     passes: int
@@ -70,12 +70,12 @@ class LiveTransition(msgspec.Struct, frozen=True, kw_only=True):
     begun_ns: int
     seen_ns: int
     switched: dict[str, int]
-    holders: tuple[Holder, ...]
+    holders: tuple[StuckTask, ...]
 
     @property
     def over(self) -> bool:
         """Whether nothing more will happen in it."""
-        return self.phase in (Phase.COMPLETE, Phase.CANCELLED)
+        return self.phase in (LivePhase.COMPLETE, LivePhase.CANCELLED)
 
     @property
     def direction(self) -> str:
@@ -88,7 +88,7 @@ class Watcher:
 
     def __init__(self) -> None:
         self._now: LiveTransition | None = None
-        self._holders: dict[tuple[int, str], Holder] = {}
+        self._holders: dict[tuple[int, str], StuckTask] = {}
         self._switched: Counter[str] = Counter()
 
     def take(self, event: ev.AnyEvent) -> bool:
@@ -127,7 +127,7 @@ class Watcher:
         self._holders.clear()
         self._switched.clear()
         self._now = LiveTransition(
-            patch=event.patch, target=event.target, phase=Phase.INITIALISED, total=0, left=0, passes=0,
+            patch=event.patch, target=event.target, phase=LivePhase.INITIALISED, total=0, left=0, passes=0,
             signals=0, begun_ns=event.ts_ns, seen_ns=event.ts_ns, switched={}, holders=(),
         )  # fmt: skip
 
@@ -139,7 +139,7 @@ class Watcher:
             return
         who = identity(event.task)
         before = self._holders.get(who)
-        self._holders[who] = Holder(
+        self._holders[who] = StuckTask(
             pid=event.task.pid, comm=event.task.comm, patch_state=event.patch_state, reason=reason(event),
             attempts=before.attempts + 1 if before else 1, since_ns=now.begun_ns,
             stack=before.stack if before else (),
@@ -154,21 +154,23 @@ class Watcher:
         match event:
             case ev.Census(moment="started"):
                 changes = {"total": event.tasks, "left": event.pending}
-            case ev.Start() if now.phase is not Phase.REVERSED:
-                changes = {"phase": Phase.STARTED}
+            case ev.Start() if now.phase is not LivePhase.REVERSED:
+                changes = {"phase": LivePhase.STARTED}
             case ev.Pass():
-                phase = Phase.RETRYING if event.left and now.phase is not Phase.SIGNALLED else now.phase
+                phase = (
+                    LivePhase.RETRYING if event.left and now.phase is not LivePhase.SIGNALLED else now.phase
+                )
                 changes = {"passes": now.passes + 1, "left": event.left, "phase": phase}
             case ev.Signals():
-                changes = {"phase": Phase.SIGNALLED, "signals": now.signals + 1}
+                changes = {"phase": LivePhase.SIGNALLED, "signals": now.signals + 1}
             case ev.Reverse():
                 self._switched.clear()
                 self._holders.clear()
-                changes = {"phase": Phase.REVERSED, "target": event.target, "passes": 0}
+                changes = {"phase": LivePhase.REVERSED, "target": event.target, "passes": 0}
             case ev.Force():
-                changes = {"phase": Phase.FORCED}
+                changes = {"phase": LivePhase.FORCED}
             case ev.Cancel():
-                changes = {"phase": Phase.CANCELLED}
+                changes = {"phase": LivePhase.CANCELLED}
             case ev.Complete():
-                changes = {"phase": Phase.COMPLETE, "left": 0}
+                changes = {"phase": LivePhase.COMPLETE, "left": 0}
         return changes

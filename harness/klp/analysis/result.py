@@ -13,7 +13,7 @@ from klp.analysis.rules.rule import RuleVerdict
 from klp.analysis.shadow import ShadowLedger
 from klp.analysis.transitions import Transition
 
-SCHEMA = 2
+RUN_SCHEMA = 2
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):

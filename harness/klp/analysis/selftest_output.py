@@ -81,7 +81,7 @@ def _ran(output: str, begin: re.Match[str], end: int) -> RanCase:
     return RanCase(begin[1], Status.FAILED, begin.start(), ended, detail.strip())
 
 
-def complaint(output: str) -> str:
+def last_words(output: str) -> str:
     """Return what a script said last through ``die`` or ``skip``; empty if it said nothing."""
     said = [found[1] or found[2] for found in _COMPLAINT.finditer(output)]
     return said[-1] if said else ""
@@ -105,7 +105,7 @@ def case_results(
     for case in planned:
         place = next((n for n, each in enumerate(ran) if _named(case, each.name)), None)
         if place is None:
-            results.append(_not_run(case, exit_status, complaint(output)))
+            results.append(_not_run(case, exit_status, last_words(output)))
         else:
             results += ran[: place + 1]
             del ran[: place + 1]
@@ -142,7 +142,7 @@ def script_outcome(cases: Iterable[CaseResult], output: str, exit_status: int | 
     """
     bad = next((each for each in cases if each.status in (Status.FAILED, Status.DIED)), None)
     left_out = next((each for each in cases if each.status is Status.NOT_RUN), None)
-    said = complaint(output)
+    said = last_words(output)
     if exit_status == SKIP_CODE and (bad is None):
         return Status.SKIPPED, said or f"it exited {SKIP_CODE}"
     if bad is not None:

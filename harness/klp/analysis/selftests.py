@@ -12,7 +12,7 @@ import msgspec
 from klp.analysis.evidence import Verdict
 from klp.analysis.result import Check
 
-SCHEMA = 1
+SELFTESTS_SCHEMA = 1
 
 
 class Status(StrEnum):

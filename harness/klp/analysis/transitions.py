@@ -8,10 +8,18 @@ from collections.abc import Iterable
 
 import msgspec
 
-from klp.analysis.legs import Leg, ObjectSeen, Outcome, TaskAccounts, TaskSwitch
+from klp.analysis.legs import Leg, LegOutcome, ObjectSeen, TaskAccounts, TaskSwitch
 from klp.trace import events as ev
 
-__all__ = ["LegBuilder", "Outcome", "Phase", "Straggler", "Transition", "legs", "told", "transitions"]
+__all__ = [
+    "LegBuilder",
+    "Straggler",
+    "Transition",
+    "TransitionPhase",
+    "legs",
+    "transition_of",
+    "transitions",
+]
 
 
 class Straggler(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +41,7 @@ class Straggler(msgspec.Struct, frozen=True, kw_only=True):
     switched_by: str | None
 
 
-class Phase(msgspec.Struct, frozen=True, kw_only=True):
+class TransitionPhase(msgspec.Struct, frozen=True, kw_only=True):
     """A stretch of a transition.
 
     Attributes:
@@ -70,7 +78,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
 
     patch: str
     target: int
-    outcome: Outcome
+    outcome: LegOutcome
     started: bool
     begun_ns: int
     ended_ns: int | None
@@ -81,7 +89,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     stragglers: tuple[Straggler, ...]
     signals: int
     forced: bool
-    phases: tuple[Phase, ...] = ()
+    phases: tuple[TransitionPhase, ...] = ()
 
     @property
     def duration_ns(self) -> int | None:
@@ -103,7 +111,7 @@ def transitions(events: Iterable[ev.AnyEvent]) -> tuple[Transition, ...]:
 
     A transition whose beginning lies before the events is left out.
     """
-    return tuple(told(each) for each in legs(enumerate(events, 1)))
+    return tuple(transition_of(each) for each in legs(enumerate(events, 1)))
 
 
 def legs(events: Iterable[tuple[int, ev.AnyEvent]]) -> tuple[Leg, ...]:
@@ -114,7 +122,7 @@ def legs(events: Iterable[tuple[int, ev.AnyEvent]]) -> tuple[Leg, ...]:
     return builder.built()
 
 
-def told(leg: Leg) -> Transition:
+def transition_of(leg: Leg) -> Transition:
     """Return a leg as run.json tells it."""
     switched = [each for each in leg.tasks if each.path in _SWITCHES]
     left_behind = [_straggler(each, leg) for each in leg.tasks if each.attempts]
@@ -148,7 +156,7 @@ def _straggler(task: TaskSwitch, leg: Leg) -> Straggler:
     )
 
 
-def phases(leg: Leg) -> tuple[Phase, ...]:
+def phases(leg: Leg) -> tuple[TransitionPhase, ...]:
     """Return what a leg spent its time on; each phase ends where the next begins.
 
     The stretch between two passes belongs to the pass before it: the tasks wait for the next.
@@ -167,7 +175,7 @@ def phases(leg: Leg) -> tuple[Phase, ...]:
     marks.sort(key=lambda mark: mark[1])
     ends = [*(begun for _, begun in marks[1:]), end]
     return tuple(
-        Phase(name=name, begun_ns=begun, duration_ns=max(0, until - begun))
+        TransitionPhase(name=name, begun_ns=begun, duration_ns=max(0, until - begun))
         for (name, begun), until in zip(marks, ends, strict=True)
     )
 
@@ -290,13 +298,13 @@ class _Open:
             return False
         return True
 
-    def _outcome(self) -> Outcome:
+    def _outcome(self) -> LegOutcome:
         # klp_cancel_transition ends in klp_complete_transition, as every other way does.
         if self.reversed_by:
-            return Outcome.REVERSED
+            return LegOutcome.REVERSED
         if not self.completed:
-            return Outcome.UNFINISHED
-        return Outcome.CANCELLED if self.cancelled else Outcome.COMPLETE
+            return LegOutcome.UNFINISHED
+        return LegOutcome.CANCELLED if self.cancelled else LegOutcome.COMPLETE
 
     def built(self) -> Leg:
         """Return the leg, now that its end is known."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from klp.analysis.legs import Leg, TaskSwitch
-from klp.analysis.transitions import Phase, phases
+from klp.analysis.transitions import TransitionPhase, phases
 from klp.trace.events import PATCHED
 
 _LET_GO = {
@@ -29,10 +29,10 @@ def stories(leg: Leg, *, left: bool = False) -> tuple[str, ...]:
     """
     held = [each for each in leg.tasks if each.attempts and not (left and each.path)]
     held.sort(key=lambda each: -_held_ns(each, leg))
-    return tuple(story(each, leg) for each in held)
+    return tuple(task_story(each, leg) for each in held)
 
 
-def story(task: TaskSwitch, leg: Leg) -> str:
+def task_story(task: TaskSwitch, leg: Leg) -> str:
     """Return what befell one task, such as ``fix patching held up 12.3 s by kworker/0:1[77] …``."""
     reasons = sorted(task.reasons, key=lambda why: -task.reasons[why])
     why = " and ".join(_with_meaning(each, leg) for each in reasons)
@@ -61,5 +61,5 @@ def timeline(leg: Leg) -> str:
     return ", ".join(_phase(each) for each in phases(leg))
 
 
-def _phase(phase: Phase) -> str:
+def _phase(phase: TransitionPhase) -> str:
     return f"{phase.name} {phase.duration_ns / 1e6:.1f} ms"

@@ -21,7 +21,7 @@ from klp.errors import Busy, KlpError
 from klp.files import remove_tree
 from klp.paths import CheckLayout
 from klp.progress import Progress
-from klp.records.runs import look
+from klp.records.reading import read_run
 from klp.settings import Settings
 from klp.work import collect
 
@@ -150,7 +150,7 @@ class CheckRun:
         if learned.objects:
             return learned
         layout = self._layout.scenario(unit.kernel.label, unit.livepatch.name, OPENER)
-        found = look(layout.root)
+        found = read_run(layout.root)
         plans = found.result.plans if found and found.result else ()
         return Learned(learned.built_for, plans[0].objects if plans else ())
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from klp.analysis.checked import Outcome
+from klp.analysis.checked import ScenarioOutcome
 from klp.analysis.diagnosis import DOES_NOT_END
 from klp.analysis.evidence import Verdict
 from klp.analysis.result import PatchedFunctions
@@ -33,7 +33,7 @@ class Learned:
 
 
 def why_not(
-    unit: CheckUnit, found: Mapping[Key, Outcome], learned: Learned, releases: Collection[str]
+    unit: CheckUnit, found: Mapping[Key, ScenarioOutcome], learned: Learned, releases: Collection[str]
 ) -> str:
     """Return why a unit is not to be tried, in words; an empty string if it is.
 
@@ -66,7 +66,7 @@ def _left_out_by_author(unit: CheckUnit) -> str:
     return next((each.reason for each in plan.skip if each.scenario == unit.scenario), "")
 
 
-def _after_its_life(unit: CheckUnit, found: Mapping[Key, Outcome], learned: Learned) -> str:
+def _after_its_life(unit: CheckUnit, found: Mapping[Key, ScenarioOutcome], learned: Learned) -> str:
     """Say what cannot be tried: it was never enabled before, or stayed in transition."""
     for key in unit.first:
         before = found.get(key)

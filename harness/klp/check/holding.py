@@ -10,7 +10,8 @@ from __future__ import annotations
 import errno
 from typing import Literal
 
-from klp.analysis.legs import Leg, Outcome, TaskSwitch
+from klp.analysis.legs import Leg, TaskSwitch
+from klp.analysis.legs import LegOutcome as Outcome
 from klp.check.stage import NotApplicable, Stage
 from klp.errors import CheckFailed
 from klp.waiting import DeadlineMissed, wait_until

@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from klp import paths
-from klp.analysis.checked import Outcome
+from klp.analysis.checked import ScenarioOutcome
 from klp.analysis.evidence import Verdict
 from klp.analysis.result import PatchedFunctions, PlanResult
 from klp.check.candidate import Candidate, candidate, modules_of
@@ -57,7 +57,7 @@ class UnitOutcome:
         built_for: the release that its module was built for, if it was built.
     """
 
-    outcome: Outcome | None
+    outcome: ScenarioOutcome | None
     objects: tuple[PatchedFunctions, ...] = ()
     built_for: str = ""
 
@@ -241,7 +241,7 @@ class CheckHost:
         folder.parent.mkdir(parents=True, exist_ok=True)
         case.keep(folder, plan.error, (plan,))
 
-    def _outcome(self, unit: CheckUnit, done: Performed, seconds: float, folder: Path) -> Outcome:
+    def _outcome(self, unit: CheckUnit, done: Performed, seconds: float, folder: Path) -> ScenarioOutcome:
         outcome = outcome_of(unit, done.verdict, done.reasons)
         return msgspec.structs.replace(
             outcome, notes=done.notes, rules=done.rules, lost=done.lost, seconds=round(seconds, 3),

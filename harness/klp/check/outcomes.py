@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
-from klp.analysis.checked import SCHEMA, CheckResult, Outcome
+from klp.analysis.checked import CHECK_SCHEMA, CheckResult, ScenarioOutcome
 from klp.check.plan import CheckOrder, CheckUnit, Key
 from klp.paths import CheckLayout
 from klp.progress import Progress
-from klp.records import checks
+from klp.records.writing import write_check
 from klp.version import __version__
 from klp.vm.spec import qemu_version
 
@@ -37,14 +37,16 @@ class Outcomes:
         self._layout = layout
         self._progress = progress
         self._begun = before.begun_at if before else time.time()
-        self._found: dict[Key, Outcome] = {each.key: each for each in (before.outcomes if before else ())}
+        self._found: dict[Key, ScenarioOutcome] = {
+            each.key: each for each in (before.outcomes if before else ())
+        }
 
     @property
-    def found(self) -> Mapping[Key, Outcome]:
+    def found(self) -> Mapping[Key, ScenarioOutcome]:
         """The outcomes that are there."""
         return MappingProxyType(self._found)
 
-    def record(self, outcome: Outcome) -> None:
+    def record(self, outcome: ScenarioOutcome) -> None:
         """Take an outcome, write check.json, and say it."""
         self._found[outcome.key] = outcome
         self.write(None)
@@ -55,18 +57,18 @@ class Outcomes:
 
     def write(self, error: str | None) -> None:
         """Write check.json; `error` says why it ended early."""
-        checks.write(self._layout, self.result(error))
+        write_check(self._layout, self.result(error))
 
     def result(self, error: str | None) -> CheckResult:
         """Return all that was found so far."""
         order = self._order
         return CheckResult(
-            schema=SCHEMA, klp=__version__, qemu=qemu_version(), begun_at=self._begun,
+            schema=CHECK_SCHEMA, klp=__version__, qemu=qemu_version(), begun_at=self._begun,
             ended_at=time.time(), livepatches=tuple(each.summary for each in order.livepatches),
             kernels=tuple(each.summary for each in order.kernels), scenarios=order.scenarios,
             quick=order.quick, repeat=order.repeat, outcomes=tuple(self._in_order()), error=error,
             complete=all(key in self._found for key in self._planned),
         )  # fmt: skip
 
-    def _in_order(self) -> Iterator[Outcome]:
+    def _in_order(self) -> Iterator[ScenarioOutcome]:
         return (self._found[key] for key in self._planned if key in self._found)

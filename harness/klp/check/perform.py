@@ -13,7 +13,7 @@ from klp.analysis.checks import callback_calls, check
 from klp.analysis.diagnosis import Seen, diagnose
 from klp.analysis.evidence import Verdict
 from klp.analysis.history import History
-from klp.analysis.legs import Outcome as LegOutcome
+from klp.analysis.legs import LegOutcome
 from klp.analysis.refusals import Refusal
 from klp.analysis.result import CallbackCall, Check, PatchedFunctions, PlanResult
 from klp.analysis.words import stories
@@ -50,7 +50,7 @@ class Performed:
     """What came of a scenario.
 
     Attributes:
-        verdict, reasons, notes, rules, lost: as in `klp.analysis.checked.Outcome`.
+        verdict, reasons, notes, rules, lost: as in `klp.analysis.checked.ScenarioOutcome`.
         objects: what the livepatch changes, if it was ever loaded.
         plan: the same for the scenario's own run.json.
     """

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from klp import paths
-from klp.analysis.checked import CheckedKernel, Outcome
+from klp.analysis.checked import CheckedKernel, ScenarioOutcome
 from klp.analysis.evidence import Verdict
 from klp.check.candidate import Wanted
 from klp.check.registry import OPENER, SCENARIOS
@@ -24,7 +24,7 @@ from klp.model import Image
 from klp.paths import CheckLayout
 from klp.settings import Settings
 
-# Kernel, livepatch, scenario, repetition: see `klp.analysis.checked.Outcome`.
+# Kernel, livepatch, scenario, repetition: see `klp.analysis.checked.ScenarioOutcome`.
 Key = tuple[str, str, str, int]
 
 
@@ -171,13 +171,13 @@ def survey_for(unit: CheckUnit, scenario: str) -> CheckUnit:
     )  # fmt: skip
 
 
-def outcome_of(unit: CheckUnit, verdict: Verdict, reasons: tuple[str, ...] = ()) -> Outcome:
+def outcome_of(unit: CheckUnit, verdict: Verdict, reasons: tuple[str, ...] = ()) -> ScenarioOutcome:
     """Return what came of a unit; what only a guest can tell is empty in it."""
     only = [] if unit.livepatch.alone else ["--livepatch", unit.livepatch.name]
     quick = ["--quick"] if unit.quick else []
     words = ["klp", "check", unit.livepatch.source.word, "--kernel", unit.kernel.name, *only,
              "--scenario", unit.scenario, *quick]  # fmt: skip
-    return Outcome(
+    return ScenarioOutcome(
         kernel=unit.kernel.name, livepatch=unit.livepatch.name, scenario=unit.scenario,
         repetition=unit.repetition, verdict=verdict, reasons=reasons, notes=(), rules={}, lost=False,
         seconds=0.0, command=shlex.join(words), folder="",

@@ -25,9 +25,9 @@ def build(paths: tuple[str, ...], kernel: str | None, out: Path) -> None:
     PATH is a folder of patches/, a folder with a Kbuild, a .c file, or the word `samples`.
     """
     wanted = settings(kernel=kernel)
-    told = progress()
-    image = Library(wanted, told).ensure(wanted.kernel)
+    steps = progress()
+    image = Library(wanted, steps).ensure(wanted.kernel)
     for each in paths:
-        for module in build_modules(find_source(each), image.kernel, out, told):
+        for module in build_modules(find_source(each), image.kernel, out, steps):
             kind = "livepatch" if module.livepatch else "module"
             click.echo(f"{module.file}: {kind} {module.name} for {module.vermagic.split()[0]}")

@@ -12,18 +12,21 @@ from rich.console import Console
 from klp import paths
 from klp.analysis.checked import CheckResult
 from klp.analysis.evidence import Verdict
+from klp.analysis.recording import RecordedCheck
 from klp.check.candidate import Wanted, livepatches_of
 from klp.check.engine import CheckRun
 from klp.check.plan import CheckOrder, TargetKernel, targets
 from klp.check.registry import chosen, listed
 from klp.cli.common import image_and_accelerator, print_json, progress, settings, stderr, stdout
-from klp.drive.run import run_folder
 from klp.errors import ExitCode, HostLacks, UsageError
 from klp.paths import CheckLayout
-from klp.records.checks import FoundCheck, find_check
-from klp.records.sets import compared_folders
-from klp.report.check_junit import junit
-from klp.report.check_table import check_table, encode, problems
+from klp.records.encoding import encode
+from klp.records.finding import find_check_folder
+from klp.records.reading import read_check
+from klp.records.sets import compare_records, read_to_compare
+from klp.records.writing import new_folder
+from klp.report.check_junit import check_junit
+from klp.report.check_table import check_problems, check_table
 from klp.report.comparison import closing, comparison_table
 from klp.report.table import STYLES, plain_table
 from klp.settings import Settings
@@ -80,7 +83,7 @@ def check(
         _list(as_json=as_json)
         return ExitCode.OK
     _check_writable(junit_file)
-    base = find_check(against, paths.runs_root(settings().runs)) if against else None
+    base = _found(against) if against else None
     if resume is not None:
         run, layout = _resumed(resume, patches, jobs, deadline_s)
     else:
@@ -94,15 +97,27 @@ def check(
         _show(run.result, layout, junit_file, as_json=as_json)
     if failure:
         raise failure
-    worse = base is not None and _became_worse(base.layout, layout, stderr if as_json else stdout)
+    worse = base is not None and _became_worse(base, layout, stderr if as_json else stdout)
     return _exit_code(run.result, worse=worse)
 
 
-def _became_worse(base: CheckLayout, new: CheckLayout, told: Console) -> bool:
+def _found(word: str) -> RecordedCheck:
+    """Return the earlier check that a word names.
+
+    Raises:
+        UsageError: there is none, or it cannot be read.
+    """
+    check = read_check(find_check_folder(word, paths.runs_root(settings().runs)))
+    check.whole()
+    return check
+
+
+def _became_worse(base: RecordedCheck, new: CheckLayout, console: Console) -> bool:
     """Show what differs from an earlier check, and return whether anything is worse."""
-    found = compared_folders(base.root, new.root, settings())
-    told.print(comparison_table(found))
-    told.print(closing(found), soft_wrap=True)
+    old, now = (read_to_compare(each) for each in (Path(base.folder), new.root))
+    found = compare_records(old, now, settings())
+    console.print(comparison_table(found))
+    console.print(closing(found), soft_wrap=True)
     return bool(found.regressions)
 
 
@@ -137,7 +152,7 @@ def _targets(each_settings: Sequence[Settings]) -> tuple[TargetKernel, ...]:
 def _fresh(
     order: CheckOrder, wanted: Settings, out: Path | None, jobs: int | None
 ) -> tuple[CheckRun, CheckLayout]:
-    with run_folder(wanted, out, "check") as folder:
+    with new_folder(wanted, out, "check") as folder:
         layout = CheckLayout(folder.root)
     return CheckRun(order, layout, wanted, progress=progress(), jobs=jobs), layout
 
@@ -147,8 +162,8 @@ def _resumed(
 ) -> tuple[CheckRun, CheckLayout]:
     if patches:
         raise UsageError("--resume goes on with what the check has; name no PATH")
-    found = find_check(word, paths.runs_root(settings().runs))
-    before = found.result
+    found = _found(word)
+    before, layout = found.whole(), CheckLayout(Path(found.folder))
     each_settings = [settings(kernel=each.name, deadline_s=deadline_s) for each in before.kernels]
     again = livepatches_of(list(dict.fromkeys(each.word for each in before.livepatches)))
     names = {each.name for each in before.livepatches}
@@ -159,23 +174,23 @@ def _resumed(
         chosen_again, kernels, before.scenarios, quick=before.quick, repeat=before.repeat
     )  # fmt: skip
     run = CheckRun(
-        order, found.layout, each_settings[0], progress=progress(), jobs=jobs, before=before
+        order, layout, each_settings[0], progress=progress(), jobs=jobs, before=before
     )  # fmt: skip
-    return run, found.layout
+    return run, layout
 
 
-def _check_same(found: FoundCheck, again: Sequence[Wanted], kernels: Sequence[TargetKernel]) -> None:
+def _check_same(found: RecordedCheck, again: Sequence[Wanted], kernels: Sequence[TargetKernel]) -> None:
     """Refuse to mix what was found of one livepatch, or kernel, with what another does."""
     hint = "begin a new check"
-    before = found.result
+    before = found.whole()
     for was, now in zip(before.livepatches, again, strict=False):
         if was.name != now.name or was.digest != now.source.digest:
-            raise UsageError(f"{was.word}: its sources have changed since {found.layout.root}", hint=hint)
+            raise UsageError(f"{was.word}: its sources have changed since {found.folder}", hint=hint)
     if len(again) != len(before.livepatches):
-        raise UsageError(f"{found.layout.root}: its livepatches are not all there any more", hint=hint)
+        raise UsageError(f"{found.folder}: its livepatches are not all there any more", hint=hint)
     for earlier, kernel in zip(before.kernels, kernels, strict=True):
         if earlier.image_digest != kernel.image.digest:
-            raise UsageError(f"kernel {earlier.name} has changed since {found.layout.root}", hint=hint)
+            raise UsageError(f"kernel {earlier.name} has changed since {found.folder}", hint=hint)
 
 
 def _list(*, as_json: bool) -> None:
@@ -198,14 +213,14 @@ def _check_writable(file: Path | None) -> None:
 def _show(result: CheckResult, layout: CheckLayout, junit_file: Path | None, *, as_json: bool) -> None:
     if junit_file is not None:
         try:
-            junit_file.write_bytes(junit(result))
+            junit_file.write_bytes(check_junit(result))
         except OSError as error:
             raise HostLacks(f"{junit_file}: {error.strerror}") from error
     if as_json:
         click.echo(encode(result).decode(), nl=False)
     else:
         stdout.print(check_table(result))
-    told = stderr if as_json else stdout
-    for outcome, text in problems(result):
-        told.print(text, style=STYLES[outcome.verdict], soft_wrap=True)
-    told.print(f"run folder: {layout.root}", soft_wrap=True)
+    console = stderr if as_json else stdout
+    for outcome, text in check_problems(result):
+        console.print(text, style=STYLES[outcome.verdict], soft_wrap=True)
+    console.print(f"run folder: {layout.root}", soft_wrap=True)

@@ -8,7 +8,7 @@ import click
 from klp import paths
 from klp.cli.common import print_json, settings, stdout
 from klp.errors import ExitCode, UsageError
-from klp.records.sets import compared
+from klp.records.sets import compare_words
 from klp.report.comparison import closing, comparison_table
 
 
@@ -31,7 +31,7 @@ def compare(sets: tuple[str, ...], *, base: tuple[str, ...], new: tuple[str, ...
     if not (olds and news):
         raise UsageError("nothing to compare", hint="klp compare BASE NEW")
     wanted = settings()
-    found = compared(olds, news, paths.runs_root(wanted.runs), wanted)
+    found = compare_words(olds, news, paths.runs_root(wanted.runs), wanted)
     if as_json:
         print_json(found)
     else:

@@ -8,13 +8,13 @@ from pathlib import Path
 import click
 import msgspec
 
-from klp.analysis.coverage import coverage as covered
+from klp.analysis.coverage import coverage_of
 from klp.analysis.rules.registry import RULES
 from klp.cli.common import print_json, stdout
 from klp.errors import ExitCode, UsageError
 from klp.images.names import known_kernels
 from klp.paths import VERDICTS
-from klp.records.tests import read_records, reasons
+from klp.records.coverage import read_tests, unobservable
 from klp.report.coverage import coverage_table, tests_table
 
 
@@ -37,12 +37,12 @@ def coverage(
     unknown = [each for each in only if each not in RULES]
     if unknown:
         raise UsageError(f"{unknown[0]}: no such rule", hint="`klp rules` lists them")
-    records = read_records(files or (VERDICTS,))
+    records = read_tests(files or (VERDICTS,))
     if not records:
         raise UsageError(f"{(files or (VERDICTS,))[0]}: no test of a kernel is recorded in it")
     columns = kernels or tuple(dict.fromkeys((*known_kernels(), *(each.kernel for each in records))))
     rules = [each for name, each in RULES.items() if not only or name in only]
-    found = covered(records, rules, columns, reasons())
+    found = coverage_of(records, rules, columns, unobservable())
     if as_json:
         print_json({"good": found.good, **msgspec.to_builtins(found)})
     else:

@@ -14,9 +14,10 @@ from klp import paths
 from klp.cli.common import progress, settings, stdout
 from klp.errors import ExitCode, UsageError
 from klp.paths import CacheLayout
-from klp.records.runs import all_runs, find_runs
-from klp.records.tables import database
-from klp.report.query import Answer, Database
+from klp.records.database import Answer, Database
+from klp.records.finding import all_folders, find_folders, is_run
+from klp.records.reading import read_runs
+from klp.records.tables import open_tables
 from klp.report.query_tables import documentation
 from klp.report.table import plain_table
 
@@ -62,10 +63,11 @@ def query(
 def _database(words: tuple[str, ...]) -> Database:
     wanted = settings()
     root = paths.runs_root(wanted.runs)
-    found = find_runs(words, root) if words else all_runs(root)
+    everything = (each for each in all_folders(root) if is_run(each))  # and no check: there may be many
+    found = read_runs(find_folders(words, root) if words else tuple(everything))
     if not found:
         raise UsageError(f"{root}: no runs yet", hint="klp run makes one")
-    return database(found, CacheLayout(paths.cache_root(wanted.cache)), progress(), skip=not words)
+    return open_tables(found, CacheLayout(paths.cache_root(wanted.cache)), progress(), skip=not words)
 
 
 def _print(answer: Answer, *, as_csv: bool, as_json: bool) -> None:

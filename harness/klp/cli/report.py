@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from klp import paths
+from klp.analysis.recording import Recorded
 from klp.cli.common import settings, stdout
 from klp.errors import ExitCode, HostLacks
-from klp.records.shown import against_base, guests_of, to_show
+from klp.records.finding import find_folder, find_folders
+from klp.records.reading import read_whole
+from klp.records.sets import compare_records, read_to_compare
+from klp.report.against import SinceBase
+from klp.settings import Settings
 
 _PAGE = Path("report.html")
 
@@ -37,17 +43,23 @@ def report(runs: tuple[str, ...], *, out: Path | None, against: str | None, perf
     """
     wanted = settings()
     root = paths.runs_root(wanted.runs)
-    shown = to_show(runs, root)
-    beside = against_base(runs, against, root, wanted) if against else ()
+    shown = [read_whole(each) for each in find_folders(runs, root)]
+    since = _since_base(read_to_compare(find_folder(against, root)), shown, wanted) if against else []
     if perfetto is not None:
         from klp.report.perfetto import perfetto_trace
 
-        _write(perfetto, perfetto_trace(list(guests_of(shown))))
+        _write(perfetto, perfetto_trace(shown))
     if out is not None or perfetto is None:
-        from klp.report.html import page
+        from klp.report.html import report_page
 
-        _write(out or _PAGE, page(shown, beside).encode())
+        _write(out or _PAGE, report_page(shown, since).encode())
     return ExitCode.OK
+
+
+def _since_base(base: Recorded, shown: Sequence[Recorded], wanted: Settings) -> list[SinceBase]:
+    """Return what became worse in each that is shown, but in the base itself."""
+    others = [each for each in shown if Path(each.folder).resolve() != Path(base.folder).resolve()]
+    return [SinceBase(each.name, base.name, compare_records(base, each, wanted)) for each in others]
 
 
 def _write(file: Path, content: bytes) -> None:

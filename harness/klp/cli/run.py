@@ -21,7 +21,7 @@ from klp.cli.common import (
     stdout,
 )
 from klp.drive.job import Wish, make_job, wishes
-from klp.drive.run import Run, run_folder
+from klp.drive.run import Run
 from klp.errors import ExitCode
 from klp.lab.warm import ensure_warm
 from klp.model import Image
@@ -29,6 +29,7 @@ from klp.modules.plan import PatchPlan
 from klp.modules.sources import SAMPLES_WORD
 from klp.paths import RunLayout
 from klp.records.encoding import encode
+from klp.records.writing import new_folder
 from klp.report.table import failed_checks, rules_line, run_table
 from klp.settings import Settings
 from klp.vm.accel import AcceleratorVerdict
@@ -83,15 +84,15 @@ def run(
     if dry_run:
         _print_steps(wished, image, wanted, accelerator, repeat)
         return ExitCode.OK
-    told = progress()
-    with run_folder(wanted, out, image.kernel.release) as layout:
-        job = make_job(wished, image, layout.modules, told)
+    steps = progress()
+    with new_folder(wanted, out, image.kernel.release) as layout:
+        job = make_job(wished, image, layout.modules, steps)
         request = MachineRequest.from_settings(image, wanted, accelerator.accelerator)
-        saved = partial(ensure_warm, library(wanted).cache, request, progress=told)
+        saved = partial(ensure_warm, library(wanted).cache, request, progress=steps)
         warm = None if cold else saved()
         bare = saved(probes=()) if control else None
     job_run = Run(
-        job, layout, wanted, accelerator, progress=told, warm=warm, repeat=repeat,
+        job, layout, wanted, accelerator, progress=steps, warm=warm, repeat=repeat,
         retry_lost=retry_lost, force=force, bare=bare,
         consistency=consistency,
     )  # fmt: skip
@@ -109,10 +110,10 @@ def _show(result: RunResult, layout: RunLayout, as_json: bool) -> None:
         stdout.print(run_table(result))
         for line in failed_checks(result):
             stdout.print(f"violated: {line}", style="red", soft_wrap=True)
-    told = stderr if as_json else stdout
+    console = stderr if as_json else stdout
     if result.rules:
-        told.print(f"{rules_line(result)} (klp analyze {layout.root})", soft_wrap=True)
-    told.print(f"run folder: {layout.root}", soft_wrap=True)
+        console.print(f"{rules_line(result)} (klp analyze {layout.root})", soft_wrap=True)
+    console.print(f"run folder: {layout.root}", soft_wrap=True)
 
 
 def _print_steps(

@@ -14,10 +14,11 @@ from klp.analysis.evidence import Verdict
 from klp.cli.common import print_json, settings, stdout
 from klp.errors import ExitCode, UsageError
 from klp.paths import CacheLayout
-from klp.records.checks import NotACheck, find_check
-from klp.records.runs import all_runs, find_folder, remove_folder, runs_below
+from klp.records.finding import all_folders, find_folders, runs_below
+from klp.records.reading import read
 from klp.records.tables import forget
-from klp.report.runs import Brief, brief_check, brief_run, runs_table
+from klp.records.writing import remove_folder
+from klp.report.runs import Brief, brief, runs_table
 
 _AGO = re.compile(r"(\d+)([mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -39,7 +40,8 @@ def runs(
     if context.invoked_subcommand:
         return ExitCode.OK
     after = _moment(since) if since else 0.0
-    found = [each for each in _briefs(_root()) if _wanted(each, kernel, verdict, after)]
+    lines = (brief(read(each)) for each in all_folders(_root()))
+    found = [each for each in lines if _wanted(each, kernel, verdict, after)]
     if as_json:
         print_json(found)
     elif found:
@@ -49,22 +51,6 @@ def runs(
             "no such runs" if kernel or verdict or since else f"{_root()}: no runs yet", soft_wrap=True
         )
     return ExitCode.OK
-
-
-def _briefs(root: Path) -> list[Brief]:
-    """Return a line for each run and each check below `root`, oldest first: names begin with their time."""
-    runs = (
-        brief_run(each.name, str(each.layout.root), each.result, each.broken) for each in all_runs(root)
-    )
-    checks = (_brief_check(file.parent) for file in root.glob("*/check.json"))
-    return sorted([*runs, *checks], key=lambda each: each.run)
-
-
-def _brief_check(folder: Path) -> Brief:
-    try:
-        return brief_check(folder.name, str(folder), find_check(str(folder), folder.parent).result)
-    except NotACheck as error:
-        return Brief(run=folder.name, path=str(folder), kind="check", error=error.message)
 
 
 def _root() -> Path:
@@ -103,7 +89,7 @@ def _begins(release: str, kernel: str) -> bool:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def rm(names: tuple[str, ...], *, yes: bool) -> int:
     """Remove run folders, after asking. What is no run folder is never removed."""
-    folders = list(dict.fromkeys(find_folder(each, _root()) for each in names))
+    folders = find_folders(names, _root())
     listed = ", ".join(str(each) for each in folders)
     if not yes:
         click.confirm(f"remove {listed}?", abort=True, err=True)

@@ -19,12 +19,13 @@ from klp.cli.common import (
     stderr,
     stdout,
 )
-from klp.drive.run import run_folder
 from klp.errors import ExitCode, HostLacks, UsageError
 from klp.paths import SelftestsLayout
-from klp.report.junit import junit
+from klp.records.encoding import encode
+from klp.records.writing import new_folder
+from klp.report.junit import selftests_junit
 from klp.report.ktap import ktap
-from klp.report.selftest_table import encode, problems, selftests_table
+from klp.report.selftest_table import selftest_problems, selftests_table
 from klp.selftests.build import find_selftests
 from klp.selftests.plan import Choices
 from klp.selftests.run import SelftestsRun, build_selftests
@@ -93,11 +94,11 @@ def _prepared(
     for each in wanted:
         image, verdict = image_and_accelerator(each)
         requests.append(MachineRequest.from_settings(image, each, verdict.accelerator))
-    told = progress()
-    with run_folder(wanted[0], out, "selftests") as folder:
+    steps = progress()
+    with new_folder(wanted[0], out, "selftests") as folder:
         layout = SelftestsLayout(folder.root)
-        built = build_selftests(requests, scripts, layout, told)
-    return SelftestsRun(built, layout, library(wanted[0]).cache, choices=choices, progress=told), layout
+        built = build_selftests(requests, scripts, layout, steps)
+    return SelftestsRun(built, layout, library(wanted[0]).cache, choices=choices, progress=steps), layout
 
 
 def _list(wanted: Sequence[Settings], scripts: Sequence[str], *, as_json: bool) -> None:
@@ -132,7 +133,7 @@ def _show(
 ) -> None:
     if junit_file is not None:
         try:
-            junit_file.write_bytes(junit(result))
+            junit_file.write_bytes(selftests_junit(result))
         except OSError as error:
             raise HostLacks(f"{junit_file}: {error.strerror}") from error
     data = as_ktap or as_json
@@ -142,7 +143,7 @@ def _show(
         sys.stdout.write(ktap(result))
     else:
         stdout.print(selftests_table(result))
-    told = stderr if data else stdout
-    for line in problems(result):
-        told.print(line, style="red", soft_wrap=True)
-    told.print(f"run folder: {layout.root}", soft_wrap=True)
+    console = stderr if data else stdout
+    for line in selftest_problems(result):
+        console.print(line, style="red", soft_wrap=True)
+    console.print(f"run folder: {layout.root}", soft_wrap=True)

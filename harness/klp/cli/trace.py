@@ -17,10 +17,11 @@ from klp.analysis.evidence import Verdict
 from klp.analysis.live import Watcher
 from klp.cli.common import image_and_accelerator, kernel_option, library, progress, settings, stdout
 from klp.drive.job import make_job, wishes
-from klp.drive.run import Run, run_folder
+from klp.drive.run import Run
 from klp.errors import ExitCode
 from klp.guest.livepatch import PendingTask
 from klp.lab.warm import ensure_warm
+from klp.records.writing import new_folder
 from klp.report.live import holder_lines, live_line, live_picture
 from klp.report.table import failed_checks
 from klp.trace.events import AnyEvent
@@ -136,11 +137,11 @@ def trace(patch: str, *, kernel: str | None, out: Path | None, deadline_s: float
     wanted = settings(kernel=kernel, deadline_s=deadline_s)
     wished = wishes((patch,))
     image, accelerator = image_and_accelerator(wanted)
-    told = progress()
-    with run_folder(wanted, out, image.kernel.release) as layout:
-        job = make_job(wished, image, layout.modules, told)
+    steps = progress()
+    with new_folder(wanted, out, image.kernel.release) as layout:
+        job = make_job(wished, image, layout.modules, steps)
         request = MachineRequest.from_settings(image, wanted, accelerator.accelerator)
-        warm = ensure_warm(library(wanted).cache, request, progress=told)
+        warm = ensure_warm(library(wanted).cache, request, progress=steps)
     with _screen() as screen:
         run = Run(job, layout, wanted, accelerator, progress=screen, warm=warm, watch=screen)
         result, failure = run.execute()

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from klp.analysis.evidence import Verdict, overall
-from klp.analysis.result import SCHEMA, PlanResult, RunResult
+from klp.analysis.result import RUN_SCHEMA, PlanResult, RunResult
 from klp.analysis.rules.registry import RuleVerdict
-from klp.drive.run import write_result
 from klp.drive.subject import LivepatchSubject, ModuleSubject
 from klp.drive.trace import Trace
 from klp.errors import CheckFailed, KlpError, VmLost
@@ -24,6 +23,7 @@ from klp.klog import expected
 from klp.klog.lines import without_stamp
 from klp.lab.ready import ReadyGuest, ReadyKernel
 from klp.model import Module
+from klp.records.writing import write_run
 from klp.waiting import DeadlineMissed, wait_until
 
 _MODULES = "/run/klp/modules"
@@ -324,7 +324,7 @@ class Case:
         for module in self.modules.values():
             (layout.modules / module.file.name).write_bytes(module.file.read_bytes())
         result = RunResult(
-            schema=SCHEMA,
+            schema=RUN_SCHEMA,
             begun_at=self._ready_guest.begun_at,
             ended_at=time.time(),
             provenance=self._ready_kernel.provenance(self.modules.values()),
@@ -336,7 +336,7 @@ class Case:
             rules=tuple(self.verdicts.values()),
             verdict=Verdict.VIOLATED if error else overall(each.verdict for each in plans),
         )
-        write_result(layout, result)
+        write_run(layout, result)
         self._ready_guest.keep_as = folder
 
 

@@ -4,23 +4,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
-from klp import paths
 from klp.analysis.evidence import Verdict, overall
-from klp.analysis.result import SCHEMA, PlanResult, RunResult
+from klp.analysis.result import RUN_SCHEMA, PlanResult, RunResult
 from klp.analysis.rules.rule import RuleVerdict
 from klp.drive.control import Controls, unprobed
 from klp.drive.job import Job
 from klp.drive.lifecycle import Lifecycle, lost_result
 from klp.drive.watch import Watch
-from klp.errors import HostLacks, KlpError, UsageError, VmLost
-from klp.files import remove_tree, write_whole
+from klp.errors import KlpError, UsageError, VmLost
 from klp.lab.lab import Lab, booted
 from klp.lab.provenance import provenance
 from klp.lab.warm import WarmStart, restored
@@ -28,56 +25,12 @@ from klp.modules.functions import watched
 from klp.modules.plan import PatchPlan
 from klp.paths import RunLayout
 from klp.progress import Progress
-from klp.records.encoding import encode
 from klp.records.verdicts import judge_run
+from klp.records.writing import write_run
 from klp.settings import Settings
 from klp.trace.tracer import CONSISTENCY, Tracer, traced
 from klp.vm.accel import AcceleratorVerdict
 from klp.vm.request import MachineRequest
-
-
-@contextmanager
-def run_folder(settings: Settings, out: Path | None, name: str) -> Iterator[RunLayout]:
-    """Make the folder of a new run; nothing of an earlier run is ever written over.
-
-    The folder is for keeps once the block ends well; if it fails, nothing was run yet and what was
-    made is removed again.
-
-    Raises:
-        UsageError: `out` is not empty, or something is in its way.
-        HostLacks: it cannot be made.
-    """
-    try:
-        root = _named(out) if out else _fresh(paths.runs_root(settings.runs), name)
-    except OSError as error:
-        in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
-        raise (UsageError if in_the_way else HostLacks)(
-            f"{error.filename}: {error.strerror}", hint="--out DIR puts the run folder elsewhere"
-        ) from error
-    try:
-        yield RunLayout(root)
-    except BaseException:
-        remove_tree(root)
-        raise
-
-
-def _named(out: Path) -> Path:
-    out.mkdir(parents=True, exist_ok=True)
-    if any(out.iterdir()):
-        raise UsageError(f"{out}: not empty", hint="name a folder that is new or empty")
-    return out.absolute()
-
-
-def _fresh(parent: Path, name: str) -> Path:
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    for number in range(1, 1000):
-        folder = parent / (f"{stamp}-{name}" if number == 1 else f"{stamp}-{name}-{number}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return folder
-    raise HostLacks(f"{parent}: too many runs in one second")
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +220,7 @@ class Run:
         """Write run.json with all that was found so far."""
         rules = self._rules()
         result = RunResult(
-            schema=SCHEMA,
+            schema=RUN_SCHEMA,
             begun_at=self._begun,
             ended_at=time.time(),
             provenance=self._provenance,
@@ -279,7 +232,7 @@ class Run:
             rules=rules,
             verdict=Verdict.VIOLATED if error else overall(_verdicts(self._plans, rules)),
         )
-        write_result(self._layout, result)
+        write_run(self._layout, result)
         return result
 
 
@@ -295,8 +248,3 @@ def _keep_log(lab: Lab, layout: RunLayout) -> None:
         layout.dmesg.write_text(lab.diagnosis.run("dmesg").stdout)
     except VmLost:
         layout.dmesg.write_text(lab.machine.console.text())
-
-
-def write_result(layout: RunLayout, result: RunResult) -> None:
-    """Write run.json, whole or not at all."""
-    write_whole(layout.summary, encode(result))

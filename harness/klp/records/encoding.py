@@ -1,22 +1,55 @@
 # SPDX-License-Identifier: Apache-2.0
-"""run.json: written and read by the same types."""
+"""run.json, check.json and selftests.json: written and read by the same types."""
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
 
-from klp.analysis.result import RunResult
+from klp.analysis.checked import CHECK_SCHEMA, CheckResult
+from klp.analysis.result import RUN_SCHEMA, RunResult
+from klp.analysis.selftests import SELFTESTS_SCHEMA, SelftestsResult
+
+_Result = TypeVar("_Result", RunResult, CheckResult, SelftestsResult)
 
 
-def encode(result: RunResult) -> bytes:
-    """Return a run's result as indented JSON, ending in a newline."""
+class OtherSchema(msgspec.DecodeError):
+    """It is whole, and of another version of klp."""
+
+
+class _Head(msgspec.Struct):
+    schema: int
+
+
+def encode(result: RunResult | CheckResult | SelftestsResult) -> bytes:
+    """Return a result as indented JSON, ending in a newline."""
     return msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n"
 
 
-def decode(text: bytes) -> RunResult:
-    """Read what `encode` wrote.
+def decode_run(text: bytes) -> RunResult:
+    """Read a run.json.
 
     Raises:
-        msgspec.DecodeError: it is torn, or of another schema.
+        OtherSchema: it is of another version.
+        msgspec.DecodeError: it is cut or damaged.
     """
-    return msgspec.json.decode(text, type=RunResult)
+    return _decoded(text, RunResult, RUN_SCHEMA)
+
+
+def decode_check(text: bytes) -> CheckResult:
+    """Read a check.json; raises as `decode_run`."""
+    return _decoded(text, CheckResult, CHECK_SCHEMA)
+
+
+def decode_selftests(text: bytes) -> SelftestsResult:
+    """Read a selftests.json; raises as `decode_run`."""
+    return _decoded(text, SelftestsResult, SELFTESTS_SCHEMA)
+
+
+def _decoded(text: bytes, kind: type[_Result], schema: int) -> _Result:
+    found = msgspec.json.decode(text, type=_Head).schema
+    if found != schema:
+        age = "a newer" if found > schema else "an older"
+        raise OtherSchema(f"of {age} klp (schema {found}; this one reads {schema})")
+    return msgspec.json.decode(text, type=kind)

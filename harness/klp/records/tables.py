@@ -4,44 +4,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from klp.analysis.history import history
-from klp.analysis.lifetimes import shadow_lives
+from klp.analysis.recording import RecordedRun
 from klp.errors import HostLacks, KlpError
 from klp.files import digest_of, remove_tree
-from klp.paths import CacheLayout
+from klp.paths import CacheLayout, RunLayout
 from klp.progress import Progress
-from klp.records.runs import FoundRun, events_files
-from klp.report.guests import GuestTrace
-from klp.report.query import Database, TableWriter
-from klp.report.query_rows import Told, rows_of, run_row
+from klp.records.database import Database, TableWriter
+from klp.records.reading import each_trace, trace_files
+from klp.report.query_rows import rows_of, run_row
 from klp.report.query_tables import documentation
-from klp.trace.reading import read_events
 
 
-def told(number: int, file: Path) -> Told:
-    """Return what the analysis says of one guest's events.
-
-    Raises:
-        BadTrace: the file is cut, or of another schema.
-    """
-    numbered = tuple(read_events(file))
-    return Told(guest=number, history=history(numbered), lives=shadow_lives(numbered))
-
-
-def guest_trace(title: str, file: Path) -> GuestTrace:
-    """Return one guest's events with what the analysis says of them, under a title.
-
-    Raises:
-        BadTrace: as `told`.
-    """
-    numbered = tuple(read_events(file))
-    return GuestTrace(title, numbered, history(numbered), shadow_lives(numbered))
-
-
-def database(runs: Sequence[FoundRun], cache: CacheLayout, progress: Progress, *, skip: bool) -> Database:
+def open_tables(
+    runs: Sequence[RecordedRun], cache: CacheLayout, progress: Progress, *, skip: bool
+) -> Database:
     """Return the tables of runs, ready to be asked.
 
     Args:
@@ -56,7 +35,7 @@ def database(runs: Sequence[FoundRun], cache: CacheLayout, progress: Progress, *
     rows = []
     for run in runs:
         try:
-            row = run_row(run.layout.root, run.whole())
+            row = run_row(run)
             folders.append(_ensure(run, cache, writer))
             rows.append(row)
         except HostLacks:
@@ -68,9 +47,9 @@ def database(runs: Sequence[FoundRun], cache: CacheLayout, progress: Progress, *
     return Database(folders, rows)
 
 
-def _ensure(run: FoundRun, cache: CacheLayout, writer: TableWriter) -> Path:
+def _ensure(run: RecordedRun, cache: CacheLayout, writer: TableWriter) -> Path:
     """Return the folder of a run's tables; make it if the run has changed, or was never asked for."""
-    shelf = _shelf(run, cache)
+    shelf = _shelf(Path(run.folder), cache)
     wanted = shelf / digest_of(dict(_facts(run)))
     if wanted.is_dir():
         return wanted
@@ -87,35 +66,31 @@ def _ensure(run: FoundRun, cache: CacheLayout, writer: TableWriter) -> Path:
     return wanted
 
 
-def forget(run: FoundRun, cache: CacheLayout) -> None:
-    """Remove the tables of a run, which is about to go.
+def forget(folder: Path, cache: CacheLayout) -> None:
+    """Remove the tables of a run whose folder is about to go.
 
     Raises:
         HostLacks: they may not be removed.
     """
     try:
-        remove_tree(_shelf(run, cache))
+        remove_tree(_shelf(folder, cache))
     except OSError as error:
         raise HostLacks(f"{error.filename}: {error.strerror}") from error
 
 
-def _shelf(run: FoundRun, cache: CacheLayout) -> Path:
-    return cache.tables / digest_of({"folder": str(run.layout.root.resolve())})
+def _shelf(folder: Path, cache: CacheLayout) -> Path:
+    return cache.tables / digest_of({"folder": str(folder.resolve())})
 
 
-def _facts(run: FoundRun) -> Iterator[tuple[str, str]]:
+def _facts(run: RecordedRun) -> Iterator[tuple[str, str]]:
     """What the tables depend on: the run's files, and what the tables are."""
     yield "tables", documentation()
-    for file in _files(run):
+    folder = Path(run.folder)
+    for file in (RunLayout(folder).summary, *trace_files(folder)):
         seen = file.stat()
         yield file.name, f"{seen.st_size} {seen.st_mtime_ns}"
 
 
-def _files(run: FoundRun) -> Iterable[Path]:
-    return (run.layout.summary, *events_files(run.layout))
-
-
-def _fill(run: FoundRun, folder: Path, writer: TableWriter) -> None:
-    files = list(enumerate(events_files(run.layout), 1))
-    guests = [told(number, file) for number, file in files]
-    writer.write(folder, run.name, files, rows_of(run.name, run.whole(), guests))
+def _fill(run: RecordedRun, folder: Path, writer: TableWriter) -> None:
+    files = list(enumerate(trace_files(Path(run.folder)), 1))
+    writer.write(folder, run.name, files, rows_of(run, each_trace(run)))

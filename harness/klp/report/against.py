@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A comparison as the report page takes it."""
+"""A comparison with a base, as the report page takes it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,19 @@ from klp.analysis.compare.values import Comparison
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
-    """A run or check beside the base: what `klp.analysis.compare` says, or why nothing can be said."""
+class SinceBase:
+    """What became worse in a run or check since a base; both by name.
+
+    Attributes:
+        comparison: what `klp.analysis.compare` says; perhaps that they share nothing.
+    """
 
     name: str
     base: str
-    found: Comparison | None
-    why_not: str = ""
+    comparison: Comparison
+
+    @property
+    def why_not(self) -> str:
+        """Why nothing can be said; empty where something can."""
+        shared = self.comparison.compared
+        return "" if shared else f"Nothing is in both: {'; '.join(self.comparison.notes)}."

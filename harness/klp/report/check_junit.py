@@ -6,12 +6,12 @@ from __future__ import annotations
 import time
 from xml.etree import ElementTree as Et
 
-from klp.analysis.checked import CheckedKernel, CheckResult, Outcome
+from klp.analysis.checked import CheckedKernel, CheckResult, ScenarioOutcome
 from klp.analysis.evidence import Verdict
-from klp.report.junit import counted, document, speakable, told
+from klp.report.junit import add_problem, counted, document, speakable
 
 
-def junit(result: CheckResult) -> bytes:
+def check_junit(result: CheckResult) -> bytes:
     """Return the whole result as an XML document; what the check did not come to is an error."""
     top = Et.Element("testsuites", name="klp check")
     begun = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(result.begun_at))
@@ -31,7 +31,7 @@ def _suite(result: CheckResult, kernel: CheckedKernel, begun: str) -> Et.Element
         for scenario in result.scenarios:
             if not result.of(kernel.name, livepatch.name, scenario):
                 case = _element(kernel.name, livepatch.name, scenario, 0.0)
-                told(case, "error", result.error or "the check ended before it", "")
+                add_problem(case, "error", result.error or "the check ended before it", "")
                 suite.append(case)
     counted(suite)
     return suite
@@ -42,15 +42,15 @@ def _element(kernel: str, livepatch: str, name: str, seconds: float) -> Et.Eleme
     return Et.Element("testcase", classname=where, name=speakable(name), time=f"{seconds:.3f}")
 
 
-def _case(outcome: Outcome) -> Et.Element:
+def _case(outcome: ScenarioOutcome) -> Et.Element:
     again = f" ({outcome.repetition})" if outcome.repetition > 1 else ""
     case = _element(outcome.kernel, outcome.livepatch, outcome.scenario + again, outcome.seconds)
     reason = outcome.reasons[0] if outcome.reasons else ""
     text = "\n".join([*outcome.reasons, *outcome.notes, f"again: {outcome.command}", outcome.folder])
     if outcome.verdict is Verdict.VIOLATED:
-        told(case, "failure", reason, text)
+        add_problem(case, "failure", reason, text)
     elif outcome.lost:
-        told(case, "error", reason, text)
+        add_problem(case, "error", reason, text)
     elif outcome.verdict is Verdict.NOT_OBSERVED:
         Et.SubElement(case, "skipped", message=speakable(reason))
     return case

@@ -1,26 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A check's result for people: a matrix of scenarios and kernels, then what is wrong; and as JSON."""
+"""A check's result for people: a matrix of scenarios and kernels, then what is wrong."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-import msgspec
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from klp.analysis.checked import CheckResult, Outcome
+from klp.analysis.checked import CheckResult, ScenarioOutcome
 from klp.analysis.evidence import Verdict, overall
 from klp.report.table import STYLES
 
 _MISSING = Text("-", style="dim")
-
-
-def encode(result: CheckResult) -> bytes:
-    """Return the result as indented JSON, ending in a newline."""
-    return msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n"
 
 
 def check_table(result: CheckResult) -> Group:
@@ -32,7 +26,7 @@ def check_table(result: CheckResult) -> Group:
             _matrix(result, livepatch.name),
         ]
         parts.append(Text())
-    return Group(*parts, Text(totals(result)))
+    return Group(*parts, Text(check_totals(result)))
 
 
 def _matrix(result: CheckResult, livepatch: str) -> Table:
@@ -46,27 +40,27 @@ def _matrix(result: CheckResult, livepatch: str) -> Table:
     return table
 
 
-def _cell(outcomes: Sequence[Outcome]) -> Text:
+def _cell(outcomes: Sequence[ScenarioOutcome]) -> Text:
     """One cell: the verdict, of how many repetitions if there are several, and the seconds it took."""
     if not outcomes:
         return _MISSING
     verdict = overall(each.verdict for each in outcomes)
     same = sum(each.verdict is verdict for each in outcomes)
-    told = verdict.value if len(outcomes) == 1 else f"{verdict.value} {same}/{len(outcomes)}"
+    words = verdict.value if len(outcomes) == 1 else f"{verdict.value} {same}/{len(outcomes)}"
     if any(each.lost for each in outcomes):
-        told += ", guest lost"
+        words += ", guest lost"
     seconds = sum(each.seconds for each in outcomes)
-    return Text.assemble((told, STYLES[verdict]), (f"  {seconds:.1f} s" if seconds else "", "dim"))
+    return Text.assemble((words, STYLES[verdict]), (f"  {seconds:.1f} s" if seconds else "", "dim"))
 
 
-def totals(result: CheckResult) -> str:
+def check_totals(result: CheckResult) -> str:
     """Return how many scenarios ended how, in one line."""
     counts = Counter(each.verdict for each in result.outcomes)
-    told = ", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict)
-    return told if result.complete else f"{told}; not complete"
+    counted = ", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict)
+    return counted if result.complete else f"{counted}; not complete"
 
 
-def problems(result: CheckResult) -> Iterator[tuple[Outcome, str]]:
+def check_problems(result: CheckResult) -> Iterator[tuple[ScenarioOutcome, str]]:
     """Yield what is to be said of each outcome: why it is not held, what to note, how to repeat it."""
     for each in result.outcomes:
         if each.verdict is Verdict.HELD and not each.notes:

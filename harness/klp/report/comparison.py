@@ -11,9 +11,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from klp.analysis.compare.values import Comparison, Finding, Grade, Place, SetTold
+from klp.analysis.compare.values import Comparison, Difference, Grade, Place, SetSummary
 
-STYLES = {Grade.REGRESSION: "red", Grade.TOLD: "yellow", Grade.BETTER: "green"}
+GRADE_STYLES = {Grade.REGRESSION: "red", Grade.TOLD: "yellow", Grade.BETTER: "green"}
 
 # A set may have hundreds of scenarios that the other one lacks; --json has them all.
 _MOST_NOTES = 10
@@ -31,9 +31,10 @@ def comparison_table(found: Comparison) -> Group:
     return Group(*parts, Text())
 
 
-def _set_line(name: str, told: SetTold) -> str:
-    runs = f"{told.runs[0]} and {len(told.runs) - 1} more" if len(told.runs) > 1 else "".join(told.runs)
-    where = ", ".join((*told.kernels, *told.accelerators))
+def _set_line(name: str, summary: SetSummary) -> str:
+    first, *more = summary.runs
+    runs = f"{first} and {len(more)} more" if more else first
+    where = ", ".join((*summary.kernels, *summary.accelerators))
     return f"{name + ':':6}{runs} ({where})"
 
 
@@ -44,24 +45,24 @@ def _of_place(found: Comparison, place: Place) -> Padding:
     table.add_column(overflow="fold")
     for each in found.findings:
         if each.place == place:
-            what, base, new, why = cells(each)
-            grade = Text(each.grade.value, style=STYLES[each.grade])
+            what, base, new, why = difference_cells(each)
+            grade = Text(each.grade.value, style=GRADE_STYLES[each.grade])
             beside = Text(f"base: {base}; new: {new} ({why})", style="dim")
             table.add_row(grade, Group(Text(what), beside))
     return Padding(table, (0, 0, 0, 2))
 
 
-def cells(finding: Finding) -> tuple[str, str, str, str]:
+def difference_cells(finding: Difference) -> tuple[str, str, str, str]:
     """Return what differs, how it was, how it is, and why it is graded so, in words."""
-    return f"{finding.kind.value}: {finding.what}", finding.base, finding.new, reason(finding)
+    return f"{finding.kind.value}: {finding.what}", finding.base, finding.new, grade_reason(finding)
 
 
-def reason(finding: Finding) -> str:
+def grade_reason(finding: Difference) -> str:
     """Return why a finding is graded so, with the test it rests on."""
     return ": ".join(each for each in (finding.why, ", ".join(_test(finding))) if each)
 
 
-def _test(finding: Finding) -> Iterator[str]:
+def _test(finding: Difference) -> Iterator[str]:
     if finding.p is not None:
         yield f"p {finding.p:.2g}"
     if finding.p_adjusted is not None and finding.p_adjusted != finding.p:

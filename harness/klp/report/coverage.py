@@ -73,8 +73,8 @@ def _sums(found: Coverage) -> list[Text]:
         releases = ", ".join(column.releases) or "not run"
         failed = f", {len(column.failed)} failed (and count for nothing)" if column.failed else ""
         lines.append(Text(f"{column.kernel} ({releases}): {len(column.passed)} tests passed{failed}"))
-    told = f"{len(cells)} cells: {observed} observed, {explained} explained, {gaps} with {_NO_TEST}"
-    return [*lines, Text(told, style="bold")]
+    sums = f"{len(cells)} cells: {observed} observed, {explained} explained, {gaps} with {_NO_TEST}"
+    return [*lines, Text(sums, style="bold")]
 
 
 def tests_table(found: Coverage, row: Row) -> Group:

@@ -15,35 +15,38 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from klp.analysis.evidence import overall
-from klp.report.against import Beside
-from klp.report.comparison import cells, closing
-from klp.report.html_check import CheckToShow, CheckView, check_view
-from klp.report.html_data import RunToShow, RunView, reasons, seconds, view
+from klp.analysis.recording import Recorded, RecordedCheck, RecordedRun
+from klp.report.against import SinceBase
+from klp.report.comparison import closing, difference_cells
+from klp.report.html_check import CheckView, check_view
+from klp.report.html_data import RunView, counted_reasons, run_view, seconds
 from klp.version import __version__
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
-def page(shown: Sequence[RunToShow | CheckToShow], beside: Sequence[Beside] = ()) -> str:
+def report_page(shown: Sequence[Recorded], since: Sequence[SinceBase] = ()) -> str:
     """Return the page of runs and checks, with comparisons that were made before."""
-    runs = [view(number, run) for number, run in enumerate(_of(RunToShow, shown), 1)]
-    checks = [check_view(number, check) for number, check in enumerate(_of(CheckToShow, shown), 1)]
+    runs = [run_view(f"run{number}", run) for number, run in enumerate(_of(RecordedRun, shown), 1)]
+    checks = [
+        check_view(f"check{number}", check) for number, check in enumerate(_of(RecordedCheck, shown), 1)
+    ]
     views = [*runs, *(run for check in checks for run in check.runs)]
     return _environment().get_template("report.html").render(
         runs=runs,
         checks=checks,
         plans=list(dict.fromkeys(each.plan.name for run in runs for each in run.plans)),
         names=list(dict.fromkeys(_names(runs, checks))),
-        rules=list(dict.fromkeys(each.rule.id for run in runs for each in run.run.result.rules)),
+        rules=list(dict.fromkeys(each.rule.id for run in runs for each in run.run.whole().rules)),
         paths=_paths(views),
-        beside=beside,
+        since=since,
         figures=_embedded(_figures(views)),
         plotly=_packed(get_plotlyjs()),
         version=__version__,
     )  # fmt: skip
 
 
-def _of(kind: type[T], shown: Sequence[object]) -> list[T]:
+def _of(kind: type[_T], shown: Sequence[object]) -> list[_T]:
     return [each for each in shown if isinstance(each, kind)]
 
 
@@ -52,7 +55,7 @@ def _names(runs: Sequence[RunView], checks: Sequence[CheckView]) -> Iterator[str
     for run in runs:
         yield from (each.plan.name for each in run.plans)
     for check in checks:
-        yield from check.check.result.scenarios
+        yield from check.check.whole().scenarios
 
 
 def _environment() -> jinja2.Environment:
@@ -64,9 +67,9 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     made.filters["seconds"] = seconds
-    made.filters["reasons"] = reasons
+    made.filters["reasons"] = counted_reasons
     made.filters["moment"] = _moment
-    made.filters["cells"] = cells
+    made.filters["cells"] = difference_cells
     made.globals["closing"] = closing
     made.globals["overall"] = overall
     return made
@@ -84,7 +87,7 @@ def _paths(views: Sequence[RunView]) -> list[str]:
 
 def _figures(views: Sequence[RunView]) -> dict[str, object]:
     transitions = {each.key: each.figure for run in views for each in run.transitions if each.figure}
-    return {**transitions, **{key: lives for run in views for key, lives in run.lives}}
+    return {**transitions, **{key: figure for run in views for key, figure in run.lifetimes}}
 
 
 def _embedded(value: object) -> Markup:

@@ -4,21 +4,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from klp.analysis.checked import CheckedKernel, CheckedLivepatch, CheckResult, Outcome
+from klp.analysis.checked import CheckedKernel, CheckedLivepatch, CheckResult, ScenarioOutcome
 from klp.analysis.evidence import Verdict, overall
-from klp.report.html_data import RunToShow, RunView, view_of
-
-
-@dataclass(frozen=True, slots=True)
-class CheckToShow:
-    """A check as it was read: its folder's name, check.json, and each scenario's run by its folder."""
-
-    name: str
-    result: CheckResult
-    runs: Mapping[str, RunToShow]
+from klp.analysis.recording import RecordedCheck
+from klp.report.html_data import RunView, run_view
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +18,12 @@ class OutcomeView:
     """One scenario once, with its run where it has one; `key` is its anchor in the page."""
 
     key: str
-    outcome: Outcome
+    outcome: ScenarioOutcome
     run: RunView | None
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class MatrixCell:
     """One cell of the matrix: the verdict over all repetitions, how many have it, and where to read on.
 
     Attributes:
@@ -51,7 +43,7 @@ class Matrix:
     """The scenarios of one livepatch as rows, with a cell for each kernel."""
 
     livepatch: CheckedLivepatch
-    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    rows: tuple[tuple[str, tuple[MatrixCell, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +51,7 @@ class CheckView:
     """A check with its outcomes by kernel."""
 
     key: str
-    check: CheckToShow
+    check: RecordedCheck
     matrices: tuple[Matrix, ...]
     kernels: tuple[tuple[CheckedKernel, tuple[OutcomeView, ...]], ...]
 
@@ -71,12 +63,12 @@ class CheckView:
     @property
     def verdict(self) -> Verdict:
         """What the check comes to."""
-        return overall(each.verdict for each in self.check.result.outcomes)
+        return overall(each.verdict for each in self.check.whole().outcomes)
 
 
-def check_view(number: int, check: CheckToShow) -> CheckView:
-    """Return what the page shows of its `number`-th check."""
-    key, result = f"check{number}", check.result
+def check_view(key: str, check: RecordedCheck) -> CheckView:
+    """Return what the page shows of a check, with `key` before every anchor in it."""
+    result = check.whole()
     return CheckView(
         key,
         check,
@@ -85,7 +77,7 @@ def check_view(number: int, check: CheckToShow) -> CheckView:
     )
 
 
-def _rows(key: str, result: CheckResult, livepatch: str) -> Iterator[tuple[str, tuple[Cell, ...]]]:
+def _rows(key: str, result: CheckResult, livepatch: str) -> Iterator[tuple[str, tuple[MatrixCell, ...]]]:
     for scenario in result.scenarios:
         yield (
             scenario,
@@ -93,23 +85,23 @@ def _rows(key: str, result: CheckResult, livepatch: str) -> Iterator[tuple[str, 
         )
 
 
-def _cell(key: str, outcomes: Sequence[Outcome]) -> Cell:
+def _cell(key: str, outcomes: Sequence[ScenarioOutcome]) -> MatrixCell:
     if not outcomes:
-        return Cell(None, 0, 0, False, 0.0, "")
+        return MatrixCell(None, 0, 0, False, 0.0, "")
     verdict = overall(each.verdict for each in outcomes)
     same = [each for each in outcomes if each.verdict is verdict]
     lost = any(each.lost for each in outcomes)
     seconds = sum(each.seconds for each in outcomes)
-    return Cell(verdict, len(same), len(outcomes), lost, seconds, _anchor(key, same[0]))
+    return MatrixCell(verdict, len(same), len(outcomes), lost, seconds, _anchor(key, same[0]))
 
 
-def _outcomes(key: str, check: CheckToShow, kernel: str) -> Iterator[OutcomeView]:
-    for each in check.result.outcomes:
+def _outcomes(key: str, check: RecordedCheck, kernel: str) -> Iterator[OutcomeView]:
+    for each in check.whole().outcomes:
         if each.kernel == kernel:
             anchor, run = _anchor(key, each), check.runs.get(each.folder)
-            yield OutcomeView(anchor, each, view_of(f"{anchor}-run", run) if run else None)
+            yield OutcomeView(anchor, each, run_view(f"{anchor}-run", run) if run else None)
 
 
-def _anchor(key: str, outcome: Outcome) -> str:
+def _anchor(key: str, outcome: ScenarioOutcome) -> str:
     """Return an anchor; a kernel may be called by a folder, which no anchor can hold."""
     return re.sub(r"[^\w.-]", "_", "-".join([key, *map(str, outcome.key)]))

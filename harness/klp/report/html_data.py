@@ -11,13 +11,12 @@ from dataclasses import dataclass
 
 import msgspec
 
-from klp.analysis.costs import Cost, attempt_costs
-from klp.analysis.curve import tasks_left
+from klp.analysis.costs import Cost
 from klp.analysis.evidence import overall
 from klp.analysis.legs import Leg, TaskSwitch
-from klp.analysis.result import PlanResult, RunResult
-from klp.analysis.transitions import Transition, told
-from klp.report.guests import GuestTrace
+from klp.analysis.recording import GuestTrace, RecordedRun, TracedLeg
+from klp.analysis.result import PlanResult
+from klp.analysis.transitions import Transition
 
 # More bars than this make a figure that no browser draws in reasonable time, and nobody reads.
 MOST_BARS = 400
@@ -27,7 +26,7 @@ MOST_FIGURES = 12
 
 
 class Bar(msgspec.Struct, frozen=True, kw_only=True):
-    """A task's wait, from the transition's start to its switch; or a shadow variable's life."""
+    """A task's wait, from the transition's start to its switch; or a shadow variable's lifetime."""
 
     label: str
     kind: str
@@ -56,21 +55,11 @@ class TransitionFigure(msgspec.Struct, frozen=True, kw_only=True):
     costs: tuple[Cost, ...]
 
 
-class LivesFigure(msgspec.Struct, frozen=True, kw_only=True):
+class LifetimesFigure(msgspec.Struct, frozen=True, kw_only=True):
     """The shadow variables of one guest."""
 
-    lives: tuple[Bar, ...]
+    lifetimes: tuple[Bar, ...]
     seen: int
-
-
-@dataclass(frozen=True, slots=True)
-class RunToShow:
-    """A run as it was read: its folder's name, run.json, each guest's trace, and pending.txt."""
-
-    name: str
-    result: RunResult
-    guests: tuple[GuestTrace, ...]
-    pending: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +67,7 @@ class TransitionView:
     """A transition of run.json, with its figure where the trace has it; or why there is none."""
 
     key: str
-    told: Transition
+    transition: Transition
     figure: TransitionFigure | None
     why_not: str = "The trace does not hold this transition."
 
@@ -99,14 +88,14 @@ class RunView:
     Attributes:
         key: its anchor in the page.
         others: transitions of livepatches that are not a plan's own, but what it needs.
-        lives: its guests' shadow variables.
+        lifetimes: its guests' shadow variables.
     """
 
     key: str
-    run: RunToShow
+    run: RecordedRun
     plans: tuple[PlanView, ...]
     others: tuple[TransitionView, ...]
-    lives: tuple[tuple[str, LivesFigure], ...]
+    lifetimes: tuple[tuple[str, LifetimesFigure], ...]
 
     @property
     def transitions(self) -> tuple[TransitionView, ...]:
@@ -120,49 +109,44 @@ class RunView:
         return tuple(sorted(own, key=lambda each: each.plan.verdict is not verdict))
 
 
-def view(number: int, run: RunToShow) -> RunView:
-    """Return what the page shows of its `number`-th run."""
-    return view_of(f"run{number}", run)
-
-
-def view_of(key: str, run: RunToShow) -> RunView:
+def run_view(key: str, run: RecordedRun) -> RunView:
     """Return what the page shows of a run, with `key` before every anchor in it."""
     plans = tuple(
         PlanView(f"{key}-plan{index}", plan, tuple(_transitions(f"{key}-plan{index}", plan, run)))
-        for index, plan in enumerate(run.result.plans, 1)
+        for index, plan in enumerate(run.whole().plans, 1)
     )
-    lives = tuple(
-        (f"{key}-lives{index}", _lives(guest)) for index, guest in enumerate(run.guests, 1) if guest.lives
+    lifetimes = tuple(
+        (f"{key}-lifetimes{index}", _lifetimes(guest))
+        for index, guest in enumerate(run.guests, 1)
+        if guest.lifetimes
     )
-    return RunView(key, run, plans, tuple(_others(key, run)), lives)
+    return RunView(key, run, plans, tuple(_others(key, run)), lifetimes)
 
 
-def _others(key: str, run: RunToShow) -> Iterator[TransitionView]:
-    own = {(each.patch, each.begun_ns) for plan in run.result.plans for each in plan.transitions}
-    for number, (leg, guest) in enumerate(_legs(run), 1):
-        if (leg.patch, leg.begun_ns) not in own:
-            yield TransitionView(f"{key}-other{number}", told(leg), _figure(leg, guest))
+def _others(key: str, run: RecordedRun) -> Iterator[TransitionView]:
+    own = {(each.patch, each.begun_ns) for plan in run.whole().plans for each in plan.transitions}
+    every = (each for guest in run.guests for each in guest.legs)
+    for number, each in enumerate(every, 1):
+        if (each.leg.patch, each.leg.begun_ns) not in own:
+            yield TransitionView(f"{key}-other{number}", each.transition, _figure(each))
 
 
-def _legs(run: RunToShow) -> Iterator[tuple[Leg, GuestTrace]]:
-    return ((leg, guest) for guest in run.guests for leg in guest.history.legs)
-
-
-def _transitions(key: str, plan: PlanResult, run: RunToShow) -> Iterator[TransitionView]:
+def _transitions(key: str, plan: PlanResult, run: RecordedRun) -> Iterator[TransitionView]:
     # The plan's own guest last: what another one's trace has at the very same time does not count.
     guests = sorted(enumerate(run.guests, 1), key=lambda each: each[0] == plan.guest)
-    drawn = {(leg.patch, leg.begun_ns): (leg, guest) for _, guest in guests for leg in guest.history.legs}
+    drawn = {(each.leg.patch, each.leg.begun_ns): each for _, guest in guests for each in guest.legs}
     longest = sorted(plan.transitions, key=lambda each: -(each.duration_ns or 0))[:MOST_FIGURES]
     why = f"Drawn are the {MOST_FIGURES} of {len(plan.transitions)} transitions that took longest."
     for number, each in enumerate(plan.transitions, 1):
         found = drawn.get((each.patch, each.begun_ns))
         if each in longest:
-            yield TransitionView(f"{key}-transition{number}", each, _figure(*found) if found else None)
+            yield TransitionView(f"{key}-transition{number}", each, _figure(found) if found else None)
         else:
             yield TransitionView(f"{key}-transition{number}", each, None, why)
 
 
-def _figure(leg: Leg, guest: GuestTrace) -> TransitionFigure:
+def _figure(traced: TracedLeg) -> TransitionFigure:
+    leg = traced.leg
     # A task born switched waited for nothing, however late that was.
     longest = sorted(leg.tasks, key=lambda each: (each.path == "fork", -each.at_ns))[:MOST_BARS]
     return TransitionFigure(
@@ -178,8 +162,8 @@ def _figure(leg: Leg, guest: GuestTrace) -> TransitionFigure:
             for _, each in leg.passes
         ),
         signals_s=tuple(_since(leg, each.ts_ns) for _, each in leg.signals),
-        curve=tuple((_since(leg, ts_ns), left) for ts_ns, left in tasks_left(leg)),
-        costs=attempt_costs(leg, guest.numbered),
+        curve=tuple((_since(leg, ts_ns), left) for ts_ns, left in traced.tasks_left),
+        costs=traced.costs,
     )
 
 
@@ -195,11 +179,11 @@ def _task_bar(leg: Leg, task: TaskSwitch) -> Bar:
         kind=task.path or PENDING,
         begin_s=_since(leg, task.at_ns if born else min(begun, task.at_ns)),
         end_s=_since(leg, task.at_ns),
-        words=reasons(task.reasons),
+        words=counted_reasons(task.reasons),
     )
 
 
-def _lives(guest: GuestTrace) -> LivesFigure:
+def _lifetimes(guest: GuestTrace) -> LifetimesFigure:
     begun, end = guest.history.first_ns, guest.history.last_ns
     bars = [
         Bar(
@@ -209,9 +193,9 @@ def _lives(guest: GuestTrace) -> LivesFigure:
             end_s=((each.freed_ns or end) - begun) / 1e9,
             words=f"{each.size} bytes, by {each.caller}" if each.caller else "made before the trace",
         )
-        for index, each in enumerate(guest.lives, 1)
+        for index, each in enumerate(guest.lifetimes, 1)
     ]
-    return LivesFigure(lives=tuple(bars[:MOST_BARS]), seen=len(bars))
+    return LifetimesFigure(lifetimes=tuple(bars[:MOST_BARS]), seen=len(bars))
 
 
 def seconds(duration_ns: int | None) -> str:
@@ -221,6 +205,6 @@ def seconds(duration_ns: int | None) -> str:
     return f"{duration_ns / 1e9:.{3 if duration_ns >= 10_000_000 else 6}f}"
 
 
-def reasons(found: Mapping[str, int]) -> str:
+def counted_reasons(found: Mapping[str, int]) -> str:
     """Return why a task was left behind, and how often, for people."""
     return ", ".join(f"{reason} ({count} time{'s' * (count > 1)})" for reason, count in found.items())

@@ -19,7 +19,7 @@ _UNSPEAKABLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ff
 _TALLIES = {"failures": "failure", "errors": "error", "skipped": "skipped"}
 
 
-def junit(result: SelftestsResult) -> bytes:
+def selftests_junit(result: SelftestsResult) -> bytes:
     """Return the whole result as an XML document."""
     top = Et.Element("testsuites", name="klp selftests")
     begun = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(result.begun_at))
@@ -65,7 +65,7 @@ def _left_out(kernel: str, script: str) -> Et.Element:
     element = Et.SubElement(
         suite, "testcase", classname=speakable(name), name=speakable(script), time="0.000"
     )
-    told(element, "error", "the run ended before it", "")
+    add_problem(element, "error", "the run ended before it", "")
     counted(suite)
     return suite
 
@@ -76,11 +76,11 @@ def _case(suite: str, case: CaseResult) -> Et.Element:
         "testcase", classname=speakable(suite), name=speakable(case.name), time=f"{seconds:.3f}"
     )
     if case.status is Status.FAILED:
-        told(element, "failure", "not ok", case.detail)
+        add_problem(element, "failure", "not ok", case.detail)
     elif case.status is Status.SKIPPED:
         Et.SubElement(element, "skipped", message=speakable(case.detail))
     elif case.status is not Status.OK:
-        told(element, "error", case.status.value, case.detail)
+        add_problem(element, "error", case.status.value, case.detail)
     return element
 
 
@@ -94,19 +94,19 @@ def _of_the_script(suite: str, script: ScriptResult) -> list[Et.Element]:
         if script.status is Status.SKIPPED:
             Et.SubElement(element, "skipped", message=speakable(script.message))
         else:
-            told(element, "error", script.message, "\n".join(script.report))
+            add_problem(element, "error", script.message, "\n".join(script.report))
         own.append(element)
     for check in script.checks:
         if check.verdict is Verdict.VIOLATED:
             element = Et.Element(
                 "testcase", classname=speakable(suite), name=speakable(check.name), time="0.000"
             )
-            told(element, "failure", check.evidence, "")
+            add_problem(element, "failure", check.evidence, "")
             own.append(element)
     return own
 
 
-def told(element: Et.Element, kind: str, message: str, text: str) -> None:
+def add_problem(element: Et.Element, kind: str, message: str, text: str) -> None:
     """Give a case its `failure` or `error`."""
     Et.SubElement(element, kind, message=speakable(message), type=kind).text = speakable(text)
 

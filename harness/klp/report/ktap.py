@@ -50,17 +50,17 @@ def _case_lines(number: int, case: CaseResult) -> list[str]:
         return [_line(number, case.name, good=True)]
     if case.status is Status.SKIPPED:
         return [_line(number, case.name, good=True, directive=f"SKIP {case.detail}")]
-    told = [_diagnostic(line) for line in case.detail.splitlines()]
+    details = [_diagnostic(line) for line in case.detail.splitlines()]
     directive = {Status.DIED: "ERROR no result", Status.NOT_RUN: "ERROR it did not run"}.get(
         case.status, ""
     )
-    return [*told, _line(number, case.name, good=False, directive=directive)]
+    return [*details, _line(number, case.name, good=False, directive=directive)]
 
 
 def _script_diagnostics(script: ScriptResult) -> list[str]:
-    told = [f"{each.name}: {each.verdict.value}: {each.evidence}" for each in script.checks]
-    told += [script.message] if script.message else []
-    return [_diagnostic(line) for each in (*told, *script.report) for line in each.splitlines()]
+    lines = [f"{each.name}: {each.verdict.value}: {each.evidence}" for each in script.checks]
+    lines += [script.message] if script.message else []
+    return [_diagnostic(line) for each in (*lines, *script.report) for line in each.splitlines()]
 
 
 def _script_line(number: int, script: ScriptResult) -> str:

@@ -8,7 +8,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from klp.analysis.live import Holder, LiveTransition
+from klp.analysis.live import LiveTransition, StuckTask
 
 _SHOWN_HOLDERS = 10
 _SHOWN_FRAMES = 6
@@ -37,7 +37,7 @@ def holder_lines(now: LiveTransition) -> list[str]:
     return [*lines, f"and {further} more"] if further > 0 else lines
 
 
-def _held(holder: Holder, now: LiveTransition) -> str:
+def _held(holder: StuckTask, now: LiveTransition) -> str:
     for_s = (now.seen_ns - holder.since_ns) / 1e9
     tries = f"{holder.attempts} attempt{'s' if holder.attempts > 1 else ''}"
     return f"{for_s:.1f} s, {tries}: {holder.reason}"

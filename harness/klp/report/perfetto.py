@@ -8,15 +8,14 @@ shadow variable, which Perfetto shows merged by id, as it does asynchronous slic
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
 
-from klp.analysis.curve import tasks_left
 from klp.analysis.history import History
 from klp.analysis.legs import Leg, TaskSwitch, Who, identity
-from klp.report.guests import GuestTrace
+from klp.analysis.recording import GuestTrace, Recorded, RecordedCheck, TracedLeg
 from klp.trace import events as ev
 
 Arguments = Mapping[str, str | int | bool]
@@ -46,17 +45,17 @@ class _Trace:
         return int(described.uuid)
 
     def slice(
-        self, track: int, name: str, begun_ns: int, ended_ns: int, told: Arguments | None = None
+        self, track: int, name: str, begun_ns: int, ended_ns: int, arguments: Arguments | None = None
     ) -> None:
         """Add what lasted; it lasts 1 ns at least, so that it does not end before it begins."""
         last = max(ended_ns, begun_ns + 1)
         begin = self._event(track, pb.TrackEvent.TYPE_SLICE_BEGIN, begun_ns, (_BEGIN, -last))
-        _tell(begin, name, told)
+        _tell(begin, name, arguments)
         self._event(track, pb.TrackEvent.TYPE_SLICE_END, last, (_END, -begun_ns))
 
-    def point(self, track: int, name: str, ts_ns: int, told: Arguments | None = None) -> None:
+    def point(self, track: int, name: str, ts_ns: int, arguments: Arguments | None = None) -> None:
         """Add a moment."""
-        _tell(self._event(track, pb.TrackEvent.TYPE_INSTANT, ts_ns, (_POINT, 0)), name, told)
+        _tell(self._event(track, pb.TrackEvent.TYPE_INSTANT, ts_ns, (_POINT, 0)), name, arguments)
 
     def count(self, track: int, ts_ns: int, value: int) -> None:
         """Add a counter's value from a moment on."""
@@ -78,9 +77,9 @@ class _Trace:
         return bytes(pb.Trace(packet=[*self.tracks, *ordered]).SerializeToString())
 
 
-def _tell(packet: pb.TracePacket, name: str, told: Arguments | None) -> None:
+def _tell(packet: pb.TracePacket, name: str, arguments: Arguments | None) -> None:
     packet.track_event.name = name
-    for key, value in (told or {}).items():
+    for key, value in (arguments or {}).items():
         note = packet.track_event.debug_annotations.add(name=key)
         if isinstance(value, bool):
             note.bool_value = value
@@ -90,17 +89,23 @@ def _tell(packet: pb.TracePacket, name: str, told: Arguments | None) -> None:
             note.string_value = value
 
 
-def perfetto_trace(guests: Iterable[GuestTrace]) -> bytes:
-    """Return a trace of guests, to be written as a .pftrace file."""
+def perfetto_trace(shown: Iterable[Recorded]) -> bytes:
+    """Return a trace of every guest of runs and checks, to be written as a .pftrace file."""
     trace = _Trace()
-    for guest in guests:
+    for guest in _guests(shown):
         root = trace.track(guest.title)
         _plans(trace, root, guest.history)
-        _transitions(trace, root, guest.history.legs)
+        _transitions(trace, root, guest.legs)
         _callbacks(trace, root, guest.history)
         _tasks(trace, root, guest)
         _shadows(trace, root, guest)
     return trace.encoded()
+
+
+def _guests(shown: Iterable[Recorded]) -> Iterator[GuestTrace]:
+    for each in shown:
+        for run in each.runs.values() if isinstance(each, RecordedCheck) else (each,):
+            yield from run.guests
 
 
 def _plans(trace: _Trace, root: int, history: History) -> None:
@@ -113,14 +118,15 @@ def _plans(trace: _Trace, root: int, history: History) -> None:
             trace.slice(track, each.name, begun.pop(each.name), each.ts_ns)
 
 
-def _transitions(trace: _Trace, root: int, legs: Sequence[Leg]) -> None:
+def _transitions(trace: _Trace, root: int, legs: Sequence[TracedLeg]) -> None:
     track = trace.track("transitions", root)
     passes = trace.track("passes", root)
     left = trace.track("tasks left", root, counter=True)
-    for leg in legs:
+    for traced in legs:
+        leg = traced.leg
         end = leg.last_ns if leg.ended_ns is None else leg.ended_ns
-        told: Arguments = {"livepatch": leg.patch, "target": leg.target, "outcome": leg.outcome.value}
-        trace.slice(track, leg.told(), leg.begun_ns, end, told)
+        arguments: Arguments = {"livepatch": leg.patch, "target": leg.target, "outcome": leg.outcome.value}
+        trace.slice(track, leg.told(), leg.begun_ns, end, arguments)
         for _, each in leg.passes:
             found: Arguments = {
                 "attempts": each.attempts,
@@ -133,27 +139,26 @@ def _transitions(trace: _Trace, root: int, legs: Sequence[Leg]) -> None:
             trace.point(passes, "signals sent", signal.ts_ns)
         for _, force in leg.forces:
             trace.point(passes, "forced", force.ts_ns)
-        for ts_ns, value in tasks_left(leg):
+        for ts_ns, value in traced.tasks_left:
             trace.count(left, ts_ns, value)
 
 
 def _callbacks(trace: _Trace, root: int, history: History) -> None:
     track = trace.track("callbacks", root)
     for _, each in history.callbacks.calls:
-        told: dict[str, str | int | bool] = {"livepatch": each.patch, "function": each.function}
+        arguments: dict[str, str | int | bool] = {"livepatch": each.patch, "function": each.function}
         if each.result is not None:
-            told["result"] = each.result
+            arguments["result"] = each.result
         name = f"{each.kind} of {each.object}"
-        trace.slice(track, name, each.ts_ns, each.ts_ns + each.duration_ns, told)
+        trace.slice(track, name, each.ts_ns, each.ts_ns + each.duration_ns, arguments)
 
 
 def _tasks(trace: _Trace, root: int, guest: GuestTrace) -> None:
     group = trace.track("tasks", root)
     tracks: dict[Who, int] = {}
     attempts: dict[Who, list[ev.Attempt]] = {}
-    for _, event in guest.numbered:
-        if isinstance(event, ev.Attempt):
-            attempts.setdefault(identity(event.task), []).append(event)
+    for attempt in guest.attempts:
+        attempts.setdefault(identity(attempt.task), []).append(attempt)
     for leg in guest.history.legs:
         for each in leg.tasks:
             who = (each.pid, each.comm if each.pid == 0 else "")
@@ -167,30 +172,32 @@ def _tasks(trace: _Trace, root: int, guest: GuestTrace) -> None:
 
 def _attempts(trace: _Trace, track: int, tried: Sequence[ev.Attempt]) -> None:
     for each in tried:
-        told: Arguments = {"errno": each.errno, "function": each.function or "", "after": each.after}
-        trace.slice(track, f"attempt: {each.result}", each.ts_ns, each.ts_ns + each.duration_ns, told)
+        arguments: Arguments = {"errno": each.errno, "function": each.function or "", "after": each.after}
+        trace.slice(track, f"attempt: {each.result}", each.ts_ns, each.ts_ns + each.duration_ns, arguments)
 
 
 def _wait(trace: _Trace, track: int, leg: Leg, task: TaskSwitch, attempts: Sequence[ev.Attempt]) -> None:
     """From the leg's start to the task's switch; it ends with an attempt that was under way just then."""
     begun = leg.started[1].ts_ns if leg.started else leg.begun_ns
     path = task.path or "left pending"
-    told: Arguments = {"path": path, "failed_attempts": task.attempts, "livepatch": leg.patch}
+    arguments: Arguments = {"path": path, "failed_attempts": task.attempts, "livepatch": leg.patch}
     if path == "fork":
-        trace.point(track, "born switched", task.at_ns, told)
+        trace.point(track, "born switched", task.at_ns, arguments)
         return
     tried = [each.ts_ns + each.duration_ns for each in attempts if begun <= each.ts_ns <= task.at_ns]
-    trace.slice(track, f"{leg.direction}: {path}", min(begun, task.at_ns), max([task.at_ns, *tried]), told)
+    trace.slice(
+        track, f"{leg.direction}: {path}", min(begun, task.at_ns), max([task.at_ns, *tried]), arguments
+    )
 
 
 def _shadows(trace: _Trace, root: int, guest: GuestTrace) -> None:
     group = trace.track("shadow variables", root)
-    for each in guest.lives:
+    for each in guest.lifetimes:
         # Siblings of one name are shown as one track on which slices may overlap.
         track = trace.track(f"shadow id {each.id}", group)
         begun = guest.history.first_ns if each.made_ns is None else each.made_ns
         end = guest.history.last_ns if each.freed_ns is None else each.freed_ns
-        told: Arguments = {
+        arguments: Arguments = {
             "obj": each.obj,
             "id": each.id,
             "variable": each.variable,
@@ -198,4 +205,4 @@ def _shadows(trace: _Trace, root: int, guest: GuestTrace) -> None:
             "caller": each.caller or "",
             "freed": each.freed_ns is not None,
         }
-        trace.slice(track, f"<{each.obj}, {each.id}>", begun, end, told)
+        trace.slice(track, f"<{each.obj}, {each.id}>", begun, end, arguments)

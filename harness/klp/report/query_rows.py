@@ -3,37 +3,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 import msgspec
 
-from klp.analysis.history import History
 from klp.analysis.legs import Leg
-from klp.analysis.lifetimes import ShadowLife
+from klp.analysis.recording import GuestTrace, RecordedRun
 from klp.analysis.result import RunResult
-from klp.analysis.transitions import told
 from klp.report.query_tables import RunRow, ShadowRow, TaskRow, TransitionRow, VerdictRow
 from klp.report.rules import evidence_line
 
 Rows = Mapping[str, Sequence[msgspec.Struct]]
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True):
-    """What the analysis says of one guest's trace."""
-
-    guest: int
-    history: History
-    lives: tuple[ShadowLife, ...]
-
-
-def run_row(folder: Path, result: RunResult) -> RunRow:
+def run_row(run: RecordedRun) -> RunRow:
     """Return a run's row in `runs`."""
-    where = result.provenance
+    result, where = run.whole(), run.whole().provenance
     return RunRow(
-        run=folder.name,
-        path=str(folder),
+        run=run.name,
+        path=run.folder,
         kernel=where.kernel,
         kernel_name=where.kernel_name,
         begun_at=datetime.fromtimestamp(result.begun_at, UTC),
@@ -50,14 +39,24 @@ def run_row(folder: Path, result: RunResult) -> RunRow:
     )
 
 
-def rows_of(run: str, result: RunResult, guests: Sequence[Told]) -> Rows:
-    """Return a run's rows in every table but `runs` and `events`."""
-    return {
-        "verdicts": [*_checks(run, result), *_rules(run, result)],
-        "transitions": [row for each in guests for row in _transitions(run, each)],
-        "tasks": [row for each in guests for row in _tasks(run, each)],
-        "shadows": [row for each in guests for row in _shadows(run, each)],
+def rows_of(run: RecordedRun, guests: Iterable[GuestTrace]) -> Rows:
+    """Return a run's rows in every table but `runs` and `events`.
+
+    Args:
+        guests: its traces; each is gone through once, and need not be kept.
+    """
+    name, result = run.name, run.whole()
+    rows: dict[str, list[msgspec.Struct]] = {
+        "verdicts": [*_checks(name, result), *_rules(name, result)],
+        "transitions": [],
+        "tasks": [],
+        "shadows": [],
     }
+    for each in guests:
+        rows["transitions"] += _transitions(name, each)
+        rows["tasks"] += _tasks(name, each)
+        rows["shadows"] += _shadows(name, each)
+    return rows
 
 
 def _checks(run: str, result: RunResult) -> Iterator[VerdictRow]:
@@ -94,13 +93,13 @@ def _rules(run: str, result: RunResult) -> Iterator[VerdictRow]:
         )
 
 
-def _transitions(run: str, guest: Told) -> Iterator[TransitionRow]:
-    for number, leg in enumerate(guest.history.legs, 1):
-        each = told(leg)
+def _transitions(run: str, guest: GuestTrace) -> Iterator[TransitionRow]:
+    for number, traced in enumerate(guest.legs, 1):
+        each = traced.transition
         yield TransitionRow(
             run=run,
-            guest=guest.guest,
-            plan=_plan(leg, guest),
+            guest=guest.number,
+            plan=_plan(traced.leg, guest),
             transition=number,
             patch=each.patch,
             target=each.target,
@@ -115,12 +114,12 @@ def _transitions(run: str, guest: Told) -> Iterator[TransitionRow]:
         )
 
 
-def _tasks(run: str, guest: Told) -> Iterator[TaskRow]:
+def _tasks(run: str, guest: GuestTrace) -> Iterator[TaskRow]:
     for number, leg in enumerate(guest.history.legs, 1):
         for each in leg.tasks:
             yield TaskRow(
                 run=run,
-                guest=guest.guest,
+                guest=guest.number,
                 plan=_plan(leg, guest),
                 transition=number,
                 patch=leg.patch,
@@ -135,18 +134,18 @@ def _tasks(run: str, guest: Told) -> Iterator[TaskRow]:
             )
 
 
-def _plan(leg: Leg, guest: Told) -> str | None:
+def _plan(leg: Leg, guest: GuestTrace) -> str | None:
     """Return the plan that had begun, and not ended, as a leg began."""
     before = [each for _, each in guest.history.seen.plans if each.ts_ns <= leg.begun_ns]
     return before[-1].name if before and before[-1].moment == "begin" else None
 
 
-def _shadows(run: str, guest: Told) -> Iterator[ShadowRow]:
-    for each in guest.lives:
+def _shadows(run: str, guest: GuestTrace) -> Iterator[ShadowRow]:
+    for each in guest.lifetimes:
         whole = each.made_ns is not None and each.freed_ns is not None
         yield ShadowRow(
             run=run,
-            guest=guest.guest,
+            guest=guest.number,
             obj=each.obj,
             id=each.id,
             variable=each.variable,

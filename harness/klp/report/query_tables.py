@@ -136,7 +136,7 @@ ROWS: Mapping[str, type[msgspec.Struct]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class TableColumn:
     """A column: its DuckDB type, and what it holds with its unit."""
 
     name: str
@@ -169,15 +169,15 @@ def _sql(kind: inspect.Type) -> str:
 
 
 @cache
-def columns(table: str) -> tuple[Column, ...]:
+def columns(table: str) -> tuple[TableColumn, ...]:
     """Return the columns of a table."""
     return _event_columns() if table == "events" else _row_columns(ROWS[table])
 
 
-def _row_columns(row: type[msgspec.Struct]) -> tuple[Column, ...]:
+def _row_columns(row: type[msgspec.Struct]) -> tuple[TableColumn, ...]:
     hints = get_type_hints(row, include_extras=True)
     kinds = {each.name: each.type for each in _fields(row)}
-    return tuple(Column(name, _sql(kinds[name]), _meaning(hint)) for name, hint in hints.items())
+    return tuple(TableColumn(name, _sql(kinds[name]), _meaning(hint)) for name, hint in hints.items())
 
 
 def _fields(struct: type) -> tuple[inspect.Field, ...]:
@@ -191,7 +191,7 @@ def _meaning(hint: Any) -> str:
     return next((str(each.description) for each in metas if isinstance(each, msgspec.Meta)), "")
 
 
-def _event_columns() -> tuple[Column, ...]:
+def _event_columns() -> tuple[TableColumn, ...]:
     """One column for each field that any event has; what differs between events is told as text."""
     kinds: dict[str, set[str]] = {}
     users: dict[str, list[str]] = {}
@@ -200,13 +200,13 @@ def _event_columns() -> tuple[Column, ...]:
             kinds.setdefault(each.name, set()).add(_sql(each.type))
             users.setdefault(each.name, []).append(str(struct.__struct_config__.tag))
     own = (
-        Column("run", "VARCHAR", "the run folder's name"),
-        Column("guest", "BIGINT", "guest of the run, from 1"),
-        Column("type", "VARCHAR", "which event it is"),
+        TableColumn("run", "VARCHAR", "the run folder's name"),
+        TableColumn("guest", "BIGINT", "guest of the run, from 1"),
+        TableColumn("type", "VARCHAR", "which event it is"),
     )
     shared = len(get_args(AnyEvent))
     return own + tuple(
-        Column(name, _one(sql), "all" if len(users[name]) == shared else ", ".join(users[name]))
+        TableColumn(name, _one(sql), "all" if len(users[name]) == shared else ", ".join(users[name]))
         for name, sql in kinds.items()
     )
 

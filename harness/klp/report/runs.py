@@ -10,9 +10,8 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from klp.analysis.checked import CheckResult
 from klp.analysis.evidence import Verdict, overall
-from klp.analysis.result import RunResult
+from klp.analysis.recording import Recorded, RecordedCheck, RecordedRun
 from klp.report.table import STYLES, plain_table
 
 
@@ -44,13 +43,18 @@ class Brief(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
 
 
-def brief_run(name: str, path: str, result: RunResult | None, broken: str) -> Brief:
-    """Return a run's line; `broken` says why its run.json cannot be read."""
+def brief(recorded: Recorded) -> Brief:
+    """Return the line of a run or a check; of one that cannot be read it says why."""
+    return _of_check(recorded) if isinstance(recorded, RecordedCheck) else _of_run(recorded)
+
+
+def _of_run(run: RecordedRun) -> Brief:
+    result = run.result
     if result is None:
-        return Brief(run=name, path=path, kind="run", error=broken)
+        return Brief(run=run.name, path=run.folder, kind="run", error=run.broken)
     return Brief(
-        run=name,
-        path=path,
+        run=run.name,
+        path=run.folder,
         kind="run",
         kernels=(result.provenance.kernel,),
         asked=(result.provenance.kernel_name,),
@@ -62,11 +66,13 @@ def brief_run(name: str, path: str, result: RunResult | None, broken: str) -> Br
     )
 
 
-def brief_check(name: str, path: str, result: CheckResult) -> Brief:
-    """Return a check's line."""
+def _of_check(check: RecordedCheck) -> Brief:
+    result = check.result
+    if result is None:
+        return Brief(run=check.name, path=check.folder, kind="check", error=check.broken)
     return Brief(
-        run=name,
-        path=path,
+        run=check.name,
+        path=check.folder,
         kind="check",
         kernels=tuple(each.release for each in result.kernels),
         asked=tuple(each.name for each in result.kernels),

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The selftests' results for people, and as JSON."""
+"""The selftests' results for people."""
 
 from __future__ import annotations
 
-import msgspec
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -23,20 +22,6 @@ _STYLES = {
     Status.NOT_RUN: "red",
 }  # fmt: skip
 _CHECK_STYLES = {Verdict.HELD: "green", Verdict.VIOLATED: "red", Verdict.NOT_OBSERVED: "yellow"}
-
-
-def encode(result: SelftestsResult) -> bytes:
-    """Return the result as indented JSON, ending in a newline."""
-    return msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n"
-
-
-def decode(text: bytes) -> SelftestsResult:
-    """Read what `encode` wrote.
-
-    Raises:
-        msgspec.DecodeError: it is torn, or of another schema.
-    """
-    return msgspec.json.decode(text, type=SelftestsResult)
 
 
 def selftests_table(result: SelftestsResult) -> Group:
@@ -84,7 +69,7 @@ def _totals(kernel: KernelResult) -> str:
     return f"{scripts}, {len(cases)} cases: {tally(cases)}"
 
 
-def problems(result: SelftestsResult) -> list[str]:
+def selftest_problems(result: SelftestsResult) -> list[str]:
     """Return what is wrong: a line for each script that is not ok, with what its failed cases wrote."""
     lines: list[str] = []
     for kernel in result.kernels:
@@ -94,15 +79,15 @@ def problems(result: SelftestsResult) -> list[str]:
 
 
 def _problems(script: ScriptResult) -> list[str]:
-    told = [f"{script.name}: {script.message}"] if script.message else []
-    told += [
+    lines = [f"{script.name}: {script.message}"] if script.message else []
+    lines += [
         f"{script.name}: {check.name}: {check.evidence}"
         for check in script.checks
         if check.verdict is Verdict.VIOLATED
     ]
     for case in script.cases:
         if case.status in (Status.FAILED, Status.DIED) and case.detail:
-            told.append(f"{script.name}: {case.name}:\n{case.detail}")
+            lines.append(f"{script.name}: {case.name}:\n{case.detail}")
     if script.report:
-        told.append(f"{script.name}: the kernel's report:\n" + "\n".join(script.report))
-    return told
+        lines.append(f"{script.name}: the kernel's report:\n" + "\n".join(script.report))
+    return lines

@@ -71,9 +71,11 @@ def _cells(same: Sequence[PlanResult]) -> list[Text]:
     figures = [_figures(plan) for plan in same]
     verdicts = Counter(plan.verdict for plan in same)
     verdict = overall(verdicts)
-    told = verdict.value if verdicts[verdict] == len(same) else f"{verdict.value} {verdicts[verdict]} times"
+    words = (
+        verdict.value if verdicts[verdict] == len(same) else f"{verdict.value} {verdicts[verdict]} times"
+    )
     cells = (_range([each[column] for each in figures]) for column in range(len(figures[0])))
-    return [Text(_title(same)), *(Text(cell) for cell in cells), Text(told, style=STYLES[verdict])]
+    return [Text(_title(same)), *(Text(cell) for cell in cells), Text(words, style=STYLES[verdict])]
 
 
 def _figures(plan: PlanResult) -> tuple[str, ...]:
@@ -136,8 +138,8 @@ def _seconds(found: list[Transition]) -> str:
 
 def _stragglers(same: Sequence[PlanResult], most: int = 3) -> list[str]:
     everyone = [one for plan in same for each in plan.transitions for one in each.stragglers]
-    told = [straggler_line(each) for each in sorted(everyone, key=lambda one: -one.held_ns)]
-    return [*told[:most], f"and {len(told) - most} more"] if len(told) > most else told
+    lines = [straggler_line(each) for each in sorted(everyone, key=lambda one: -one.held_ns)]
+    return [*lines[:most], f"and {len(lines) - most} more"] if len(lines) > most else lines
 
 
 def straggler_line(straggler: Straggler) -> str:

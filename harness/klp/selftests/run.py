@@ -9,13 +9,12 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 
 from klp import paths
-from klp.analysis.selftests import SCHEMA, KernelResult, ScriptResult, SelftestsResult, tally
+from klp.analysis.selftests import SELFTESTS_SCHEMA, KernelResult, ScriptResult, SelftestsResult, tally
 from klp.errors import KlpError
-from klp.files import write_whole
 from klp.images.cache import Cache
 from klp.paths import SelftestsLayout
 from klp.progress import Progress
-from klp.report.selftest_table import encode
+from klp.records.writing import write_selftests
 from klp.selftests.build import find_selftests, make_bundle
 from klp.selftests.host import SELFTEST_HOSTS, SelftestsHost, perform_script
 from klp.selftests.plan import Choices, KernelSelftests, ScriptUnit, script_units
@@ -89,7 +88,7 @@ class SelftestsRun:
             return failure
         finally:
             self.result = self._result(error)
-            write_whole(self._layout.summary, encode(self.result))
+            write_selftests(self._layout, self.result)
         return None
 
     def _one_kernel(self, units: Sequence[ScriptUnit]) -> None:
@@ -109,7 +108,7 @@ class SelftestsRun:
 
     def _result(self, error: str | None) -> SelftestsResult:
         return SelftestsResult(
-            schema=SCHEMA, klp=__version__, qemu=qemu_version(), begun_at=self._begun,
+            schema=SELFTESTS_SCHEMA, klp=__version__, qemu=qemu_version(), begun_at=self._begun,
             ended_at=time.time(), kernels=tuple(self._kernel(each) for each in self._kernels), error=error,
         )  # fmt: skip
 

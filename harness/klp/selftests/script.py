@@ -14,7 +14,7 @@ from pathlib import Path
 
 from klp.analysis.checks import check
 from klp.analysis.result import Check
-from klp.analysis.selftest_output import case_results, complaint, open_case, script_outcome
+from klp.analysis.selftest_output import case_results, last_words, open_case, script_outcome
 from klp.analysis.selftests import CaseResult, ScriptResult, Status
 from klp.errors import Interrupted, KlpError, VmLost
 from klp.guest.kernel_log import lines_after, write_canary
@@ -252,7 +252,7 @@ def _died(
     """Return the result of a script that did not come to its end."""
     case = open_case(transcript.text)
     told = f"{message} (in case {case!r})" if case and case not in message else message
-    said = complaint(transcript.text)
+    said = last_words(transcript.text)
     return ScriptResult(
         name=unit.script.name, status=Status.DIED, exit_status=None, seconds=transcript.seconds,
         message=f"{told}: {said}" if said else told,

@@ -69,10 +69,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     config = session.config
     if not (file := _verdicts_file(config)) or config.option.collectonly or hasattr(config, "workerinput"):
         return
-    from klp.records import tests
+    from klp.records import coverage
 
     try:
-        tests.begin(file)
+        coverage.begin_session(file)
     except KlpError as error:
         raise pytest.UsageError(f"--klp-verdicts: {error.message}") from None
 
@@ -190,12 +190,12 @@ def _record(item: pytest.Item) -> None:
     """Write down what a test's trace says, if the user asked for that; for `klp coverage`."""
     if not (file := _verdicts_file(item.config)):
         return
-    from klp.analysis.coverage import Recorded
-    from klp.records import tests
+    from klp.analysis.coverage import RecordedTest
+    from klp.records import coverage
 
     outcomes, case = item.stash[_OUTCOMES], item.stash.get(_CASE, None)
     bad = (each for each in ("failed", "skipped") if each in outcomes)
-    record = Recorded(
+    record = RecordedTest(
         test=item.nodeid,
         kernel=str(_kernel_of(item)),
         release=case.guest.release if case else "",
@@ -203,7 +203,7 @@ def _record(item: pytest.Item) -> None:
         verdicts=case.observed() if case else {},
         breaks=tuple(markers.breaks_of(item)),
     )
-    tests.add(file, record)
+    coverage.add_test(file, record)
 
 
 def _short(item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException], error: KlpError) -> Any:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What became worse between two sets of runs.
 
-`sample` makes facts of each repetition, `judge` holds those of one set against those of the other,
-`ranks` has the statistics, and `sets` puts it all together: `compare`.
+`repetition` makes facts of each repetition, `judge` holds those of one set against those of the other,
+`ranks` has the statistics, and `sets` puts it all together: `compare_sets`.
 """

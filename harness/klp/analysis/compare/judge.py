@@ -15,8 +15,8 @@ from msgspec.structs import replace
 
 from klp.analysis.compare import ranks
 from klp.analysis.compare.ranks import Test
-from klp.analysis.compare.sample import RULE, Sample, There, Weight
-from klp.analysis.compare.values import Finding, Grade, Kind, Limits, Place
+from klp.analysis.compare.repetition import RULE, Repetition, There, Weight
+from klp.analysis.compare.values import CompareLimits, Difference, Grade, Kind, Place
 from klp.analysis.evidence import Verdict
 
 _FEW = "too few repetitions for a test"
@@ -29,33 +29,33 @@ class Draft:
     Attributes:
         test: the test it depends on; one that counts is among those that p values are adjusted for.
         certain: why it is a regression whatever a test says; empty where it is not.
-        told: whether it is worth telling if it is no regression.
+        worth: whether it is worth telling if it is no regression.
         better: it is an improvement.
         why_not: why no test counts, where none does.
         rank: whether the test's effect is Cliff's delta, which has a limit of its own.
         big: whether it is large enough to count at all.
     """
 
-    finding: Finding
+    finding: Difference
     test: Test | None = None
     certain: str = ""
-    told: bool = True
+    worth: bool = True
     better: bool = False
     why_not: str = ""
     rank: bool = False
     big: bool = True
 
-    def graded(self, p_adjusted: float | None, limits: Limits) -> Finding | None:
+    def graded(self, p_adjusted: float | None, limits: CompareLimits) -> Difference | None:
         """Return the finding, now that the adjusted p value is known; None where it is nothing to tell."""
         grade, why = self._grade(p_adjusted, limits)
-        if grade is Grade.TOLD and not self.told:
+        if grade is Grade.TOLD and not self.worth:
             return None
         return replace(
             self.finding, grade=grade, why=why, p=self.test.p if self.test else None,
             p_adjusted=p_adjusted, effect=self.test.effect if self.test else None,
         )  # fmt: skip
 
-    def _grade(self, p: float | None, limits: Limits) -> tuple[Grade, str]:
+    def _grade(self, p: float | None, limits: CompareLimits) -> tuple[Grade, str]:
         if self.better:
             return Grade.BETTER, self.certain
         if self.certain:
@@ -69,14 +69,16 @@ class Draft:
         return Grade.REGRESSION, "significant"
 
 
-class Judge:
+class PlaceComparison:
     """Compares the samples of one place.
 
     Args:
         base, new: at least one each.
     """
 
-    def __init__(self, place: Place, base: Sequence[Sample], new: Sequence[Sample], limits: Limits) -> None:
+    def __init__(
+        self, place: Place, base: Sequence[Repetition], new: Sequence[Repetition], limits: CompareLimits
+    ) -> None:
         self._place = place
         self._base = base
         self._new = new
@@ -92,8 +94,8 @@ class Judge:
         yield from self._leaks()
         yield from self._times()
 
-    def _finding(self, kind: Kind, what: str, base: str, new: str, runs: Sequence[str]) -> Finding:
-        return Finding(
+    def _finding(self, kind: Kind, what: str, base: str, new: str, runs: Sequence[str]) -> Difference:
+        return Difference(
             kind=kind, grade=Grade.TOLD, place=self._place, what=what, base=base, new=new, why="",
             runs=tuple(dict.fromkeys(runs)),
         )  # fmt: skip
@@ -111,8 +113,8 @@ class Judge:
         was, now = (side[Verdict.VIOLATED] / side.total() for side in (base, new))
         broken = [each for each in self._new if _verdict_of(each, name) is Verdict.VIOLATED]
         words = broken[0].verdicts[name][1] if broken else ""
-        told = f"{_counted(new)}: {words}" if words else _counted(new)
-        finding = self._finding(Kind.VERDICT, name, _counted(base), told, [each.run for each in broken])
+        now_so = f"{_counted(new)}: {words}" if words else _counted(new)
+        finding = self._finding(Kind.VERDICT, name, _counted(base), now_so, [each.run for each in broken])
         if now > was:
             yield self._oftener(finding, base[Verdict.VIOLATED], new[Verdict.VIOLATED], Weight.ALWAYS)
         elif now < was:
@@ -137,7 +139,7 @@ class Judge:
             if having or base:
                 yield self._oftener(finding, base, len(having), one.weight)
 
-    def _oftener(self, finding: Finding, base: int, new: int, weight: Weight) -> Draft:
+    def _oftener(self, finding: Difference, base: int, new: int, weight: Weight) -> Draft:
         """Draft a finding on something that was in `base` and `new` repetitions."""
         sizes = len(self._base), len(self._new)
         certain = ""
@@ -149,8 +151,8 @@ class Judge:
         if certain:
             return Draft(finding, certain=certain)
         if self._enough and ranks.could_matter(base + new, *sizes, self._limits.alpha):
-            return Draft(finding, ranks.oftener((base, sizes[0]), (new, sizes[1])), told=worth)
-        return Draft(finding, told=worth, why_not=_FEW)
+            return Draft(finding, ranks.oftener((base, sizes[0]), (new, sizes[1])), worth=worth)
+        return Draft(finding, worth=worth, why_not=_FEW)
 
     # --- how many ---------------------------------------------------------------------------------
 
@@ -160,7 +162,7 @@ class Judge:
             if base and new:
                 more = min(new) - max(base)
                 certain = f"at least {more:g} more" if more >= self._limits.passes else ""
-                yield self._numbers(key, base, new, certain, told=median(new) > median(base))
+                yield self._numbers(key, base, new, certain, worth=median(new) > median(base))
 
     def _leaks(self) -> Iterator[Draft]:
         for key in self._keys(Kind.LEAK):
@@ -171,25 +173,25 @@ class Judge:
                 certain = "never in the base"
             elif min(new) > max(base):
                 certain = "always more than in the base"
-            yield self._numbers(key, base, new, certain, told=median(new) > median(base))
+            yield self._numbers(key, base, new, certain, worth=median(new) > median(base))
 
     def _keys(self, kind: Kind) -> list[tuple[Kind, str]]:
         keys = dict.fromkeys(key for each in (*self._base, *self._new) for key in each.counts)
         return [key for key in keys if key[0] is kind]
 
     @staticmethod
-    def _values(samples: Sequence[Sample], key: tuple[Kind, str]) -> list[float]:
+    def _values(samples: Sequence[Repetition], key: tuple[Kind, str]) -> list[float]:
         return [float(each.counts[key]) for each in samples if key in each.counts]
 
     def _numbers(
-        self, key: tuple[Kind, str], base: list[float], new: list[float], certain: str, *, told: bool
+        self, key: tuple[Kind, str], base: list[float], new: list[float], certain: str, *, worth: bool
     ) -> Draft:
         kind, what = key
         runs = [each.run for each in self._new if each.counts.get(key, 0) > max(base)]
         finding = self._finding(kind, what, _spread(base), _spread(new), runs)
         if certain or not self._enough or len({*base, *new}) < 2:
-            return Draft(finding, certain=certain, told=told, why_not=_FEW)
-        return Draft(finding, ranks.greater(base, new), told=told, rank=True)
+            return Draft(finding, certain=certain, worth=worth, why_not=_FEW)
+        return Draft(finding, ranks.greater(base, new), worth=worth, rank=True)
 
     # --- in which order ---------------------------------------------------------------------------
 
@@ -221,7 +223,7 @@ class Judge:
                 yield self._longer(what, base, new)
 
     @staticmethod
-    def _lasted(samples: Sequence[Sample], what: str) -> list[float]:
+    def _lasted(samples: Sequence[Repetition], what: str) -> list[float]:
         """Return milliseconds; none of a phase where there was a transition is 0."""
         direction = what.partition(",")[0]
         return [
@@ -235,13 +237,13 @@ class Judge:
         big = now - was >= limits.longer_ms and now >= was * limits.longer_by
         finding = self._finding(Kind.PHASE, what, _milliseconds(base), _milliseconds(new), ())
         if min(len(base), len(new)) < limits.repetitions:
-            return Draft(finding, told=big, why_not=_FEW)
+            return Draft(finding, worth=big, why_not=_FEW)
         test = ranks.greater(base, new)
-        return Draft(finding, test, told=big, rank=True, big=big)
+        return Draft(finding, test, worth=big, rank=True, big=big)
 
 
-def _verdict_of(sample: Sample, name: str) -> Verdict | None:
-    found = sample.verdicts.get(name)
+def _verdict_of(repetition: Repetition, name: str) -> Verdict | None:
+    found = repetition.verdicts.get(name)
     return found[0] if found else None
 
 

@@ -11,48 +11,55 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from klp.analysis.compare import ranks
-from klp.analysis.compare.judge import Draft, Judge
-from klp.analysis.compare.sample import (
+from klp.analysis.compare.judge import Draft, PlaceComparison
+from klp.analysis.compare.repetition import (
     THE_CHECK,
-    CheckToCompare,
-    RunToCompare,
-    Sample,
-    samples,
+    Repetition,
+    repetitions,
     scenarios,
 )
 from klp.analysis.compare.values import (
-    SCHEMA,
+    COMPARISON_SCHEMA,
     Compared,
+    CompareLimits,
     Comparison,
-    Finding,
+    Difference,
     Grade,
     Kind,
-    Limits,
     Place,
-    SetTold,
+    SetSummary,
 )
+from klp.analysis.recording import Recorded, RecordedCheck, RecordedRun
 
 _GRADES = tuple(Grade)
 _KINDS = tuple(Kind)
-Samples = Mapping[Place, Sequence[Sample]]
+Repetitions = Mapping[Place, Sequence[Repetition]]
 
 
 @dataclass(frozen=True, slots=True)
 class RunSet:
     """A set of runs and checks, as they were read."""
 
-    runs: tuple[RunToCompare, ...] = ()
-    checks: tuple[CheckToCompare, ...] = ()
+    runs: tuple[RecordedRun, ...] = ()
+    checks: tuple[RecordedCheck, ...] = ()
 
-    def samples(self) -> Iterator[Sample]:
+    @classmethod
+    def of(cls, recorded: Sequence[Recorded]) -> RunSet:
+        """Return the set of what was read."""
+        return cls(
+            tuple(each for each in recorded if isinstance(each, RecordedRun)),
+            tuple(each for each in recorded if isinstance(each, RecordedCheck)),
+        )
+
+    def repetitions(self) -> Iterator[Repetition]:
         """Yield every repetition in it."""
         for run in self.runs:
-            yield from samples(run)
+            yield from repetitions(run)
         for check in self.checks:
             yield from scenarios(check)
 
 
-def compare(base: RunSet, new: RunSet, limits: Limits) -> Comparison:
+def compare_sets(base: RunSet, new: RunSet, limits: CompareLimits) -> Comparison:
     """Return what differs between two sets, what became worse first.
 
     Where each set has one kernel, or one plan, these are compared whatever they are called; else those of
@@ -63,12 +70,14 @@ def compare(base: RunSet, new: RunSet, limits: Limits) -> Comparison:
     now = _by_place(new, ignored)
     old = _renamed(old, now)
     both = _in_both(old, now)
-    drafts = [draft for place in both for draft in Judge(place, old[place], now[place], limits).drafts()]
+    drafts = [
+        draft for place in both for draft in PlaceComparison(place, old[place], now[place], limits).drafts()
+    ]
     findings, tests = _graded(drafts, limits)
     return Comparison(
-        schema=SCHEMA,
-        base=_told(base),
-        new=_told(new),
+        schema=COMPARISON_SCHEMA,
+        base=_summary(base),
+        new=_summary(new),
         limits=limits,
         compared=tuple(Compared(place=each, base=len(old[each]), new=len(now[each])) for each in both),
         tests=tests,
@@ -77,32 +86,32 @@ def compare(base: RunSet, new: RunSet, limits: Limits) -> Comparison:
     )
 
 
-def _by_place(runs: RunSet, ignored: re.Pattern[str] | None) -> dict[Place, list[Sample]]:
-    found: dict[Place, list[Sample]] = defaultdict(list)
-    for each in runs.samples():
+def _by_place(runs: RunSet, ignored: re.Pattern[str] | None) -> dict[Place, list[Repetition]]:
+    found: dict[Place, list[Repetition]] = defaultdict(list)
+    for each in runs.repetitions():
         found[each.place].append(_without(each, ignored))
     return dict(found)
 
 
-def _without(sample: Sample, ignored: re.Pattern[str] | None) -> Sample:
-    """Return a sample without the kernel messages that never count."""
+def _without(repetition: Repetition, ignored: re.Pattern[str] | None) -> Repetition:
+    """Return a repetition without the kernel messages that never count."""
     if ignored is None:
-        return sample
+        return repetition
     kept = {
         key: one
-        for key, one in sample.there.items()
+        for key, one in repetition.there.items()
         if one.kind is not Kind.MESSAGE or not ignored.search(one.words)
     }
-    return replace(sample, there=kept)
+    return replace(repetition, there=kept)
 
 
-def _renamed(old: Samples, now: Samples) -> dict[Place, list[Sample]]:
-    """Return the base's samples under the new set's names, where both sets have but one kernel, plan, …"""
+def _renamed(old: Repetitions, now: Repetitions) -> dict[Place, list[Repetition]]:
+    """Return the base under the new set's names, where both sets have but one kernel, livepatch or plan."""
     names = {
         field: _pair((getattr(each, field) for each in old), (getattr(each, field) for each in now))
         for field in ("kernel", "livepatch", "plan")
     }
-    found: dict[Place, list[Sample]] = defaultdict(list)
+    found: dict[Place, list[Repetition]] = defaultdict(list)
     for place, own in old.items():
         changes = {field: names[field].get(getattr(place, field)) for field in names}
         known = {field: name for field, name in changes.items() if name}
@@ -110,7 +119,7 @@ def _renamed(old: Samples, now: Samples) -> dict[Place, list[Sample]]:
     return dict(found)
 
 
-def _in_both(old: Samples, now: Samples) -> list[Place]:
+def _in_both(old: Repetitions, now: Repetitions) -> list[Place]:
     """Return the places that both have; of a trace whose plans are compared only if one of these is."""
     both = [place for place in now if place in old]
     with_plans = {(each.kernel, each.scenario) for each in (*old, *now) if each.plan}
@@ -125,7 +134,7 @@ def _pair(old: Iterable[str], now: Iterable[str]) -> dict[str, str]:
     return {one.pop(): other.pop()} if len(one) == len(other) == 1 else {}
 
 
-def _graded(drafts: Sequence[Draft], limits: Limits) -> tuple[tuple[Finding, ...], int]:
+def _graded(drafts: Sequence[Draft], limits: CompareLimits) -> tuple[tuple[Difference, ...], int]:
     """Return the findings in order, and how many tests there were."""
     tested = [each for each in drafts if each.test is not None]
     values = ranks.adjusted([each.test.p for each in tested if each.test])
@@ -136,20 +145,20 @@ def _graded(drafts: Sequence[Draft], limits: Limits) -> tuple[tuple[Finding, ...
     return tuple(kept), len(tested)
 
 
-def _told(runs: RunSet) -> SetTold:
-    where = [each.result.provenance for each in runs.runs]
-    kernels = [each for check in runs.checks for each in check.result.kernels]
+def _summary(runs: RunSet) -> SetSummary:
+    where = [each.whole().provenance for each in runs.runs]
+    kernels = [each for check in runs.checks for each in check.whole().kernels]
     names = (*(each.name for each in runs.runs), *(each.name for each in runs.checks))
     releases = (*(each.kernel for each in where), *(each.release for each in kernels))
     accelerators = (*(each.accelerator for each in where), *(each.accelerator for each in kernels))
-    return SetTold(
+    return SetSummary(
         runs=tuple(dict.fromkeys(names)),
         kernels=tuple(dict.fromkeys(releases)),
         accelerators=tuple(dict.fromkeys(accelerators)),
     )
 
 
-def _notes(old: Samples, now: Samples, base: RunSet, new: RunSet) -> Iterator[str]:
+def _notes(old: Repetitions, now: Repetitions, base: RunSet, new: RunSet) -> Iterator[str]:
     for place in old:
         if place not in now:
             yield f"only in the base: {place.told()}"
@@ -157,10 +166,7 @@ def _notes(old: Samples, now: Samples, base: RunSet, new: RunSet) -> Iterator[st
         if place not in old:
             yield f"not in the base: {place.told()}"
     for name, runs in (("base", base), ("new", new)):
-        results = (
-            *(run.result for run in runs.runs),
-            *(run for one in runs.checks for run in one.runs.values()),
-        )
-        lost = sum(each.lost_events for each in results)
+        recorded = (*runs.runs, *(run for one in runs.checks for run in one.runs.values()))
+        lost = sum(each.whole().lost_events for each in recorded)
         if lost:
             yield f"the probes lost {lost} events in the {name} set: what its traces lack was perhaps there"

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
-SCHEMA = 1
+COMPARISON_SCHEMA = 1
 
 
 class Kind(StrEnum):
@@ -32,7 +32,7 @@ class Grade(StrEnum):
     BETTER = "better"
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class CompareLimits(msgspec.Struct, frozen=True, kw_only=True):
     """From where on a difference is a regression; the settings ``compare_…`` have the same names.
 
     Attributes:
@@ -74,7 +74,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True, order=True):
         )
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """One difference.
 
     Attributes:
@@ -108,7 +108,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     new: int
 
 
-class SetTold(msgspec.Struct, frozen=True, kw_only=True):
+class SetSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One of the two sets: its runs, the releases of its kernels, and its accelerators."""
 
     runs: tuple[str, ...]
@@ -126,15 +126,15 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     schema: int
-    base: SetTold
-    new: SetTold
-    limits: Limits
+    base: SetSummary
+    new: SetSummary
+    limits: CompareLimits
     compared: tuple[Compared, ...]
     tests: int
-    findings: tuple[Finding, ...]
+    findings: tuple[Difference, ...]
     notes: tuple[str, ...]
 
     @property
-    def regressions(self) -> tuple[Finding, ...]:
+    def regressions(self) -> tuple[Difference, ...]:
         """What became worse."""
         return tuple(each for each in self.findings if each.grade is Grade.REGRESSION)

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from klp.analysis.evidence import Finding, Tally
 from klp.analysis.history import History, spans
-from klp.analysis.legs import Leg, Outcome
+from klp.analysis.legs import Leg, LegOutcome
 from klp.analysis.rules.rule import rule
 from klp.trace import events as ev
 
@@ -39,7 +39,7 @@ def _words(call: Call) -> str:
     _PROBES,
     f"{_ENDS} klp_patch_object klp_unpatch_object {_MODULES} {_KINDS}",
 )
-def order(history: History) -> Finding:
+def callback_order(history: History) -> Finding:
     """Judge __klp_enable_patch, __klp_disable_patch, klp_complete_transition: callbacks.rst, 2.
 
     The callbacks of a module that comes or goes run within klp_module_coming and klp_module_going, on
@@ -300,7 +300,7 @@ def only_the_new(history: History) -> Finding:
     tally = Tally()
     for leg in history.legs:
         old = {each.patch for _, each in history.stack.replaced if each.by == leg.patch}
-        if not leg.replace or leg.target != ev.PATCHED or not old or leg.outcome is not Outcome.COMPLETE:
+        if not leg.replace or leg.target != ev.PATCHED or not old or leg.outcome is not LegOutcome.COMPLETE:
             continue
         for each in _within(history, leg):
             words = f"{leg.patch} replaces {', '.join(sorted(old))}: {_words(each)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from klp.analysis.evidence import Finding, Tally
 from klp.analysis.history import History
-from klp.analysis.legs import Leg, ObjectSeen, Outcome
+from klp.analysis.legs import Leg, LegOutcome, ObjectSeen
 from klp.analysis.rules.rule import rule
 from klp.analysis.rules.states import observed
 from klp.analysis.standing import Standing
@@ -101,7 +101,7 @@ def replacing(history: History) -> Finding:
     """Judge klp_add_nops and klp_unpatch_replaced_patches: cumulative-patches.rst, *Usage*."""
     tally = Tally()
     for leg in history.legs:
-        if not leg.replace or leg.target != ev.PATCHED or leg.outcome is not Outcome.COMPLETE:
+        if not leg.replace or leg.target != ev.PATCHED or leg.outcome is not LegOutcome.COMPLETE:
             continue
         below = _below(history, leg)
         gone = {each.patch: number for number, each in history.stack.replaced if each.by == leg.patch}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from klp.analysis.evidence import Finding, Tally
 from klp.analysis.history import History
-from klp.analysis.legs import RUNNING, Leg, Outcome, TaskSwitch
+from klp.analysis.legs import RUNNING, Leg, LegOutcome, TaskSwitch
 from klp.analysis.rules.rule import rule
 from klp.kernels import EARLIEST_SCHEDULER_SWITCH, series
 from klp.trace import events as ev
@@ -253,7 +253,7 @@ def undisturbed(history: History) -> Finding:
     for (patch, target), without in controls.items():
         own = [leg for leg in history.legs if (leg.patch, leg.target) == (patch, target)]
         own = [
-            leg for leg in own if leg.outcome is Outcome.COMPLETE and not leg.forces and not leg.reversal
+            leg for leg in own if leg.outcome is LegOutcome.COMPLETE and not leg.forces and not leg.reversal
         ]
         if own:
             _judge_passes(tally, own, without)

@@ -76,10 +76,10 @@ def _judge_init_census(tally: Tally, leg: Leg, number: int, census: ev.Census) -
     else:
         opposite = census.unpatched if leg.target == ev.PATCHED else census.patched
         good = opposite == census.tasks and not census.pending and core.target_state == leg.target
-    tally.judge(good, f"{leg.told()}, {state}: {told(census)}", number)
+    tally.judge(good, f"{leg.told()}, {state}: {census_words(census)}", number)
 
 
-def told(census: ev.Census) -> str:
+def census_words(census: ev.Census) -> str:
     """Return a census in words."""
     return (
         f"{census.tasks} tasks: {census.idle} idle, {census.unpatched} unpatched, {census.patched} patched,"
@@ -94,7 +94,7 @@ def told(census: ev.Census) -> str:
     _PROBE,
     f"{_ENDS} klp_start_transition klp_patch_object klp_unpatch_object klp_cancel_transition",
 )
-def order(history: History) -> Finding:
+def transition_order(history: History) -> Finding:
     """Judge __klp_enable_patch, __klp_disable_patch, klp_complete_transition: livepatch.rst, 3.
 
     Objects of a module that comes or goes meanwhile are patched outside of this order, within
@@ -121,7 +121,7 @@ def _judge_order(tally: Tally, leg: Leg) -> None:
     tally.judge(times == sorted(times), words, *(each[0] for each in seen))
     if leg.started:
         for number, census in leg.census("before_start"):
-            words = f"{leg.told()}, before start: {told(census)}"
+            words = f"{leg.told()}, before start: {census_words(census)}"
             tally.judge(census.pending == 0, words, number)
 
 
@@ -191,7 +191,7 @@ def _judge_completion(tally: Tally, leg: Leg, number: int, census: ev.Census) ->
         return
     target = leg.completed[1].target if leg.completed else leg.target
     there = census.patched if target == ev.PATCHED else census.unpatched
-    words = f"{leg.told()}, before completion: {told(census)}"
+    words = f"{leg.told()}, before completion: {census_words(census)}"
     tally.judge(there == census.tasks and census.pending == 0, words, number)
 
 
@@ -239,7 +239,9 @@ def idle_afterwards(history: History) -> Finding:
             core = census.core
             good = core.target_state == ev.IDLE and core.transition_patch is None
             good = good and census.idle == census.tasks and census.pending == 0
-            words = f"{leg.told()}, completed: {told(census)}, transition patch {core.transition_patch}"
+            words = (
+                f"{leg.told()}, completed: {census_words(census)}, transition patch {core.transition_patch}"
+            )
             tally.judge(good, words, number)
     return tally.finding("no transition completed")
 
@@ -334,7 +336,7 @@ def reversal(history: History) -> Finding:
         if leg.started and _waits_seen(history) and not _waited_before_start(leg):
             tally.lacking(f"{leg.told()} by reversal: started, and no CPU was waited for", number)
         for at, census in leg.census("before_start"):
-            words = f"{leg.told()} by reversal, before start: {told(census)}"
+            words = f"{leg.told()} by reversal, before start: {census_words(census)}"
             tally.judge(census.pending == 0, words, number, at)
         if leg.completed:
             words = f"{leg.told()} by reversal completed towards {leg.completed[1].target}"

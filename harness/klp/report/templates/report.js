@@ -105,12 +105,12 @@
         categoryarray: lows.map(label), title: { text: "from … to twice that" } },
         yaxis: { title: { text: "attempts" } } })];
     },
-    lives(figure) {
-      const begin = Math.min(...figure.lives.map((each) => each.begin_s));
-      const end = Math.max(...figure.lives.map((each) => each.end_s));
+    lifetimes(figure) {
+      const begin = Math.min(...figure.lifetimes.map((each) => each.begin_s));
+      const end = Math.max(...figure.lifetimes.map((each) => each.end_s));
       const room = (end - begin || 1) / 50;
-      return [bars(figure.lives, "until"), layout({ height: 90 + 16 * Math.max(figure.lives.length, 4),
-        xaxis: { title: { text: "s of the trace" }, range: [begin - room, end + room] }, yaxis: rows(figure.lives) })];
+      return [bars(figure.lifetimes, "until"), layout({ height: 90 + 16 * Math.max(figure.lifetimes.length, 4),
+        xaxis: { title: { text: "s of the trace" }, range: [begin - room, end + room] }, yaxis: rows(figure.lifetimes) })];
     },
   };
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verdicts that tests write down, one line a test, and the reasons why some can have none."""
+"""For `klp coverage`: the verdicts that tests write down, one line a test, and why some have none."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from klp.analysis.coverage import Reason, Recorded
+from klp.analysis.coverage import Reason, RecordedTest
 from klp.errors import HostLacks, UsageError
 from klp.paths import UNOBSERVABLE
 from klp.toml import read_toml
@@ -18,7 +18,7 @@ class _Reasons(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: tuple[Reason, ...] = ()
 
 
-def begin(file: Path) -> None:
+def begin_session(file: Path) -> None:
     """Make room for a session's verdicts; those of an earlier one go.
 
     Raises:
@@ -31,7 +31,7 @@ def begin(file: Path) -> None:
         raise HostLacks(f"{file}: {error.strerror}", hint="name a file that can be written") from None
 
 
-def add(file: Path, record: Recorded) -> None:
+def add_test(file: Path, record: RecordedTest) -> None:
     """Append a line; several processes may do so at once: O_APPEND, and one write."""
     line = msgspec.json.encode(record) + b"\n"
     opened = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
@@ -41,7 +41,7 @@ def add(file: Path, record: Recorded) -> None:
         os.close(opened)
 
 
-def read_records(files: tuple[Path, ...]) -> tuple[Recorded, ...]:
+def read_tests(files: tuple[Path, ...]) -> tuple[RecordedTest, ...]:
     """Return what sessions wrote down, in the order of `files`.
 
     Raises:
@@ -50,7 +50,7 @@ def read_records(files: tuple[Path, ...]) -> tuple[Recorded, ...]:
     return tuple(record for file in files for record in _records(file))
 
 
-def _records(file: Path) -> list[Recorded]:
+def _records(file: Path) -> list[RecordedTest]:
     try:
         lines = file.read_bytes().splitlines()
     except OSError as error:
@@ -60,7 +60,7 @@ def _records(file: Path) -> list[Recorded]:
     found = []
     for number, line in enumerate(lines, 1):
         try:
-            found.append(msgspec.json.decode(line, type=Recorded))
+            found.append(msgspec.json.decode(line, type=RecordedTest))
         except msgspec.DecodeError as error:
             raise UsageError(
                 f"{file}:{number}: no record of a test: {error}", hint="record it again"
@@ -68,6 +68,6 @@ def _records(file: Path) -> list[Recorded]:
     return found
 
 
-def reasons() -> tuple[Reason, ...]:
+def unobservable() -> tuple[Reason, ...]:
     """Return why some rules cannot be observed by any test."""
     return read_toml(UNOBSERVABLE, _Reasons).reason

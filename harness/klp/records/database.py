@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SQL over runs: what each run's trace tells is kept as Parquet, and DuckDB reads that of many runs.
+"""The tables of `klp query` on disk: each run's as Parquet files, and DuckDB over those of many runs.
 
 DuckDB takes 7 s to read 1,000 files of 1,000 JSON lines, and 0.7 s to read the same as Parquet. So the
 tables of a run are made once, when a query first asks for that run, and stay in the cache until its

@@ -4,21 +4,21 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from statistics import fmean
 
-from klp.analysis.checked import CheckResult
 from klp.analysis.checks import SURVIVES
 from klp.analysis.compare.normal import function, message, task_name
 from klp.analysis.compare.values import Kind, Place
 from klp.analysis.evidence import Verdict
 from klp.analysis.history import History
-from klp.analysis.legs import RUNNING, Outcome
+from klp.analysis.legs import RUNNING, LegOutcome
+from klp.analysis.recording import RecordedCheck, RecordedRun
 from klp.analysis.result import PlanResult, RunResult
 from klp.analysis.shadow import ShadowVariable
-from klp.analysis.transitions import Phase, Straggler, Transition
+from klp.analysis.transitions import Straggler, Transition, TransitionPhase
 from klp.klog.lines import alarms, without_stamp
 from klp.klog.reports import reports
 
@@ -50,7 +50,7 @@ class There:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class Repetition:
     """One repetition of a plan, or of a scenario, with its facts.
 
     Attributes:
@@ -80,27 +80,6 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class RunToCompare:
-    """A run as it was read.
-
-    `histories` are needed where run.json has no plans: the whole trace is then one repetition.
-    """
-
-    name: str
-    result: RunResult
-    histories: tuple[History, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class CheckToCompare:
-    """A check as it was read: its check.json, and the run.json of each scenario that has one, by folder."""
-
-    name: str
-    result: CheckResult
-    runs: Mapping[str, RunResult]
-
-
-@dataclass(frozen=True, slots=True)
 class _Seen:
     """What happened in one repetition, from run.json or from its trace."""
 
@@ -111,33 +90,36 @@ class _Seen:
     log: Sequence[str]
 
 
-def samples(run: RunToCompare) -> Iterator[Sample]:
-    """Yield a sample for each repetition of each plan, and one for the trace as a whole.
+def repetitions(run: RecordedRun) -> Iterator[Repetition]:
+    """Yield each repetition of each plan, and the trace as a whole as one.
 
-    A run without plans, as a test leaves one, is called after what its trace says has begun.
+    A run without plans, as a test leaves one, is one repetition of what its trace says has begun.
     """
-    begun = [each.name for history in run.histories for _, each in history.seen.plans]
-    whole = _whole(run, begun[0] if begun else "")
-    yield _with_facts(whole, _of_trace(run.histories)) if run.histories else whole
-    for plan in run.result.plans:
+    result = run.whole()
+    histories = () if result.plans else tuple(each.history for each in run.guests)
+    begun = [each.name for history in histories for _, each in history.seen.plans]
+    whole = _whole(run.name, result, begun[0] if begun else "")
+    yield _with_facts(whole, _of_trace(histories)) if histories else whole
+    for plan in result.plans:
         lost = any(each.name == SURVIVES for each in plan.checks)
-        yield _with_facts(_of_plan(run, plan), _of_result(plan, lost=lost))
+        yield _with_facts(_of_plan(run.name, result, plan), _of_result(plan, lost=lost))
 
 
-def scenarios(check: CheckToCompare) -> Iterator[Sample]:
-    """Yield a sample for each repetition of each scenario, and one for the check as a whole."""
-    yield Sample(check.name, THE_CHECK, "", "", there=_ended_early(check.result.error))
-    kernels = {each.name: each for each in check.result.kernels}
-    for each in check.result.outcomes:
+def scenarios(check: RecordedCheck) -> Iterator[Repetition]:
+    """Yield each repetition of each scenario, and the check as a whole as one."""
+    result = check.whole()
+    yield Repetition(check.name, THE_CHECK, "", "", there=_ended_early(result.error))
+    kernels = {each.name: each for each in result.kernels}
+    for each in result.outcomes:
         where = kernels[each.kernel]
         place = Place(kernel=each.kernel, livepatch=each.livepatch, scenario=each.scenario)
         verdicts = {f"{RULE}{name}": (verdict, "") for name, verdict in each.rules.items()}
         verdicts[WHOLE] = (each.verdict, "; ".join(each.reasons))
         name = f"{check.name}/{each.folder}" if each.folder else check.name
-        sample = Sample(name, place, where.release, where.accelerator, verdicts)
+        repetition = Repetition(name, place, where.release, where.accelerator, verdicts)
         run = check.runs.get(each.folder)
-        plans = run.plans if run else ()
-        yield _with_facts(sample, _of_result(plans[0], lost=each.lost)) if plans else sample
+        plans = run.whole().plans if run else ()
+        yield _with_facts(repetition, _of_result(plans[0], lost=each.lost)) if plans else repetition
 
 
 def _ended_early(error: str | None) -> dict[tuple[Kind, str], There]:
@@ -147,24 +129,24 @@ def _ended_early(error: str | None) -> dict[tuple[Kind, str], There]:
     return {(ended.kind, ended.what): ended}
 
 
-def _place(run: RunToCompare, plan: str) -> Place:
-    return Place(kernel=run.result.provenance.kernel_name, plan=plan)
+def _place(result: RunResult, plan: str) -> Place:
+    return Place(kernel=result.provenance.kernel_name, plan=plan)
 
 
-def _whole(run: RunToCompare, plan: str) -> Sample:
-    result, where = run.result, run.result.provenance
+def _whole(name: str, result: RunResult, plan: str) -> Repetition:
+    where = result.provenance
     verdicts = {f"{RULE}{each.rule.id}": (each.verdict, each.why) for each in result.rules}
     if plan:
         verdicts[WHOLE] = (result.verdict, result.error or "")
     there = _ended_early(result.error)
-    return Sample(run.name, _place(run, plan), where.kernel, where.accelerator, verdicts, there)
+    return Repetition(name, _place(result, plan), where.kernel, where.accelerator, verdicts, there)
 
 
-def _of_plan(run: RunToCompare, plan: PlanResult) -> Sample:
-    where = run.result.provenance
+def _of_plan(name: str, result: RunResult, plan: PlanResult) -> Repetition:
+    where = result.provenance
     verdicts = {f"check {each.name!r}": (each.verdict, each.evidence) for each in plan.checks}
     verdicts[WHOLE] = (plan.verdict, plan.error or "")
-    return Sample(run.name, _place(run, plan.name), where.kernel, where.accelerator, verdicts)
+    return Repetition(name, _place(result, plan.name), where.kernel, where.accelerator, verdicts)
 
 
 def _of_result(plan: PlanResult, *, lost: bool) -> _Seen:
@@ -194,17 +176,14 @@ def _returned(result: int | None) -> str:
     return f" returned {result}" if result else ""
 
 
-def _with_facts(sample: Sample, seen: _Seen) -> Sample:
+def _with_facts(repetition: Repetition, seen: _Seen) -> Repetition:
     there = [*_of_transitions(seen), *_messages(seen)]
-    sample.there.update({(each.kind, each.what): each for each in there})
-    sample.counts.update(_passes(seen))
-    sample.counts.update(_leaks(seen))
-    sample.times_ns.update(_times(seen))
+    repetition.there.update({(each.kind, each.what): each for each in there})
+    repetition.counts.update(_passes(seen))
+    repetition.counts.update(_leaks(seen))
+    repetition.times_ns.update(_times(seen))
     own = [function(each, seen.livepatch) for each in seen.callbacks]
-    return Sample(
-        sample.run, sample.place, sample.release, sample.accelerator, sample.verdicts, sample.there,
-        sample.counts, sample.times_ns, tuple(own),
-    )  # fmt: skip
+    return replace(repetition, callbacks=tuple(own))
 
 
 def _who(transition: Transition, livepatch: str) -> str:
@@ -215,7 +194,7 @@ def _who(transition: Transition, livepatch: str) -> str:
 def _of_transitions(seen: _Seen) -> Iterator[There]:
     for each in seen.transitions:
         who = _who(each, seen.livepatch)
-        if each.outcome is not Outcome.COMPLETE:
+        if each.outcome is not LegOutcome.COMPLETE:
             what = f"{who} {each.outcome.value}"
             yield There(Kind.OUTCOME, what, Weight.ALWAYS, what)
         if each.forced:
@@ -274,5 +253,5 @@ def _times(seen: _Seen) -> dict[str, float]:
     return {what: fmean(each) for what, each in times.items()}
 
 
-def _phase(phase: Phase) -> str:
+def _phase(phase: TransitionPhase) -> str:
     return "retries" if phase.name.startswith("retry") else phase.name

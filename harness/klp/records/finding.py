@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which folders of runs and checks are meant: by path, name, pattern, or `latest`.
+
+Names in the folder of runs begin with the time they were made at, so they are in the order of time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from klp.analysis.recording import NotARecord
+from klp.paths import CheckLayout, RunLayout
+
+LATEST = "latest"
+_LIST = "klp runs lists those that are there"
+_PATTERN = re.compile(r"[*?\[]")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is one of a run; its run.json may be damaged, or missing where it was cut short."""
+    layout = RunLayout(folder)
+    try:
+        layout.summary.lstat()
+    except FileNotFoundError:
+        return layout.events.is_file()
+    except OSError:  # what may not be looked into is said to be so when it is read
+        return folder.is_dir()
+    return True
+
+
+def is_check(folder: Path) -> bool:
+    """Whether a folder is one of `klp check`; its check.json may be damaged."""
+    return CheckLayout(folder).summary.is_file()
+
+
+def is_record(folder: Path) -> bool:
+    """Whether a folder is one of a run or a check."""
+    return is_check(folder) or is_run(folder)
+
+
+def all_folders(root: Path) -> tuple[Path, ...]:
+    """Return every folder of a run or a check directly below `root`, oldest first."""
+    if not root.is_dir():
+        return ()
+    return tuple(each.absolute() for each in sorted(root.iterdir()) if each.is_dir() and is_record(each))
+
+
+def find_folder(word: str, root: Path) -> Path:
+    """Return the folder of a run or a check that `word` names, also one whose summary cannot be read.
+
+    Args:
+        word: a path, a name below `root`, or ``latest``: the newest of both.
+
+    Raises:
+        NotARecord: there is nothing there, or nothing of the kind.
+    """
+    if word == LATEST:
+        return _newest(root, is_record, NotARecord(f"{root}: no runs yet", hint="klp run makes one"))
+    folder = _place(word, root)
+    if not folder.exists():
+        raise NotARecord(f"{word}: no such run", hint=_LIST)
+    if not is_record(folder):
+        why = "neither run.json nor events.jsonl is in it"
+        raise NotARecord(f"{word}: not a run folder: {why}", hint=_LIST)
+    return folder.absolute()
+
+
+def find_check_folder(word: str, root: Path) -> Path:
+    """Return the folder of a check that `word` names, as `find_folder`; ``latest`` is the newest check.
+
+    Raises:
+        NotARecord: there is nothing there, or no check.
+    """
+    if word == LATEST:
+        return _newest(root, is_check, NotARecord(f"{root}: no checks yet", hint="klp check makes one"))
+    folder = _place(word, root).absolute()
+    if not is_check(folder):
+        raise NotARecord(f"{folder}: no check.json in it", hint="name a folder of klp check")
+    return folder
+
+
+def _newest(root: Path, wanted: Callable[[Path], bool], none: NotARecord) -> Path:
+    newest = next((each for each in reversed(all_folders(root)) if wanted(each)), None)
+    if newest is None:
+        raise none
+    return newest
+
+
+def _place(word: str, root: Path) -> Path:
+    return Path(word) if Path(word).exists() else root / word
+
+
+def find_folders(words: Sequence[str], root: Path) -> tuple[Path, ...]:
+    """Return the folders of runs and checks that words name, each once; raises as `find_folder`."""
+    return _each_once(find_folder(word, root) for word in words)
+
+
+def find_sets(words: Sequence[str], root: Path) -> tuple[Path, ...]:
+    """Return the folders of runs and checks that words name, each once.
+
+    Args:
+        words: as for `find_folder`; folders of such folders; or patterns.
+
+    Raises:
+        NotARecord: a word names nothing of the kind.
+    """
+    return _each_once(folder for word in words for folder in _set(word, root))
+
+
+def _each_once(folders: Iterable[Path]) -> tuple[Path, ...]:
+    return tuple({each.resolve(): each for each in folders}.values())
+
+
+def _set(word: str, root: Path) -> Iterator[Path]:
+    folder = _place(word, root)
+    if folder.is_dir() and not is_record(folder) and (inside := all_folders(folder)):
+        yield from inside
+    elif not folder.exists() and _PATTERN.search(word):
+        yield from _matching(word, root)
+    else:
+        yield find_folder(word, root)
+
+
+def _matching(pattern: str, root: Path) -> Iterator[Path]:
+    """Yield the runs and checks whose folders a pattern names, from here or in the folder of runs."""
+    places = (Path("/"),) if pattern.startswith("/") else (Path(), root)
+    folders = (each for place in places for each in sorted(place.glob(pattern.lstrip("/"))))
+    found = [each.absolute() for each in folders if each.is_dir() and is_record(each)]
+    if not found:
+        raise NotARecord(f"{pattern}: matches no run folder", hint=_LIST)
+    yield from found
+
+
+def runs_below(folder: Path) -> tuple[Path, ...]:
+    """Return the run that a folder is, and all that lie in it: a check's scenarios have one each."""
+    return tuple(each for each in (folder, *folder.rglob("*")) if each.is_dir() and is_run(each))

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folders of runs, checks and selftests: made, written whole, removed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from klp import paths
+from klp.analysis.checked import CheckResult
+from klp.analysis.result import RunResult
+from klp.analysis.selftests import SelftestsResult
+from klp.errors import HostLacks, UsageError
+from klp.files import remove_tree, write_whole
+from klp.paths import CheckLayout, RunLayout, SelftestsLayout
+from klp.records.encoding import encode
+from klp.settings import Settings
+
+
+@contextmanager
+def new_folder(settings: Settings, out: Path | None, name: str) -> Iterator[RunLayout]:
+    """Make the folder of a new run; nothing of an earlier run is ever written over.
+
+    The folder is for keeps once the block ends well; if it fails, nothing was run yet and what was
+    made is removed again.
+
+    Raises:
+        UsageError: `out` is not empty, or something is in its way.
+        HostLacks: it cannot be made.
+    """
+    try:
+        root = _given(out) if out else _stamped(paths.runs_root(settings.runs), name)
+    except OSError as error:
+        in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
+        raise (UsageError if in_the_way else HostLacks)(
+            f"{error.filename}: {error.strerror}", hint="--out DIR puts the run folder elsewhere"
+        ) from error
+    try:
+        yield RunLayout(root)
+    except BaseException:
+        remove_tree(root)
+        raise
+
+
+def _given(out: Path) -> Path:
+    out.mkdir(parents=True, exist_ok=True)
+    if any(out.iterdir()):
+        raise UsageError(f"{out}: not empty", hint="name a folder that is new or empty")
+    return out.absolute()
+
+
+def _stamped(parent: Path, name: str) -> Path:
+    """Make a folder that is called after this second, and numbered where that has one already."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for number in range(1, 1000):
+        folder = parent / (f"{stamp}-{name}" if number == 1 else f"{stamp}-{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise HostLacks(f"{parent}: too many runs in one second")
+
+
+def write_run(layout: RunLayout, result: RunResult) -> None:
+    """Write run.json, whole or not at all."""
+    write_whole(layout.summary, encode(result))
+
+
+def write_check(layout: CheckLayout, result: CheckResult) -> None:
+    """Write check.json, whole or not at all."""
+    write_whole(layout.summary, encode(result))
+
+
+def write_selftests(layout: SelftestsLayout, result: SelftestsResult) -> None:
+    """Write selftests.json, whole or not at all."""
+    write_whole(layout.summary, encode(result))
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder of a run or a check, with all that is in it.
+
+    Raises:
+        HostLacks: it may not be removed.
+    """
+    try:
+        remove_tree(folder)
+    except OSError as error:
+        raise HostLacks(f"{error.filename}: {error.strerror}") from error
