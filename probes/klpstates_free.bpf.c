@@ -32,9 +32,8 @@ static __always_inline void submit_free(char *name, s32 count, bool forced)
 }
 
 /*
- * klp_free_patch_finish is inlined into this and, for where it fails, into klp_enable_patch. All it does
- * to the module is module_put, of which the tracepoint tells afterwards; nothing if the livepatch was
- * forced.
+ * klp_free_patch_finish is inlined here, and in klp_enable_patch for the case that it fails. All it does to
+ * the module is module_put, of which the tracepoint tells, afterwards; nothing if the livepatch was forced.
  * A raw tracepoint would know the module, but since 7.0 its programs can be preempted (docs/facts.md).
  */
 int on_free_work(struct pt_regs *ctx, void *work)
