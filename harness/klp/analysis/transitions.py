@@ -9,9 +9,13 @@ from collections.abc import Iterable
 import msgspec
 
 from klp.analysis.legs import Leg, ObjectSeen, Outcome, TaskAccounts, TaskSwitch
+from klp.klog.transitions import COUNTED
 from klp.trace import events as ev
 
-__all__ = ["LegBuilder", "Outcome", "Phase", "Straggler", "Transition", "legs", "told", "transitions"]
+__all__ = [
+    "LegBuilder", "Outcome", "Phase", "Straggler", "Transition", "legs", "told", "traced_counts",
+    "transitions",
+]  # fmt: skip
 
 
 class Straggler(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,6 +139,25 @@ def told(leg: Leg) -> Transition:
         forced=bool(leg.forces),
         phases=phases(leg),
     )
+
+
+def traced_counts(transitions: Iterable[Transition], patch: str) -> dict[str, int]:
+    """Count from the trace what `klp.klog.transitions.logged_counts` counts in the kernel log.
+
+    The kernel logs a start for each klp_start_transition, and a completion in the direction it ended
+    in: a transition that is cancelled before its start completes as an unpatching one.
+    """
+    counts: Counter[str] = Counter()
+    for each in transitions:
+        if each.patch != patch:
+            continue
+        if each.started:
+            counts[f"{each.direction} started"] += 1
+        if each.outcome is Outcome.COMPLETE:
+            counts[f"{each.direction} complete"] += 1
+        elif each.outcome is Outcome.CANCELLED:
+            counts["unpatching complete"] += 1
+    return {what: counts[what] for what in COUNTED}
 
 
 def _straggler(task: TaskSwitch, leg: Leg) -> Straggler:

@@ -12,6 +12,7 @@ from pathlib import Path
 from klp.analysis.evidence import Verdict, overall
 from klp.analysis.result import SCHEMA, PlanResult, RunResult
 from klp.analysis.rules.registry import RuleVerdict
+from klp.drive.commands import guest_path
 from klp.drive.run import write_result
 from klp.drive.subject import LivepatchSubject, ModuleSubject
 from klp.drive.trace import Trace
@@ -25,7 +26,6 @@ from klp.lab.ready import Bench, Prepared
 from klp.model import Module
 from klp.waiting import DeadlineMissed, wait_until
 
-_MODULES = "/run/klp/modules"
 _LOOK_S = 0.1
 
 
@@ -238,7 +238,7 @@ class Case:
         return self._prepared.layout.modules
 
     def _ship(self, module: Module) -> str:
-        path = f"{_MODULES}/{module.file.name}"
+        path = guest_path(module.name)
         known = self.modules.get(module.name)
         if known != module:
             self.guest.write(path, module.file.read_bytes())

@@ -26,11 +26,15 @@ _GUEST_FILES = {
 
 
 class Library:
-    """Every image of one cache, built when it is asked for."""
+    """Every image of one cache, built when it is asked for.
 
-    def __init__(self, settings: Settings, progress: Progress) -> None:
+    Args:
+        building: whether what is missing is built; else it is told by `NotBuilt`.
+    """
+
+    def __init__(self, settings: Settings, progress: Progress, *, building: bool = True) -> None:
         self.layout = CacheLayout(paths.cache_root(settings.cache))
-        self.cache = Cache(self.layout, progress)
+        self.cache = Cache(self.layout, progress, building=building)
         self._progress = progress
         self._stock = StockBuilder(self.cache, settings, progress)
         self._tree = TreeBuilder(self.cache, progress)
@@ -44,6 +48,7 @@ class Library:
         Raises:
             UsageError: there is no such kernel, or the tree lacks what is needed.
             HostLacks: a tool, space or the archive is out of reach.
+            NotBuilt: something is missing, and nothing is to be built.
         """
         if "/" in kernel or (kernel not in definitions() and Path(kernel).is_dir()):
             return self._from_tree(Path(kernel).absolute())

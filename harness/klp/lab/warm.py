@@ -17,7 +17,7 @@ from pathlib import Path
 
 from klp import paths
 from klp.errors import HostLacks, VmLost
-from klp.files import file_digest
+from klp.files import digest_of, file_digest
 from klp.guest.ssh import Guest
 from klp.images.cache import Cache, Manifest, damaged_files
 from klp.lab.lab import Lab, connected, connection_limits, guest_address, machine_spec
@@ -78,6 +78,33 @@ def ensure_warm(
         CheckFailed: a probe could not be armed.
         VmLost: the guest did not come up.
     """
+    inputs = _inputs(image, settings, accel, probes)
+    maker = _Maker(image, settings, accel, progress, probes)
+    entry, manifest = cache.ensure(_KIND, inputs, maker.fill)
+    if not _whole(entry, manifest):
+        progress.note(f"{entry.name}: damaged; it is made anew")
+        cache.remove(entry, manifest)
+        entry, manifest = cache.ensure(_KIND, inputs, maker.fill)
+    running = (pair.split(":") for pair in manifest.facts["probes"].split())
+    return WarmStart(SnapshotFiles(entry), tuple(ProbeProcess(name, int(pid)) for name, pid in running))
+
+
+def snapshot_place(
+    cache: Cache, image: Image, settings: Settings, accel: Accelerator, probes: tuple[str, ...] = PROBES
+) -> SnapshotFiles:
+    """Return the files of the snapshot that `ensure_warm` starts from, whether or not they are there.
+
+    Raises:
+        HostLacks: QEMU is not installed, on whose version they depend.
+    """
+    inputs = _inputs(image, settings, accel, probes)
+    return SnapshotFiles(cache.layout.entry(_KIND, digest_of(inputs)))
+
+
+def _inputs(
+    image: Image, settings: Settings, accel: Accelerator, probes: tuple[str, ...]
+) -> dict[str, str]:
+    """Return all that a saved guest depends on."""
     layout = RunLayout(Path("/run"))  # a place that is none: the key must not depend on where
     spec = machine_spec(image, layout, settings, accel)
     inputs = {
@@ -89,14 +116,7 @@ def ensure_warm(
     }
     if probes:
         inputs |= {probe.name: file_digest(probe) for probe in paths.probe_files()}
-    maker = _Maker(image, settings, accel, progress, probes)
-    entry, manifest = cache.ensure(_KIND, inputs, maker.fill)
-    if not _whole(entry, manifest):
-        progress.note(f"{entry.name}: damaged; it is made anew")
-        cache.remove(entry, manifest)
-        entry, manifest = cache.ensure(_KIND, inputs, maker.fill)
-    running = (pair.split(":") for pair in manifest.facts["probes"].split())
-    return WarmStart(SnapshotFiles(entry), tuple(ProbeProcess(name, int(pid)) for name, pid in running))
+    return inputs
 
 
 def _whole(entry: Path, manifest: Manifest) -> bool:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import msgspec
 
+from klp.analysis.evidence import evidence_line
 from klp.analysis.history import History
 from klp.analysis.legs import Leg
 from klp.analysis.lifetimes import ShadowLife
 from klp.analysis.result import RunResult
 from klp.analysis.transitions import told
 from klp.report.query_tables import RunRow, ShadowRow, TaskRow, TransitionRow, VerdictRow
-from klp.report.rules import evidence_line
 
 Rows = Mapping[str, Sequence[msgspec.Struct]]
 

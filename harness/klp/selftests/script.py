@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from klp.analysis.checks import check
-from klp.analysis.result import Check
+from klp.analysis.result import Check, check
 from klp.analysis.selftest_output import case_results, complaint, open_case, script_outcome
 from klp.analysis.selftests import CaseResult, ScriptResult, Status
 from klp.errors import KlpError, VmLost

@@ -10,21 +10,20 @@ from enum import StrEnum
 from statistics import fmean
 
 from klp.analysis.checked import CheckResult
-from klp.analysis.checks import SURVIVES
 from klp.analysis.compare.normal import function, message, task_name
 from klp.analysis.compare.values import Kind, Place
 from klp.analysis.evidence import Verdict
 from klp.analysis.history import History
 from klp.analysis.legs import RUNNING, Outcome
+from klp.analysis.plan_checks import SURVIVES
 from klp.analysis.result import PlanResult, RunResult
+from klp.analysis.rule_checks import RULE, rule_name
 from klp.analysis.shadow import ShadowVariable
 from klp.analysis.transitions import Phase, Straggler, Transition
 from klp.klog.lines import alarms, without_stamp
 from klp.klog.reports import reports
 
 _CUT = "------------[ cut here"
-# What the names of verdicts on rules begin with.
-RULE = "rule "
 # What the verdict of a plan or scenario itself is called.
 WHOLE = "as a whole"
 # What is said of a check itself.
@@ -131,7 +130,7 @@ def scenarios(check: CheckToCompare) -> Iterator[Sample]:
     for each in check.result.outcomes:
         where = kernels[each.kernel]
         place = Place(kernel=each.kernel, livepatch=each.livepatch, scenario=each.scenario)
-        verdicts = {f"{RULE}{name}": (verdict, "") for name, verdict in each.rules.items()}
+        verdicts = {rule_name(name): (verdict, "") for name, verdict in each.rules.items()}
         verdicts[WHOLE] = (each.verdict, "; ".join(each.reasons))
         name = f"{check.name}/{each.folder}" if each.folder else check.name
         sample = Sample(name, place, where.release, where.accelerator, verdicts)
@@ -153,7 +152,7 @@ def _place(run: RunToCompare, plan: str) -> Place:
 
 def _whole(run: RunToCompare, plan: str) -> Sample:
     result, where = run.result, run.result.provenance
-    verdicts = {f"{RULE}{each.rule.id}": (each.verdict, each.why) for each in result.rules}
+    verdicts = {rule_name(each.rule.id): (each.verdict, each.why) for each in result.rules}
     if plan:
         verdicts[WHOLE] = (result.verdict, result.error or "")
     there = _ended_early(result.error)
@@ -162,9 +161,14 @@ def _whole(run: RunToCompare, plan: str) -> Sample:
 
 def _of_plan(run: RunToCompare, plan: PlanResult) -> Sample:
     where = run.result.provenance
-    verdicts = {f"check {each.name!r}": (each.verdict, each.evidence) for each in plan.checks}
+    verdicts = {_verdict_name(each.name): (each.verdict, each.evidence) for each in plan.checks}
     verdicts[WHOLE] = (plan.verdict, plan.error or "")
     return Sample(run.name, _place(run, plan.name), where.kernel, where.accelerator, verdicts)
+
+
+def _verdict_name(check: str) -> str:
+    """Return what the verdict of a plan's check is called: a rule's as the same rule's of a whole run."""
+    return check if check.startswith(RULE) else f"check {check!r}"
 
 
 def _of_result(plan: PlanResult, *, lost: bool) -> _Seen:
