@@ -23,6 +23,7 @@ from klp.lab.warm import ensure_warm
 from klp.model import Image
 from klp.settings import Settings
 from klp.vm.accel import choose
+from klp.vm.request import MachineRequest
 from klp.vm.spec import qemu_version
 
 
@@ -45,8 +46,8 @@ def main(rounds: int, out: Path | None, alone: bool, only: tuple[str, ...], kern
     library = Library(wanted, told)
     image = library.ensure(wanted.kernel)
     accel = choose(wanted, library.layout, image).accelerator
-    warm = ensure_warm(library.cache, image, wanted, accel, progress=told)
-    boots = Boots(image, warm, wanted, accel)
+    request = MachineRequest.from_settings(image, wanted, accel)
+    boots = Boots(request, ensure_warm(library.cache, request, progress=told))
     shown = Console(width=None if sys.stdout.isatty() else 120)
     machine = f"{os.cpu_count()} cores of {platform.machine()}"
     shown.print(f"{image.kernel.release}, {accel.value}, QEMU {qemu_version()}, {machine}")
@@ -60,7 +61,7 @@ def main(rounds: int, out: Path | None, alone: bool, only: tuple[str, ...], kern
         measured["guests"] = [*boots.commands(), *boots.further_guests()]
         shown.print(table("guests", measured["guests"]))
     if "probes" in parts:
-        costs = ProbeCosts(library, image, wanted, accel, told).measure()
+        costs = ProbeCosts(library, request, wanted, told).measure()
         for title, series in costs.items():
             shown.print(table(f"{title} of the same livepatch or module", series, base=WITHOUT))
         measured |= costs

@@ -12,10 +12,9 @@ from bench.measure import Series, in_turn, seconds
 from bench.peer import Peer
 from klp.lab.lab import Lab, booted
 from klp.lab.warm import WarmStart, restored
-from klp.model import Accelerator, Image
 from klp.paths import RunLayout
 from klp.progress import Silent
-from klp.settings import Settings
+from klp.vm.request import MachineRequest
 
 VNG = "vng --disable-kvm: uname"
 _COMMANDS = 20
@@ -23,24 +22,22 @@ _GUESTS = 4
 
 
 class Boots:
-    """The measurements that need an image and, for warm starts, a snapshot."""
+    """The measurements that need a machine that boots and, for warm starts, a snapshot."""
 
-    def __init__(self, image: Image, warm: WarmStart, settings: Settings, accel: Accelerator) -> None:
-        self._image = image
+    def __init__(self, request: MachineRequest, warm: WarmStart) -> None:
+        self._request = request
         self._warm = warm
-        self._settings = settings
-        self._accel = accel
 
     def _folder(self, stack: ExitStack) -> RunLayout:
         return RunLayout(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="klp-bench-"))))
 
     def _cold(self, stack: ExitStack) -> Lab:
         layout = self._folder(stack)
-        return stack.enter_context(booted(self._image, layout, self._settings, self._accel, Silent()))
+        return stack.enter_context(booted(self._request, layout, Silent()))
 
     def _restored(self, stack: ExitStack) -> Lab:
         layout = self._folder(stack)
-        return stack.enter_context(restored(self._image, self._warm, layout, self._settings, self._accel))
+        return stack.enter_context(restored(self._warm, layout))
 
     def cold_seconds(self) -> float:
         """Seconds from the call to the first answer of a guest that was booted."""

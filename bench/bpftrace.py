@@ -17,6 +17,7 @@ from pathlib import Path
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 
+from klp import arch
 from klp.guest.ssh import Guest
 from klp.images import debian
 from klp.images.definition import definition
@@ -55,7 +56,7 @@ def _closure(root: Path, binary: Path) -> dict[str, Path]:
     waiting = _needed(binary)
     while waiting:
         name = waiting.pop()
-        file = root / "usr/lib/x86_64-linux-gnu" / name
+        file = root / "usr/lib" / arch.DEFAULT.triplet / name
         if name not in found and file.exists():
             found[name] = file.resolve()
             waiting += _needed(found[name])
@@ -66,7 +67,8 @@ def ship(guest: Guest, root: Path) -> None:
     """Copy bpftrace, what it needs and the guest has not, and the script into a guest."""
     binary = root / "usr/bin/bpftrace"
     libraries = _closure(root, binary)
-    has = set(guest.run("ls /usr/lib/x86_64-linux-gnu /lib/x86_64-linux-gnu").stdout.split())
+    folders = [f"{top}/{arch.DEFAULT.triplet}" for top in ("/usr/lib", "/lib")]
+    has = set(guest.run(["ls", *folders]).stdout.split())
     guest.run(["mkdir", "-p", _INSIDE]).must("making room for bpftrace")
     packed = io.BytesIO()  # 200 MB of libraries, and an emulated guest decrypts what it is sent
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:

@@ -24,7 +24,7 @@ from klp.images.library import Library
 from klp.klog.transitions import PASSES_TOLD_BY, LoggedTransition, logged_transitions
 from klp.lab.lab import Lab
 from klp.lab.warm import ensure_warm, restored
-from klp.model import Accelerator, Image, Module
+from klp.model import Module
 from klp.modules.build import build
 from klp.modules.sources import find_source
 from klp.paths import RunLayout
@@ -32,6 +32,7 @@ from klp.progress import Progress, Silent
 from klp.settings import Settings
 from klp.trace.store import EventStore
 from klp.trace.tracer import PROBES, Tracer
+from klp.vm.request import MachineRequest
 
 WITHOUT = "no probe"
 _BPFTRACE = "bpftrace"
@@ -48,16 +49,15 @@ _FAULTS = paths.PROJECT / "tests" / "faults"
 
 
 class ProbeCosts:
-    """The measurements of one image."""
+    """The measurements of one machine."""
 
     def __init__(
-        self, library: Library, image: Image, settings: Settings, accel: Accelerator, progress: Progress
+        self, library: Library, request: MachineRequest, settings: Settings, progress: Progress
     ) -> None:
-        self._image = image
+        self._image = request.image
         self._settings = settings
-        self._accel = accel
         self._progress = progress
-        self._bare = ensure_warm(library.cache, image, settings, accel, progress=progress, probes=())
+        self._bare = ensure_warm(library.cache, request, progress=progress, probes=())
 
     def measure(self) -> dict[str, list[Series]]:
         """Return transition times, passes, and the cost of a shadow variable, each for every variant."""
@@ -103,7 +103,7 @@ class ProbeCosts:
     @contextmanager
     def _guest(self, folder: Path) -> Iterator[Lab]:
         folder.mkdir()
-        with restored(self._image, self._bare, RunLayout(folder), self._settings, self._accel) as lab:
+        with restored(self._bare, RunLayout(folder)) as lab:
             tell = f"echo '{PASSES_TOLD_BY}' >/sys/kernel/debug/dynamic_debug/control"
             lab.guest.run(f"mkdir -p {_MODULES} && {tell}").must("having the kernel tell its passes")
             yield lab

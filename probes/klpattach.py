@@ -15,7 +15,10 @@ from klpsymbols import ProbeError, Symbols
 
 @dataclass
 class Probes:
-    """Attaches BPF functions, and remembers what could not be."""
+    """Attaches BPF functions, and remembers what could not be.
+
+    `unseen` is what a trace will lack where the kernel has no such place.
+    """
 
     bpf: Any
     symbols: Symbols
@@ -27,7 +30,10 @@ class Probes:
         self._attach(self.bpf.attach_kprobe, name, self.symbols.resolve(name), function, unseen)
 
     def enter_body(self, name: str, function: str, unseen: str) -> None:
-        """Run `function` where the work of `name` begins; it must not read arguments."""
+        """Run `function` where the work of `name` begins; it must not read arguments.
+
+        What the compiler split off the function may have others.
+        """
         self._attach(self.bpf.attach_kprobe, name, self.symbols.body(name), function, unseen)
 
     def leave(self, name: str, function: str, unseen: str) -> None:
@@ -63,7 +69,7 @@ class Probes:
                 self.bpf[table][ctypes.c_int(place)] = ctypes.c_int(descriptor)
 
     def at(self, address: int, function: str) -> bool:
-        """Run `function` at an instruction; False if the kernel refuses (it is not at one's start)."""
+        """Run `function` at an instruction; False if the kernel refuses (none begins there)."""
         anchor = self.symbols.anchor(address)
         offset = address - anchor.address
         try:

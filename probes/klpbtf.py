@@ -45,12 +45,12 @@ class Btf:
         return self.strings[at : self.strings.index(b"\0", at)].decode()
 
     def _name_at(self, name: str) -> int:
-        """Return the offset of a string, by which types are then told without decoding their names."""
+        """Return where a name is in the strings, 0 if it is not: types are compared by that number."""
         return self.strings.find(b"\0" + name.encode() + b"\0") + 1
 
     def members(self, wanted: Collection[str]) -> dict[str, dict[str, int]]:
         """Return the byte offsets of all members of some structures."""
-        names = {self._name_at(name): name for name in wanted}
+        names = {at: name for name in wanted if (at := self._name_at(name))}
         found: dict[str, dict[str, int]] = {}
         for at, name_at, count, _size in self._structures():
             if name_at in names and count:
@@ -62,7 +62,10 @@ class Btf:
     def size(self, name: str) -> int:
         """Return the size of a structure in bytes, 0 if there is none of that name."""
         wanted = self._name_at(name)
-        return next((size for _, name_at, _, size in self._structures() if name_at == wanted and size), 0)
+        sizes = (
+            size for _, name_at, _, size in self._structures() if wanted and name_at == wanted and size
+        )
+        return next(sizes, 0)
 
     def _structures(self) -> Iterator[tuple[int, int, int, int]]:
         """Yield where each structure's members begin, its name, how many there are, and its size."""

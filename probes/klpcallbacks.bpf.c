@@ -3,8 +3,8 @@
  * klpcallbacks.bpf.c - Trace the callbacks of livepatched objects.
  *
  * klpcallbacks.py attaches on_call_REGISTER to the calls through that register, on_call_KIND to the
- * calls of a wrapper that the compiler kept, and on_return to the instructions that follow. KLP_*,
- * KOBJECT_*, MODULE_* and MOD_KALLSYMS_* are offsets of members.
+ * calls of a wrapper that the compiler kept, and on_return to the instructions that follow. CALLBACK_*
+ * come from there; KLP_*, KOBJECT_*, MODULE_* and MOD_KALLSYMS_* are offsets of members.
  */
 #include <linux/types.h>
 #include <uapi/linux/elf.h>
@@ -12,7 +12,7 @@
 
 #define TASK_COMM_LEN 16
 #define NAME_LEN 64
-#define MAX_SYMBOLS 256
+#define MAX_SYMBOLS 256 /* of a module, among which a function's name is looked for */
 
 struct klp_object;
 struct module;
@@ -32,7 +32,7 @@ struct event_t {
 	u64 ts_ns;
 	u64 duration_ns;
 	u64 function;
-	u32 kind; /* CALLBACK_*, from klpcallbacks.py */
+	u32 kind; /* CALLBACK_* */
 	s32 result;
 	u32 pid;
 	u32 tgid;
@@ -51,7 +51,7 @@ struct call_t {
 
 BPF_RINGBUF_OUTPUT(events, 16);
 BPF_F_TABLE("array", int, u64, lost, 1, BPF_F_MMAPABLE);
-BPF_HASH(calls, u64, struct call_t); /* by task: klp_mutex lets one run at a time, but be exact */
+BPF_HASH(calls, u64, struct call_t); /* by task; under klp_mutex there is only one */
 
 static __always_inline int enter(struct klp_object *object, u64 function, u32 kind)
 {
@@ -64,8 +64,8 @@ static __always_inline int enter(struct klp_object *object, u64 function, u32 ki
 }
 
 /*
- * The core calls other pointers too: an argument that is no object does not hold this function. One
- * function that serves as two callbacks is taken for the first of them.
+ * The core calls other pointers, too: their first argument is no object, and this function is not among
+ * what is read there. One function that serves as two callbacks is taken for the first of them.
  */
 static __always_inline int enter_if_callback(struct klp_object *object, u64 function)
 {

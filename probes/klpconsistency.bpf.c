@@ -11,7 +11,7 @@
  * The handler reads current->patch_state, with preemption off, some ten instructions before these
  * probes do. In between the state can be changed
  *
- * - by the task itself, on its way to user space or in the idle loop: it is not there;
+ * - by the task itself, on its way to user space or in the idle loop: it is at neither place;
  * - by a pass, or on 7.2 by __schedule, if the task is preempted in between. Both look at its stack
  *   first. One that chose the old version has an address of the old function there (the return address
  *   of the ftrace call), and is refused while patching: its state stays 0. While unpatching it is
@@ -46,7 +46,7 @@ struct row_t {
 	u32 site; /* SITE_* */
 	s32 patch_state;
 	s32 target; /* -1 unless the function's own livepatch is in transition */
-	u32 transition; /* the how many-th since we began */
+	u32 transition; /* its number, counted since we began */
 };
 
 struct count_t {
@@ -96,7 +96,7 @@ int on_complete(struct pt_regs *ctx)
 	if (!transition)
 		return 0;
 	event.transition = *transition;
-	events.ringbuf_output(&event, sizeof(event), BPF_RB_NO_WAKEUP); /* the end of the trace tells too */
+	events.ringbuf_output(&event, sizeof(event), BPF_RB_NO_WAKEUP); /* lost: the trace's end tells */
 	return 0;
 }
 

@@ -42,8 +42,9 @@ EXAMPLES = """examples:
     ./klpconsistency -f klp_module_target:klp_target:klp_target_answer:livepatch_target_answer
 """
 # Where a function's work begins: behind the 5 bytes of the ftrace call, before which stand the 4 of an
-# endbr64 if it can be called indirectly. A probe is refused where no instruction begins, so of the two
-# places for the old version +5 is possible only without endbr64; +9 may be, too, and then counts less.
+# endbr64 if it can be called indirectly. A probe is refused where no instruction begins: so +5 is taken
+# only without endbr64. There +9 may be taken as well, where an instruction happens to begin; not every
+# call need reach it.
 SITES = ("old_bare", "old_endbr", "new")
 OFFSETS = {"old_bare": 5, "old_endbr": 9, "new": 0}
 MAX_FUNCTIONS = 16  # as many as the BPF program has entries

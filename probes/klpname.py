@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names of kernel addresses, asked of the kernel one by one.
 
-To read /proc/kallsyms for one name of a module that came takes an emulated CPU half a second, in the
-midst of a transition, whose inter-processor interrupts wait for that CPU. To ask takes 0.3 ms there.
+For one name of a module that was just loaded, reading /proc/kallsyms takes an emulated CPU half a
+second, during which a transition waits for that CPU to answer an interrupt. To ask takes 0.3 ms there.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ class Namer:
         self._found = mmap.mmap(found, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ)
 
     def __call__(self, address: int) -> str:
-        """Return `function+0xOFFSET/0xSIZE [module]`, or the address as a number if it is nothing's."""
+        """Return `function+0xOFFSET/0xSIZE [module]`, or the address where the kernel knows no name."""
         context = ctypes.create_string_buffer(_ADDRESS.pack(address), _ADDRESS.size)
         at = ctypes.addressof(context)
-        told = _bpf(
+        attributes = _bpf(
             _BPF_PROG_TEST_RUN,
             _TEST_RUN.pack(self._program, 0, 0, 0, 0, 0, 0, 0, _ADDRESS.size, 0, at, 0, 0, 0),
         )
-        if _RESULT.unpack_from(told, _RESULT_AT)[0] <= 0:  # what is there is the name of another address
+        if _RESULT.unpack_from(attributes, _RESULT_AT)[0] <= 0:  # the name there is another address's
             return f"0x{address:x}"
         return self._found[: self._found.find(b"\0")].decode()
 

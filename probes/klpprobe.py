@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a klp probe runs: its options, its program, the event loop.
 
-A tool is a `klpNAME.py` and a `klpNAME.bpf.c`; copied together with this file and those it imports
-(simply all of this folder) it runs on any machine with BCC. The lines of `-j` are described by
-`events.schema.json`.
+A tool is a `klpNAME.py` and a `klpNAME.bpf.c`, which may have parts: `klpNAME_SUBJECT.bpf.c`. Copied
+together with this file and those it imports (simply all of this folder) it runs on any machine with BCC.
+The lines of `-j` are described by `events.schema.json`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,10 @@ def parser(prog: str, description: str, examples: str) -> argparse.ArgumentParse
 def program_text(tool: str) -> str:
     """Return the BPF program of a tool, which stands beside this file, with the parts it is made of.
 
-    They are put in here, because bcc rewrites what is in the main file only.
+    bcc takes as programs the functions of the one text that it is given, and rewrites map operations only
+    there: what is in a file that its compiler includes would be neither. So the parts take the place of the
+    lines that include them, here; a part includes none. The compiler's messages count the lines of what
+    `--ebpf` prints.
     """
     folder = Path(__file__).parent
     program = f'{(folder / f"{tool}.bpf.c").read_text(encoding="utf-8")}\n#include "klpname.bpf.c"\n'

@@ -100,9 +100,9 @@ def misses(bpf: Any) -> int:
 
 
 def fdinfo(descriptor: int) -> dict[str, int]:
-    """Return the numbers that /proc tells of a BPF program or map of ours."""
-    told = Path(f"/proc/self/fdinfo/{descriptor}").read_text()
-    return {name: int(value) for name, value in re.findall(r"^(\w+):\s*(\d+)$", told, re.MULTILINE)}
+    """Return the numbers in /proc about a BPF program or map of this process."""
+    lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text()
+    return {name: int(value) for name, value in re.findall(r"^(\w+):\s*(\d+)$", lines, re.MULTILINE)}
 
 
 def open_ring(bpf: Any) -> Callable[[], list[Any]]:

@@ -52,11 +52,12 @@ CALLS = ("alloc", "get_or_alloc")
 RESULTS = ("made", "found", "exists", "failed")
 TOTALS = (*RESULTS, "freed")
 GETS = ("found", "absent", "racing", "wrong", "unknown")
+# Where a variable is made, and where it is freed, whichever function was called.
 CORE = "__klp_shadow_get_or_alloc"
 FREE = "klp_shadow_free_struct"
 # A caller in a module that is about to go must be named before its symbols are gone.
 TICK_S = 0.05
-# klp_shadow_get does not sleep: one that began this long ago has returned unseen.
+# klp_shadow_get and those that free do not sleep: a call that began this long ago has returned unseen.
 OVERDUE_NS = 1_000_000_000
 # How often totals are read again because the kernel went on counting.
 TRIES = 5
@@ -104,7 +105,7 @@ POINTS = (
 def attach(probes: Probes) -> None:
     """Put the probes on the shadow variable functions, those inside of them first.
 
-    A call is followed from its entry on: whatever happens in it is then seen.
+    A call is followed from its entry on: by then whatever happens in it is seen.
     """
     attach_inside(probes)
     probes.enter(FREE, "on_freed", "which variables were freed, and their age")

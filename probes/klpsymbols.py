@@ -73,7 +73,7 @@ def parse(line: str) -> Symbol:
 
 
 def core_lines(lines: Iterable[str]) -> Iterator[str]:
-    """Leave of the lines of /proc/kallsyms those of the kernel's own symbols, without padding."""
+    """Keep of the lines of /proc/kallsyms those of the kernel's own symbols, without padding."""
     return (line for line in lines if line[-1] != "]" and not line.startswith(_PADDING, _NAME_AT))
 
 
@@ -202,7 +202,7 @@ class Symbols:
         raise LookupError(f"no symbol before 0x{address:x}")
 
     def describe(self, address: int) -> str:
-        """Return `function+0xOFFSET [module]`, as the kernel's own %pB prints it."""
+        """Return `function+0xOFFSET [module]`, as the kernel's own %pS prints it, but for the size."""
         core = self._core
         if len(core) and core[0].address <= address <= core[-1].address:
             symbol = core[core.at(address)]

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kernel text: reading it from /proc/kcore, and finding the calls in it (x86-64).
 
-The callbacks of a livepatch, and the constructor of a shadow variable, are called through a pointer
-from functions that are inlined: there is no symbol to probe. But there is a call instruction. These
-functions find it, so that a kprobe can be put on it and on the instruction that it returns to. Bytes
-are searched, not disassembled: a match that is not an instruction is refused by the kernel itself,
-which decodes from the function's start before it accepts a kprobe.
+A livepatch's callbacks, and the constructor and destructor of a shadow variable, are called through a
+pointer, the former by wrappers that are inlined: there is no symbol to probe. But there is a call
+instruction. These functions find it, so that a kprobe can be put on it and on the instruction that it
+returns to. Bytes are searched, not disassembled: a match that is not an instruction is refused by the
+kernel itself, which decodes from the function's start before it accepts a kprobe.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def _relative(code: bytes, base: int) -> Iterator[tuple[int, int, int]]:
 def livepatch_text(symbols: Symbols) -> list[tuple[int, int]]:
     """Return the spans of text that hold the livepatch core.
 
-    The functions of kernel/livepatch/ are told by `klp_`; those between two of them, such as
+    The functions of kernel/livepatch/ are known by `klp_`; those between two of them, such as
     enabled_store, belong to it too. gcc puts cold code elsewhere, hence more than one span.
     """
     spans: list[tuple[int, int]] = []

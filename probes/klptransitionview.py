@@ -25,7 +25,7 @@ MOMENTS = ("before_init", "init", "before_start", "started", "before_complete", 
 NUMBERED = {"EVENT": EVENTS, "RESULT": RESULTS, "PATH": PATHS, "MOMENT": MOMENTS}
 FLAGS = ("replace", "forced", "complete", "whole", "nop", "transition", "patched", "nops_only")
 ABOUT_TASKS = ("attempt", "switch", "fork", "exit")
-# What klp_check_and_switch_task returns, and only it.
+# Why a task was refused, by the errno of its attempt, which is klp_check_and_switch_task's.
 REASONS = {-errno.EBUSY: "running", -errno.EINVAL: "unreliable", -errno.EADDRINUSE: "sleeping"}
 STATES = {-1: "idle", 0: "unpatched", 1: "patched"}
 

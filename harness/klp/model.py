@@ -30,6 +30,7 @@ class Kernel:
         toolchain: root folder with the compiler that built the kernel.
         source: samples, selftests, documentation and checkpatch from the kernel's source, or None.
         tree: a user's own build tree, seen inside the toolchain at the same path; else None.
+        architecture: of the CPU it runs on, by its name in `klp.arch`.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Kernel:
     toolchain: Path
     source: Path | None
     tree: Path | None = None
+    architecture: str = "amd64"
 
 
 @dataclass(frozen=True, slots=True)

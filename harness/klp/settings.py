@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from klp.errors import SettingsError
+from klp.errors import SettingsError, UsageError
 from klp.toml import read_toml
+
+__all__ = ["Settings", "load"]
 
 AcceleratorChoice = Literal["auto", "kvm", "tcg"]
 
@@ -75,11 +78,12 @@ def config_file() -> Path:
     return Path(os.environ.get("KLP_CONFIG") or home / "klp" / "config.toml")
 
 
-def load() -> Settings:
-    """Read the settings of this process.
+def load(**changes: object) -> Settings:
+    """Read the settings of this process, and put those of `changes` that are not None over them.
 
     Raises:
         SettingsError: broken TOML, an unknown key, or a value of the wrong kind; names the place.
+        UsageError: a change is out of its setting's range, or of no setting.
     """
     file = config_file()
     if file.exists():
@@ -88,7 +92,19 @@ def load() -> Settings:
         raise SettingsError(f"KLP_CONFIG={file}: no such file", hint="unset it, or create the file")
     else:
         settings = Settings()
-    return _with_environment(settings)
+    return _with_changes(_with_environment(settings), changes)
+
+
+def _with_changes(settings: Settings, changes: Mapping[str, object]) -> Settings:
+    """Put what a caller asks for over what this process is set to."""
+    given = {name: value for name, value in changes.items() if value is not None}
+    try:
+        return msgspec.convert({**msgspec.to_builtins(settings), **given}, Settings)
+    except msgspec.ValidationError as error:
+        reason, _, place = str(error).partition(" - at `$.")
+        name = place.rstrip("`")
+        what = f"{name} {given[name]}: {reason}" if name else reason
+        raise UsageError(what, hint=HELP.get(name)) from None
 
 
 def _with_environment(settings: Settings) -> Settings:

@@ -18,6 +18,7 @@ from klp.modules.build import build
 from klp.modules.sources import find_source
 from klp.paths import RunLayout
 from klp.vm.accel import choose
+from klp.vm.request import MachineRequest
 
 FAULTS = Path(__file__).parents[1] / "faults"
 PLAN = """# SPDX-License-Identifier: GPL-2.0-only
@@ -88,6 +89,12 @@ def accelerator(library, image) -> Accelerator:
 
 
 @pytest.fixture(scope="session")
+def machine_request(image, accelerator) -> MachineRequest:
+    """The machine that the settings want, booting."""
+    return MachineRequest.from_settings(image, settings.load(), accelerator)
+
+
+@pytest.fixture(scope="session")
 def samples(image, tmp_path_factory):
     """The upstream samples for the default kernel, by module name."""
     out = tmp_path_factory.mktemp("samples")
@@ -96,22 +103,20 @@ def samples(image, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def warm(library, image, accelerator):
+def warm(library, machine_request):
     """The saved guest of the default kernel, its probes armed: what a user's run starts from."""
-    return ensure_warm(library.cache, image, settings.load(), accelerator, progress=progress.Silent())
+    return ensure_warm(library.cache, machine_request, progress=progress.Silent())
 
 
 @pytest.fixture(scope="session")
-def bare(library, image, accelerator):
+def bare(library, machine_request):
     """A saved guest without probes: quicker to make anew."""
-    return ensure_warm(
-        library.cache, image, settings.load(), accelerator, progress=progress.Silent(), probes=()
-    )
+    return ensure_warm(library.cache, machine_request, progress=progress.Silent(), probes=())
 
 
 @pytest.fixture(scope="module")
-def lab(image, bare, accelerator, tmp_path_factory):
+def lab(bare, tmp_path_factory):
     """A restored guest without probes, one for each test module."""
     layout = RunLayout(tmp_path_factory.mktemp("lab"))
-    with restored(image, bare, layout, settings.load(), accelerator) as opened:
+    with restored(bare, layout) as opened:
         yield opened

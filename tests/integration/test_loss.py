@@ -9,7 +9,7 @@ import signal
 
 import pytest
 
-from klp import progress, settings
+from klp import progress
 from klp.errors import (
     Category,
     GuestOutOfMemory,
@@ -46,12 +46,12 @@ def fault_module(root, image, tmp_path_factory):
 
 
 @pytest.fixture
-def fresh(image, bare, accelerator, tmp_path_factory):
+def fresh(bare, tmp_path_factory):
     """Restore another guest of the same snapshot, in a folder of its own."""
 
     def restore():
         layout = RunLayout(tmp_path_factory.mktemp("guest"))
-        return restored(image, bare, layout, settings.load(), accelerator)
+        return restored(bare, layout)
 
     return restore
 

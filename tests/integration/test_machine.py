@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import socket
@@ -12,9 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from klp import settings
 from klp.errors import BootFailed, GuestPanicked, QemuGone
-from klp.lab.lab import machine_spec
 from klp.lab.warm import restored
 from klp.paths import RunLayout
 from klp.vm.deadlines import deadlines
@@ -31,34 +30,38 @@ def layout(tmp_path):
     return RunLayout(tmp_path)
 
 
-def spec_of(image, layout, accelerator, **changes):
-    import dataclasses
-
-    make_overlay(image.root_disk, layout.disk)
-    return dataclasses.replace(machine_spec(image, layout, settings.load(), accelerator), **changes)
+def spec_of(machine_request, layout, **changes):
+    make_overlay(machine_request.image.root_disk, layout.disk)
+    return dataclasses.replace(machine_request.spec(layout), **changes)
 
 
 class TestBoot:
-    def test_a_broken_initrd_is_told_by_the_kernels_panic(self, image, layout, accelerator, tmp_path):
+    def test_a_broken_initrd_is_told_by_the_kernels_panic(
+        self, machine_request, layout, accelerator, tmp_path
+    ):
         broken = tmp_path / "initrd"
         broken.write_bytes(b"not a cpio archive" * 100)
-        spec = spec_of(image, layout, accelerator, initrd=broken)
+        spec = spec_of(machine_request, layout, initrd=broken)
         with pytest.raises(GuestPanicked) as caught, Machine(spec, layout.qemu_log, deadlines(accelerator)):
             pass
         assert any("Kernel panic" in line for line in caught.value.console_tail)
 
-    def test_a_missing_disk_is_told_by_the_guests_init(self, image, layout, accelerator, tmp_path):
+    def test_a_missing_disk_is_told_by_the_guests_init(
+        self, machine_request, layout, accelerator, tmp_path
+    ):
         empty = tmp_path / "empty.img"
         empty.write_bytes(bytes(1 << 20))
-        spec = spec_of(image, layout, accelerator, kernel_disk=empty)
+        spec = spec_of(machine_request, layout, kernel_disk=empty)
         with (
             pytest.raises(BootFailed, match="cannot mount the kernel disk"),
             Machine(spec, layout.qemu_log, deadlines(accelerator)),
         ):
             pass
 
-    def test_qemu_that_refuses_its_command_line_is_quoted(self, image, layout, accelerator, tmp_path):
-        spec = spec_of(image, layout, accelerator, kernel=tmp_path / "nonesuch")
+    def test_qemu_that_refuses_its_command_line_is_quoted(
+        self, machine_request, layout, accelerator, tmp_path
+    ):
+        spec = spec_of(machine_request, layout, kernel=tmp_path / "nonesuch")
         with (
             pytest.raises(QemuGone, match="nonesuch"),
             Machine(spec, layout.qemu_log, deadlines(accelerator)),
@@ -85,11 +88,11 @@ class TestBoot:
 
 class TestLoss:
     @pytest.fixture
-    def lose(self, image, bare, layout, accelerator):
+    def lose(self, bare, layout):
         """Boot a guest, do something fatal to it, and return QEMU's process id."""
 
         def run(fatal):
-            with restored(image, bare, layout, settings.load(), accelerator) as lab:
+            with restored(bare, layout) as lab:
                 pids.append(lab.machine.pid)
                 fatal(lab)
 
@@ -115,8 +118,10 @@ class TestLoss:
             "import sys; from klp import progress, settings; from klp.paths import RunLayout;"
             "from klp.images.library import Library; from klp.lab.lab import booted;"
             "from klp.model import Accelerator; from pathlib import Path; s = settings.load();"
+            "from klp.vm.request import MachineRequest as Wanted;"
             "i = Library(s, progress.Silent()).ensure('6.12'); a = Accelerator(sys.argv[2])\n"
-            "with booted(i, RunLayout(Path(sys.argv[1])), s, a, progress.Silent()) as lab:\n"
+            "r = Wanted.from_settings(i, s, a)\n"
+            "with booted(r, RunLayout(Path(sys.argv[1])), progress.Silent()) as lab:\n"
             "    print(lab.machine.pid, flush=True); sys.stdin.read()"
         )
         with subprocess.Popen(

@@ -15,8 +15,8 @@ from klp.images.library import Library
 from klp.model import Kernel, Module
 from klp.modules.build import build
 from klp.modules.modinfo import check_loadable, read_module, require_livepatch
+from klp.modules.module_cache import ModuleCache
 from klp.modules.plan import read_plan
-from klp.modules.reuse import Kept
 from klp.modules.sources import find_source
 from klp.progress import Silent
 
@@ -131,11 +131,11 @@ def test_a_module_is_refused_by_another_kernel(kernel: Kernel, tmp_path: Path) -
 def test_a_build_is_kept_until_a_source_changes(kernel: Kernel, tmp_path: Path) -> None:
     folder = tmp_path / "banner"
     shutil.copytree(paths.PATCHES / "version-banner", folder)
-    kept = Kept(tmp_path / "kept")
+    cache = ModuleCache(tmp_path / "kept")
 
     def again(out: str) -> bytes:
         source = find_source(str(folder))
-        [module] = build(source, kernel, tmp_path / out, Silent(), kept)
+        [module] = build(source, kernel, tmp_path / out, Silent(), cache)
         return module.file.read_bytes()
 
     first = again("first")
@@ -150,11 +150,11 @@ def test_a_build_is_kept_until_a_source_changes(kernel: Kernel, tmp_path: Path) 
 
 
 def test_what_nobody_asked_for_in_a_month_is_not_kept(kernel: Kernel, tmp_path: Path) -> None:
-    kept = Kept(tmp_path)
+    cache = ModuleCache(tmp_path)
     [module] = build(find_source("version-banner"), kernel, tmp_path / "out", Silent())
     for name in ("old", "new"):
-        kept.keep([module], tmp_path / name)
+        cache.keep([module], tmp_path / name)
     os.utime(tmp_path / "old", (0, 0))
-    kept.keep([module], tmp_path / "newer")
-    assert kept.files(tmp_path / "old") == []
-    assert [file.name for file in kept.files(tmp_path / "new")] == [module.file.name]
+    cache.keep([module], tmp_path / "newer")
+    assert cache.files(tmp_path / "old") == []
+    assert [file.name for file in cache.files(tmp_path / "new")] == [module.file.name]

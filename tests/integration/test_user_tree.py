@@ -23,6 +23,7 @@ from klp.modules.build import build
 from klp.modules.sources import find_source
 from klp.paths import RunLayout
 from klp.process import run
+from klp.vm.request import MachineRequest
 
 pytestmark = pytest.mark.vm("6.12")
 
@@ -122,7 +123,8 @@ def test_a_livepatch_built_against_it_works_on_it(tree_image, accelerator, tmp_p
     [module] = build(source, tree_image.kernel, tmp_path / "modules", progress.Silent())
     assert module.vermagic.split()[0] == tree_image.kernel.release
     layout = RunLayout(tmp_path)
-    with booted(tree_image, layout, settings.load(), accelerator, progress.Silent()) as lab:
+    request = MachineRequest.from_settings(tree_image, settings.load(), accelerator)
+    with booted(request, layout, progress.Silent()) as lab:
         assert lab.guest.read("/proc/sys/kernel/osrelease") == tree_image.kernel.release
         assert "livepatched" not in lab.guest.read("/proc/version")
         lab.guest.put(module.file, "/root/banner.ko")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from klp import progress, settings
+from klp import progress
 from klp.errors import CheckFailed, HostLacks, QemuGone
 from klp.images.cache import Cache, read_manifest
 from klp.lab.warm import ensure_warm, restored, warm_pool
@@ -31,13 +32,13 @@ BPF_PROG_TYPE_KPROBE, BPF_PROG_TYPE_TRACEPOINT, BPF_PROG_TYPE_RAW_TRACEPOINT = 2
 
 
 @pytest.fixture
-def open_guest(image, warm, accelerator, tmp_path):
+def open_guest(warm, tmp_path):
     """Restore a guest into a folder of its own."""
 
     def opened(name="guest"):
         root = tmp_path / name
         root.mkdir()
-        return restored(image, warm, RunLayout(root), settings.load(), accelerator)
+        return restored(warm, RunLayout(root))
 
     return opened
 
@@ -131,10 +132,10 @@ def test_four_at_once_share_nothing(image, warm, accelerator, samples):
             failures.append(error)
 
     with (
-        warm_pool(image, warm, settings.load(), accelerator, asked=1) as a,
-        warm_pool(image, warm, settings.load(), accelerator, asked=1) as b,
-        warm_pool(image, warm, settings.load(), accelerator, asked=1) as c,
-        warm_pool(image, warm, settings.load(), accelerator, asked=1) as d,
+        warm_pool(warm, asked=1) as a,
+        warm_pool(warm, asked=1) as b,
+        warm_pool(warm, asked=1) as c,
+        warm_pool(warm, asked=1) as d,
     ):
         threads = [threading.Thread(target=one, args=(p, n)) for n, p in enumerate((a, b, c, d))]
         for each in threads:
@@ -286,37 +287,35 @@ class TestSnapshots:
     def cache(self, tmp_path):
         return Cache(CacheLayout(tmp_path / "cache"), progress.Silent())
 
-    def make(self, cache, image, accelerator, **changes):
-        import msgspec
-
-        wanted = msgspec.structs.replace(settings.load(), **changes)
-        return ensure_warm(cache, image, wanted, accelerator, progress=progress.Silent(), probes=())
+    def make(self, cache, machine_request, **changes):
+        wanted = dataclasses.replace(machine_request, **changes)
+        return ensure_warm(cache, wanted, progress=progress.Silent(), probes=())
 
     @pytest.mark.parametrize("name", ["memory", "state", "disk.qcow2"])
-    def test_a_damaged_one_is_made_anew(self, cache, image, accelerator, tmp_path, name):
-        made = self.make(cache, image, accelerator)
+    def test_a_damaged_one_is_made_anew(self, cache, machine_request, tmp_path, name):
+        made = self.make(cache, machine_request)
         built = read_manifest(made.files.root).built
-        assert read_manifest(self.make(cache, image, accelerator).files.root).built == built
+        assert read_manifest(self.make(cache, machine_request).files.root).built == built
         with (made.files.root / name).open("r+b") as stream:
             stream.seek(4096)
             old = stream.read(1) or b"\0"
             stream.seek(4096)
             stream.write(bytes([old[0] ^ 1]))
-        again = self.make(cache, image, accelerator)
+        again = self.make(cache, machine_request)
         assert read_manifest(again.files.root).built > built
         layout = RunLayout(tmp_path / "run")
         layout.root.mkdir()
-        with restored(image, again, layout, settings.load(), accelerator) as lab:
+        with restored(again, layout) as lab:
             assert lab.guest.run("true").status == 0
 
-    def test_a_missing_file_is_made_anew(self, cache, image, accelerator):
-        made = self.make(cache, image, accelerator)
+    def test_a_missing_file_is_made_anew(self, cache, machine_request):
+        made = self.make(cache, machine_request)
         made.files.state.unlink()
-        assert self.make(cache, image, accelerator).files.state.exists()
+        assert self.make(cache, machine_request).files.state.exists()
 
-    def test_another_machine_gets_another(self, cache, image, accelerator):
-        first = self.make(cache, image, accelerator)
-        second = self.make(cache, image, accelerator, cpus=1)
+    def test_another_machine_gets_another(self, cache, machine_request):
+        first = self.make(cache, machine_request)
+        second = self.make(cache, machine_request, cpus=1)
         assert first.files.root != second.files.root
 
     def test_it_is_sparse(self, warm):
@@ -324,14 +323,14 @@ class TestSnapshots:
         assert taken < 400 << 20
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="a full disk needs a mount of its own")
-    def test_a_full_disk_is_told_and_leaves_nothing(self, image, accelerator, tmp_path):
+    def test_a_full_disk_is_told_and_leaves_nothing(self, machine_request, tmp_path):
         small = tmp_path / "small"
         small.mkdir()
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300M", "tmpfs", small], check=True)
         try:
             cache = Cache(CacheLayout(small), progress.Silent())
             with pytest.raises(HostLacks, match="no space left"):
-                self.make(cache, image, accelerator)
+                self.make(cache, machine_request)
             assert not list(small.glob("snapshot-*"))
             assert not list(small.glob("building/*"))
         finally:

@@ -27,6 +27,7 @@ from klp.progress import Progress
 from klp.report.selftest_table import decode
 from klp.settings import Settings
 from klp.vm.accel import choose
+from klp.vm.request import MachineRequest
 
 _PASSED, _FAILED = 0, 1
 # A script takes half a minute; one that hangs, as a fault can make it, has no more to say.
@@ -77,11 +78,12 @@ def make_ready(library: Library, wanted: Settings, tree: Path, progress: Progres
     wanted = msgspec.structs.replace(wanted, kernel=str(tree))
     image = library.ensure(str(tree))
     accel = choose(wanted, library.layout, image).accelerator
+    request = MachineRequest.from_settings(image, wanted, accel)
     try:
-        ensure_warm(library.cache, image, wanted, accel, progress=progress)
+        ensure_warm(library.cache, request, progress=progress)
     except VmLost as lost:  # a busy host loses a guest now and then; a fault that does is there again
         progress.note(lost.message)
-        ensure_warm(library.cache, image, wanted, accel, progress=progress)
+        ensure_warm(library.cache, request, progress=progress)
     return image.kernel.release
 
 

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from klp.analysis.transitions import transitions
-from klp.testing.markers import default_kernel
-from klp.waiting import wait_until
+from klp import settings, transitions, wait_until
 
 _HELD_S = 60.0
 
@@ -32,7 +30,8 @@ def pytest_collection_modifyitems(config, items):
 
 def _elsewhere(item) -> bool:
     params = getattr(getattr(item, "callspec", None), "params", {})
-    return params.get("klp_kernel", default_kernel()) != default_kernel()
+    default = settings.load().kernel
+    return params.get("klp_kernel", default) != default
 
 
 @pytest.fixture

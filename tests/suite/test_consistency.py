@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from klp.trace import events as ev
-from klp.waiting import wait_until
+from klp import events as ev
+from klp import wait_until
 
 _HELD_S = 60.0
 _PARAMETERS = "/sys/module/klp_pair/parameters"

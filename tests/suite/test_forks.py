@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from klp.waiting import wait_until
+from klp import wait_until
 
 _PARENTS = 3
 # clone() tells its caller the child's pidfd in the middle of the fork, by writing to the caller's memory.

@@ -7,7 +7,7 @@ import errno
 
 import pytest
 
-from klp.errors import CheckFailed
+from klp import CheckFailed
 
 # 7.2 shows every livepatch's place in the stack, in which klp_misbehave is not: it hides (L1).
 pytestmark = pytest.mark.klp_kernels(

@@ -8,8 +8,7 @@ import re
 
 import pytest
 
-from klp.analysis.kernels import EARLIEST_INIT_EBUSY
-from klp.guest.errnos import errno_of
+from klp import EARLIEST_INIT_EBUSY, errno_of
 
 _SHOWN = "cat /proc/klp_refused"
 _UNCHANGED = "^answer 0 twins 10 20$"

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from klp.trace import events as ev
+from klp import events as ev
 
 _FEW, _MANY = 5_000, 1_000_000
 _EVENTS_A_PAIR = 3  # shadow_alloc, shadow_freed, shadow_free

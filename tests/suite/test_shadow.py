@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from klp.trace import events as ev
+from klp import events as ev
 
 
 @pytest.mark.everywhere

@@ -7,7 +7,7 @@ import errno
 
 import pytest
 
-from klp.analysis.kernels import EARLIEST_SCHEDULER_SWITCH
+from klp import EARLIEST_SCHEDULER_SWITCH
 
 
 def account_of(accounts, name):

@@ -61,6 +61,16 @@ def test_names_what_a_kernel_lacks(tmp_path, wanted):
         klpbtf.offsets(wanted, path)
 
 
+def test_a_structure_that_a_kernel_lacks_is_not_taken_for_one_without_a_name(tmp_path):
+    path = tmp_path / "vmlinux"
+    path.write_bytes(blob(type_("", 4, 1, 8, member("pid", 0)) + TYPES))
+    assert klpbtf.sizes(("task_struct",), path) == ["-DSIZEOF_TASK_STRUCT=64"]
+    with pytest.raises(ProbeError, match="no structure klp_state"):
+        klpbtf.sizes(("klp_state",), path)
+    with pytest.raises(ProbeError, match=r"no klp_patch\.pid"):
+        klpbtf.offsets({"klp_patch": ("pid",)}, path)
+
+
 def test_a_kernel_without_btf_is_an_error_of_ours(tmp_path):
     with pytest.raises(ProbeError, match="CONFIG_DEBUG_INFO_BTF"):
         klpbtf.offsets({}, tmp_path / "absent")

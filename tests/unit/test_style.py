@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-# Lines a function takes, from `def` to its end; and lines of a module.
+# Lines a function takes, from `def` to its end; and lines of a module, in Python or in C.
 MEDIAN, NINETY_FIFTH, LONGEST, MODULE = 10, 40, 60, 400
+# Kernel modules that may be longer: each is one list of small cases, and kbuild makes a module of one file.
+LISTS_OF_CASES = {"patches/shadow-cases/klp_shadow_cases.c", "tests/faults/klp_misbehave.c"}
 
 # JSON has no comments (a schema has $comment), the licences speak for themselves, and recordings are
 # kept as they were made.
@@ -59,13 +61,18 @@ def length(function: Function) -> int:
     return function.end_lineno - function.lineno + 1
 
 
-def size_complaints(sources: dict[str, str]) -> list[str]:
-    """Return what breaks the size budget; `sources` maps a file's name to its text."""
-    complaints = [
+def long_modules(sources: dict[str, str]) -> list[str]:
+    """Return which files are too long; `sources` maps a file's name to its text."""
+    return [
         f"{name}: {lines} lines; no module may have more than {MODULE}"
         for name, text in sources.items()
         if (lines := len(text.splitlines())) > MODULE
     ]
+
+
+def size_complaints(sources: dict[str, str]) -> list[str]:
+    """Return what breaks the size budget of Python."""
+    complaints = long_modules(sources)
     lengths: list[int] = []
     for name, text in sources.items():
         for function in functions(ast.parse(text)):
@@ -111,8 +118,8 @@ def is_overload(node: Function | ast.ClassDef) -> bool:
     return any(name.split(".")[-1] in ("overload", "setter") for name in names)
 
 
-def python_sources(root: Path, files: Iterable[Path], *rooms: str) -> dict[str, str]:
-    chosen = [file for file in files if file.parts[0] in rooms and file.suffix == ".py"]
+def sources_in(root: Path, files: Iterable[Path], *rooms: str, suffix: str = ".py") -> dict[str, str]:
+    chosen = [file for file in files if file.parts[0] in rooms and file.suffix == suffix]
     return {str(file): (root / file).read_text() for file in chosen}
 
 
@@ -132,11 +139,19 @@ def test_licences_are_there_in_full(root: Path) -> None:
 
 
 def test_sizes(root: Path, project_files: tuple[Path, ...]) -> None:
-    demand_none(size_complaints(python_sources(root, project_files, "harness", "probes")))
+    demand_none(size_complaints(sources_in(root, project_files, "harness", "probes")))
+
+
+def test_sizes_of_c(root: Path, project_files: tuple[Path, ...]) -> None:
+    """BPF programs and kernel modules; a module of many small cases is one file, as kbuild has it."""
+    sources = sources_in(root, project_files, "probes", "patches", "tests", suffix=".c")
+    assert any(name.endswith(".bpf.c") for name in sources)
+    assert len(long_modules({name: sources[name] for name in LISTS_OF_CASES})) == len(LISTS_OF_CASES)
+    demand_none(long_modules({name: sources[name] for name in sources.keys() - LISTS_OF_CASES}))
 
 
 def test_public_names_have_docstrings(root: Path, project_files: tuple[Path, ...]) -> None:
-    sources = python_sources(root, project_files, "harness")
+    sources = sources_in(root, project_files, "harness")
     demand_none([
         f"{name}: no docstring: {what}"
         for name, text in sources.items()
@@ -192,6 +207,16 @@ def _function(lines: int) -> str:
 def test_size_check_can_fail(sources: dict[str, str], complaint: str | None) -> None:
     found = size_complaints(sources)
     assert any(complaint in each for each in found) if complaint else not found
+
+
+@pytest.mark.parametrize(("lines", "wrong"), [(MODULE, False), (MODULE + 1, True)])
+def test_size_check_of_c_can_fail(tmp_path: Path, lines: int, wrong: bool) -> None:
+    files = (Path("probes/a.bpf.c"), Path("probes/a.py"), Path("docs/b.c"))
+    for file in files:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("int a;\n" * lines)
+    found = long_modules(sources_in(tmp_path, files, "probes", suffix=".c"))
+    assert found == (["probes/a.bpf.c: 401 lines; no module may have more than 400"] if wrong else [])
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from klp.arch import DEFAULT
 from klp.errors import (
     Category,
     CrashReport,
@@ -277,7 +278,7 @@ class TestMachine:
     @pytest.fixture
     def machine(self, tmp_path: Path) -> Iterator[Machine]:
         nowhere = tmp_path / "none"
-        spec = MachineSpec(nowhere, nowhere, nowhere, nowhere, console=tmp_path / "console.log")
+        spec = MachineSpec(DEFAULT, nowhere, nowhere, nowhere, nowhere, console=tmp_path / "console.log")
         (tmp_path / "qemu.log").write_text("last word\n")
         spec.console.write_text("[    1.000000] Linux version 6.12\n")
         made = Machine(spec, tmp_path / "qemu.log", deadlines(Accelerator.TCG))

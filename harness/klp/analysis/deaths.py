@@ -7,14 +7,15 @@ import re
 from collections.abc import Sequence
 
 from klp.errors import CrashReport
+from klp.klog.dialects import any_of
 
 _FRAME = re.compile(r"(?<!\? )\b([A-Za-z_][\w.]*)\+0x[0-9a-f]+/0x[0-9a-f]+ \[(\w+)")
 # An address where a symbol should be, or a jump to a page that is not there: what it was is gone.
 _NOWHERE = re.compile(
-    r"RIP: 0010:0x[0-9a-f]+|#PF: supervisor instruction fetch in kernel mode|Code: (?:cc ){8,}<cc>"
+    rf"{any_of(lambda crash: crash.kernel_pc)}0x[0-9a-f]+|{any_of(lambda crash: crash.bad_fetch)}"
+    rf"|{any_of(lambda crash: crash.erased_text)}"
 )
-# Above the kernel's own image x86-64 has nothing but modules there; what went is no longer mapped.
-_MEMORY_GONE = re.compile(r"unable to handle page fault for address: ffffffff[c-f][0-9a-f]{7}\b")
+_MEMORY_GONE = re.compile(any_of(lambda crash: crash.fault_in_modules))
 _FREED_TWICE = re.compile(
     r"Trying to vfree\(\) (?:nonexistent|bad)|kernel BUG at mm/slub\.c|Bad page state|double[ -]free"
     r"|Object already free|Invalid object pointer|freeing.*free(?:d)? (?:slab|object)",

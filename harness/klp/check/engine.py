@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 from filelock import FileLock, Timeout
@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from klp.analysis.checked import CheckResult
 from klp.analysis.evidence import Verdict
 from klp.check.gate import Learned, why_not
-from klp.check.host import Host, UnitOutcome, perform_unit, this_host
+from klp.check.host import HOSTS, Host, UnitOutcome, perform_unit
 from klp.check.outcomes import Outcomes
 from klp.check.plan import CheckOrder, CheckUnit, TargetKernel, outcome_of, planned_units, survey_for
 from klp.check.registry import OPENER, SCENARIOS
@@ -23,6 +23,7 @@ from klp.paths import CheckLayout
 from klp.progress import Progress
 from klp.records.runs import look
 from klp.settings import Settings
+from klp.work import collect
 
 
 @contextmanager
@@ -82,7 +83,8 @@ class CheckRun:
         Raises:
             Busy: another process adds to this check.
         """
-        with _held(self._layout), this_host(self._layout, self._progress, self._jobs) as host:
+        own = Host(self._layout, self._progress, self._jobs)
+        with _held(self._layout), HOSTS.serving(self._layout.root, own) as host:
             return self._execute(host)
 
     def _execute(self, host: Host) -> KlpError | None:
@@ -113,7 +115,7 @@ class CheckRun:
             try:
                 self._of_one_guest(host, units)
             finally:
-                host.end_guests()
+                host.close()
 
     def _of_one_guest(self, host: Host, units: Sequence[CheckUnit]) -> None:
         """Perform the units that want guests of one kind, those first that others wait for."""
@@ -167,17 +169,10 @@ class CheckRun:
             self._collect(workers, host, units)
 
     def _collect(self, executor: Executor, host: Host, units: Sequence[CheckUnit]) -> None:
-        futures: dict[Future[UnitOutcome], CheckUnit] = {}
-        try:
-            for unit in units:  # here, for an interrupt may come as a worker is started, too
-                futures[executor.submit(perform_unit, unit, self._known(unit).objects)] = unit
-            for future in as_completed(futures):
-                self._take(futures[future], future.result())
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            host.stop()
-            raise
+        collect(executor, units, self._submit, self._take, host.stop)
+
+    def _submit(self, executor: Executor, unit: CheckUnit) -> Future[UnitOutcome]:
+        return executor.submit(perform_unit, unit, self._known(unit).objects)
 
     def _take(self, unit: CheckUnit, done: UnitOutcome) -> None:
         known = self._known(unit)

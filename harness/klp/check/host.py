@@ -8,7 +8,6 @@ kernel's saved guest, its pool) belongs to the process, in its `Host`.
 
 from __future__ import annotations
 
-import atexit
 import os
 import signal
 import threading
@@ -32,7 +31,7 @@ from klp.check.static import BUILD, MODINFO, modinfo
 from klp.drive.case import Case, Promised
 from klp.errors import BuildFailed, Interrupted, KlpError, UsageError, VmLost
 from klp.files import remove_tree
-from klp.lab.ready import Bench
+from klp.lab.ready import ReadyKernel
 from klp.model import Module
 from klp.modules.modinfo import release_of
 from klp.modules.sources import ModuleSource
@@ -40,6 +39,7 @@ from klp.paths import CheckLayout
 from klp.progress import NotesOnly, Progress, Silent
 from klp.vm.machine import Machine
 from klp.vm.pool import size_that_fits
+from klp.work import Hosts
 
 # One guest in use and one being made ready, or two in use: more would only take from each other.
 _AT_ONCE = 2
@@ -72,7 +72,7 @@ def perform_unit(unit: CheckUnit, objects: tuple[PatchedFunctions, ...]) -> Unit
         HostLacks: this machine cannot perform it.
         Interrupted: no further outcome is wanted.
     """
-    return _host_of(unit.folder).perform(unit, objects)
+    return HOSTS.of(unit.folder).perform(unit, objects)
 
 
 @dataclass(slots=True)
@@ -131,7 +131,7 @@ class Host:
         self._jobs = jobs
         self._made: dict[tuple[str, ModuleSource], _Made] = {}
         self._building: dict[tuple[str, ModuleSource], threading.Lock] = {}
-        self._ready: dict[tuple[str, int], Bench] = {}
+        self._ready: dict[tuple[str, int], ReadyKernel] = {}
         self._lock = threading.Lock()
         self._in_use = _MachinesInUse()
 
@@ -149,7 +149,7 @@ class Host:
         """Return how many guests of `memory_mib` are used at once."""
         return size_that_fits(memory_mib, self._jobs or _AT_ONCE)
 
-    def ready(self, unit: CheckUnit) -> Bench:
+    def ready(self, unit: CheckUnit) -> ReadyKernel:
         """Return the kernel that a unit's guests come from; made ready where it is not yet, in minutes.
 
         Raises:
@@ -160,10 +160,10 @@ class Host:
             if unit.guest not in self._ready:
                 size = self.guests_at_once(unit.settings.memory_mib)
                 out = self._layout.kernel(unit.kernel.label)
-                self._ready[unit.guest] = Bench(unit.settings, out, self._progress, size=size)
+                self._ready[unit.guest] = ReadyKernel(unit.settings, out, self._progress, size=size)
             return self._ready[unit.guest]
 
-    def end_guests(self) -> None:
+    def close(self) -> None:
         """End every guest that waits to be used; a later unit begins anew."""
         with self._lock:
             for kernel in self._ready.values():
@@ -218,10 +218,10 @@ class Host:
             unit.kernel.label, unit.livepatch.name, unit.scenario, unit.repetition
         ).root
         try:
-            with kernel.lease() as prepared, self._in_use.using(prepared.lab.machine):
+            with kernel.lease() as ready_guest, self._in_use.using(ready_guest.lab.machine):
                 begun = time.monotonic()
                 places, module = (paths.PATCHES,), one.livepatch.name
-                case = Case(kernel, prepared, unit.scenario, places, Promised(), livepatch=module)
+                case = Case(kernel, ready_guest, unit.scenario, places, Promised(), livepatch=module)
                 done = perform(case, one, SCENARIOS[unit.scenario], objects, quick=unit.quick)
                 seconds = time.monotonic() - begun
                 self._in_use.check()
@@ -255,28 +255,8 @@ def _why_not_built(failure: KlpError) -> tuple[str, ...]:
     return tuple(dict.fromkeys(lines))
 
 
-_HOSTS: dict[Path, Host] = {}
-_HOSTS_LOCK = threading.Lock()
+def _silent(folder: Path) -> Host:
+    return Host(CheckLayout(folder), Silent())
 
 
-@contextmanager
-def this_host(layout: CheckLayout, progress: Progress, jobs: int | None) -> Iterator[Host]:
-    """Have this process perform units of a check for a block, and say on `progress` what it makes ready."""
-    host = Host(layout, progress, jobs)
-    with _HOSTS_LOCK:
-        _HOSTS[layout.root] = host
-    try:
-        yield host
-    finally:
-        with _HOSTS_LOCK:
-            del _HOSTS[layout.root]
-        host.end_guests()
-
-
-def _host_of(folder: Path) -> Host:
-    """Return this process' host; a process that an executor has started makes its own, and says nothing."""
-    with _HOSTS_LOCK:
-        if folder not in _HOSTS:
-            _HOSTS[folder] = Host(CheckLayout(folder), Silent())
-            atexit.register(_HOSTS[folder].end_guests)
-        return _HOSTS[folder]
+HOSTS = Hosts(_silent)

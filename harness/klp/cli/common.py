@@ -13,14 +13,13 @@ import msgspec
 from rich.console import Console
 
 from klp import settings as settings_room
-from klp.errors import UsageError
 from klp.images.library import Library
 from klp.model import Image
 from klp.process import require
 from klp.progress import Progress, for_console
 from klp.settings import Settings
 from klp.vm.accel import AcceleratorVerdict, choose
-from klp.vm.machine import PROGRAMS
+from klp.vm.machine import programs
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -57,14 +56,7 @@ def settings(**changes: object) -> Settings:
         SettingsError: what a file or a variable says is wrong.
         UsageError: a change is out of its setting's range.
     """
-    given = {name: value for name, value in changes.items() if value is not None}
-    whole = {**msgspec.to_builtins(settings_room.load()), **given}
-    try:
-        return msgspec.convert(whole, Settings)
-    except msgspec.ValidationError as error:
-        reason, _, place = str(error).partition(" - at `$.")
-        name = place.rstrip("`")
-        raise UsageError(f"{name} {given.get(name)}: {reason}", hint=settings_room.HELP.get(name)) from None
+    return settings_room.load(**changes)
 
 
 def library(wanted: Settings) -> Library:
@@ -78,7 +70,7 @@ def image_and_accelerator(wanted: Settings) -> tuple[Image, AcceleratorVerdict]:
     Raises:
         HostLacks: what guests take is missing here.
     """
-    require(*PROGRAMS)
+    require(*programs())
     shelf = library(wanted)
     image = shelf.ensure(wanted.kernel)
     verdict = choose(wanted, shelf.layout, image)

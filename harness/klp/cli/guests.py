@@ -15,6 +15,7 @@ from klp.cli.common import image_and_accelerator, kernel_option, print_json, pro
 from klp.errors import UsageError
 from klp.lab import keeper
 from klp.process import replace
+from klp.vm.request import MachineRequest
 
 _name_option = click.option("-n", "--name", metavar="NAME", help="Which guest; needed if several are up.")
 
@@ -27,7 +28,7 @@ def up(kernel: str | None, name: str) -> None:
     wanted = settings(kernel=kernel)
     image, verdict = image_and_accelerator(wanted)
     with progress().step(f"booting {image.kernel.release}"):
-        guest = keeper.up(name, image, wanted, verdict.accelerator)
+        guest = keeper.up(name, MachineRequest.from_settings(image, wanted, verdict.accelerator))
     click.echo(f"{guest.name}: {guest.release} is up; klp exec, klp ssh, klp cp, klp down")
 
 

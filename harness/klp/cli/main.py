@@ -43,6 +43,9 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "doctor": ("klp.cli.doctor:doctor", "Say what this host has and lacks, and what mends it."),
 }
 
+# By these a shell asks for completions, of the command by each of its names.
+_COMPLETING = ("_KLP_COMPLETE", "_KLP_LAB_COMPLETE")
+
 
 class _Lazy(click.Group):
     """A group whose commands are imported when they are run; their help lines stand in the table."""
@@ -108,7 +111,7 @@ def _tell_misuse(error: click.UsageError) -> None:
 
 def _invoke() -> int | None:
     """Run the command; click's own `main` would keep some errors, such as a closed pipe, to itself."""
-    if "_KLP_COMPLETE" in os.environ:  # a shell asks for completions
+    if any(variable in os.environ for variable in _COMPLETING):
         klp.main()
     with klp.make_context("klp", sys.argv[1:]) as context:
         status: int | None = klp.invoke(context)

@@ -28,6 +28,7 @@ from klp.modules.sources import SAMPLES_WORD
 from klp.paths import RunLayout
 from klp.records.encoding import encode
 from klp.report.table import failed_checks, rules_line, run_table
+from klp.vm.request import MachineRequest
 
 
 @click.command()
@@ -82,9 +83,8 @@ def run(
     told = progress()
     with run_folder(wanted, out, image.kernel.release) as layout:
         job = make_job(wished, image, layout.modules, told)
-        saved = partial(
-            ensure_warm, library(wanted).cache, image, wanted, accelerator.accelerator, progress=told
-        )
+        request = MachineRequest.from_settings(image, wanted, accelerator.accelerator)
+        saved = partial(ensure_warm, library(wanted).cache, request, progress=told)
         warm = None if cold else saved()
         bare = saved(probes=()) if control else None
     job_run = Run(

@@ -26,8 +26,10 @@ from klp.report.junit import junit
 from klp.report.ktap import ktap
 from klp.report.selftest_table import encode, problems, selftests_table
 from klp.selftests.build import find_selftests
-from klp.selftests.run import Choices, SelftestsRun, make_kernel_jobs
+from klp.selftests.plan import Choices
+from klp.selftests.run import SelftestsRun, build_selftests
 from klp.settings import Settings
+from klp.vm.request import MachineRequest
 
 
 @click.command()
@@ -87,13 +89,15 @@ def _prepared(
     wanted: Sequence[Settings], scripts: Sequence[str], out: Path | None, choices: Choices
 ) -> tuple[SelftestsRun, SelftestsLayout]:
     """Build everything for every kernel first, so that what cannot be run is told at once."""
-    images = [image_and_accelerator(each) for each in wanted]
+    requests = []
+    for each in wanted:
+        image, verdict = image_and_accelerator(each)
+        requests.append(MachineRequest.from_settings(image, each, verdict.accelerator))
     told = progress()
     with run_folder(wanted[0], out, "selftests") as folder:
         layout = SelftestsLayout(folder.root)
-        jobs = make_kernel_jobs([(image, by.accelerator) for image, by in images], scripts, layout, told)
-    cache = library(wanted[0]).cache
-    return SelftestsRun(jobs, layout, wanted[0], cache, choices=choices, progress=told), layout
+        built = build_selftests(requests, scripts, layout, told)
+    return SelftestsRun(built, layout, library(wanted[0]).cache, choices=choices, progress=told), layout
 
 
 def _list(wanted: Sequence[Settings], scripts: Sequence[str], *, as_json: bool) -> None:

@@ -24,6 +24,7 @@ from klp.lab.warm import ensure_warm
 from klp.report.live import holder_lines, live_line, live_picture
 from klp.report.table import failed_checks
 from klp.trace.events import AnyEvent
+from klp.vm.request import MachineRequest
 
 _SAMPLE = "version-banner"
 
@@ -138,7 +139,8 @@ def trace(patch: str, *, kernel: str | None, out: Path | None, deadline_s: float
     told = progress()
     with run_folder(wanted, out, image.kernel.release) as layout:
         job = make_job(wished, image, layout.modules, told)
-        warm = ensure_warm(library(wanted).cache, image, wanted, accelerator.accelerator, progress=told)
+        request = MachineRequest.from_settings(image, wanted, accelerator.accelerator)
+        warm = ensure_warm(library(wanted).cache, request, progress=told)
     with _screen() as screen:
         run = Run(job, layout, wanted, accelerator, progress=screen, warm=warm, watch=screen)
         result, failure = run.execute()

@@ -22,7 +22,7 @@ from klp.guest.livepatch import Livepatches, PendingTask
 from klp.guest.ssh import CommandResult
 from klp.klog import expected
 from klp.klog.lines import without_stamp
-from klp.lab.ready import Bench, Prepared
+from klp.lab.ready import ReadyGuest, ReadyKernel
 from klp.model import Module
 from klp.waiting import DeadlineMissed, wait_until
 
@@ -32,8 +32,8 @@ _LOOK_S = 0.1
 class KernelLog:
     """The guest's kernel log since the test began."""
 
-    def __init__(self, prepared: Prepared, deadline_s: float) -> None:
-        self._prepared = prepared
+    def __init__(self, ready_guest: ReadyGuest, deadline_s: float) -> None:
+        self._ready_guest = ready_guest
         self._deadline_s = deadline_s
 
     def lines(self) -> tuple[str, ...]:
@@ -42,7 +42,7 @@ class KernelLog:
         Raises:
             CheckFailed: the log overflowed.
         """
-        found = lines_after(self._prepared.lab.guest, self._prepared.canary)
+        found = lines_after(self._ready_guest.lab.guest, self._ready_guest.canary)
         return tuple(without_stamp(line) for line in found)
 
     def find(self, pattern: str) -> tuple[str, ...]:
@@ -76,8 +76,8 @@ class TestedGuest:
 
     __test__ = False  # pytest: no class of tests, whatever its name begins with
 
-    def __init__(self, prepared: Prepared) -> None:
-        self.lab = prepared.lab
+    def __init__(self, ready_guest: ReadyGuest) -> None:
+        self.lab = ready_guest.lab
         self.kernel = self.lab.image.kernel.name
         self.release = self.lab.image.kernel.release
         self.version = series(self.release)
@@ -177,28 +177,28 @@ class Case:
 
     def __init__(
         self,
-        bench: Bench,
-        prepared: Prepared,
+        ready_kernel: ReadyKernel,
+        ready_guest: ReadyGuest,
         name: str,
         places: Iterable[Path],
         promised: Promised,
         *,
         livepatch: str = "",
     ) -> None:
-        prepared.begun_at = time.time()
-        self._bench = bench
-        self._prepared = prepared
+        ready_guest.begun_at = time.time()
+        self._ready_kernel = ready_kernel
+        self._ready_guest = ready_guest
         self._name = name
         self._places = tuple(places)
         self._promised = promised
         self.verdicts: dict[str, RuleVerdict] = {}
         self._livepatch = livepatch
-        prepared.observer.begin(name, livepatch)
+        ready_guest.observer.begin(name, livepatch)
         self.modules: dict[str, Module] = {}
         self.pending: tuple[PendingTask, ...] = ()
-        self.guest = TestedGuest(prepared)
-        self.trace = Trace(prepared)
-        self.log = KernelLog(prepared, bench.settings.deadline_s)
+        self.guest = TestedGuest(ready_guest)
+        self.trace = Trace(ready_guest)
+        self.log = KernelLog(ready_guest, ready_kernel.settings.deadline_s)
 
     def module(self, word: str, name: str | None = None) -> ModuleSubject:
         """Build a plain module, or take it as built before, and ship it.
@@ -206,7 +206,7 @@ class Case:
         Raises:
             UsageError, BuildFailed: there is none, or it cannot be built.
         """
-        return self.plain(self._bench.module(word, self._places, name, livepatch=False))
+        return self.plain(self._ready_kernel.module(word, self._places, name, livepatch=False))
 
     def livepatch(self, word: str, name: str | None = None) -> LivepatchSubject:
         """Build a livepatch, or take it as built before, and ship it.
@@ -214,28 +214,28 @@ class Case:
         Raises:
             UsageError, BuildFailed, NotALivepatch: there is none, or it cannot be built.
         """
-        return self.patch(self._bench.module(word, self._places, name, livepatch=True))
+        return self.patch(self._ready_kernel.module(word, self._places, name, livepatch=True))
 
     def plain(self, module: Module) -> ModuleSubject:
         """Ship a plain module that is built already."""
-        return ModuleSubject(self.guest.lab, module, self._ship(module), self._prepared.observer)
+        return ModuleSubject(self.guest.lab, module, self._ship(module), self._ready_guest.observer)
 
     def patch(self, module: Module) -> LivepatchSubject:
         """Ship a livepatch that is built already."""
         return LivepatchSubject(
             self.guest.lab, module, self._ship(module),
-            deadline_s=self._bench.settings.deadline_s, stuck=self._keep_pending,
-            observer=self._prepared.observer,
+            deadline_s=self._ready_kernel.settings.deadline_s, stuck=self._keep_pending,
+            observer=self._ready_guest.observer,
         )  # fmt: skip
 
     def resident(self, module: Module, path: str) -> ModuleSubject:
         """Return a plain module whose file is in the guest already."""
-        return ModuleSubject(self.guest.lab, module, path, self._prepared.observer)
+        return ModuleSubject(self.guest.lab, module, path, self._ready_guest.observer)
 
     @property
     def scratch(self) -> Path:
         """A folder on the host for modules that are made for this test alone; it goes with the guest."""
-        return self._prepared.layout.modules
+        return self._ready_guest.layout.modules
 
     def _ship(self, module: Module) -> str:
         path = guest_path(module.name)
@@ -247,7 +247,7 @@ class Case:
 
     def _keep_pending(self, tasks: tuple[PendingTask, ...]) -> None:
         self.pending = tasks
-        with self._prepared.layout.pending.open("a") as file:
+        with self._ready_guest.layout.pending.open("a") as file:
             for task in tasks:
                 file.write("\n  ".join([task.line(), *task.stack]) + "\n")
 
@@ -264,9 +264,9 @@ class Case:
         self.guest.lab.machine.check_alive()
         lines = self.log.lines()
         told = expected.reasons(lines, (*self._promised.log, *expects))
-        self._prepared.observer.log(lines, told)
-        self._prepared.observer.taint()
-        self._prepared.observer.end(self._name, self._livepatch)
+        self._ready_guest.observer.log(lines, told)
+        self._ready_guest.observer.taint()
+        self._ready_guest.observer.end(self._name, self._livepatch)
         self.verdicts = self.trace.verdicts()
         return lines
 
@@ -290,7 +290,7 @@ class Case:
 
     def properties(self) -> list[tuple[str, str]]:
         """Return what the test ran on, as names and values for a JUnit file."""
-        known = self._bench.provenance(())
+        known = self._ready_kernel.provenance(())
         return [
             ("klp_kernel", known.kernel),
             ("klp_image", known.image_digest),
@@ -311,7 +311,7 @@ class Case:
             error: why it did not end well, if it did not.
             plans: what is told of livepatches in it.
         """
-        layout, store = self._prepared.layout, self._prepared.tracer.store
+        layout, store = self._ready_guest.layout, self._ready_guest.tracer.store
         try:
             self.trace.mark()
             layout.dmesg.write_text(self.guest.lab.diagnosis.run("dmesg").stdout)
@@ -324,19 +324,19 @@ class Case:
             (layout.modules / module.file.name).write_bytes(module.file.read_bytes())
         result = RunResult(
             schema=SCHEMA,
-            begun_at=self._prepared.begun_at,
+            begun_at=self._ready_guest.begun_at,
             ended_at=time.time(),
-            provenance=self._bench.provenance(self.modules.values()),
+            provenance=self._ready_kernel.provenance(self.modules.values()),
             plans=plans,
             events=store.count(),
             lost_events=store.lost(),
-            unseen=self._prepared.tracer.missing(),
+            unseen=self._ready_guest.tracer.missing(),
             error=error,
             rules=tuple(self.verdicts.values()),
             verdict=Verdict.VIOLATED if error else overall(each.verdict for each in plans),
         )
         write_result(layout, result)
-        self._prepared.keep_as = folder
+        self._ready_guest.keep_as = folder
 
 
 def series(release: str) -> tuple[int, ...]:

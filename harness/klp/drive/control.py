@@ -18,24 +18,22 @@ from klp.guest.kernel_log import lines_after, write_canary
 from klp.klog.transitions import LoggedTransition, logged_transitions
 from klp.lab.lab import Lab
 from klp.lab.warm import WarmStart, restored
-from klp.model import Accelerator, Module
+from klp.model import Module
 from klp.modules.plan import PatchPlan
 from klp.paths import RunLayout
 from klp.progress import Progress
-from klp.settings import Settings
 
 Controls = dict[str, tuple[LoggedTransition, ...]]
 
 
-def unprobed(
-    job: Job, bare: WarmStart, settings: Settings, accel: Accelerator, progress: Progress
-) -> Controls:
+def unprobed(job: Job, bare: WarmStart, deadline_s: float, progress: Progress) -> Controls:
     """Return the transitions that each plan's modules make in a guest without probes, by the plan's name.
 
     A plan that fails there has none: what failed is told where it is traced.
 
     Args:
         bare: a saved guest in which no probe is armed.
+        deadline_s: seconds a transition may take.
 
     Raises:
         VmLost: that guest was lost.
@@ -43,9 +41,9 @@ def unprobed(
     with (
         tempfile.TemporaryDirectory(prefix="klp-control-") as folder,
         progress.step("the same without probes"),
-        restored(job.image, bare, RunLayout(Path(folder)), settings, accel) as lab,
+        restored(bare, RunLayout(Path(folder))) as lab,
     ):
-        guest = _Unprobed(lab, job.modules, settings.deadline_s)
+        guest = _Unprobed(lab, job.modules, deadline_s)
         return {plan.name: guest.transitions(plan) for plan in job.plans if plan.livepatch}
 
 

@@ -20,7 +20,6 @@ from klp.drive.steps import AwaitLog, Disable, Load, Look, Observe, Step, Unload
 from klp.errors import HostLacks
 from klp.images.cache import Cache, NotBuilt
 from klp.images.library import Library
-from klp.lab.lab import machine_spec
 from klp.lab.warm import snapshot_place
 from klp.model import Image
 from klp.modules.plan import PatchPlan
@@ -30,8 +29,9 @@ from klp.settings import Settings
 from klp.trace.tracer import CONSISTENCY, PROBES
 from klp.vm.accel import AcceleratorVerdict, choose
 from klp.vm.machine import overlay_command
-from klp.vm.snapshot import SnapshotFiles, to_be_restored
+from klp.vm.request import MachineRequest
 from klp.vm.spec import argv
+from klp.vm.start import Restore, SnapshotFiles
 
 # What a livepatch is called that has no plan, before its module is built.
 _UNKNOWN = "LIVEPATCH"
@@ -135,14 +135,16 @@ class _Start:
     settings: Settings
     layout: RunLayout
 
+    def _request(self, image: Image) -> MachineRequest:
+        return MachineRequest.from_settings(image, self.settings, self.accelerator.accelerator)
+
     def booting(self) -> Iterator[str]:
         """Yield how a guest is booted, and its probes are armed."""
         if self.image is None:
             yield "# a guest is booted; QEMU's command line names files of the image"
         else:
-            spec = machine_spec(self.image, self.layout, self.settings, self.accelerator.accelerator)
             yield shlex.join(overlay_command(self.image.root_disk, self.layout.disk))
-            yield shlex.join(argv(spec))
+            yield shlex.join(argv(self._request(self.image).spec(self.layout)))
         yield f"# in the guest, over SSH: {', '.join(PROBES)} are copied and armed"
 
     def restoring(self, probes: tuple[str, ...]) -> Iterator[str]:
@@ -151,19 +153,19 @@ class _Start:
             yield "# a guest is booted, armed and saved, and goes on from there; QEMU's command line names"
             yield "# files of the image"
             return
-        accelerator = self.accelerator.accelerator
+        request = self._request(self.image)
         try:
-            files = snapshot_place(self.cache, self.image, self.settings, accelerator, probes)
+            files = snapshot_place(self.cache, request, probes)
         except HostLacks as lacking:
             yield f"# {lacking.message}: which saved guest SNAPSHOT is depends on it"
             files = SnapshotFiles(Path("SNAPSHOT"))
         if not files.state.exists():
             armed = ", its probes are armed" if probes else ""
             yield f"# first a guest is booted{armed}, and it is saved in {files.root}"
-        spec = machine_spec(self.image, self.layout, self.settings, accelerator)
+        spec = request.starting(Restore(files)).spec(self.layout)
         yield shlex.join(overlay_command(files.disk, self.layout.disk))
         yield shlex.join(["cp", str(files.console), str(self.layout.console)])
-        yield shlex.join(argv(to_be_restored(spec, files)))
+        yield shlex.join(argv(spec))
         over = f"# over QMP, on descriptor {spec.qmp_fd}"
         yield f"{over}: x-ignore-shared, the state from {files.state}, cont"
         yield "# in the guest, over SSH, the host's clock:"

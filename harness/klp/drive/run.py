@@ -33,6 +33,7 @@ from klp.records.verdicts import judge_run
 from klp.settings import Settings
 from klp.trace.tracer import CONSISTENCY, Tracer, traced
 from klp.vm.accel import AcceleratorVerdict
+from klp.vm.request import MachineRequest
 
 
 @contextmanager
@@ -123,7 +124,7 @@ class Run:
         self._job = job
         self._layout = layout
         self._settings = settings
-        self._accelerator = accelerator
+        self._request = MachineRequest.from_settings(job.image, settings, accelerator.accelerator)
         self._progress = progress
         self._warm = warm
         self._watch = watch
@@ -132,7 +133,7 @@ class Run:
         self._force = force
         self._controls: Controls = {}
         self._begun = time.time()
-        self._provenance = provenance(job.image, job.modules.values(), settings, accelerator)
+        self._provenance = provenance(self._request, job.modules.values(), accelerator.reason)
         self._repeat = repeat
         self._pending = [Turn(plan, number) for number in range(1, repeat + 1) for plan in job.plans]
         self._retries = set(self._pending) if retry_lost else set()
@@ -165,8 +166,7 @@ class Run:
     def _unprobed(self) -> Controls:
         if self._bare is None:
             return {}
-        accel = self._accelerator.accelerator
-        return unprobed(self._job, self._bare, self._settings, accel, self._progress)
+        return unprobed(self._job, self._bare, self._settings.deadline_s, self._progress)
 
     def _one_guest(self) -> VmLost | None:
         """Run the plans of one repetition in one guest, until all are done or it is lost under one of them.
@@ -203,12 +203,10 @@ class Run:
         self._plans.append(msgspec.structs.replace(result, **where))
 
     def _lab(self) -> AbstractContextManager[Lab]:
-        accel = self._accelerator.accelerator
-        image, layout, settings = self._job.image, self._layout, self._settings
         if self._warm is None:
-            return booted(image, layout, settings, accel, self._progress)
+            return booted(self._request, self._layout, self._progress)
         self._progress.note("starting from a saved guest, its probes armed")
-        return restored(image, self._warm, layout, settings, accel)
+        return restored(self._warm, self._layout)
 
     def _in_guest(self, lab: Lab) -> None:
         running = self._warm.probes if self._warm else ()

@@ -7,7 +7,7 @@ from klp.analysis.history import History, history
 from klp.analysis.rules.registry import RuleVerdict, judge_all
 from klp.analysis.transitions import Transition, transitions
 from klp.drive.subject import ModuleSubject
-from klp.lab.ready import Prepared
+from klp.lab.ready import ReadyGuest
 from klp.modules.functions import watched
 from klp.trace.events import AnyEvent
 
@@ -15,8 +15,8 @@ from klp.trace.events import AnyEvent
 class Trace:
     """What the probes saw since the guest was handed to the test."""
 
-    def __init__(self, prepared: Prepared) -> None:
-        self._tracer = prepared.tracer
+    def __init__(self, ready_guest: ReadyGuest) -> None:
+        self._tracer = ready_guest.tracer
 
     def mark(self) -> int:
         """Have the probes write out all they have seen; return the position after it, for `events`.

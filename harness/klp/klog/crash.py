@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a kernel says when it fails, read from console lines; wording of 6.1 to 7.2, x86.
+"""What a kernel says when it fails, read from console lines; wording of 6.1 to 7.2.
+
+What only one architecture's kernel says comes from `klp.arch`.
 
 Which function and which frames matter is decided as syzkaller (pkg/report) and the netdev CI (nipa)
 do: frames the kernel marks as unreliable do not count, nor do those that every report of a kind
@@ -14,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from klp.errors import Category, CrashReport
+from klp.klog.dialects import any_of
 from klp.klog.lines import without_stamp
 
 # A guest with one of these is lost. The others are told, and go on: a run may hold a task
@@ -36,22 +39,24 @@ _BEGINNINGS = (
     (Category.RCU_STALL, re.compile(
         f"rcu: INFO: rcu_\\w+ (?:self-detected stall|detected (?:expedited )?stalls)|{_PANIC}RCU Stall")),
     (Category.HUNG_TASK, re.compile(f"INFO: task .* blocked .*for more than|{_PANIC}hung_task:")),
-    (Category.OOPS, re.compile(
-        r"BUG: (?:kernel NULL pointer dereference|unable to handle|.*stack guard page was hit)"
-        r"|kernel BUG at |traps: PANIC: double fault|\S.*: [0-9a-f]{4} \[#\d+\]")),
+    (Category.OOPS, re.compile(rf"kernel BUG at |{any_of(lambda crash: crash.oops)}")),
     (Category.OOM_KILL, re.compile(r"(?!\s)[^\[\]]* invoked oom-killer: ")),
     (Category.PANIC, re.compile(_PANIC)),
 )  # fmt: skip
-_INT3 = re.compile(r"(?:^|: )int3: [0-9a-f]{4} \[#")
-# 7.2 fills a module's text with int3 when it goes; the emulator's race shows one among true instructions.
-_NO_TEXT = re.compile(r"^Code: (?:cc ){8,}<cc>")
+_BREAKPOINT = re.compile(rf"(?:^|: ){any_of(lambda crash: crash.breakpoint)}")
+# The emulator's race shows one breakpoint among true instructions.
+_ERASED_TEXT = re.compile(any_of(lambda crash: crash.erased_text))
 
 _FRAME = re.compile(r"^(?:\[<[0-9a-f]+>\])?\s+(\? )?([\w.$]+)\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[(\w+).*)?$")
-# Code segment 10 is the kernel's; a system call's trace ends with user space's RIP in segment 33.
-_RIP = re.compile(r"^RIP: 0010:(([\w.$]+)\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[(\w+)[^\]]*\])?)")
+_CALL_TRACE = re.compile(any_of(lambda crash: crash.call_trace))
+_PC = re.compile(
+    rf"{any_of(lambda crash: crash.kernel_pc)}"
+    r"(([\w.$]+)\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[(\w+)[^\]]*\])?)"
+)
 _OTHER_CPU = re.compile(r"NMI backtrace for cpu \d+$")
-_CONTEXT = re.compile(r"^\s*<(/?)(IRQ|NMI|SOFTIRQ)>")
-_END_OF_TRACE = re.compile(r"^\s*</TASK>|Modules linked in:|---\[ end trace")
+_CONTEXT = re.compile(rf"\s*<(/?){any_of(lambda crash: crash.interrupts)}>")
+_TRACE_END = re.compile(any_of(lambda crash: crash.trace_end))
+_END_OF_TRACE = re.compile(rf"^\s*{_TRACE_END.pattern}|Modules linked in:|---\[ end trace")
 # A module that is a livepatch has taint K in its list: klp_fix(OEK).
 _LIVEPATCHES = re.compile(r"\b(\w+)\([A-Z]*K[A-Z]*[+-]?\)")
 _SUFFIX = re.compile(r"(?:\.(?:isra|constprop|part|cold|llvm)(?:\.\d+)*)+$")
@@ -59,15 +64,17 @@ _SUFFIX = re.compile(r"(?:\.(?:isra|constprop|part|cold|llvm)(?:\.\d+)*)+$")
 # Frames that say nothing about the fault, by what they do.
 _BESIDE_THE_POINT = re.compile("|".join((
     r"dump_stack\w*|show_stack\w*|v?panic|nmi_panic|__warn\w*|report_bug|handle_bug|__?die\w*|oops_\w+",
-    r"page_fault_oops|\w*exc_\w+|asm_\w+|do_trap|do_error_trap|bad_area\w*|do_kern_addr_fault",
+    any_of(lambda crash: crash.beside_the_point), any_of(lambda crash: crash.spinning), r"bad_area\w*",
     r"dump_header|oom_kill_process|out_of_memory|\w*alloc_pages\w*|\w*folio_alloc\w*",
     r"__schedule\w*|schedule\w*|io_schedule\w*|preempt_schedule\w*|do_wait_for_common|\w*wait_for_\w+",
-    r"__?mutex_lock\w*|rt_mutex_\w+|rwsem_\w+|down(?:_\w+)?|__down\w*|_raw_\w+|native_queued_\w+",
+    r"__?mutex_lock\w*|rt_mutex_\w+|rwsem_\w+|down(?:_\w+)?|__down\w*|_raw_\w+",
     r"delay_\w+|__(?:const_)?[un]?delay|__x?memcpy|memcpy\w*|memset\w*|memmove\w*|str\w?cpy|kthread",
-    r"ret_from_fork\w*|entry_SYSCALL\w*|do_syscall_\w+|x64_sys_call|__do_sys_\w+",
+    r"ret_from_fork\w*|__do_sys_\w+",
 )))  # fmt: skip
 # Who stands here waits for another CPU to answer; if that one's backtrace was asked for, it is the one.
-_WAITS_FOR_A_CPU = re.compile(r"smp_call_\w+|csd_lock_\w+|on_each_cpu\w*|multi_cpu_stop|native_queued_\w+")
+_WAITS_FOR_A_CPU = re.compile(
+    rf"smp_call_\w+|csd_lock_\w+|on_each_cpu\w*|multi_cpu_stop|{any_of(lambda crash: crash.spinning)}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +99,7 @@ class _Stack:
     """The stack of one CPU or task, as far as it was printed."""
 
     other_cpu: bool = False
-    rip: Frame | None = None
+    pc: Frame | None = None
     frames: list[Frame] = field(default_factory=list)
 
 
@@ -112,8 +119,9 @@ def closed(category: Category, lines: Iterable[str]) -> bool:
 
     With ``panic=-1`` the kernel ends the machine instead of writing a panic's last line.
     """
-    mark = "---[ end Kernel panic" if category in _PANICS else "</TASK>"
-    return any(mark in line for line in lines)
+    if category in _PANICS:
+        return any("---[ end Kernel panic" in line for line in lines)
+    return any(_TRACE_END.search(line) for line in lines)
 
 
 def first_of(category: Category, lines: Sequence[str]) -> Sequence[str]:
@@ -145,8 +153,8 @@ def parse(category: Category, lines: Sequence[str], *, emulated: bool) -> CrashR
         fingerprint=fingerprint(category, [frame.symbol for frame in meaningful]),
         lines=lines,
         emulator_suspect=emulated
-        and any(_INT3.search(text) for text in texts)
-        and not any(_NO_TEXT.match(text) for text in texts)
+        and any(_BREAKPOINT.search(text) for text in texts)
+        and not any(_ERASED_TEXT.match(text) for text in texts)
         and not livepatches & set(modules),
     )
 
@@ -158,8 +166,8 @@ def wordless(category: Category, title: str, lines: Sequence[str]) -> CrashRepor
 
 def fingerprint(category: Category, symbols: Sequence[str]) -> str:
     """Return what equal ends share."""
-    told = "\n".join([category.value, *symbols[:_TOP_FRAMES]])
-    return hashlib.sha256(told.encode()).hexdigest()[:12]
+    shared = "\n".join([category.value, *symbols[:_TOP_FRAMES]])
+    return hashlib.sha256(shared.encode()).hexdigest()[:12]
 
 
 def _after_modules(text: str) -> str:
@@ -173,14 +181,14 @@ def _frames(category: Category, stacks: list[_Stack]) -> list[Frame]:
     chosen = stacks[0]
     if category in _STALLS and _waits(chosen):
         chosen = next((each for each in stacks if each.other_cpu and not _waits(each)), chosen)
-    frames = [*([chosen.rip] if chosen.rip else []), *chosen.frames]
+    frames = [*([chosen.pc] if chosen.pc else []), *chosen.frames]
     if category in _STALLS:  # it was the interrupt that noticed; what stalls is under it
         frames = [frame for frame in frames if not frame.in_interrupt] or frames
     return frames
 
 
 def _waits(stack: _Stack) -> bool:
-    top = stack.rip or (stack.frames[0] if stack.frames else None)
+    top = stack.pc or (stack.frames[0] if stack.frames else None)
     return top is not None and _WAITS_FOR_A_CPU.fullmatch(top.symbol) is not None
 
 
@@ -196,7 +204,7 @@ def _stacks(texts: Iterable[str]) -> list[_Stack]:
         if _OTHER_CPU.match(text):
             stacks.append(_Stack(other_cpu=True))
             in_trace = in_interrupt = False
-        elif text.startswith("Call Trace:"):
+        elif _CALL_TRACE.match(text):
             if stacks[-1].frames:
                 stacks.append(_Stack())
             in_trace, in_interrupt = True, False
@@ -206,17 +214,17 @@ def _stacks(texts: Iterable[str]) -> list[_Stack]:
             in_trace = False
         else:
             _add(stacks[-1], text, in_trace, in_interrupt)
-    return [stack for stack in stacks if stack.rip or stack.frames]
+    return [stack for stack in stacks if stack.pc or stack.frames]
 
 
 def _add(stack: _Stack, text: str, in_trace: bool, in_interrupt: bool) -> None:
     """Take a line's frame into a stack, if it has one that counts."""
-    if rip := _RIP.match(text):
-        frame = Frame(rip[1], _base(rip[2]), rip[3] or "")
+    if pc := _PC.match(text):
+        frame = Frame(pc[1], _base(pc[2]), pc[3] or "")
         if in_trace:  # where an interrupt found the task
             stack.frames.append(frame)
         elif not stack.frames:
-            stack.rip = stack.rip or frame
+            stack.pc = stack.pc or frame
     elif in_trace and (found := _FRAME.match(text)) and not found[1]:
         stack.frames.append(Frame(text.strip(), _base(found[2]), found[3] or "", in_interrupt))
 

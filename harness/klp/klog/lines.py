@@ -6,13 +6,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from klp.klog.dialects import any_of
+
 # With CONFIG_PRINTK_CALLER a second bracket names the task or CPU; a console may have <level> before.
 _STAMP = re.compile(r"^(?:<\d+>)?\[ *\d+\.\d+\](?:\[ *[TC]\d+\])? ?")
 # What no scenario may cause unless it says so: kernel/panic.c, lib/bug.c, lockdep, RCU, hung_task.
 _ALARMS = re.compile(
-    r"WARNING: |BUG: |kernel BUG at |Oops|general protection fault|Call Trace:|rcu: INFO"
+    r"WARNING: |BUG: |kernel BUG at |Oops|rcu: INFO"
     r"|INFO: task .* blocked for more than|possible circular locking|suspicious RCU usage"
     r"|unregister_netdevice: waiting|watchdog: BUG|UBSAN:|KASAN:|refcount_t:"
+    rf"|{any_of(lambda crash: crash.alarms)}|{any_of(lambda crash: crash.call_trace)}"
 )
 
 

@@ -6,15 +6,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from klp.klog.dialects import any_of
 from klp.klog.lines import alarms, without_stamp
 
 _CUT = "------------[ cut here ]------------"
 _END = "---[ end trace"
 # What belongs to the report before it: call trace, registers, and the lines of dump_stack_print_info().
 _BELONGS = re.compile(
-    r"\s|Call Trace:|RIP: |RSP: |R[A-DS][XPI]: |R\d\d: |[CDFG]S: |CR\d: |DR\d: |Code: |PKRU: "
+    rf"\s|{any_of(lambda crash: crash.call_trace)}|{any_of(lambda crash: crash.registers)}|Code: "
     r"|Modules linked in:|CPU: \d|Hardware name: |Tainted: |Workqueue: |task:"
-    r"|</?(?:TASK|IRQ|NMI)>|---\[ end trace|\?"
+    rf"|</?{any_of(lambda crash: crash.interrupts)}>|</?TASK>|---\[ end trace|\?"
 )
 
 

@@ -21,13 +21,13 @@ from klp import paths
 from klp.errors import Busy, KlpError, UsageError, VmLost
 from klp.files import remove_tree, write_whole
 from klp.guest.ssh import Address, Guest
-from klp.lab.lab import connection_limits, guest_address, machine_spec
-from klp.model import Accelerator, Image
+from klp.lab.lab import connection_limits, guest_address
+from klp.model import Accelerator
 from klp.paths import RunLayout
 from klp.process import spawn
-from klp.settings import Settings
 from klp.vm.deadlines import deadlines
 from klp.vm.machine import Machine, make_overlay
+from klp.vm.request import MachineRequest
 from klp.waiting import DeadlineMissed, wait_until
 
 _LOOK_S = 0.05
@@ -54,14 +54,6 @@ class KeptGuest(msgspec.Struct, frozen=True, kw_only=True):
     begun_at: float
 
 
-class _Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What a keeper is told to keep; Image holds paths, which msgspec writes as text."""
-
-    image: Image
-    settings: Settings
-    accelerator: Accelerator
-
-
 @dataclass(frozen=True, slots=True)
 class _Folder:
     """The files of one kept guest."""
@@ -69,9 +61,9 @@ class _Folder:
     root: Path
 
     @property
-    def order(self) -> Path:
-        """What was asked for."""
-        return self.root / "order.json"
+    def request(self) -> Path:
+        """The machine that was asked for."""
+        return self.root / "request.json"
 
     @property
     def guest(self) -> Path:
@@ -111,7 +103,7 @@ def _alive(folder: _Folder) -> bool:
         return True
 
 
-def up(name: str, image: Image, settings: Settings, accelerator: Accelerator) -> KeptGuest:
+def up(name: str, request: MachineRequest) -> KeptGuest:
     """Start a guest that lives until `down`.
 
     Raises:
@@ -124,8 +116,8 @@ def up(name: str, image: Image, settings: Settings, accelerator: Accelerator) ->
         raise Busy(f"guest {name} is up already", hint=f"klp down {name}, or klp up --name OTHER")
     remove_tree(folder.root)
     folder.root.mkdir()
-    order = _Order(image=image, settings=settings, accelerator=accelerator)
-    folder.order.write_bytes(msgspec.json.encode(order, enc_hook=str))
+    # It holds paths, which msgspec has written as text.
+    folder.request.write_bytes(msgspec.json.encode(request, enc_hook=str))
     with (folder.root / "keeper.log").open("wb") as said:
         keeper = spawn([sys.executable, "-m", "klp.lab.keeper", name], stderr=said, die_with_parent=False)
 
@@ -137,7 +129,8 @@ def up(name: str, image: Image, settings: Settings, accelerator: Accelerator) ->
         return found
 
     try:
-        return wait_until(look, what="guest", timeout_s=deadlines(accelerator).boot * 2, every_s=_LOOK_S)
+        limit_s = deadlines(request.accelerator).boot * 2
+        return wait_until(look, what="guest", timeout_s=limit_s, every_s=_LOOK_S)
     except BaseException as error:
         keeper.end()  # QEMU goes with it
         if isinstance(error, DeadlineMissed):
@@ -232,13 +225,14 @@ def _terminated(*_: object) -> None:
 
 
 def keep(name: str) -> int:
-    """Be a keeper: boot what the order says, and hold it until told to end or the guest does."""
+    """Be a keeper: boot what was asked for, and hold it until told to end or the guest does."""
     folder = _folder(name)
     signal.signal(signal.SIGTERM, _terminated)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at `klp up` is not meant for the guest
     with FileLock(folder.lock, timeout=5):
         try:
-            _hold(folder, msgspec.json.decode(folder.order.read_bytes(), type=_Order, dec_hook=_path))
+            encoded = folder.request.read_bytes()
+            _hold(folder, msgspec.json.decode(encoded, type=MachineRequest, dec_hook=_path))
         except _Terminated:
             return 0
         except KlpError as error:
@@ -251,14 +245,12 @@ def _path(kind: type, value: object) -> object:
     return kind(value)
 
 
-def _hold(folder: _Folder, order: _Order) -> None:
+def _hold(folder: _Folder, request: MachineRequest) -> None:
     layout = RunLayout(folder.root)
-    make_overlay(order.image.root_disk, layout.disk)
-    spec = machine_spec(order.image, layout, order.settings, order.accelerator)
+    make_overlay(request.image.root_disk, layout.disk)
     try:
-        with Machine(spec, layout.qemu_log, deadlines(order.accelerator)) as machine:
-            address = guest_address(order.image, machine.ssh_port())
-            _announce(folder, order, address)
+        with Machine(request.spec(layout), layout.qemu_log, deadlines(request.accelerator)) as machine:
+            _announce(folder, request, guest_address(request, machine.ssh_port()))
 
             def ended() -> bool:
                 machine.check_alive()
@@ -274,15 +266,15 @@ def _hold(folder: _Folder, order: _Order) -> None:
         folder.guest.unlink(missing_ok=True)
 
 
-def _announce(folder: _Folder, order: _Order, address: Address) -> None:
+def _announce(folder: _Folder, request: MachineRequest, address: Address) -> None:
     guest = KeptGuest(
         name=folder.root.name,
         keeper=os.getpid(),
         port=address.port,
         key=str(address.key),
         host_key=address.host_key,
-        release=order.image.kernel.release,
-        accelerator=order.accelerator,
+        release=request.image.kernel.release,
+        accelerator=request.accelerator,
         begun_at=time.time(),
     )
     write_whole(folder.guest, msgspec.json.encode(guest))

@@ -14,10 +14,9 @@ from klp.guest.ssh import Address, Guest, Limits
 from klp.model import Accelerator, Image
 from klp.paths import RunLayout
 from klp.progress import Progress
-from klp.settings import Settings
 from klp.vm.deadlines import deadlines
 from klp.vm.machine import Machine, make_overlay
-from klp.vm.spec import MachineSpec
+from klp.vm.request import MachineRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,34 +44,20 @@ class Lab:
         return self.second()
 
 
-def connected(image: Image, machine: Machine, accel: Accelerator, stack: ExitStack) -> Lab:
+def connected(request: MachineRequest, machine: Machine, stack: ExitStack) -> Lab:
     """Connect to a guest that listens; its connections are closed with `stack`.
 
     Raises:
         VmLost: it does not answer.
     """
-    address, limits = guest_address(image, machine.ssh_port()), connection_limits(accel)
+    address = guest_address(request, machine.ssh_port())
+    limits = connection_limits(request.accelerator)
 
     def connect() -> Guest:
         return stack.enter_context(Guest(address, limits, machine.check_alive, machine.silent))
 
     guest, second = connect(), cache(connect)
-    return Lab(image, machine, guest, Livepatches(guest, second), second)
-
-
-def machine_spec(image: Image, layout: RunLayout, settings: Settings, accel: Accelerator) -> MachineSpec:
-    """Return the machine that boots `image` with its files in `layout`."""
-    return MachineSpec(
-        kernel=image.kernel.image,
-        initrd=image.kernel.initrd,
-        disk=layout.disk,
-        kernel_disk=image.kernel.disk,
-        console=layout.console,
-        accelerator=accel,
-        memory_mib=settings.memory_mib,
-        cpus=settings.cpus,
-        mitigations=settings.mitigations,
-    )
+    return Lab(request.image, machine, guest, Livepatches(guest, second), second)
 
 
 def connection_limits(accel: Accelerator) -> Limits:
@@ -86,15 +71,13 @@ def connection_limits(accel: Accelerator) -> Limits:
     )
 
 
-def guest_address(image: Image, port: int) -> Address:
-    """Return where a guest of `image` is reached."""
-    return Address(port=port, key=image.ssh_key, host_key=image.host_key)
+def guest_address(request: MachineRequest, port: int) -> Address:
+    """Return where the guest that was asked for is reached."""
+    return Address(port=port, key=request.image.ssh_key, host_key=request.image.host_key)
 
 
 @contextmanager
-def booted(
-    image: Image, layout: RunLayout, settings: Settings, accel: Accelerator, progress: Progress
-) -> Iterator[Lab]:
+def booted(request: MachineRequest, layout: RunLayout, progress: Progress) -> Iterator[Lab]:
     """Boot a guest for the length of a block; its overlay goes with it, its console log stays.
 
     Raises:
@@ -103,12 +86,13 @@ def booted(
     """
     with ExitStack() as stack:
         stack.callback(_remove, layout.disk)
-        with progress.step(f"booting {image.kernel.release} ({accel.value})"):
-            make_overlay(image.root_disk, layout.disk)
-            spec = machine_spec(image, layout, settings, accel)
-            machine = stack.enter_context(Machine(spec, layout.qemu_log, deadlines(accel)))
+        accelerator = request.accelerator
+        with progress.step(f"booting {request.image.kernel.release} ({accelerator.value})"):
+            make_overlay(request.image.root_disk, layout.disk)
+            spec = request.spec(layout)
+            machine = stack.enter_context(Machine(spec, layout.qemu_log, deadlines(accelerator)))
         with progress.step("connecting"):
-            lab = connected(image, machine, accel, stack)
+            lab = connected(request, machine, stack)
         yield lab
 
 

@@ -25,7 +25,7 @@ from klp.model import Image, Module
 from klp.modules.build import build
 from klp.modules.lookup import choose, find_module
 from klp.modules.modinfo import check_loadable
-from klp.modules.reuse import Kept
+from klp.modules.module_cache import ModuleCache
 from klp.modules.sources import ModuleSource
 from klp.paths import RunLayout
 from klp.process import require
@@ -36,15 +36,16 @@ from klp.trace.store import EventStore
 from klp.trace.tracer import Tracer
 from klp.vm.accel import AcceleratorVerdict
 from klp.vm.accel import choose as choose_accelerator
-from klp.vm.machine import PROGRAMS
+from klp.vm.machine import programs
 from klp.vm.pool import Pool
+from klp.vm.request import MachineRequest
 
-# Waits for room for a guest; is given what raises once the guest is no longer wanted.
-Room = Callable[[Callable[[], None]], AbstractContextManager[None]]
+# Waits for a slot for a guest; is given what raises once the guest is no longer wanted.
+TakeSlot = Callable[[Callable[[], None]], AbstractContextManager[None]]
 
 
 @dataclass(slots=True)
-class Prepared:
+class ReadyGuest:
     """A guest nobody has used: connected twice, its trace followed, its log marked.
 
     Attributes:
@@ -62,14 +63,14 @@ class Prepared:
     begun_at: float = field(default_factory=time.time)
 
 
-class Bench:
+class ReadyKernel:
     """One kernel, ready for tests.
 
     Args:
         out: the folder in which each guest gets a folder.
         progress: where the long first steps are told.
         size: how many guests there may be at once.
-        room: see `Room`; by default there is always room.
+        take_slot: see `TakeSlot`; by default there is always room.
 
     Raises:
         UsageError: there is no such kernel.
@@ -78,22 +79,28 @@ class Bench:
     """
 
     def __init__(
-        self, settings: Settings, out: Path, progress: Progress, *, size: int, room: Room | None = None
+        self,
+        settings: Settings,
+        out: Path,
+        progress: Progress,
+        *,
+        size: int,
+        take_slot: TakeSlot | None = None,
     ) -> None:
-        require(*PROGRAMS)
+        require(*programs())
         self.settings = settings
         self._out = out
         self._modules = out / f".modules-{os.getpid()}"
         self._size = size
-        self._room: Room = room or (lambda wanted: nullcontext())
+        self._take_slot: TakeSlot = take_slot or (lambda wanted: nullcontext())
         library = Library(settings, progress)
         self.image: Image = library.ensure(settings.kernel)
         self.accelerator: AcceleratorVerdict = choose_accelerator(settings, library.layout, self.image)
-        accel = self.accelerator.accelerator
-        self._warm: WarmStart = ensure_warm(library.cache, self.image, settings, accel, progress=progress)
-        self._kept = Kept(library.layout.root / "modules")
+        request = MachineRequest.from_settings(self.image, settings, self.accelerator.accelerator)
+        self._warm: WarmStart = ensure_warm(library.cache, request, progress=progress)
+        self._module_cache = ModuleCache(library.layout.root / "modules")
         self._built: dict[ModuleSource, tuple[Module, ...]] = {}
-        self._pool: Pool[Prepared] | None = None
+        self._pool: Pool[ReadyGuest] | None = None
         self._numbers = count(1)
         self._building = threading.Lock()
         self._closing = threading.Event()
@@ -108,14 +115,14 @@ class Bench:
         with self._building:
             if source not in self._built:
                 into = self._modules / f"{self.image.kernel.release}-{len(self._built) + 1}"
-                built = build(source, self.image.kernel, into, Silent(), self._kept)
+                built = build(source, self.image.kernel, into, Silent(), self._module_cache)
                 for module in built:
                     check_loadable(module, self.image.kernel)
                 self._built[source] = built
         return choose(self._built[source], word, name, livepatch=livepatch)
 
     @contextmanager
-    def lease(self) -> Iterator[Prepared]:
+    def lease(self) -> Iterator[ReadyGuest]:
         """Have a guest nobody has used for the length of a block; the next is made ready meanwhile.
 
         Raises:
@@ -125,23 +132,23 @@ class Bench:
             self._closing.clear()
             self._pool = Pool(self._one, self._size)
             self._pool.__enter__()
-        with self._pool.lease() as prepared:
-            yield prepared
+        with self._pool.lease() as ready_guest:
+            yield ready_guest
 
     @contextmanager
-    def _one(self) -> Iterator[Prepared]:
+    def _one(self) -> Iterator[ReadyGuest]:
         """Make a guest ready; its folder is removed after it, or kept under the name it was given."""
         layout = RunLayout(self._out / f".guest-{os.getpid()}-{next(self._numbers)}")
         layout.root.mkdir(parents=True)
-        prepared: Prepared | None = None
+        ready_guest: ReadyGuest | None = None
         try:
             with ExitStack() as stack:
-                stack.enter_context(self._room(self._check_wanted))
-                prepared = self._prepare(layout, stack)
-                yield prepared
+                stack.enter_context(self._take_slot(self._check_wanted))
+                ready_guest = self._prepare(layout, stack)
+                yield ready_guest
         finally:
-            if prepared and prepared.keep_as:
-                layout.root.rename(prepared.keep_as)
+            if ready_guest and ready_guest.keep_as:
+                layout.root.rename(ready_guest.keep_as)
             else:
                 remove_tree(layout.root)
 
@@ -149,21 +156,18 @@ class Bench:
         if self._closing.is_set():
             raise Interrupted("no further guest is wanted")
 
-    def _prepare(self, layout: RunLayout, stack: ExitStack) -> Prepared:
-        accel = self.accelerator.accelerator
-        lab = stack.enter_context(
-            restored(self.image, self._warm, layout, self.settings, accel, keep_shell=True)
-        )
+    def _prepare(self, layout: RunLayout, stack: ExitStack) -> ReadyGuest:
+        lab = stack.enter_context(restored(self._warm, layout, keep_shell=True))
         store = stack.enter_context(EventStore(layout.events))
         tracer = Tracer(lab.guest, store)
         tracer.follow(self._warm.probes)
         lab.second()
         observer = Observer(lab.guest, lab.livepatches, store)
-        return Prepared(lab, tracer, write_canary(lab.guest, "test"), layout, observer)
+        return ReadyGuest(lab, tracer, write_canary(lab.guest, "test"), layout, observer)
 
     def provenance(self, modules: Iterable[Module]) -> Provenance:
         """Return what a test with `modules` ran on."""
-        return provenance(self.image, modules, self.settings, self.accelerator)
+        return provenance(self._warm.request, modules, self.accelerator.reason)
 
     def forget(self) -> None:
         """Remove the modules that were built."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Room for guests on one host, shared by several processes: each guest takes a berth while it lives."""
+"""Slots for guests on one host, shared by several processes: each guest holds one while it lives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LOOK_S = 0.1
 _PATIENCE_S = 3600.0
 
 
-class Berths:
+class GuestSlots:
     """As many locks as there may be guests; a process that dies gives its own back.
 
     Args:
@@ -27,14 +27,14 @@ class Berths:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "count.lock"):
-            told = folder / "count"
-            if not told.exists():
-                told.write_text(str(count()))
-            self.count = int(told.read_text())
+            count_file = folder / "count"
+            if not count_file.exists():
+                count_file.write_text(str(count()))
+            self.count = int(count_file.read_text())
 
     @contextmanager
-    def one(self, wanted: Callable[[], None]) -> Iterator[None]:
-        """Hold a berth for the length of a block, waiting for one while `wanted` does not raise.
+    def take(self, wanted: Callable[[], None]) -> Iterator[None]:
+        """Hold a slot for the length of a block, waiting for one while `wanted` does not raise.
 
         Raises:
             DeadlineMissed: none became free within an hour.
@@ -45,7 +45,7 @@ class Berths:
             wanted()
             return next((lock for lock in locks if _taken(lock)), None)
 
-        lock = wait_until(look, what="room for a guest", timeout_s=_PATIENCE_S, every_s=_LOOK_S)
+        lock = wait_until(look, what="a slot for a guest", timeout_s=_PATIENCE_S, every_s=_LOOK_S)
         try:
             yield
         finally:

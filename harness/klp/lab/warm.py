@@ -20,26 +20,18 @@ from klp.errors import HostLacks, VmLost
 from klp.files import digest_of, file_digest
 from klp.guest.ssh import Guest
 from klp.images.cache import Cache, Manifest, damaged_files
-from klp.lab.lab import Lab, connected, connection_limits, guest_address, machine_spec
-from klp.model import Accelerator, Image
+from klp.lab.lab import Lab, connected, connection_limits, guest_address
 from klp.paths import RunLayout
 from klp.progress import Progress
-from klp.settings import Settings
 from klp.trace.store import EventStore
 from klp.trace.tracer import PROBES, ProbeProcess, Tracer
 from klp.vm.deadlines import Deadlines, deadlines
 from klp.vm.machine import Machine, make_overlay
 from klp.vm.pool import Pool, size_that_fits
-from klp.vm.snapshot import (
-    SnapshotFiles,
-    dig_holes,
-    going_on,
-    resumed,
-    save,
-    to_be_restored,
-    to_be_saved,
-)
+from klp.vm.request import MachineRequest
+from klp.vm.snapshot import dig_holes, resumed, save
 from klp.vm.spec import argv, qemu_version
+from klp.vm.start import Restore, Save, SaveAgain, SnapshotFiles
 from klp.waiting import DeadlineMissed, wait_until
 
 _KIND = "snapshot"
@@ -53,17 +45,22 @@ _QUIESCE = "setsid /usr/lib/klp/quiesce {} </dev/null >/dev/null 2>&1 &"
 
 @dataclass(frozen=True, slots=True)
 class WarmStart:
-    """A saved guest: its files, and the probes that run in it."""
+    """A saved guest.
 
+    Attributes:
+        request: the machine that goes on where it was saved.
+        files: what was saved.
+        probes: what runs in it.
+    """
+
+    request: MachineRequest
     files: SnapshotFiles
     probes: tuple[ProbeProcess, ...]
 
 
 def ensure_warm(
     cache: Cache,
-    image: Image,
-    settings: Settings,
-    accel: Accelerator,
+    request: MachineRequest,
     *,
     progress: Progress,
     probes: tuple[str, ...] = PROBES,
@@ -71,6 +68,7 @@ def ensure_warm(
     """Return the snapshot to start from, making it where there is none that fits.
 
     Args:
+        request: the machine, as it boots.
         probes: the probes to have armed in it; none for a bare guest.
 
     Raises:
@@ -78,40 +76,37 @@ def ensure_warm(
         CheckFailed: a probe could not be armed.
         VmLost: the guest did not come up.
     """
-    inputs = _inputs(image, settings, accel, probes)
-    maker = _Maker(image, settings, accel, progress, probes)
+    maker = _Maker(request, progress, probes)
+    inputs = _inputs(request, probes)
     entry, manifest = cache.ensure(_KIND, inputs, maker.fill)
     if not _whole(entry, manifest):
         progress.note(f"{entry.name}: damaged; it is made anew")
         cache.remove(entry, manifest)
         entry, manifest = cache.ensure(_KIND, inputs, maker.fill)
     running = (pair.split(":") for pair in manifest.facts["probes"].split())
-    return WarmStart(SnapshotFiles(entry), tuple(ProbeProcess(name, int(pid)) for name, pid in running))
+    files = SnapshotFiles(entry)
+    probes_armed = tuple(ProbeProcess(name, int(pid)) for name, pid in running)
+    return WarmStart(request.starting(Restore(files)), files, probes_armed)
 
 
-def snapshot_place(
-    cache: Cache, image: Image, settings: Settings, accel: Accelerator, probes: tuple[str, ...] = PROBES
-) -> SnapshotFiles:
+def snapshot_place(cache: Cache, request: MachineRequest, probes: tuple[str, ...]) -> SnapshotFiles:
     """Return the files of the snapshot that `ensure_warm` starts from, whether or not they are there.
 
     Raises:
         HostLacks: QEMU is not installed, on whose version they depend.
     """
-    inputs = _inputs(image, settings, accel, probes)
-    return SnapshotFiles(cache.layout.entry(_KIND, digest_of(inputs)))
+    return SnapshotFiles(cache.layout.entry(_KIND, digest_of(_inputs(request, probes))))
 
 
-def _inputs(
-    image: Image, settings: Settings, accel: Accelerator, probes: tuple[str, ...]
-) -> dict[str, str]:
+def _inputs(request: MachineRequest, probes: tuple[str, ...]) -> dict[str, str]:
     """Return all that a saved guest depends on."""
     layout = RunLayout(Path("/run"))  # a place that is none: the key must not depend on where
-    spec = machine_spec(image, layout, settings, accel)
+    image, spec = request.image, request.spec(layout)
     inputs = {
         "image": image.digest,
         "kernel": image.kernel.digest,
         "machine": " ".join(argv(spec)),
-        "qemu": qemu_version(),
+        "qemu": qemu_version(request.architecture),
         "recipe": _RECIPE,
     }
     if probes:
@@ -133,9 +128,7 @@ def _whole(entry: Path, manifest: Manifest) -> bool:
 class _Maker:
     """Makes a snapshot."""
 
-    image: Image
-    settings: Settings
-    accel: Accelerator
+    request: MachineRequest
     progress: Progress
     probes: tuple[str, ...]
 
@@ -143,25 +136,26 @@ class _Maker:
         """Boot, arm, wait for quiet, save."""
         files, log = SnapshotFiles(into), into / "qemu.log"
         self._check_room(into)
-        make_overlay(self.image.root_disk, files.disk)
-        spec = to_be_saved(machine_spec(self.image, RunLayout(into), self.settings, self.accel), files)
+        kernel = self.request.image.kernel.release
+        make_overlay(self.request.image.root_disk, files.disk)
+        spec = self.request.starting(Save(files)).spec(RunLayout(into))
         with ExitStack() as stack:
-            with self.progress.step(f"booting {self.image.kernel.release} to be saved"):
+            with self.progress.step(f"booting {kernel} to be saved"):
                 machine = stack.enter_context(Machine(spec, log, self._limits))
             probes = self._arm(machine, into / "events.jsonl")
             with self.progress.step("saving the guest"):
                 self._save(machine, files, _ALONE)
         # Saved before it empties its memory, and once more after: QEMU then knows nothing of the code that
         # ran there. Where it does, each write over a compiler's page costs a search for what it translated.
+        spec = self.request.starting(SaveAgain(files)).spec(RunLayout(into))
         with (
             self.progress.step("saving it anew with its free memory emptied"),
-            resumed(going_on(spec), log, self._limits, files) as machine,
+            resumed(spec, log, self._limits) as machine,
         ):
             self._save(machine, files, _QUIET)
         dig_holes(files)
-        told = " ".join(f"{each.name}:{each.pid}" for each in probes)
-        kernel = self.image.kernel.release
-        return {"probes": told, "stamps": files.stamps(), "release": kernel}, (
+        running = " ".join(f"{each.name}:{each.pid}" for each in probes)
+        return {"probes": running, "stamps": files.stamps(), "release": kernel}, (
             files.memory.name,
             files.state.name,
             files.disk.name,
@@ -169,7 +163,7 @@ class _Maker:
 
     @property
     def _limits(self) -> Deadlines:
-        return deadlines(self.accel)
+        return deadlines(self.request.accelerator)
 
     def _save(self, machine: Machine, files: SnapshotFiles, once: str) -> None:
         """Save the guest when it has said a word on its console."""
@@ -187,17 +181,18 @@ class _Maker:
     def _check_room(self, into: Path) -> None:
         """See that the memory fits: a guest whose memory file cannot grow dies of SIGBUS in mid-air."""
         free_mib = shutil.disk_usage(into).free // 2**20
-        if free_mib < self.settings.memory_mib:
+        if free_mib < self.request.memory_mib:
             raise HostLacks(
                 f"{into.parent}: no space left ({free_mib} MiB free) to save a guest of "
-                f"{self.settings.memory_mib} MiB",
+                f"{self.request.memory_mib} MiB",
                 hint="free some, set KLP_CACHE=DIR to a larger disk, or klp run --cold",
             )
 
     def _arm(self, machine: Machine, events: Path) -> tuple[ProbeProcess, ...]:
-        address = guest_address(self.image, machine.ssh_port())
+        address = guest_address(self.request, machine.ssh_port())
+        limits = connection_limits(self.request.accelerator)
         with (
-            Guest(address, connection_limits(self.accel), machine.check_alive, machine.silent) as guest,
+            Guest(address, limits, machine.check_alive, machine.silent) as guest,
             EventStore(events) as store,
         ):
             with self.progress.step("arming the probes (BCC compiles them in the guest)"):
@@ -207,15 +202,7 @@ class _Maker:
 
 
 @contextmanager
-def restored(
-    image: Image,
-    warm: WarmStart,
-    layout: RunLayout,
-    settings: Settings,
-    accel: Accelerator,
-    *,
-    keep_shell: bool = False,
-) -> Iterator[Lab]:
+def restored(warm: WarmStart, layout: RunLayout, *, keep_shell: bool = False) -> Iterator[Lab]:
     """Have a guest that goes on where `warm` was saved, on a disk overlay of its own, for a block.
 
     Args:
@@ -229,9 +216,9 @@ def restored(
         stack.callback(layout.disk.unlink, missing_ok=True)
         make_overlay(warm.files.disk, layout.disk)
         shutil.copyfile(warm.files.console, layout.console)
-        spec = to_be_restored(machine_spec(image, layout, settings, accel), warm.files)
-        machine = stack.enter_context(resumed(spec, layout.qemu_log, deadlines(accel), warm.files))
-        lab = connected(image, machine, accel, stack)
+        limits = deadlines(warm.request.accelerator)
+        machine = stack.enter_context(resumed(warm.request.spec(layout), layout.qemu_log, limits))
+        lab = connected(warm.request, machine, stack)
         if keep_shell:
             lab.guest.keep_shell()
         # Its wall clock stands where it was saved; the random numbers reseed themselves (vmgenid).
@@ -240,9 +227,7 @@ def restored(
 
 
 @contextmanager
-def warm_pool(
-    image: Image, warm: WarmStart, settings: Settings, accel: Accelerator, *, asked: int | None = None
-) -> Iterator[Pool[Lab]]:
+def warm_pool(warm: WarmStart, *, asked: int | None = None) -> Iterator[Pool[Lab]]:
     """Have a pool of restored guests for a block, as many as the host holds and at most `asked`.
 
     Each has a folder of its own for its disk, console and logs, which goes with it.
@@ -253,9 +238,9 @@ def warm_pool(
         def one() -> Iterator[Lab]:
             with (
                 tempfile.TemporaryDirectory(dir=folder) as own,
-                restored(image, warm, RunLayout(Path(own)), settings, accel) as lab,
+                restored(warm, RunLayout(Path(own))) as lab,
             ):
                 yield lab
 
-        with Pool(one, size_that_fits(settings.memory_mib, asked)) as pool:
+        with Pool(one, size_that_fits(warm.request.memory_mib, asked)) as pool:
             yield pool

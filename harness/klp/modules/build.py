@@ -16,8 +16,8 @@ from klp.images.sandbox import inside
 from klp.model import Kernel, Module
 from klp.modules.diagnostics import Diagnostics
 from klp.modules.modinfo import check_loadable, read_module, release_of
+from klp.modules.module_cache import ModuleCache
 from klp.modules.recipe import Recipe, recipe_for
-from klp.modules.reuse import Kept
 from klp.modules.sources import BuiltModule, ModuleSource
 from klp.process import Completed, run
 from klp.progress import Progress
@@ -31,14 +31,14 @@ _BUILT_BEFORE = shutil.ignore_patterns(
 
 
 def build(
-    source: ModuleSource, kernel: Kernel, out: Path, progress: Progress, kept: Kept | None = None
+    source: ModuleSource, kernel: Kernel, out: Path, progress: Progress, cache: ModuleCache | None = None
 ) -> tuple[Module, ...]:
     """Make `source` into modules for `kernel`, and put them into the folder `out`.
 
     A module already in `out` is replaced whole, and only once everything was built.
 
     Args:
-        kept: where the same may have been built before, and is kept if not; Kbuild's warnings are told
+        cache: where the same may have been built before, and is kept if not; Kbuild's warnings are told
             only when it runs.
 
     Returns:
@@ -55,11 +55,17 @@ def build(
         module = read_module(recipe.file)
         check_loadable(module, kernel)
         return _publish([module], out)
-    return build_recipe(source.name, recipe, kernel, out, progress=progress, kept=kept)
+    return build_recipe(source.name, recipe, kernel, out, progress=progress, cache=cache)
 
 
 def build_recipe(
-    name: str, recipe: Recipe, kernel: Kernel, out: Path, *, progress: Progress, kept: Kept | None = None
+    name: str,
+    recipe: Recipe,
+    kernel: Kernel,
+    out: Path,
+    *,
+    progress: Progress,
+    cache: ModuleCache | None = None,
 ) -> tuple[Module, ...]:
     """Build what a recipe says, and put the modules into `out`; see `build`.
 
@@ -74,8 +80,8 @@ def build_recipe(
     ):
         scratch = Path(made)
         _copy(recipe, scratch)
-        place = kept.place(scratch, kernel) if kept else None
-        if kept and (files := kept.files(place)):
+        place = cache.place(scratch, kernel) if cache else None
+        if cache and (files := cache.files(place)):
             return _publish([read_module(file) for file in files], out)
         diagnostics = Diagnostics(scratch, recipe.folder)
         finished = _make(scratch, kernel)
@@ -85,8 +91,8 @@ def build_recipe(
         if finished.status:
             raise diagnostics.failure(finished)
         modules = _built(scratch, recipe.folder, kernel)
-        if kept:
-            kept.keep(modules, place)
+        if cache:
+            cache.keep(modules, place)
         return _publish(modules, out)
 
 

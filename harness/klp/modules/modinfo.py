@@ -11,6 +11,7 @@ from pathlib import Path
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
+from klp import arch
 from klp.errors import NotALivepatch, UsageError
 from klp.model import Kernel, Module
 
@@ -31,7 +32,7 @@ def read_module(file: Path) -> Module:
 
     Raises:
         UsageError: there is no such file, or it cannot be read.
-        NotALivepatch: it is no loadable x86-64 module; says in what way.
+        NotALivepatch: it is no loadable module of an architecture that klp knows; says in what way.
     """
     data = _content(file)
     info = _parse(_modinfo(file, data))
@@ -142,8 +143,10 @@ def _modinfo(file: Path, data: bytes) -> bytes:
 def _check_kind(file: Path, elf: ELFFile) -> None:
     """A module is a relocatable object (ET_REL); the linker's other outputs cannot be loaded."""
     machine, kind = elf["e_machine"], elf["e_type"]
-    if not (elf.elfclass == 64 and elf.little_endian and machine == "EM_X86_64"):
-        raise NotALivepatch(f"{file}: not built for x86-64 ({machine}, {elf.elfclass} bits)")
+    found = (machine, elf.elfclass, elf.little_endian)
+    if found not in [(each.elf_machine, each.elf_bits, each.little_endian) for each in arch.ALL]:
+        known = " or ".join(each.title for each in arch.ALL)
+        raise NotALivepatch(f"{file}: not built for {known} ({machine}, {elf.elfclass} bits)")
     if kind != "ET_REL":
         raise NotALivepatch(f"{file}: not a relocatable object ({kind})", hint="name a .ko, not a program")
 

@@ -3,85 +3,48 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from collections.abc import Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import ExitStack
 
-from klp.analysis.selftests import (
-    SCHEMA,
-    KernelResult,
-    ScriptResult,
-    SelftestsResult,
-    tally,
-)
-from klp.errors import KlpError, VmLost
+from klp import paths
+from klp.analysis.selftests import SCHEMA, KernelResult, ScriptResult, SelftestsResult, tally
+from klp.errors import KlpError
 from klp.files import write_whole
 from klp.images.cache import Cache
-from klp.lab.lab import Lab
-from klp.lab.warm import ensure_warm, warm_pool
-from klp.model import Accelerator, Image
 from klp.paths import SelftestsLayout
 from klp.progress import Progress
 from klp.report.selftest_table import encode
-from klp.selftests.build import Bundle, Selftests, find_selftests, make_bundle
-from klp.selftests.script import Order, Stopped, lost_script, run_script
-from klp.settings import Settings
-from klp.trace.tracer import PROBES
+from klp.selftests.build import find_selftests, make_bundle
+from klp.selftests.host import HOSTS, SelftestsHost, perform_script
+from klp.selftests.plan import Choices, KernelSelftests, ScriptUnit, script_units
 from klp.version import __version__
-from klp.vm.deadlines import deadlines
-from klp.vm.pool import Pool, size_that_fits
+from klp.vm.request import MachineRequest
 from klp.vm.spec import qemu_version
+from klp.work import collect
 
 
-@dataclass(frozen=True, slots=True)
-class KernelJob:
-    """The selftests of one kernel, built; `label` is what its folder is called."""
-
-    label: str
-    image: Image
-    accelerator: Accelerator
-    selftests: Selftests
-    bundle: Bundle
-
-
-@dataclass(frozen=True, slots=True)
-class Choices:
-    """What a user can say about a run.
-
-    Attributes:
-        jobs: how many guests at once; as many as the host holds where None.
-        traced: whether probes watch each script.
-        deadline_s: seconds a script may take; by accelerator where None.
-    """
-
-    jobs: int | None = None
-    traced: bool = True
-    deadline_s: float | None = None
-
-
-def make_kernel_jobs(
-    images: Sequence[tuple[Image, Accelerator]],
+def build_selftests(
+    requests: Sequence[MachineRequest],
     wanted: Sequence[str],
     layout: SelftestsLayout,
     progress: Progress,
-) -> list[KernelJob]:
+) -> list[KernelSelftests]:
     """Find and build the selftests of every kernel: all scripts, or those that `wanted` names.
 
     Raises:
         UsageError: it has none, or not one of `wanted`.
         BuildFailed: the compiler refused something.
     """
-    found = [find_selftests(image.kernel, wanted) for image, _ in images]
-    jobs: list[KernelJob] = []
-    for (image, accelerator), selftests in zip(images, found, strict=True):
-        release = image.kernel.release
-        same = sum(each.image.kernel.release == release for each in jobs)
-        label = f"{release}-{same + 1}" if same else release
-        bundle = make_bundle(selftests, image.kernel, layout.build(label), progress)
-        jobs.append(KernelJob(label, image, accelerator, selftests, bundle))
-    return jobs
+    kernels = [each.image.kernel for each in requests]
+    found = [find_selftests(kernel, wanted) for kernel in kernels]
+    labels = paths.numbered([kernel.release for kernel in kernels])
+    built = []
+    for request, label, selftests in zip(requests, labels, found, strict=True):
+        bundle = make_bundle(selftests, request.image.kernel, layout.build(label), progress)
+        built.append(KernelSelftests(label, request, selftests, bundle))
+    return built
 
 
 class SelftestsRun:
@@ -92,21 +55,21 @@ class SelftestsRun:
 
     def __init__(
         self,
-        jobs: Sequence[KernelJob],
+        kernels: Sequence[KernelSelftests],
         layout: SelftestsLayout,
-        settings: Settings,
         cache: Cache,
         *,
         choices: Choices,
         progress: Progress,
+        executor: Executor | None = None,
     ) -> None:
-        self._jobs = jobs
+        self._kernels = kernels
         self._layout = layout
-        self._settings = settings
+        self._units = script_units(kernels, layout.root, choices)
         self._cache = cache
         self._choices = choices
         self._progress = progress
-        self._stop = threading.Event()
+        self._executor = executor
         self._begun = time.time()
         self._found: dict[tuple[str, str], ScriptResult] = {}
 
@@ -117,9 +80,9 @@ class SelftestsRun:
         """
         error: str | None = "interrupted"
         try:
-            for job in self._jobs:
-                with self._progress.step(f"selftests of {job.image.kernel.release}"):
-                    self._one_kernel(job)
+            for each in self._kernels:
+                with self._progress.step(f"selftests of {each.request.image.kernel.release}"):
+                    self._one_kernel([unit for unit in self._units if unit.kernel == each.label])
             error = None
         except KlpError as failure:
             error = failure.message
@@ -129,63 +92,38 @@ class SelftestsRun:
             write_whole(self._layout.summary, encode(self.result))
         return None
 
-    def _one_kernel(self, job: KernelJob) -> None:
-        probes = PROBES if self._choices.traced else ()
-        warm = ensure_warm(
-            self._cache, job.image, self._settings, job.accelerator, progress=self._progress, probes=probes
-        )
-        limit = self._choices.deadline_s or deadlines(job.accelerator).selftest
-        orders = [
-            Order(
-                script, job.bundle, job.image.kernel.release, self._layout, warm.probes, limit, self._stop
-            )
-            for script in job.selftests.scripts
-        ]
-        asked = min(self._choices.jobs or len(orders), len(orders))
-        size = size_that_fits(self._settings.memory_mib, asked)
-        with (
-            warm_pool(job.image, warm, self._settings, job.accelerator, asked=size) as pool,
-            ThreadPoolExecutor(size, thread_name_prefix="selftest") as workers,
-        ):
-            self._gather(job, (workers.submit(self._one_script, pool, order) for order in orders))
+    def _one_kernel(self, units: Sequence[ScriptUnit]) -> None:
+        own = SelftestsHost(self._cache, self._progress, self._choices.jobs)
+        with HOSTS.serving(self._layout.root, own) as host, ExitStack() as stack:
+            executor = self._executor
+            if executor is None:
+                host.ready(units[0], len(units))  # here, for it may take minutes that are to be told
+                size = host.guests_at_once(units[0], len(units))
+                executor = stack.enter_context(ThreadPoolExecutor(size, thread_name_prefix="selftest"))
+            collect(executor, units, _submit, self._take, host.stop)
 
-    def _gather(self, job: KernelJob, submitted: Iterable[Future[ScriptResult]]) -> None:
-        futures: list[Future[ScriptResult]] = []
-        try:
-            futures.extend(submitted)  # here, for an interrupt may come as a worker is started, too
-            for future in as_completed(futures):
-                found = future.result()
-                self._found[job.label, found.name] = found
-                told = f"{found.name}: {found.status.value}, {tally(found.cases)}, {found.seconds:.1f} s"
-                self._progress.note(told)
-        except BaseException:
-            self._stop.set()
-            for future in futures:
-                future.cancel()
-            raise
-
-    def _one_script(self, pool: Pool[Lab], order: Order) -> ScriptResult:
-        if self._stop.is_set():
-            raise Stopped
-        try:
-            with pool.lease() as lab:
-                return run_script(lab, order)
-        except VmLost as lost:  # before the script: what befalls the guest later is the script's result
-            return lost_script(order, lost)
+    def _take(self, unit: ScriptUnit, found: ScriptResult) -> None:
+        self._found[unit.kernel, found.name] = found
+        cases = tally(found.cases)
+        self._progress.note(f"{found.name}: {found.status.value}, {cases}, {found.seconds:.1f} s")
 
     def _result(self, error: str | None) -> SelftestsResult:
         return SelftestsResult(
             schema=SCHEMA, klp=__version__, qemu=qemu_version(), begun_at=self._begun,
-            ended_at=time.time(), kernels=tuple(self._kernel(job) for job in self._jobs), error=error,
+            ended_at=time.time(), kernels=tuple(self._kernel(each) for each in self._kernels), error=error,
         )  # fmt: skip
 
-    def _kernel(self, job: KernelJob) -> KernelResult:
-        kernel = job.image.kernel
-        planned = tuple(each.name for each in job.selftests.scripts)
-        found = (self._found.get((job.label, name)) for name in planned)
+    def _kernel(self, one: KernelSelftests) -> KernelResult:
+        kernel = one.request.image.kernel
+        planned = tuple(each.name for each in one.selftests.scripts)
+        found = (self._found.get((one.label, name)) for name in planned)
         return KernelResult(
             name=kernel.name, release=kernel.release, kernel_digest=kernel.digest,
-            image_digest=job.image.digest, accelerator=job.accelerator.value,
-            modules={module.name: module.sha256 for module in job.bundle.modules},
+            image_digest=one.request.image.digest, accelerator=one.request.accelerator.value,
+            modules={module.name: module.sha256 for module in one.bundle.modules},
             planned=planned, scripts=tuple(each for each in found if each),
         )  # fmt: skip
+
+
+def _submit(executor: Executor, unit: ScriptUnit) -> Future[ScriptResult]:
+    return executor.submit(perform_script, unit)

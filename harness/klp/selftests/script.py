@@ -10,22 +10,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from klp.analysis.result import Check, check
 from klp.analysis.selftest_output import case_results, complaint, open_case, script_outcome
 from klp.analysis.selftests import CaseResult, ScriptResult, Status
-from klp.errors import KlpError, VmLost
+from klp.errors import Interrupted, KlpError, VmLost
 from klp.guest.kernel_log import lines_after, write_canary
 from klp.guest.ssh import Guest
 from klp.lab.lab import Lab
-from klp.paths import RunLayout, SelftestsLayout
 from klp.progress import Silent
-from klp.selftests.build import Bundle, Script
+from klp.selftests.plan import ScriptUnit
 from klp.selftests.rules import log_checks, trace_checks
 from klp.trace.observer import Observer
 from klp.trace.tracer import ProbeProcess, traced
+from klp.vm.deadlines import deadlines
 from klp.waiting import DeadlineMissed, wait_until
 
 _LOOK_S = 0.02
@@ -37,40 +36,6 @@ _MODPROBE = (
     'if [ -d lib/modules ]; then mount --bind "lib/modules/$(uname -r)" "/usr/lib/modules/$(uname -r)"; fi'
 )
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-class Stopped(Exception):
-    """The user asked to stop while a script ran."""
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What to run and where to write: the same for every script of a kernel but `script`.
-
-    Attributes:
-        kernel: what the kernel's folder is called.
-        probes: those that run in the guest; none for no trace.
-        deadline_s: seconds the script may take.
-        stop: set when the run is to end.
-    """
-
-    script: Script
-    bundle: Bundle
-    kernel: str
-    layout: SelftestsLayout
-    probes: tuple[ProbeProcess, ...]
-    deadline_s: float
-    stop: threading.Event
-
-    @property
-    def own(self) -> RunLayout:
-        """The folder of this script."""
-        return self.layout.script(self.kernel, self.script.name)
-
-    @property
-    def output(self) -> Path:
-        """The file with what this script writes."""
-        return self.layout.output(self.kernel, self.script.name)
 
 
 class Transcript:
@@ -115,31 +80,42 @@ class Transcript:
         return round(found, 3)
 
 
-def run_script(lab: Lab, order: Order) -> ScriptResult:
+def run_script(
+    lab: Lab, unit: ScriptUnit, probes: tuple[ProbeProcess, ...], stop: threading.Event
+) -> ScriptResult:
     """Run a script in `lab`; whatever befalls it or the guest is told in the result.
 
+    Args:
+        probes: those that run in the guest; none for no trace.
+        stop: set when the run is to end.
+
     Raises:
-        Stopped: `order.stop` was set meanwhile; what it wrote so far stands in its folder.
+        Interrupted: `stop` was set meanwhile; what the script wrote so far stands in its folder.
     """
-    run = _Run(lab, order)
+    run = _Run(lab, unit, probes, stop)
     try:
         return run.execute()
     finally:
-        order.own.console.write_text(lab.machine.console.text())
+        unit.own.console.write_text(lab.machine.console.text())
 
 
-def lost_script(order: Order, lost: VmLost) -> ScriptResult:
+def lost_script(unit: ScriptUnit, lost: VmLost) -> ScriptResult:
     """Return the result of a script whose guest did not even come up."""
-    return _died(order, Transcript(order.output), f"the guest did not come up: {lost.message}", lost)
+    return _died(unit, Transcript(unit.output), f"the guest did not come up: {lost.message}", lost)
 
 
 class _Run:
-    def __init__(self, lab: Lab, order: Order) -> None:
+    def __init__(
+        self, lab: Lab, unit: ScriptUnit, probes: tuple[ProbeProcess, ...], stop: threading.Event
+    ) -> None:
         self._lab = lab
-        self._order = order
-        order.own.root.mkdir(parents=True, exist_ok=True)
-        self._transcript = Transcript(order.output)
+        self._unit = unit
+        self._probes = probes
+        self._stop = stop
+        unit.own.root.mkdir(parents=True, exist_ok=True)
+        self._transcript = Transcript(unit.output)
         self._log: tuple[str, ...] = ()
+        self._deadline_s = unit.deadline_s or deadlines(unit.request.accelerator).selftest
 
     def execute(self) -> ScriptResult:
         """See `run_script`."""
@@ -156,27 +132,27 @@ class _Run:
         except DeadlineMissed as missed:
             return self._late(missed)
         except VmLost as lost:
-            self._order.own.dmesg.write_text(self._lab.machine.console.text())
-            return _died(self._order, self._transcript, lost.message, lost)
+            self._unit.own.dmesg.write_text(self._lab.machine.console.text())
+            return _died(self._unit, self._transcript, lost.message, lost)
         except KlpError as error:  # of the probes, or of shipping
             failure = error
         return self._conclude(exit_status, failure)
 
     def _ship(self) -> None:
         guest = self._lab.guest
-        guest.put(self._order.bundle.archive, _ARCHIVE)
+        guest.put(self._unit.bundle.archive, _ARCHIVE)
         unpack = (
-            f"cd /root && tar -xf {_ARCHIVE} && cd {self._order.bundle.folder} && {_DEV_FD} && {_MODPROBE}"
+            f"cd /root && tar -xf {_ARCHIVE} && cd {self._unit.bundle.folder} && {_DEV_FD} && {_MODPROBE}"
         )
         guest.run(unpack).must("unpacking the selftests")
 
     @contextmanager
     def _traced(self) -> Iterator[Observer | None]:
-        if not self._order.probes:
+        if not self._probes:
             yield None
             return
-        lab, probes = self._lab, self._order.probes
-        with traced(lab.guest, self._order.own.events, Silent(), probes) as tracer:
+        lab, probes = self._lab, self._probes
+        with traced(lab.guest, self._unit.own.events, Silent(), probes) as tracer:
             yield Observer(lab.guest, lab.livepatches, tracer.store)
 
     def _run(self) -> int:
@@ -185,27 +161,27 @@ class _Run:
         Raises:
             DeadlineMissed: it has not ended in time.
         """
-        self._canary = write_canary(self._lab.guest, self._order.script.name)
+        self._canary = write_canary(self._lab.guest, self._unit.script.name)
         end = f"klp: exit {secrets.token_hex(6)} "
         command = (
-            f"cd /root/{self._order.bundle.folder}; export PATH={_PATH} LC_ALL=C; "
-            f'./{shlex.quote(self._order.script.name)} 2>&1; status=$?; echo; echo "{end}$status"'
+            f"cd /root/{self._unit.bundle.folder}; export PATH={_PATH} LC_ALL=C; "
+            f'./{shlex.quote(self._unit.script.name)} 2>&1; status=$?; echo; echo "{end}$status"'
         )
-        self._transcript = Transcript(self._order.output)
+        self._transcript = Transcript(self._unit.output)
         ended = _follow(self._lab.guest, command, self._transcript)
 
         def look() -> re.Match[str] | None:
-            if self._order.stop.is_set():
-                raise Stopped
+            if self._stop.is_set():
+                raise Interrupted("no further result is wanted")
             over = ended()  # before the look: what came last is then in the text
             found = re.search(f"\n{end}(\\d+)\n", self._transcript.text)
             if not found:
                 self._lab.machine.check_alive()
                 if over:
-                    raise self._lab.machine.silent(f"{self._order.script.name}: the connection broke")
+                    raise self._lab.machine.silent(f"{self._unit.script.name}: the connection broke")
             return found
 
-        found = wait_until(look, what="end", timeout_s=self._order.deadline_s, every_s=_LOOK_S)
+        found = wait_until(look, what="end", timeout_s=self._deadline_s, every_s=_LOOK_S)
         self._transcript.cut(found.start())
         return int(found[1])
 
@@ -213,7 +189,7 @@ class _Run:
         """Write the whole kernel log down; the script's own lines go to the checks."""
         # The second connection: the first one's script may still be at it.
         guest = self._lab.diagnosis
-        self._order.own.dmesg.write_text(guest.run("dmesg").must("reading the kernel log").stdout)
+        self._unit.own.dmesg.write_text(guest.run("dmesg").must("reading the kernel log").stdout)
         self._log = lines_after(guest, self._canary)
 
     def _late(self, missed: DeadlineMissed) -> ScriptResult:
@@ -222,14 +198,14 @@ class _Run:
         try:
             self._keep_log()
         except KlpError as error:
-            self._order.own.dmesg.write_text(f"{error.message}\n")
+            self._unit.own.dmesg.write_text(f"{error.message}\n")
         return _died(
-            self._order, self._transcript, f"no end within {missed.waited_s:.0f} s, {where}", None,
+            self._unit, self._transcript, f"no end within {missed.waited_s:.0f} s, {where}", None,
             checks=log_checks(self._log),
         )  # fmt: skip
 
     def _conclude(self, exit_status: int | None, failure: KlpError | None) -> ScriptResult:
-        cases = _cases(self._order, self._transcript, exit_status)
+        cases = _cases(self._unit, self._transcript, exit_status)
         status, message = script_outcome(cases, self._transcript.text, exit_status)
         checks = self._checks()
         if failure is not None:
@@ -237,13 +213,13 @@ class _Run:
         if exit_status is None:
             status, message = Status.DIED, failure.message if failure else message
         return ScriptResult(
-            name=self._order.script.name, status=status, exit_status=exit_status,
+            name=self._unit.script.name, status=status, exit_status=exit_status,
             seconds=self._transcript.seconds_at(len(self._transcript.text)), message=message,
-            report=(), cases=cases, checks=checks, folder=_folder(self._order),
+            report=(), cases=cases, checks=checks, folder=_folder(self._unit),
         )  # fmt: skip
 
     def _checks(self) -> tuple[Check, ...]:
-        events = self._order.own.events
+        events = self._unit.own.events
         judged = trace_checks(events) if events.exists() else ()
         return (*judged, *log_checks(self._log, judged))
 
@@ -260,12 +236,12 @@ def _follow(guest: Guest, command: str, transcript: Transcript) -> Callable[[], 
     return lambda: not follower.is_alive()
 
 
-def _cases(order: Order, transcript: Transcript, exit_status: int | None) -> tuple[CaseResult, ...]:
-    return case_results(order.script.cases, transcript.text, exit_status, transcript.seconds_at)
+def _cases(unit: ScriptUnit, transcript: Transcript, exit_status: int | None) -> tuple[CaseResult, ...]:
+    return case_results(unit.script.cases, transcript.text, exit_status, transcript.seconds_at)
 
 
 def _died(
-    order: Order,
+    unit: ScriptUnit,
     transcript: Transcript,
     message: str,
     lost: VmLost | None,
@@ -277,12 +253,12 @@ def _died(
     told = f"{message} (in case {case!r})" if case and case not in message else message
     said = complaint(transcript.text)
     return ScriptResult(
-        name=order.script.name, status=Status.DIED, exit_status=None, seconds=transcript.seconds,
+        name=unit.script.name, status=Status.DIED, exit_status=None, seconds=transcript.seconds,
         message=f"{told}: {said}" if said else told,
         report=lost.report.lines if lost and lost.report else (),
-        cases=_cases(order, transcript, None), checks=checks, folder=_folder(order),
+        cases=_cases(unit, transcript, None), checks=checks, folder=_folder(unit),
     )  # fmt: skip
 
 
-def _folder(order: Order) -> str:
-    return str(order.own.root.relative_to(order.layout.root))
+def _folder(unit: ScriptUnit) -> str:
+    return str(unit.own.root.relative_to(unit.layout.root))

@@ -128,7 +128,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
         first = _worker_number(session.config) % max(1, len(kernels))
         for kernel in kernels[first:] + kernels[:first]:
             with suppress(KlpError):  # told by each test that needs it
-                _session(session.config).bench(kernel)
+                _session(session.config).ready_kernel(kernel)
     return (yield)
 
 
@@ -223,7 +223,7 @@ def pytest_configure_node(node: Any) -> None:
     if _SHARED not in node.config.stash:
         node.config.stash[_SHARED] = {
             "klp_label": session.label(),
-            "klp_berths": tempfile.mkdtemp(prefix="klp-berths-"),
+            "klp_guest_slots": tempfile.mkdtemp(prefix="klp-guest-slots-"),
             terminal.TERMINAL_KEY: terminal.path_for_workers(node.config),
         }
     node.workerinput.update(node.config.stash[_SHARED])
@@ -234,7 +234,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if session := config.stash.get(_SESSION, None):
         session.end()
     if shared := config.stash.get(_SHARED, None):
-        shutil.rmtree(shared["klp_berths"], ignore_errors=True)
+        shutil.rmtree(shared["klp_guest_slots"], ignore_errors=True)
 
 
 def _session(config: pytest.Config) -> Session:
@@ -257,7 +257,7 @@ def _sharing(worker: dict[str, Any]) -> Sharing:
 
     if not worker:
         return Sharing()
-    return Sharing(worker["workercount"], Path(worker["klp_berths"]))
+    return Sharing(worker["workercount"], Path(worker["klp_guest_slots"]))
 
 
 @pytest.fixture(scope="session")
@@ -273,7 +273,7 @@ def klp_case(request: pytest.FixtureRequest, klp_kernel: str) -> Iterator[Case]:
     from klp.klog.expected import Expected
 
     item, session = request.node, _session(request.config)
-    bench = session.bench(klp_kernel)
+    ready_kernel = session.ready_kernel(klp_kernel)
     promised = Promised(
         log=tuple(Expected(*each) for each in markers.expects_of(item)),
         holds=tuple(markers.rules_of(item)),
@@ -281,8 +281,8 @@ def klp_case(request: pytest.FixtureRequest, klp_kernel: str) -> Iterator[Case]:
     )
     places = (item.path.parent, request.config.invocation_params.dir, request.config.rootpath)
     item.user_properties += [("klp_rule", rule) for rule in markers.rules_of(item)]
-    with session.lease(klp_kernel) as prepared:
-        case = Case(bench, prepared, item.name, places, promised)
+    with session.lease(klp_kernel) as ready_guest:
+        case = Case(ready_kernel, ready_guest, item.name, places, promised)
         item.stash[_CASE], item.stash[_FOLDER] = case, session.folder_for(item.nodeid)
         yield case
         item.user_properties += case.properties()

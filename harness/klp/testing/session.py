@@ -15,8 +15,8 @@ import msgspec
 from klp import paths
 from klp import settings as settings_room
 from klp.errors import KlpError
-from klp.lab.ready import Bench, Prepared
-from klp.lab.slots import Berths
+from klp.lab.ready import ReadyGuest, ReadyKernel
+from klp.lab.slots import GuestSlots
 from klp.progress import Progress
 from klp.vm.pool import size_that_fits
 
@@ -51,47 +51,47 @@ class Session:
         self.out = (out or paths.runs_root(self._settings.runs) / label).absolute()
         self._progress = progress
         self._sharing = sharing
-        self._benches: dict[str, Bench | KlpError] = {}
-        self._leased_from: Bench | None = None
+        self._kernels: dict[str, ReadyKernel | KlpError] = {}
+        self._leased_from: ReadyKernel | None = None
 
-    def bench(self, kernel: str) -> Bench:
+    def ready_kernel(self, kernel: str) -> ReadyKernel:
         """Return a kernel that is ready; what failed once is not tried again.
 
         Raises:
             KlpError: why it cannot be had.
         """
-        if kernel not in self._benches:
+        if kernel not in self._kernels:
             try:
-                self._benches[kernel] = self._make(kernel)
+                self._kernels[kernel] = self._make(kernel)
             except KlpError as error:
-                self._benches[kernel] = error
-        found = self._benches[kernel]
+                self._kernels[kernel] = error
+        found = self._kernels[kernel]
         if isinstance(found, KlpError):
             raise found.with_traceback(None)
         return found
 
-    def _make(self, kernel: str) -> Bench:
+    def _make(self, kernel: str) -> ReadyKernel:
         wanted = msgspec.structs.replace(self._settings, kernel=kernel)
         memory = wanted.memory_mib
         if self._sharing.folder is None:
-            return Bench(wanted, self.out, self._progress, size=size_that_fits(memory, _AT_ONCE))
-        berths = Berths(self._sharing.folder, lambda: size_that_fits(memory))
-        size = max(1, min(_AT_ONCE, berths.count // self._sharing.workers))
-        return Bench(wanted, self.out, self._progress, size=size, room=berths.one)
+            return ReadyKernel(wanted, self.out, self._progress, size=size_that_fits(memory, _AT_ONCE))
+        slots = GuestSlots(self._sharing.folder, lambda: size_that_fits(memory))
+        size = max(1, min(_AT_ONCE, slots.count // self._sharing.workers))
+        return ReadyKernel(wanted, self.out, self._progress, size=size, take_slot=slots.take)
 
     @contextmanager
-    def lease(self, kernel: str) -> Iterator[Prepared]:
+    def lease(self, kernel: str) -> Iterator[ReadyGuest]:
         """Have a guest of `kernel` that nobody has used; guests of another kernel are ended first.
 
         Raises:
             KlpError: why there is none.
         """
-        bench = self.bench(kernel)
-        if self._leased_from not in (None, bench):
+        ready_kernel = self.ready_kernel(kernel)
+        if self._leased_from not in (None, ready_kernel):
             self.close()
-        self._leased_from = bench
-        with bench.lease() as prepared:
-            yield prepared
+        self._leased_from = ready_kernel
+        with ready_kernel.lease() as ready_guest:
+            yield ready_guest
 
     def folder_for(self, test: str) -> Path:
         """Return a folder, not there yet, for what is kept of a test: named after its id."""
@@ -108,9 +108,9 @@ class Session:
     def end(self) -> None:
         """Close, and leave no folder behind that holds nothing."""
         self.close()
-        for bench in self._benches.values():
-            if isinstance(bench, Bench):
-                bench.forget()
+        for ready_kernel in self._kernels.values():
+            if isinstance(ready_kernel, ReadyKernel):
+                ready_kernel.forget()
         with suppress(OSError):
             self.out.rmdir()
 

@@ -32,13 +32,14 @@ class ProbeTool:
 
 
 def probe_tools() -> tuple[ProbeTool, ...]:
-    """Return every tool of probes/, by name: a Python file with a BPF program beside it."""
-    programs = sorted(each for each in paths.PROBES.glob("klp*.py") if _bpf(each).exists())
+    """Return every tool of probes/, by name: the Python files there that run by themselves."""
+    programs = sorted(each for each in paths.PROBES.glob("klp*.py") if _runs(each))
     return tuple(_tool(each) for each in programs)
 
 
-def _bpf(program: Path) -> Path:
-    return program.with_suffix(".bpf.c")
+def _runs(program: Path) -> bool:
+    """Tell a tool from what tools share, which may have a BPF program beside it as well (klpname)."""
+    return program.read_text(encoding="utf-8").startswith("#!")
 
 
 def _tool(program: Path) -> ProbeTool:

@@ -16,13 +16,14 @@ from pathlib import Path
 
 import msgspec
 
+from klp import arch
 from klp.errors import HostLacks, VmLost
 from klp.model import Accelerator, Image
-from klp.paths import CacheLayout
+from klp.paths import CacheLayout, RunLayout
 from klp.settings import Settings
 from klp.vm.deadlines import deadlines
 from klp.vm.machine import Machine, make_overlay
-from klp.vm.spec import MachineSpec
+from klp.vm.request import MachineRequest
 
 _KVM = Path("/dev/kvm")
 _CPUINFO = Path("/proc/cpuinfo")
@@ -59,10 +60,11 @@ def kvm_obstacle(
         return f"{kvm} does not exist"
     if not os.access(kvm, os.R_OK | os.W_OK):
         return f"{kvm} may not be opened by this user"
-    if machine == "x86_64":
-        flags = next((li for li in cpuinfo.read_text().splitlines() if li.startswith("flags")), "")
-        if not {"vmx", "svm"} & set(flags.split()):
-            return f"{kvm} opens, but the CPU shows neither vmx nor svm: it cannot run a stock kernel"
+    wanted = next((each.kvm_flags for each in arch.ALL if each.uname == machine), ())
+    flags = next((li for li in cpuinfo.read_text().splitlines() if li.startswith("flags")), "")
+    if wanted and not set(wanted) & set(flags.split()):
+        neither = " nor ".join(wanted)
+        return f"{kvm} opens, but the CPU shows neither {neither}: it cannot run a stock kernel"
     return None
 
 
@@ -107,16 +109,12 @@ def _read_proof(layout: CacheLayout) -> _Proof | None:
 def _prove(layout: CacheLayout, image: Image) -> _Proof:
     """Boot a guest with KVM, and keep what came of it."""
     with tempfile.TemporaryDirectory(prefix="klp-kvm-") as folder:
-        scratch = Path(folder)
-        make_overlay(image.root_disk, scratch / "overlay.qcow2")
-        spec = MachineSpec(
-            kernel=image.kernel.image, initrd=image.kernel.initrd, disk=scratch / "overlay.qcow2",
-            kernel_disk=image.kernel.disk, console=scratch / "console.log",
-            accelerator=Accelerator.KVM,
-        )  # fmt: skip
+        scratch = RunLayout(Path(folder))
+        make_overlay(image.root_disk, scratch.disk)
+        spec = MachineRequest(image, Accelerator.KVM).spec(scratch)
         booted, reason = True, "booted"
         try:
-            with Machine(spec, scratch / "qemu.log", deadlines(Accelerator.KVM)):
+            with Machine(spec, scratch.qemu_log, deadlines(Accelerator.KVM)):
                 pass
         except VmLost as lost:
             booted, reason = False, f"/dev/kvm opens, but no guest boots with it ({lost.message})"

@@ -9,6 +9,7 @@ import socket
 from pathlib import Path
 from typing import Self
 
+from klp import arch
 from klp.errors import (
     BootFailed,
     Category,
@@ -31,9 +32,6 @@ from klp.waiting import DeadlineMissed, wait_until
 
 log = logging.getLogger(__name__)
 
-# What a guest takes; asked for before anything is built for one.
-PROGRAMS = ("qemu-system-x86_64", "qemu-img", "setpriv")
-
 _LOOK_S = 0.02
 _QUIT_S = 5.0
 # A report is written in 5 to 50 ms, even under emulation; less than the 2 s in which a loss is told.
@@ -47,6 +45,11 @@ _TOLD_BY: dict[Category, type[VmLost]] = {
     Category.OUT_OF_MEMORY: GuestOutOfMemory,
     Category.OOM_KILL: GuestOutOfMemory,
 }
+
+
+def programs(architecture: arch.Architecture = arch.DEFAULT) -> tuple[str, ...]:
+    """Return what a guest takes: asked for before anything is built for one."""
+    return (architecture.qemu, "qemu-img", "setpriv")
 
 
 def make_overlay(backing: Path, overlay: Path) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -23,61 +22,15 @@ from klp.vm.deadlines import Deadlines
 from klp.vm.machine import Machine
 from klp.vm.monitor import Monitor
 from klp.vm.spec import MachineSpec
+from klp.vm.start import Restore, SaveAgain, SnapshotFiles
 from klp.waiting import DeadlineMissed, wait_until
 
 _LOOK_S = 0.01
 _CAPABILITIES = [{"capability": "x-ignore-shared", "state": True}]
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotFiles:
-    """The files of a snapshot, in one folder."""
-
-    root: Path
-
-    @property
-    def memory(self) -> Path:
-        """The guest's memory, sparse."""
-        return self.root / "memory"
-
-    @property
-    def state(self) -> Path:
-        """The devices' state, a QEMU migration stream."""
-        return self.root / "state"
-
-    @property
-    def disk(self) -> Path:
-        """The guest's disk as it was saved: a qcow2 overlay."""
-        return self.root / "disk.qcow2"
-
-    @property
-    def console(self) -> Path:
-        """What the guest's console had said until then."""
-        return self.root / "console.log"
-
-    def stamps(self) -> str:
-        """Return size and time of change of each file: while they stay, so does the content."""
-        found = ((file, file.stat()) for file in (self.memory, self.state, self.disk))
-        return " ".join(f"{file.name}:{stat.st_size}:{stat.st_mtime_ns}" for file, stat in found)
-
-
-def to_be_saved(spec: MachineSpec, files: SnapshotFiles) -> MachineSpec:
-    """Return `spec` as the machine that a snapshot is made from."""
-    return replace(spec, memory_file=files.memory, memory_shared=True, disk=files.disk)
-
-
-def to_be_restored(spec: MachineSpec, files: SnapshotFiles) -> MachineSpec:
-    """Return `spec` as a machine that goes on where the snapshot was made."""
-    return replace(spec, memory_file=files.memory, memory_shared=False, restored=True)
-
-
-def going_on(spec: MachineSpec) -> MachineSpec:
-    """Return `spec`, of a machine `to_be_saved`, as one that goes on after it was, to be saved again."""
-    return replace(spec, restored=True)
-
-
 def save(machine: Machine, files: SnapshotFiles, *, limit_s: float) -> None:
-    """Stop a machine that `to_be_saved` describes and write its state; it does not run again.
+    """Stop a machine that started to be saved and write its state; it does not run again.
 
     Raises:
         QemuGone: QEMU ended, or did not save within `limit_s`.
@@ -111,22 +64,21 @@ def _await_migration(monitor: Monitor, limit_s: float) -> None:
 
 
 @contextmanager
-def resumed(
-    spec: MachineSpec, qemu_log: Path, limits: Deadlines, files: SnapshotFiles
-) -> Iterator[Machine]:
-    """Have a machine that goes on where the snapshot was made, for a block.
+def resumed(spec: MachineSpec, qemu_log: Path, limits: Deadlines) -> Iterator[Machine]:
+    """Have a machine that goes on where its snapshot was made, for a block.
 
     Args:
-        spec: `to_be_restored` or `going_on`.
+        spec: one that starts with `Restore` or `SaveAgain`.
 
     Raises:
         HostLacks: QEMU is missing.
         QemuGone: the state does not fit this QEMU or machine, or does not load in time.
     """
+    assert isinstance(spec.start, Restore | SaveAgain), "there is nothing to go on from"
     machine = Machine(spec, qemu_log, limits)
     try:
         machine.launch()
-        _resume(machine, files, limit_s=limits.launch)
+        _resume(machine, spec.start.files, limit_s=limits.launch)
         yield machine
     finally:
         machine.stop()

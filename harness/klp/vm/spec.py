@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from klp import arch
 from klp.model import Accelerator
 from klp.process import run
+from klp.vm.start import Boot, Restore, Save, SaveAgain, Start
 
 # Refuses what a guest's escape would need: other programs, other privileges, old system calls.
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
@@ -20,7 +22,8 @@ class MachineSpec:
     """A machine, whole.
 
     Attributes:
-        kernel: ELF kernel with a PVH entry, or a bzImage.
+        architecture: of its CPU.
+        kernel: what QEMU starts directly: an ELF kernel with a PVH entry, or what boot loaders take.
         initrd: cpio archive.
         disk: qcow2 overlay; the only file QEMU writes besides `console`.
         kernel_disk: read-only raw image.
@@ -31,13 +34,10 @@ class MachineSpec:
         mitigations: leave the kernel's CPU-bug mitigations on.
         append: more words for the kernel's command line.
         qmp_fd: descriptor of our end's peer; QEMU speaks QMP on it.
-        memory_file: the guest's memory is this file; None for memory of QEMU's own.
-        memory_shared: what the guest writes reaches the file, to be kept as a snapshot; otherwise each
-            guest has its own copy of what it writes, and shares the rest with all others.
-        restored: wait for a snapshot's state in place of booting.
-        binary: the QEMU to start.
+        start: by booting, or from a snapshot.
     """
 
+    architecture: arch.Architecture
     kernel: Path
     initrd: Path
     disk: Path
@@ -49,23 +49,20 @@ class MachineSpec:
     mitigations: bool = False
     append: tuple[str, ...] = ()
     qmp_fd: int = 3
-    memory_file: Path | None = None
-    memory_shared: bool = False
-    restored: bool = False
-    binary: str = "qemu-system-x86_64"
+    start: Start = field(default_factory=Boot)
 
     def with_qmp(self, descriptor: int) -> MachineSpec:
         """Return the same machine with another QMP descriptor."""
         return replace(self, qmp_fd=descriptor)
 
 
-def qemu_version(binary: str = "qemu-system-x86_64") -> str:
-    """Return the version of the QEMU that is started.
+def qemu_version(architecture: arch.Architecture = arch.DEFAULT) -> str:
+    """Return the version of the QEMU that is started for an architecture.
 
     Raises:
         HostLacks: it is not installed.
     """
-    words = run([binary, "--version"]).stdout.split()
+    words = run([architecture.qemu, "--version"]).stdout.split()
     return words[words.index("version") + 1] if "version" in words else "unknown"
 
 
@@ -76,11 +73,11 @@ def kernel_command_line(spec: MachineSpec) -> str:
     in a kernel that has already failed.
     """
     words = [
-        "console=ttyS0", "oops=panic", "panic=-1", "net.ifnames=0", "printk.devkmsg=on",
+        f"console={spec.architecture.console}", "oops=panic", "panic=-1", "net.ifnames=0",
+        "printk.devkmsg=on",
         # Small messages in a large ring: a lost kernel log is a lost cross-check.
         "log_buf_len=4M",
-        # Under emulation the TSC and the PIT drift apart, and the kernel spends a second finding out.
-        "tsc=reliable", "no_timer_check", "random.trust_cpu=on", "8250.nr_uarts=1",
+        *spec.architecture.kernel_words,
         # By chance the probes' heaps had 84 or 152 MiB of them, and a snapshot of the guest 370 or 430.
         "transparent_hugepage=never",
     ]  # fmt: skip
@@ -95,8 +92,8 @@ def kernel_command_line(spec: MachineSpec) -> str:
 def argv(spec: MachineSpec) -> list[str]:
     """Return the whole QEMU command line; the process is started elsewhere."""
     return [
-        spec.binary, *_machine(spec), *_kernel(spec), *_disks(spec), *_network(), *_console(spec),
-        *_monitor(spec), *_restore(spec), "-sandbox", _SANDBOX,
+        spec.architecture.qemu, *_machine(spec), *_kernel(spec), *_disks(spec), *_network(),
+        *_console(spec), *_monitor(spec), *_restore(spec), "-sandbox", _SANDBOX,
     ]  # fmt: skip
 
 
@@ -104,34 +101,39 @@ def _machine(spec: MachineSpec) -> list[str]:
     # One thread for all vCPUs: with a thread each, one vCPU can run code that another is patching,
     # and TCG then executes half of it (seen as "Oops: int3" when a transition flips a static key).
     accel = "kvm" if spec.accelerator is Accelerator.KVM else "tcg,thread=single"
-    # TCG executes `rep stosb` and `rep movsb` a byte at a time: without ERMS the kernel takes other ways.
-    cpu = "host" if spec.accelerator is Accelerator.KVM else "max,erms=off"
+    known = spec.architecture
+    cpu = known.cpu_kvm if spec.accelerator is Accelerator.KVM else known.cpu_tcg
     return [
         "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
-        "-machine", f"q35,usb=off,vmport=off,smbus=off,sata=off,hpet=off{_memory_backend(spec)}",
+        "-machine", f"{known.machine}{_memory_backend(spec)}",
         "-accel", accel, *_memory(spec),
         "-cpu", cpu, "-smp", str(spec.cpus), "-m", f"{spec.memory_mib}M",
         "-object", "rng-builtin,id=rng0", "-device", "virtio-rng-pci,rng=rng0",
-        # Tells a restored kernel that it is another machine now, so that it reseeds its random numbers.
-        "-device", "vmgenid,guid=auto",
+        *_generation(spec),
     ]  # fmt: skip
 
 
+def _generation(spec: MachineSpec) -> list[str]:
+    # Tells a restored kernel that it is another machine now, so that it reseeds its random numbers.
+    return ["-device", "vmgenid,guid=auto"] if spec.architecture.vmgenid else []
+
+
 def _memory_backend(spec: MachineSpec) -> str:
-    return ",memory-backend=ram0" if spec.memory_file else ""
+    return "" if isinstance(spec.start, Boot) else ",memory-backend=ram0"
 
 
 def _memory(spec: MachineSpec) -> list[str]:
-    if spec.memory_file is None:
+    if isinstance(spec.start, Boot):
         return []
-    share = "on" if spec.memory_shared else "off"
+    # Not shared, each guest has its own copy of what it writes, and has the rest in common with others.
+    share = "on" if isinstance(spec.start, Save | SaveAgain) else "off"
     return ["-object", f"memory-backend-file,id=ram0,size={spec.memory_mib}M,share={share},"
-            f"mem-path={_escaped(spec.memory_file)}"]  # fmt: skip
+            f"mem-path={_escaped(spec.start.files.memory)}"]  # fmt: skip
 
 
 def _restore(spec: MachineSpec) -> list[str]:
     # Deferred: the capability that leaves the memory to its file is set over QMP first.
-    return ["-incoming", "defer"] if spec.restored else []
+    return ["-incoming", "defer"] if isinstance(spec.start, SaveAgain | Restore) else []
 
 
 def _kernel(spec: MachineSpec) -> list[str]:

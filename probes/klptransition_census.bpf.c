@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * klpcensus.bpf.c - Count all tasks by their patch_state; a part of klptransition.bpf.c.
+ * klptransition_census.bpf.c - Count all tasks by their patch_state; a part of klptransition.bpf.c.
  *
  * The walk goes over the processes, the threads of each, and the idle task of every possible CPU, as
  * for_each_process_thread and for_each_possible_cpu do in kernel/livepatch/transition.c: each task
- * once. It is cut into steps that call each other as tail calls, for the verifier to look at one
- * short loop: 33 tail calls, which is the most there may be, see STEP times as many tasks.
+ * once. It is cut into steps that call each other as tail calls, so that the verifier has one
+ * short loop to look at: 33 tail calls, which is the most there may be, see STEP times as many tasks.
  *
- * The core holds klp_mutex meanwhile, but we hold no tasklist_lock, only RCU's: structures and links
- * stay readable. A task that is forked or reaped during the walk may be counted or not; a task that
- * switches meanwhile is counted in the one state or the other, and may be counted in its new state
- * with the pending flag, or in its old one without it, for these are two reads. None is counted
- * twice: new ones go to the end of the list, and one that left still points onwards.
+ * The core holds klp_mutex meanwhile, but nobody holds tasklist_lock. Under RCU, as every BPF program
+ * runs, structures and links stay readable. A task that is forked or reaped during the walk may be
+ * counted or not; a task that switches meanwhile is counted in the one state or the other, and may be
+ * counted in its new state with the pending flag, or in its old one without it, for these are two reads.
+ * None is counted twice: new ones go to the end of the list, and one that left still points onwards.
  */
 #define STEP 256
 

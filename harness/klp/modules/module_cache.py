@@ -23,7 +23,7 @@ _KEPT_S = 30 * 24 * 3600.0
 _RECIPE = b"1"
 
 
-class Kept:
+class ModuleCache:
     """A folder with a folder for each build.
 
     A tree that its user builds (`Kernel.tree`) has no digest that tells what modules depend on, so nothing
@@ -37,11 +37,11 @@ class Kept:
         """Return where the modules of a folder of sources are, or would be; None if they are not kept."""
         if kernel.tree is not None:
             return None
-        told = hashlib.sha256(_RECIPE + kernel.digest.encode())
+        digest = hashlib.sha256(_RECIPE + kernel.digest.encode())
         for file in sorted(each for each in sources.rglob("*") if each.is_file()):
             for part in (str(file.relative_to(sources)).encode(), file.read_bytes()):
-                told.update(len(part).to_bytes(8, "little") + part)
-        return self._root / told.hexdigest()[:32]
+                digest.update(len(part).to_bytes(8, "little") + part)
+        return self._root / digest.hexdigest()[:32]
 
     def files(self, place: Path | None) -> list[Path]:
         """Return the modules of an earlier build, sorted; none if there is none."""

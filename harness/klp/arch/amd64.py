@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""x86-64. The kernel's words are those of 6.1 to 7.2."""
+
+from __future__ import annotations
+
+from klp.arch.architecture import Architecture, CrashDialect
+
+_CRASH = CrashDialect(
+    alarms="general protection fault",
+    oops=(
+        r"BUG: (?:kernel NULL pointer dereference|unable to handle|.*stack guard page was hit)"
+        r"|traps: PANIC: double fault|\S.*: [0-9a-f]{4} \[#\d+\]"
+    ),
+    call_trace="Call Trace:",
+    trace_end="</TASK>",
+    interrupts="IRQ|NMI|SOFTIRQ",
+    # Code segment 10 is the kernel's; a system call's trace ends with user space's RIP in segment 33.
+    kernel_pc="RIP: 0010:",
+    registers=r"RIP: |RSP: |R[A-DS][XPI]: |R\d\d: |[CDFG]S: |CR\d: |DR\d: |PKRU: ",
+    breakpoint=r"int3: [0-9a-f]{4} \[#",
+    # 7.2 fills a module's text with int3 when it goes.
+    erased_text="Code: (?:cc ){8,}<cc>",
+    bad_fetch="#PF: supervisor instruction fetch in kernel mode",
+    # Above the kernel's own image there is nothing but modules; what went is no longer mapped.
+    fault_in_modules=r"unable to handle page fault for address: ffffffff[c-f][0-9a-f]{7}\b",
+    beside_the_point=(
+        r"page_fault_oops|\w*exc_\w+|asm_\w+|do_trap|do_error_trap|do_kern_addr_fault"
+        r"|entry_SYSCALL\w*|do_syscall_\w+|x64_sys_call"
+    ),
+    spinning=r"native_queued_\w+",
+)
+
+AMD64 = Architecture(
+    name="amd64",
+    title="x86-64",
+    uname="x86_64",
+    kernel="x86",
+    triplet="x86_64-linux-gnu",
+    elf_machine="EM_X86_64",
+    elf_bits=64,
+    little_endian=True,
+    boot_image="arch/x86/boot/bzImage",
+    pvh=True,
+    qemu="qemu-system-x86_64",
+    qemu_package="qemu-system-x86",
+    machine="q35,usb=off,vmport=off,smbus=off,sata=off,hpet=off",
+    cpu_kvm="host",
+    # TCG executes `rep stosb` and `rep movsb` a byte at a time: without ERMS the kernel takes other ways.
+    cpu_tcg="max,erms=off",
+    vmgenid=True,
+    kvm_flags=("vmx", "svm"),
+    console="ttyS0",
+    kernel_words=(
+        # Under emulation the TSC and the PIT drift apart, and the kernel spends a second finding out.
+        "tsc=reliable",
+        "no_timer_check",
+        "random.trust_cpu=on",
+        "8250.nr_uarts=1",
+    ),
+    crash=_CRASH,
+)
