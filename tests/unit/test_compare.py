@@ -8,12 +8,12 @@ import random
 import msgspec
 import pytest
 
-from klp.analysis.checks import SURVIVES
 from klp.analysis.compare import ranks
 from klp.analysis.compare.normal import message, task_name
 from klp.analysis.compare.repetition import repetitions
 from klp.analysis.compare.values import COMPARISON_SCHEMA, Grade, Kind, Place
 from klp.analysis.evidence import Verdict
+from klp.analysis.plan_checks import SURVIVES
 from klp.analysis.recording import RecordedRun
 from klp.analysis.result import Check, PlanResult
 from klp.analysis.rules.rule import Needs, Rule, RuleVerdict

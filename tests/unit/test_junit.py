@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as Et
 
-from klp.analysis.checks import check
+from klp.analysis.result import check
 from klp.analysis.selftests import CaseResult, KernelResult, ScriptResult, SelftestsResult, Status
 from klp.report.junit import selftests_junit
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from klp.analysis.klog import logged_counts
 from klp.klog.lines import alarms, without_stamp
+from klp.klog.transitions import logged_counts
 
 # From kernel/panic.c, lib/bug.c, arch/x86/mm/fault.c, kernel/rcu, kernel/locking, kernel/hung_task.c, …
 ALARMS = [

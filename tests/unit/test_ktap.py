@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from klp.analysis.checks import check
+from klp.analysis.result import check
 from klp.analysis.selftests import CaseResult, KernelResult, ScriptResult, SelftestsResult, Status
 from klp.report.ktap import ktap
 

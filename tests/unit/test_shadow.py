@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 import pytest
 
-from klp.analysis.shadow import LedgerBuilder, ShadowVariable, shadow_ledger
+from klp.analysis.shadow import LedgerBuilder, ShadowLedger, ShadowVariable
 from klp.trace import events as ev
 
 TASK = ev.Task(pid=1, tgid=1, comm="insmod")
@@ -35,6 +36,13 @@ def freed(ts_ns: int, obj: str, number: int = 1) -> ev.ShadowFreed:
         dtor=False,
         dtor_calls=0,
     )
+
+
+def shadow_ledger(events: Iterable[ev.AnyEvent]) -> ShadowLedger:
+    builder = LedgerBuilder()
+    for number, event in enumerate(events, 1):
+        builder.take(number, event)
+    return builder.built().ledger
 
 
 def test_nothing() -> None:

@@ -28,6 +28,17 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     words: str
 
 
+# How many numbers of events are told of one evidence.
+_MOST_EVENTS = 6
+
+
+def evidence_line(evidence: Evidence) -> str:
+    """Return the words, with the numbers of the events they are from."""
+    numbers = " ".join(f"#{number}" for number in evidence.events[:_MOST_EVENTS])
+    more = " …" if len(evidence.events) > _MOST_EVENTS else ""
+    return f"{evidence.words} ({numbers}{more})" if numbers else evidence.words
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What a trace has to say on one rule, before it is weighed against the trace's holes.

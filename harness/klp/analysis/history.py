@@ -105,6 +105,7 @@ class History:
         ran: which versions of functions ran, by klpconsistency.
         seen: what the harness did and saw.
         holes: what this trace cannot show.
+        tainted: the kernel's taint flags before the first event, where the events are a span of a trace.
         first_ns, last_ns: times of the first and the last event.
     """
 
@@ -122,6 +123,7 @@ class History:
     ran: tuple[tuple[int, ev.Ran], ...]
     seen: Observations
     holes: tuple[Hole, ...]
+    tainted: str
     first_ns: int
     last_ns: int
 
@@ -153,9 +155,19 @@ def spans(event: ev.Enable | ev.ModuleNotice | ev.Pass, ts_ns: int) -> bool:
     return event.ts_ns <= ts_ns <= event.ts_ns + event.duration_ns
 
 
-def history(events: Iterable[tuple[int, ev.AnyEvent]]) -> History:
-    """Fold numbered events, ordered by time, to their history."""
+def history(
+    events: Iterable[tuple[int, ev.AnyEvent]], before: Iterable[tuple[int, ev.AnyEvent]] = ()
+) -> History:
+    """Fold numbered events, ordered by time, to their history.
+
+    Args:
+        before: what came before the events, where these are a span of a trace. It is no part of the
+            history, but says what the probes can see, what they had counted by then, which variables are
+            older than the span, and how the kernel was tainted.
+    """
     builder = _Builder()
+    for _, event in before:
+        builder.take_before(event)
     for number, event in events:
         builder.take(number, event)
     return builder.built()
@@ -184,8 +196,17 @@ class _Builder:
         self._objects: list[ObjectSeen] = []
         self._functions: list[ev.Function] = []
         self._strays: list[tuple[int, ev.AnyEvent]] = []
+        self._tainted = ""
         self._first_ns: int | None = None
         self._last_ns = 0
+
+    def take_before(self, event: ev.AnyEvent) -> None:
+        """Add an event of before the span: what is judged in it depends on a few of them."""
+        if isinstance(event, ev.Header):
+            self._holes.take(event)
+        elif isinstance(event, ev.Taint):
+            self._tainted = event.flags
+        self._ledger.take_before(event)
 
     def take(self, number: int, event: ev.AnyEvent) -> None:
         """Add one event."""
@@ -242,6 +263,7 @@ class _Builder:
             ran=self._all(ev.Ran),
             seen=self._observations(),
             holes=(*self._holes.built(), *_uncounted(shadow)),
+            tainted=self._tainted,
             first_ns=self._first_ns or 0,
             last_ns=self._last_ns,
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from klp.analysis.evidence import Verdict
+from klp.analysis.history import History
 from klp.analysis.rules.rule import RuleVerdict
 from klp.analysis.shadow import ShadowLedger
 from klp.analysis.transitions import Transition
@@ -30,6 +31,11 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     evidence: str
 
 
+def check(name: str, held: bool, evidence: str) -> Check:
+    """Return a check of something that was observed."""
+    return Check(name=name, verdict=Verdict.HELD if held else Verdict.VIOLATED, evidence=evidence)
+
+
 class PatchedFunctions(msgspec.Struct, frozen=True, kw_only=True):
     """An object of a livepatch and the functions it changes there, as sysfs shows them."""
 
@@ -45,6 +51,17 @@ class CallbackCall(msgspec.Struct, frozen=True, kw_only=True):
     function: str
     result: int | None
     duration_ns: int
+
+
+def callback_calls(history: History, patch: str) -> tuple[CallbackCall, ...]:
+    """Return a livepatch's callbacks in the order they ran."""
+    return tuple(
+        CallbackCall(
+            kind=each.kind, object=each.object, function=each.function, result=each.result,
+            duration_ns=each.duration_ns,
+        )
+        for _, each in history.callbacks.of(patch)
+    )  # fmt: skip
 
 
 class PlanResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,12 +14,12 @@ from __future__ import annotations
 import heapq
 import re
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
 
 from klp.analysis.evidence import Finding, Tally
+from klp.analysis.shadow_counts import KernelCounts
 from klp.trace import events as ev
 
 _MODULE = re.compile(r"\[(\w+)\]\s*$")
@@ -86,14 +86,6 @@ class ShadowHistory:
         return max(0, self.totals.made + self.totals.freed - told)
 
 
-def shadow_ledger(events: Iterable[ev.AnyEvent]) -> ShadowLedger:
-    """Return the ledger of `events`, which are ordered by time."""
-    builder = LedgerBuilder()
-    for number, event in enumerate(events, 1):
-        builder.take(number, event)
-    return builder.built().ledger
-
-
 def module_of(caller: str) -> str | None:
     """Return the module a caller ``function+0xOFFSET [module]`` lies in; None for the kernel itself."""
     found = _MODULE.search(caller)
@@ -139,10 +131,19 @@ class LedgerBuilder:
         self._free_alls: list[_FreeAll] = []
         self._counts: Counter[str] = Counter()
         self._tallies = {f"S{number}": Tally() for number in range(1, 10)}
-        self._gets: dict[int, tuple[int, ev.ShadowGets]] = {}
+        self._counted = KernelCounts()
         self._stacks: dict[int, tuple[str, ...]] = {}
-        self._totals: ev.ShadowTotals | None = None
+        self._since_ns = 0  # of a span of a trace: when what came before it ended
         self._livepatches: tuple[str, ...] = ()
+
+    def take_before(self, event: ev.AnyEvent) -> None:
+        """Add an event of before the span that is to be judged."""
+        self._since_ns = max(self._since_ns, event.ts_ns)
+        self._counted.take_before(event)
+        if isinstance(event, ev.Callers):
+            self._stacks[event.stack] = event.frames
+        elif isinstance(event, ev.PatchStack):
+            self._livepatches = event.patches
 
     def take(self, number: int, event: ev.AnyEvent) -> None:
         """Add one event."""
@@ -159,8 +160,8 @@ class LedgerBuilder:
             self._take_other(number, event)
 
     def _take_other(self, number: int, event: ev.AnyEvent) -> None:
-        if isinstance(event, ev.ShadowGets):
-            self._gets[event.id] = (number, event)
+        if isinstance(event, ev.ShadowGets | ev.ShadowTotals):
+            self._counted.take(number, event)
         elif isinstance(event, ev.ShadowGetWrong):
             words = (
                 f"klp_shadow_get({event.obj}, {event.id}) returned {event.returned}, not {event.expected}"
@@ -168,8 +169,6 @@ class LedgerBuilder:
             self._tallies["S2"].breach(f"{words}, to {event.caller}", number)
         elif isinstance(event, ev.Callers):
             self._stacks[event.stack] = event.frames
-        elif isinstance(event, ev.ShadowTotals):
-            self._totals = event
         elif isinstance(event, ev.PatchStack):
             self._livepatches = event.patches
         elif isinstance(event, ev.ModuleNotice) and event.action == "going":
@@ -260,8 +259,9 @@ class LedgerBuilder:
             self._tallies["S7"].good()
         else:
             self._counts["strays"] += 1
-            # With an age the probe had seen it made, and it is no longer there: it was freed before.
-            if event.age_ns is not None:
+            # With an age the probe had seen it made, and it is no longer there: it was freed before. One
+            # that is older than the span may have stood all the time.
+            if event.age_ns is not None and event.ts_ns - event.age_ns > self._since_ns:
                 self._tallies["S7"].lacking(f"{what}, and was not there any more", number)
 
     def _is_due(self, event: ev.ShadowFreed) -> bool:
@@ -349,7 +349,7 @@ class LedgerBuilder:
             self._allocated(number, event)
         for each in self._free_alls:
             self._free_all_done(each)
-        self._judge_gets()
+        self._counted.judge(self._tallies["S2"], self._tallies["S9"])
         self._judge_spared()
         if self._doubles:
             words, _ = next(iter(self._doubles.values()))
@@ -357,22 +357,9 @@ class LedgerBuilder:
         return ShadowHistory(
             ledger=self._ledger(),
             findings={rule: tally.finding() for rule, tally in self._tallies.items()},
-            totals=self._totals,
+            totals=self._counted.totals,
             stacks=self._stacks,
         )
-
-    def _judge_gets(self) -> None:
-        for id_, (number, each) in sorted(self._gets.items()):
-            words = f"klp_shadow_get of id {id_}: {each.found} found, {each.absent} absent"
-            if each.wrong and not self._tallies["S2"].broken:
-                self._tallies["S2"].breach(f"{words}, {each.wrong} wrong", number)
-            if each.found + each.absent:
-                self._tallies["S2"].good(each.found + each.absent - 1)
-                self._tallies["S2"].judge(True, words, number)
-            if each.racing:
-                words = f"id {id_}: {each.racing} raced a change, {each.wrong} wrong"
-                self._tallies["S9"].good(each.racing - 1)
-                self._tallies["S9"].judge(not each.wrong, words, number)
 
     def _judge_spared(self) -> None:
         """What klp_shadow_free left, and no other call freed meanwhile, is there to the end."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import msgspec
 
 from klp.analysis.legs import Leg, LegOutcome, ObjectSeen, TaskAccounts, TaskSwitch
+from klp.klog.transitions import COUNTED
 from klp.trace import events as ev
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Transition",
     "TransitionPhase",
     "legs",
+    "traced_counts",
     "transition_of",
     "transitions",
 ]
@@ -143,6 +145,25 @@ def transition_of(leg: Leg) -> Transition:
         forced=bool(leg.forces),
         phases=phases(leg),
     )
+
+
+def traced_counts(transitions: Iterable[Transition], patch: str) -> dict[str, int]:
+    """Count from the trace what `klp.klog.transitions.logged_counts` counts in the kernel log.
+
+    The kernel logs a start for each klp_start_transition, and a completion in the direction it ended
+    in: a transition that is cancelled before its start completes as an unpatching one.
+    """
+    counts: Counter[str] = Counter()
+    for each in transitions:
+        if each.patch != patch:
+            continue
+        if each.started:
+            counts[f"{each.direction} started"] += 1
+        if each.outcome is LegOutcome.COMPLETE:
+            counts[f"{each.direction} complete"] += 1
+        elif each.outcome is LegOutcome.CANCELLED:
+            counts["unpatching complete"] += 1
+    return {what: counts[what] for what in COUNTED}
 
 
 def _straggler(task: TaskSwitch, leg: Leg) -> Straggler:

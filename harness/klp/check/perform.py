@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from klp.analysis.checks import callback_calls, check
 from klp.analysis.diagnosis import Seen, diagnose
 from klp.analysis.evidence import Verdict
 from klp.analysis.history import History
 from klp.analysis.legs import LegOutcome
 from klp.analysis.refusals import Refusal
-from klp.analysis.result import CallbackCall, Check, PatchedFunctions, PlanResult
+from klp.analysis.result import Check, PatchedFunctions, PlanResult, callback_calls, check
 from klp.analysis.words import stories
 from klp.check.candidate import Candidate
 from klp.check.scenario import Scenario
-from klp.check.stage import Moment, NotApplicable, Stage
+from klp.check.stage import NotApplicable, Stage
 from klp.drive.case import Case
+from klp.drive.steps import Moment
 from klp.drive.subject import Refused
 from klp.errors import (
     BootFailed,
@@ -124,7 +124,7 @@ def _close(case: Case, stage: Stage | None, ended: _Ended) -> None:
     """See what guest, kernel log and trace say after it."""
     if ended.lost:
         return
-    expects = tuple(stage.expects) if stage else ()
+    expects = stage.expects if stage else ()
     try:
         lines = case.close(expects)
         ended.lines = lines
@@ -243,13 +243,9 @@ def _plan(name: str, scenario: Scenario, history: History, ended: _Ended) -> Pla
         objects=(),
         transitions=tuple(each for each in history.transitions if each.patch == name),
         shadow=history.ledger,
-        callbacks=_callbacks(history, name),
+        callbacks=callback_calls(history, name),
         checks=(),
         log=ended.lines or (ended.lost.console_tail if ended.lost else ()),
         error=failure.message if failure else None,
         verdict=Verdict.NOT_OBSERVED,
     )
-
-
-def _callbacks(history: History, name: str) -> tuple[CallbackCall, ...]:
-    return callback_calls([each for _, each in history.callbacks.calls], name)

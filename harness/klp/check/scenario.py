@@ -13,8 +13,8 @@ Nothing has to be unloaded or put back at the end: the guest goes with all that 
 judged must have happened: a rule of the livepatch's end holds only if it was disabled and unloaded.
 
 After it the engine does, for every scenario alike: it sees that the guest lives and that the kernel log has
-no report (`Stage.expect_log` says which are no fault), judges every rule on the trace, puts what it found
-in the words of `klp.analysis.diagnosis`, and keeps a run folder. A scenario does not judge rules.
+no report (patch.toml's `expect` says which are no fault), judges every rule on the trace, puts what it
+found in the words of `klp.analysis.diagnosis`, and keeps a run folder. A scenario does not judge rules.
 """
 
 from __future__ import annotations

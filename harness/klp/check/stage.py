@@ -21,13 +21,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from enum import StrEnum
+from collections.abc import Iterable, Iterator, Sequence
+from typing import assert_never
 
-from klp.analysis.diagnosis import REFUSED, Misbehaviour
+from klp.analysis.diagnosis import Misbehaviour
 from klp.analysis.result import PatchedFunctions
 from klp.check.candidate import Candidate
+from klp.drive import steps
 from klp.drive.case import Case, KernelLog, TestedGuest
+from klp.drive.steps import LifeStep, Moment, life_of, removal_of, set_up_of
 from klp.drive.subject import LivepatchSubject, Misbehaved, ModuleSubject, not_enabled
 from klp.drive.trace import Trace
 from klp.errors import CheckFailed, KlpError
@@ -50,18 +52,6 @@ class NotApplicable(KlpError):
     Raise it also where what the scenario is about did not come about, such as a transition that was over
     before it could be reversed: a scenario never holds on no observation.
     """
-
-
-class Moment(StrEnum):
-    """When patch.toml says that something is seen.
-
-    After a load that was refused (`REFUSED`) it must be what it was before; the engine looks.
-    """
-
-    BEFORE = "before"
-    ENABLED = "enabled"
-    AFTER = "after"
-    REFUSED = REFUSED
 
 
 class Stage:
@@ -98,9 +88,7 @@ class Stage:
         self.inside: tuple[str, ...] = ()
         self._heard: dict[str, str] = {}
         self.notes: list[str] = []
-        self.expects: list[Expected] = [
-            Expected(each.pattern, each.reason) for each in candidate.plan.expect
-        ]
+        self.expects = tuple(Expected(each.pattern, each.reason) for each in candidate.plan.expect)
         self._objects = objects
         self.livepatch: LivepatchSubject = case.patch(candidate.livepatch)
 
@@ -149,11 +137,10 @@ class Stage:
         Raises:
             CheckFailed, TransitionStuck: a module, or a livepatch below, could not be loaded.
         """
-        for entry in self.candidate.plan.load:
-            if module_name(entry.module) not in without:
-                self.load_entry(entry)
-        if not without:
-            self.observe(Moment.BEFORE)
+        for step in set_up_of(self.candidate.plan):
+            left_out = step.module in without if isinstance(step, steps.LoadModule) else bool(without)
+            if not left_out:
+                self._take(step)
 
     def unload(self) -> None:
         """Unload the livepatch, which is disabled; keep in mind which tasks were in its code until then.
@@ -168,10 +155,13 @@ class Stage:
 
     def load_entry(self, entry: Load) -> ModuleSubject:
         """Load a module of patch.toml's `load`, with its parameters."""
-        subject = self.module(entry.module)
-        subject.load(entry.parameters)
+        return self._load(entry.module, entry.parameters)
+
+    def _load(self, name: str, parameters: str) -> ModuleSubject:
+        subject = self.module(name)
+        subject.load(parameters)
         self.loaded.append(subject)
-        self._parameters[subject.name] = entry.parameters
+        self._parameters[subject.name] = parameters
         return subject
 
     def tear_down(self) -> None:
@@ -181,10 +171,50 @@ class Stage:
             CheckFailed, TransitionStuck: one did not go.
         """
         while self.loaded:
-            subject = self.loaded.pop()
-            if isinstance(subject, LivepatchSubject) and subject.state:  # else it was replaced meanwhile
-                subject.disable()
-            subject.unload()
+            self._take_all(removal_of(self.loaded[-1].name))
+
+    def live(self) -> None:
+        """Take every step of the plan, from the first load to the last module's removal.
+
+        Raises:
+            CheckFailed, TransitionStuck: one could not be taken.
+        """
+        self._take_all(life_of(self.candidate.plan))
+
+    def _take_all(self, wanted: Iterable[LifeStep]) -> None:
+        for step in wanted:
+            self._take(step)
+
+    def _take(self, step: LifeStep) -> None:
+        match step:
+            case steps.LoadModule(name, parameters):
+                self.load() if name == self.livepatch.name else self._load(name, parameters)
+            case steps.LookAtSysfs():
+                pass  # `load` has looked
+            case steps.Observe(moment):
+                self.observe(moment)
+            case steps.AwaitLog(phase):
+                self.await_log(phase)
+            case steps.Disable(name, if_there):
+                subject = self._subject(name)
+                if isinstance(subject, LivepatchSubject) and (not if_there or subject.state):
+                    subject.disable()
+            case steps.UnloadModule(name):
+                self._remove(name)
+            case _:
+                assert_never(step)
+
+    def _subject(self, name: str) -> ModuleSubject:
+        """Return the livepatch, or what `set_up` loaded, by its name."""
+        return {each.name: each for each in (*self.loaded, self.livepatch)}[name]
+
+    def _remove(self, name: str) -> None:
+        subject = self._subject(name)
+        if subject is self.livepatch:
+            self.unload()
+            return
+        subject.unload()
+        self.loaded.remove(subject)
 
     def put_back(self) -> None:
         """Load those livepatches of `set_up` again that the livepatch has replaced, for it to replace them.
@@ -276,10 +306,6 @@ class Stage:
     def note(self, words: str) -> None:
         """Say what was seen that is no fault, but worth knowing: numbers, how often, by which way."""
         self.notes.append(words)
-
-    def expect_log(self, pattern: str, reason: str) -> None:
-        """Say that a report of the kernel with a line like `pattern` is no fault in this scenario."""
-        self.expects.append(Expected(pattern, reason))
 
 
 def namesakes(listed: str, objects: Sequence[PatchedFunctions]) -> tuple[str, ...]:

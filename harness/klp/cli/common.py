@@ -64,14 +64,13 @@ def library(wanted: Settings) -> Library:
     return Library(wanted, progress())
 
 
-def image_and_accelerator(wanted: Settings, *, to_boot: bool = True) -> tuple[Image, AcceleratorVerdict]:
+def image_and_accelerator(wanted: Settings) -> tuple[Image, AcceleratorVerdict]:
     """Build what is missing of the kernel's image, and choose what runs it.
 
     Raises:
-        HostLacks: what guests take is missing here, unless nothing is to be booted.
+        HostLacks: what guests take is missing here.
     """
-    if to_boot:
-        require(*programs())
+    require(*programs())
     shelf = library(wanted)
     image = shelf.ensure(wanted.kernel)
     verdict = choose_accelerator(wanted, shelf.layout, image)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shlex
 from functools import partial
 from pathlib import Path
 
@@ -20,21 +19,17 @@ from klp.cli.common import (
     stderr,
     stdout,
 )
-from klp.drive.job import Wish, make_job, wishes
+from klp.drive.job import make_job, wishes
+from klp.drive.preview import RunChoices, preview
 from klp.drive.run import Run
 from klp.errors import ExitCode
 from klp.lab.warm import ensure_warm
-from klp.model import Image
-from klp.modules.plan import PatchPlan
 from klp.modules.sources import SAMPLES_WORD
 from klp.paths import RunLayout
 from klp.records.encoding import encode
 from klp.records.writing import new_folder
 from klp.report.table import failed_checks, rules_line, run_table
-from klp.settings import Settings
-from klp.vm.accel import AcceleratorVerdict
 from klp.vm.request import MachineRequest
-from klp.vm.spec import argv
 
 
 @click.command()
@@ -80,10 +75,12 @@ def run(
     """
     wanted = settings(kernel=kernel, **limits)
     wished = wishes(patches or (SAMPLES_WORD,))
-    image, accelerator = image_and_accelerator(wanted, to_boot=not dry_run)
     if dry_run:
-        _print_steps(wished, image, wanted, accelerator, repeat)
+        choices = RunChoices(cold, repeat, retry_lost, force, control, consistency)
+        for line in preview(wished, wanted, choices, RunLayout(out or Path("RUN"))):
+            click.echo(line)
         return ExitCode.OK
+    image, accelerator = image_and_accelerator(wanted)
     steps = progress()
     with new_folder(wanted, out, image.kernel.release) as layout:
         job = make_job(wished, image, layout.modules, steps)
@@ -114,34 +111,3 @@ def _show(result: RunResult, layout: RunLayout, as_json: bool) -> None:
     if result.rules:
         console.print(f"{rules_line(result)} (klp analyze {layout.root})", soft_wrap=True)
     console.print(f"run folder: {layout.root}", soft_wrap=True)
-
-
-def _print_steps(
-    wished: tuple[Wish, ...], image: Image, wanted: Settings, accelerator: AcceleratorVerdict, repeat: int
-) -> None:
-    """Print what a run would do, as lines that can be copied."""
-    layout = RunLayout(Path("RUN"))
-    spec = MachineRequest.from_settings(image, wanted, accelerator.accelerator).spec(layout)
-    overlay = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(image.root_disk)]
-    again = [f"# from here on {repeat} times, each in a fresh guest"] if repeat > 1 else []
-    words = shlex.join(each.source.word for each in wished)
-    lines = [f"klp build {words} --kernel {shlex.quote(image.name)} -o RUN/modules"]
-    lines += [*again, shlex.join([*overlay, str(layout.disk)]), shlex.join(argv(spec))]
-    for plan in (plan for each in wished for plan in each.plans):
-        lines += _plan_lines(plan)
-    for line in lines:
-        click.echo(line)
-
-
-def _plan_lines(plan: PatchPlan) -> list[str]:
-    loads = [f"insmod {each.module}.ko {each.parameters}".rstrip() for each in plan.load]
-    sysfs = f"/sys/kernel/livepatch/{plan.livepatch}"
-    own = [
-        f"insmod {plan.livepatch}.ko {plan.parameters}".rstrip(),
-        f"until [ $(cat {sysfs}/transition) = 0 ]; do :; done",
-        *(each.command for each in plan.observe if each.enabled),
-        f"echo 0 >{sysfs}/enabled",
-        f"rmmod {plan.livepatch}",
-    ]
-    unloads = [f"rmmod {each.module}" for each in reversed(plan.load)]
-    return [f"# {plan.name}: {plan.summary}", *loads, *(own if plan.livepatch else []), *unloads]

@@ -12,6 +12,7 @@ from pathlib import Path
 from klp.analysis.evidence import Verdict, overall
 from klp.analysis.result import RUN_SCHEMA, PlanResult, RunResult
 from klp.analysis.rules.registry import RuleVerdict
+from klp.drive.commands import guest_path
 from klp.drive.subject import LivepatchSubject, ModuleSubject
 from klp.drive.trace import Trace
 from klp.errors import CheckFailed, KlpError, VmLost
@@ -26,7 +27,6 @@ from klp.model import Module
 from klp.records.writing import write_run
 from klp.waiting import DeadlineMissed, wait_until
 
-_MODULES = "/run/klp/modules"
 _LOOK_S = 0.1
 
 
@@ -239,7 +239,7 @@ class Case:
         return self._ready_guest.layout.modules
 
     def _ship(self, module: Module) -> str:
-        path = f"{_MODULES}/{module.file.name}"
+        path = guest_path(module.name)
         known = self.modules.get(module.name)
         if known != module:
             self.guest.write(path, module.file.read_bytes())

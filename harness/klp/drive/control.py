@@ -5,21 +5,24 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import assert_never
 
+from klp.drive.commands import GUEST_MODULES, TELL_PASSES, guest_path
 from klp.drive.job import Job
+from klp.drive.steps import Act, Disable, LoadModule, UnloadModule, acts, life_of, removal_of
 from klp.drive.subject import LivepatchSubject, ModuleSubject
 from klp.errors import CheckFailed
 from klp.guest.kernel_log import lines_after, write_canary
-from klp.klog.transitions import PASSES_TOLD_BY, LoggedTransition, logged_transitions
+from klp.klog.transitions import LoggedTransition, logged_transitions
 from klp.lab.lab import Lab
 from klp.lab.warm import WarmStart, restored
 from klp.model import Module
-from klp.modules.plan import PatchPlan, module_name
+from klp.modules.plan import PatchPlan
 from klp.paths import RunLayout
 from klp.progress import Progress
 
-_MODULES = "/run/klp/modules"
 Controls = dict[str, tuple[LoggedTransition, ...]]
 
 
@@ -51,36 +54,55 @@ class _Unprobed:
         self._lab = lab
         self._modules = modules
         self._deadline_s = deadline_s
-        lab.guest.run(["mkdir", "-p", _MODULES]).must("making room for modules")
-        tell = f"echo '{PASSES_TOLD_BY}' >/sys/kernel/debug/dynamic_debug/control"
-        lab.guest.run(tell).must("having the kernel tell its passes")
+        self._loaded: list[str] = []
+        lab.guest.run(["mkdir", "-p", GUEST_MODULES]).must("making room for modules")
+        lab.guest.run(TELL_PASSES).must("having the kernel tell its passes")
 
     def transitions(self, plan: PatchPlan) -> tuple[LoggedTransition, ...]:
-        """Load and unload what a plan names; return the transitions by the kernel's own log."""
+        """Do what a plan does; return the transitions by the kernel's own log.
+
+        What is seen of the livepatch meanwhile is judged where it is traced.
+        """
         canary = write_canary(self._lab.guest, f"{plan.name} without probes")
-        loaded: list[LivepatchSubject | ModuleSubject] = []
         try:
-            for word, parameters in [*((each.module, each.parameters) for each in plan.load),
-                                     (plan.livepatch, plan.parameters)]:  # fmt: skip
-                subject = self._subject(word)
-                subject.load(parameters)
-                loaded.append(subject)
+            for step in acts(life_of(plan)):
+                self._take(step)
         except CheckFailed:
+            self._clear_up()
             return ()
-        finally:
-            self._unload(loaded)
         return logged_transitions(lines_after(self._lab.guest, canary))
 
-    def _unload(self, loaded: list[LivepatchSubject | ModuleSubject]) -> None:
-        for subject in reversed(loaded):
-            if isinstance(subject, LivepatchSubject):
-                subject.disable()
-            subject.unload()
+    def _take(self, step: Act) -> None:
+        match step:
+            case LoadModule(name, parameters):
+                subject = self._subject(name)
+                self._lab.guest.put(subject.module.file, subject.path)
+                subject.load(parameters)
+                self._loaded.append(name)
+            case Disable(name, if_there):
+                subject = self._subject(name)
+                if isinstance(subject, LivepatchSubject) and (not if_there or subject.state):
+                    subject.disable()
+            case UnloadModule(name):
+                self._subject(name).unload()
+                self._loaded.remove(name)
+            case _:
+                assert_never(step)
 
-    def _subject(self, word: str) -> LivepatchSubject | ModuleSubject:
-        module = self._modules[module_name(word)]
-        path = f"{_MODULES}/{module.file.name}"
-        self._lab.guest.put(module.file, path)
+    def _clear_up(self) -> None:
+        """Take out what a plan left that failed, as far as it goes: the next one may do without."""
+        for name in reversed(tuple(self._loaded)):
+            with suppress(CheckFailed):
+                for step in removal_of(name):
+                    self._take(step)
+        self._loaded.clear()
+
+    def _subject(self, name: str) -> LivepatchSubject | ModuleSubject:
+        try:
+            module = self._modules[name]
+        except KeyError:
+            raise CheckFailed(f"no module {name} was built") from None
+        path = guest_path(name)
         if not module.livepatch:
             return ModuleSubject(self._lab, module, path)
         return LivepatchSubject(

@@ -71,7 +71,7 @@ def make_job(wanted: Sequence[Wish], image: Image, out: Path, progress: Progress
                 )
             modules[module.name] = module
         plans += each.plans or _plain_plans(each.source.word, built)
-    own = tuple(plan for plan in plans if not plan.kernels or image.name in plan.kernels)
+    own = tuple(plan for plan in plans if plan.is_for(image.name))
     if not own:
         raise UsageError(f"nothing here is for kernel {image.name}", hint="see kernels in patch.toml")
     return Job(image, own, modules)

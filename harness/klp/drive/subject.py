@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import errno
 import re
-import shlex
 from collections.abc import Callable, Sequence
 
+from klp.drive.commands import insmod, rmmod, write_attribute
 from klp.errors import CheckFailed
 from klp.guest.errnos import errno_of, name_of
 from klp.guest.livepatch import LivepatchState, PendingTask
@@ -18,8 +18,6 @@ from klp.guest.ssh import CommandResult
 from klp.lab.lab import Lab
 from klp.model import Module
 from klp.trace.observer import Action, Observer
-
-_SYSFS = "/sys/kernel/livepatch"
 
 
 class Refused(CheckFailed):
@@ -95,7 +93,7 @@ class ModuleSubject:
             CheckFailed: the kernel did otherwise than expected; with insmod's words and the kernel's.
         """
         self._lab.second()  # open before anything can wedge
-        return self._do("load", ["insmod", self.path, *shlex.split(parameters)], expect)
+        return self._do("load", insmod(self.path, parameters), expect)
 
     def unload(self, *, expect: int | None = 0) -> int:
         """Remove it with rmmod; a livepatch must be disabled before.
@@ -103,7 +101,7 @@ class ModuleSubject:
         Raises:
             CheckFailed: the kernel did otherwise than expected.
         """
-        return self._do("unload", ["rmmod", self.name], expect)
+        return self._do("unload", rmmod(self.name), expect)
 
     def parameter(self, name: str) -> str:
         """Return a module parameter's value, as /sys/module shows it."""
@@ -305,4 +303,4 @@ class LivepatchSubject(ModuleSubject):
 
     def _write(self, action: Action, attribute: str, value: int, expect: int | None) -> int:
         # The guest's shell is bash, which names the error of a failed write.
-        return self._do(action, f"echo {value} >{_SYSFS}/{self.name}/{attribute}", expect)
+        return self._do(action, write_attribute(self.name, attribute, value), expect)

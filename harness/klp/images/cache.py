@@ -79,12 +79,21 @@ def read_manifest(entry: Path) -> Manifest | None:
         ) from None
 
 
-class Cache:
-    """The store under one root folder."""
+class NotBuilt(KlpError):
+    """An entry is not there, and none is to be built."""
 
-    def __init__(self, layout: CacheLayout, progress: Progress) -> None:
+
+class Cache:
+    """The store under one root folder.
+
+    Args:
+        building: whether what is missing is built; else it is told by `NotBuilt`.
+    """
+
+    def __init__(self, layout: CacheLayout, progress: Progress, *, building: bool = True) -> None:
         self.layout = layout
         self._progress = progress
+        self._building = building
 
     def ensure(
         self,
@@ -101,6 +110,7 @@ class Cache:
 
         Raises:
             HostLacks: no space, no permission.
+            NotBuilt: it is not there, and nothing is to be built.
             KlpError: what `build` raised.
         """
         digest = digest_of(inputs)
@@ -108,6 +118,8 @@ class Cache:
         found = read_manifest(entry)
         if found:
             return entry, found
+        if not self._building:
+            raise NotBuilt(f"{entry}: not built")
         with _explained(self.layout.root), self._locked(kind, digest):
             found = read_manifest(entry)
             if found:

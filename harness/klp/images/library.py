@@ -30,11 +30,15 @@ _GUEST_FILES = {
 
 
 class Library:
-    """Every image of one cache, built when it is asked for."""
+    """Every image of one cache, built when it is asked for.
 
-    def __init__(self, settings: Settings, progress: Progress) -> None:
+    Args:
+        building: whether what is missing is built; else it is told by `NotBuilt`.
+    """
+
+    def __init__(self, settings: Settings, progress: Progress, *, building: bool = True) -> None:
         self.layout = CacheLayout(paths.cache_root(settings.cache))
-        self.cache = Cache(self.layout, progress)
+        self.cache = Cache(self.layout, progress, building=building)
         self._mirror = settings.mirror
         self._progress = progress
 
@@ -61,6 +65,7 @@ class Library:
         Raises:
             UsageError: there is no such kernel, or the tree lacks what is needed.
             HostLacks: a tool, space or the archive is out of reach.
+            NotBuilt: something is missing, and nothing is to be built.
         """
         builder = self.builder(kernel)
         guest, _ = self._made(GuestRoot(builder.definition(), self._mirror, self._progress))

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -15,6 +16,15 @@ _LINE = re.compile(
     r"(?:'(?P<patch>[^']+)': (?:starting (?P<begun>patching|unpatching) transition"
     r"|(?P<ended>patching|unpatching) complete)|klp_try_switch_task: (?P<task>.+:\d+) (?:is|has) )"
 )
+# kernel/livepatch/transition.c and core.c; the wording is the same from 6.1 to 7.2.
+_COUNTED: Mapping[str, re.Pattern[str]] = {
+    "patching started": re.compile(r"livepatch: '([^']+)': starting patching transition"),
+    "unpatching started": re.compile(r"livepatch: '([^']+)': starting unpatching transition"),
+    "patching complete": re.compile(r"livepatch: '([^']+)': patching complete"),
+    "unpatching complete": re.compile(r"livepatch: '([^']+)': unpatching complete"),
+}
+# What `logged_counts` counts, in its order.
+COUNTED = tuple(_COUNTED)
 # Passes are about a second apart (schedule_delayed_work(&klp_transition_work, round_jiffies_relative(HZ))).
 _ANOTHER_PASS_S = 0.8
 
@@ -58,6 +68,17 @@ def logged_transitions(lines: Iterable[str]) -> tuple[LoggedTransition, ...]:
             found.append(running.ended(at_s))
             running = None
     return tuple(found)
+
+
+def logged_counts(lines: Iterable[str], patch: str) -> dict[str, int]:
+    """Count, for one livepatch, the kernel's lines about transitions, by what they say."""
+    counts: Counter[str] = Counter()
+    for line in lines:
+        for what, pattern in _COUNTED.items():
+            found = pattern.search(line)
+            if found and found[1] == patch:
+                counts[what] += 1
+    return {what: counts[what] for what in COUNTED}
 
 
 class _Running:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from klp import paths
 from klp.errors import HostLacks, VmLost
-from klp.files import file_digest
+from klp.files import digest_of, file_digest
 from klp.guest.ssh import Guest
 from klp.images.cache import Cache, EntryKind, Manifest, damaged_files
 from klp.lab.lab import Lab, connected, connection_limits, guest_address
@@ -75,6 +75,30 @@ def ensure_warm(
         CheckFailed: a probe could not be armed.
         VmLost: the guest did not come up.
     """
+    maker = _Maker(request, progress, probes)
+    inputs = _inputs(request, probes)
+    entry, manifest = cache.ensure(EntryKind.SNAPSHOT, inputs, maker.fill)
+    if not _whole(entry, manifest):
+        progress.note(f"{entry.name}: damaged; it is made anew")
+        cache.remove(entry, manifest)
+        entry, manifest = cache.ensure(EntryKind.SNAPSHOT, inputs, maker.fill)
+    running = (pair.split(":") for pair in manifest.facts["probes"].split())
+    files = SnapshotFiles(entry)
+    probes_armed = tuple(ProbeProcess(name, int(pid)) for name, pid in running)
+    return WarmStart(request.starting(Restore(files)), files, probes_armed)
+
+
+def snapshot_place(cache: Cache, request: MachineRequest, probes: tuple[str, ...]) -> SnapshotFiles:
+    """Return the files of the snapshot that `ensure_warm` starts from, whether or not they are there.
+
+    Raises:
+        HostLacks: QEMU is not installed, on whose version they depend.
+    """
+    return SnapshotFiles(cache.layout.entry(EntryKind.SNAPSHOT, digest_of(_inputs(request, probes))))
+
+
+def _inputs(request: MachineRequest, probes: tuple[str, ...]) -> dict[str, str]:
+    """Return all that a saved guest depends on."""
     layout = RunLayout(Path("/run"))  # a place that is none: the key must not depend on where
     image, spec = request.image, request.spec(layout)
     inputs = {
@@ -86,16 +110,7 @@ def ensure_warm(
     }
     if probes:
         inputs |= {probe.name: file_digest(probe) for probe in paths.probe_files()}
-    maker = _Maker(request, progress, probes)
-    entry, manifest = cache.ensure(EntryKind.SNAPSHOT, inputs, maker.fill)
-    if not _whole(entry, manifest):
-        progress.note(f"{entry.name}: damaged; it is made anew")
-        cache.remove(entry, manifest)
-        entry, manifest = cache.ensure(EntryKind.SNAPSHOT, inputs, maker.fill)
-    running = (pair.split(":") for pair in manifest.facts["probes"].split())
-    files = SnapshotFiles(entry)
-    probes_armed = tuple(ProbeProcess(name, int(pid)) for name, pid in running)
-    return WarmStart(request.starting(Restore(files)), files, probes_armed)
+    return inputs
 
 
 def _whole(entry: Path, manifest: Manifest) -> bool:

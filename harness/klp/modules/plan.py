@@ -139,6 +139,10 @@ class PatchPlan(_Table, frozen=True):
     expect: tuple[ExpectedReport, ...] = ()
     skip: tuple[Skip, ...] = ()
 
+    def is_for(self, kernel: str) -> bool:
+        """Whether it is for a kernel of that name."""
+        return not self.kernels or kernel in self.kernels
+
     def __post_init__(self) -> None:
         if not (self.livepatch or self.load):
             raise ValueError(f"{self.name}: names no livepatch, and no module to load")

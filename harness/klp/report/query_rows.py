@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from klp.analysis.evidence import evidence_line
 from klp.analysis.legs import Leg
 from klp.analysis.recording import GuestTrace, RecordedRun
 from klp.analysis.result import RunResult
 from klp.report.query_tables import RunRow, ShadowRow, TaskRow, TransitionRow, VerdictRow
-from klp.report.rules import evidence_line
 
 Rows = Mapping[str, Sequence[msgspec.Struct]]
 

@@ -10,11 +10,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from klp.analysis.evidence import Evidence, Verdict
+from klp.analysis.evidence import Verdict, evidence_line
 from klp.analysis.rules.rule import Rule, RuleVerdict
 from klp.report.table import STYLES
-
-_MOST_EVENTS = 6
 
 
 def rules_table(rules: Iterable[Rule]) -> Table:
@@ -58,10 +56,3 @@ def _broken(verdicts: Sequence[RuleVerdict]) -> list[Text]:
             lines += [Text(), Text(f"{each.rule.id} violated: {each.rule.text}", style="red")]
             lines += [Text(f"  {evidence_line(one)}") for one in each.evidence]
     return lines
-
-
-def evidence_line(evidence: Evidence) -> str:
-    """Return the words, with the numbers of the events they are from."""
-    numbers = " ".join(f"#{number}" for number in evidence.events[:_MOST_EVENTS])
-    more = " …" if len(evidence.events) > _MOST_EVENTS else ""
-    return f"{evidence.words} ({numbers}{more})" if numbers else evidence.words

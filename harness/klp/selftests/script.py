@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from klp.analysis.checks import check
-from klp.analysis.result import Check
+from klp.analysis.result import Check, check
 from klp.analysis.selftest_output import case_results, last_words, open_case, script_outcome
 from klp.analysis.selftests import CaseResult, ScriptResult, Status
 from klp.errors import Interrupted, KlpError, VmLost

@@ -140,14 +140,18 @@ class EventStore:
             return tuple(sorted(self._events[position:], key=lambda event: event.ts_ns))
 
     def numbered_since(self, position: int = 0) -> tuple[tuple[int, AnyEvent], ...]:
-        """Return (line number in the file, event) from `position` on, ordered by time, after all headers.
+        """Return (line number in the file, event) from `position` on, ordered by time."""
+        with self._lock:
+            numbered = enumerate(self._events[position:], position + 1)
+            return tuple(sorted(numbered, key=lambda each: each[1].ts_ns))
 
-        The headers say what the probes cannot see, which concerns every span.
+    def numbered_before(self, position: int) -> tuple[tuple[int, AnyEvent], ...]:
+        """Return (line number in the file, event) up to `position`, in the order of lines.
+
+        For a span that begins there: headers, for one, say what the probes cannot see in any span.
         """
         with self._lock:
-            numbered = list(enumerate(self._events, 1))
-        heads = [each for each in numbered[:position] if isinstance(each[1], Header)]
-        return (*heads, *sorted(numbered[position:], key=lambda each: each[1].ts_ns))
+            return tuple(enumerate(self._events[:position], 1))
 
     def lost(self) -> int:
         """Return how many events the probes said they lost."""

@@ -54,8 +54,13 @@ def programs(architecture: arch.Architecture = arch.DEFAULT) -> tuple[str, ...]:
 
 def make_overlay(backing: Path, overlay: Path) -> None:
     """Make the qcow2 file that takes a guest's writes, over an image that is never written."""
+    run(overlay_command(backing, overlay))
+
+
+def overlay_command(backing: Path, overlay: Path) -> list[str]:
+    """Return the command that makes such a file."""
     kind = "qcow2" if backing.suffix == ".qcow2" else "raw"
-    run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", kind, "-b", backing, overlay])
+    return ["qemu-img", "create", "-q", "-f", "qcow2", "-F", kind, "-b", str(backing), str(overlay)]
 
 
 class Machine:

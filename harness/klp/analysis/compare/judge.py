@@ -15,9 +15,10 @@ from msgspec.structs import replace
 
 from klp.analysis.compare import ranks
 from klp.analysis.compare.ranks import Test
-from klp.analysis.compare.repetition import RULE, Repetition, There, Weight
+from klp.analysis.compare.repetition import Repetition, There, Weight
 from klp.analysis.compare.values import CompareLimits, Difference, Grade, Kind, Place
 from klp.analysis.evidence import Verdict
+from klp.analysis.rule_checks import RULE
 
 _FEW = "too few repetitions for a test"
 

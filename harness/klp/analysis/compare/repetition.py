@@ -9,22 +9,21 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from statistics import fmean
 
-from klp.analysis.checks import SURVIVES
 from klp.analysis.compare.normal import function, message, task_name
 from klp.analysis.compare.values import Kind, Place
 from klp.analysis.evidence import Verdict
 from klp.analysis.history import History
 from klp.analysis.legs import RUNNING, LegOutcome
+from klp.analysis.plan_checks import SURVIVES
 from klp.analysis.recording import RecordedCheck, RecordedRun
 from klp.analysis.result import PlanResult, RunResult
+from klp.analysis.rule_checks import RULE, rule_name
 from klp.analysis.shadow import ShadowVariable
 from klp.analysis.transitions import Straggler, Transition, TransitionPhase
 from klp.klog.lines import alarms, without_stamp
 from klp.klog.reports import reports
 
 _CUT = "------------[ cut here"
-# What the names of verdicts on rules begin with.
-RULE = "rule "
 # What the verdict of a plan or scenario itself is called.
 WHOLE = "as a whole"
 # What is said of a check itself.
@@ -113,7 +112,7 @@ def scenarios(check: RecordedCheck) -> Iterator[Repetition]:
     for each in result.outcomes:
         where = kernels[each.kernel]
         place = Place(kernel=each.kernel, livepatch=each.livepatch, scenario=each.scenario)
-        verdicts = {f"{RULE}{name}": (verdict, "") for name, verdict in each.rules.items()}
+        verdicts = {rule_name(name): (verdict, "") for name, verdict in each.rules.items()}
         verdicts[WHOLE] = (each.verdict, "; ".join(each.reasons))
         name = f"{check.name}/{each.folder}" if each.folder else check.name
         repetition = Repetition(name, place, where.release, where.accelerator, verdicts)
@@ -135,7 +134,7 @@ def _place(result: RunResult, plan: str) -> Place:
 
 def _whole(name: str, result: RunResult, plan: str) -> Repetition:
     where = result.provenance
-    verdicts = {f"{RULE}{each.rule.id}": (each.verdict, each.why) for each in result.rules}
+    verdicts = {rule_name(each.rule.id): (each.verdict, each.why) for each in result.rules}
     if plan:
         verdicts[WHOLE] = (result.verdict, result.error or "")
     there = _ended_early(result.error)
@@ -144,9 +143,14 @@ def _whole(name: str, result: RunResult, plan: str) -> Repetition:
 
 def _of_plan(name: str, result: RunResult, plan: PlanResult) -> Repetition:
     where = result.provenance
-    verdicts = {f"check {each.name!r}": (each.verdict, each.evidence) for each in plan.checks}
+    verdicts = {_verdict_name(each.name): (each.verdict, each.evidence) for each in plan.checks}
     verdicts[WHOLE] = (plan.verdict, plan.error or "")
     return Repetition(name, _place(result, plan.name), where.kernel, where.accelerator, verdicts)
+
+
+def _verdict_name(check: str) -> str:
+    """Return what the verdict of a plan's check is called: a rule's as the same rule's of a whole run."""
+    return check if check.startswith(RULE) else f"check {check!r}"
 
 
 def _of_result(plan: PlanResult, *, lost: bool) -> _Seen:

@@ -262,7 +262,10 @@ _ALLOWED_TAINT = set("KOE")
     "klp",
 )
 def clean_log(history: History) -> Finding:
-    """Judge the kernel's own reports, and add_taint(TAINT_LIVEPATCH): tainted-kernels.rst."""
+    """Judge the kernel's own reports, and add_taint(TAINT_LIVEPATCH): tainted-kernels.rst.
+
+    Of a span of a trace: what it adds to the flags, for none of them ever goes.
+    """
     tally = Tally()
     excused = any(each.expected for _, each in history.seen.log)
     for number, line in history.seen.log:
@@ -270,7 +273,7 @@ def clean_log(history: History) -> Finding:
             tally.judge(not alarms((line.text,)), line.text[:160], number)
     for number, taint in history.seen.taints:
         # A warning that was expected taints the kernel for good.
-        allowed = _ALLOWED_TAINT | ({"W"} if excused else set())
+        allowed = _ALLOWED_TAINT | set(history.tainted) | ({"W"} if excused else set())
         wrong = set(taint.flags) - allowed
         tally.judge(not wrong, f"taint {taint.flags or 'none'}", number)
     return tally.finding("the kernel log was not recorded")

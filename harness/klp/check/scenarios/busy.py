@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from klp.check.scenario import scenario
 from klp.check.scenarios.cpus import one_cpu
-from klp.check.stage import Moment, Stage
+from klp.check.stage import Stage
+from klp.drive.steps import Moment
 from klp.errors import CheckFailed
 from klp.waiting import DeadlineMissed, wait_until
 

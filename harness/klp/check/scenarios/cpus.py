@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from klp.check.holding import Holder
 from klp.check.scenario import scenario
-from klp.check.stage import Moment, NotApplicable, Stage
+from klp.check.stage import NotApplicable, Stage
+from klp.drive.steps import Moment
 
 _MANY = 4
 _CPUS = "/sys/devices/system/cpu"

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from klp.check.scenario import scenario
-from klp.check.stage import Moment, NotApplicable, Stage
+from klp.check.stage import NotApplicable, Stage
+from klp.drive.steps import Moment
 from klp.errors import CheckFailed
 
 _TRACING = "/sys/kernel/tracing"

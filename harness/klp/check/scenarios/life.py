@@ -6,8 +6,8 @@ from __future__ import annotations
 from klp.analysis.growth import Sample, growth
 from klp.check.memory import sample, settled
 from klp.check.scenario import scenario
-from klp.check.stage import Moment, Stage
-from klp.modules.plan import LogPhase
+from klp.check.stage import Stage
+from klp.drive.steps import Moment
 
 _CYCLES, _QUICK_CYCLES = 50, 6
 _SAMPLES = 5
@@ -17,16 +17,7 @@ _SAMPLES = 5
           quick=True)  # fmt: skip
 def life(stage: Stage) -> None:
     """The first scenario: where it cannot be loaded, the others are not tried."""
-    stage.set_up()
-    stage.load()
-    stage.observe(Moment.ENABLED)
-    stage.await_log(LogPhase.ENABLED)
-    stage.livepatch.disable()
-    stage.observe(Moment.AFTER)
-    stage.await_log(LogPhase.DISABLED)
-    stage.unload()
-    stage.tear_down()
-    stage.await_log(LogPhase.UNLOADED)
+    stage.live()
 
 
 @scenario("enable-again", "disabled and unloaded, then loaded and enabled a second time", quick=True)

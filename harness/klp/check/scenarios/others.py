@@ -12,7 +12,8 @@ import errno
 
 from klp.analysis.history import History
 from klp.check.scenario import scenario
-from klp.check.stage import Moment, NotApplicable, Stage
+from klp.check.stage import NotApplicable, Stage
+from klp.drive.steps import Moment
 from klp.modules.rename import renamed
 
 # What patches/companion has room for.

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from klp.check.holding import Holder
 from klp.check.scenario import scenario
-from klp.check.stage import Moment, Stage
+from klp.check.stage import Stage
+from klp.drive.steps import Moment
 
 # The pass that starts the transition is one; another shows that the work function tries again.
 _SEVERAL = 2

@@ -10,7 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from klp.check.scenario import scenario
-from klp.check.stage import Moment, NotApplicable, Stage
+from klp.check.stage import NotApplicable, Stage
+from klp.drive.steps import Moment
 from klp.drive.subject import ModuleSubject, Refused
 from klp.model import Module
 from klp.modules.plan import module_name

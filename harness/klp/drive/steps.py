@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is done to a livepatch from load to unload, as a list of values; doing it is others' work. Pure.
+
+The order is that of the kernel's own selftests (tools/testing/selftests/livepatch/functions.sh):
+load_lp, check, disable_lp, unload_lp, with what the livepatch needs loaded before and removed after.
+
+The list is taken in a guest under probes (`probed`), in one without (`control`), by the scenario `life` of
+`klp check` (its stage), or printed (`preview`). Each of them matches on `Step`, and mypy sees that none was
+forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from klp.analysis.diagnosis import REFUSED
+from klp.modules.plan import LogPhase, PatchPlan, module_name
+
+
+class Moment(StrEnum):
+    """When patch.toml says that something is seen.
+
+    After a load that was refused (`REFUSED`) it must be what it was before; that is in no plan's life.
+    """
+
+    BEFORE = "before"
+    ENABLED = "enabled"
+    AFTER = "after"
+    REFUSED = REFUSED
+
+
+@dataclass(frozen=True, slots=True)
+class LoadModule:
+    """Load a module; if it is a livepatch, wait until its transition is over.
+
+    Attributes:
+        module: its name, as lsmod shows it; so in every step.
+        parameters: as insmod takes them.
+    """
+
+    module: str
+    parameters: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LookAtSysfs:
+    """Read what sysfs shows of a livepatch, which must be enabled."""
+
+    module: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observe:
+    """Run the author's commands, which must print what patch.toml says of a moment."""
+
+    moment: Moment
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitLog:
+    """Wait for the lines that the kernel log must have gained in a phase, as patch.toml says."""
+
+    phase: LogPhase
+
+
+@dataclass(frozen=True, slots=True)
+class Disable:
+    """Disable a livepatch, wait until its transition is over and sysfs shows it no more.
+
+    Attributes:
+        if_there: only if it is a livepatch, and sysfs shows it: it may have been replaced meanwhile.
+    """
+
+    module: str
+    if_there: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadModule:
+    """Remove a module."""
+
+    module: str
+
+
+# What changes something in the guest, and what only looks.
+Act = LoadModule | Disable | UnloadModule
+LifeStep = Act | LookAtSysfs | Observe | AwaitLog
+
+
+def life_of(plan: PatchPlan) -> tuple[LifeStep, ...]:
+    """Return all that a plan says is done, in order."""
+    return (
+        *set_up_of(plan),
+        *(_own_life(plan) if plan.livepatch else ()),
+        *(step for entry in reversed(plan.load) for step in removal_of(module_name(entry.module))),
+        *_log(plan, LogPhase.UNLOADED),
+    )
+
+
+def set_up_of(plan: PatchPlan) -> tuple[LifeStep, ...]:
+    """Return what is done before the livepatch itself is loaded."""
+    loads = (LoadModule(module_name(entry.module), entry.parameters) for entry in plan.load)
+    return (*loads, *_observation(plan, Moment.BEFORE))
+
+
+def removal_of(module: str) -> tuple[Act, ...]:
+    """Return how a module is removed of which nothing says whether it is a livepatch."""
+    return (Disable(module, if_there=True), UnloadModule(module))
+
+
+def acts(steps: Iterable[LifeStep]) -> tuple[Act, ...]:
+    """Return the steps that change something."""
+    return tuple(each for each in steps if isinstance(each, Act))
+
+
+def _own_life(plan: PatchPlan) -> Iterator[LifeStep]:
+    name = module_name(plan.livepatch)
+    yield LoadModule(name, plan.parameters)
+    yield LookAtSysfs(name)
+    yield from _observation(plan, Moment.ENABLED)
+    yield from _log(plan, LogPhase.ENABLED)
+    yield Disable(name)
+    yield from _observation(plan, Moment.AFTER)
+    yield from _log(plan, LogPhase.DISABLED)
+    yield UnloadModule(name)
+
+
+def _observation(plan: PatchPlan, moment: Moment) -> tuple[LifeStep, ...]:
+    """Return the observation of a moment, if the plan has something to see in it."""
+    return (Observe(moment),) if any(getattr(each, moment) for each in plan.observe) else ()
+
+
+def _log(plan: PatchPlan, phase: LogPhase) -> tuple[LifeStep, ...]:
+    return (AwaitLog(phase),) if any(each.when is phase for each in plan.log) else ()
