@@ -35,7 +35,7 @@ from klp.drive.trace import Trace
 from klp.errors import CheckFailed, KlpError
 from klp.klog.expected import Expected
 from klp.model import Kernel
-from klp.modules.plan import Load, Phase, module_name
+from klp.modules.plan import Phase, module_name
 
 # The kernel tells a line of its log at once; what a livepatch does later has `settle`.
 _LOG_S = 2.0
@@ -152,10 +152,6 @@ class Stage:
         self.trace.mark()  # with the module go its symbols, by which the probes name who called
         self.inside = self.running()
         self.livepatch.unload()
-
-    def load_entry(self, entry: Load) -> ModuleSubject:
-        """Load a module of patch.toml's `load`, with its parameters."""
-        return self._load(entry.module, entry.parameters)
 
     def _load(self, name: str, parameters: str) -> ModuleSubject:
         subject = self.module(name)
