@@ -191,7 +191,10 @@ def test_other_lists_as_json(run: Klp, words: list[str]) -> None:
     assert json.loads(done.stdout) == []
 
 
-@pytest.mark.parametrize("words", [["kernels"], ["image", "list"], ["ps"], ["--help"]])
+@pytest.mark.parametrize(
+    "words",
+    [["kernels"], ["image", "list"], ["ps"], ["--help"], ["run", "version-banner", "--dry-run"]],
+)
 def test_looking_makes_nothing(run: Klp, tmp_path: Path, words: list[str]) -> None:
     assert run(*words).returncode == 0
     assert list(tmp_path.iterdir()) == []

@@ -276,6 +276,17 @@ def test_a_rule_that_is_broken_now() -> None:
     assert compared(good, told(good, rules=(ruled(Verdict.NOT_OBSERVED),))).findings == ()
 
 
+@pytest.mark.parametrize(("now", "kinds"), [(Verdict.VIOLATED, [Kind.VERDICT]), (None, [])])
+def test_a_rule_that_a_plan_breaks_now_is_one_of_rules(now: Verdict | None, kinds: list[Kind]) -> None:
+    def with_rule(verdict: Verdict | None) -> RecordedRun:
+        own = [Check(name="rule S7", verdict=verdict, evidence="left behind")] if verdict else []
+        return run_of(life(), checks=tuple(own))
+
+    found = compared(with_rule(Verdict.HELD), with_rule(now)).findings
+    assert [each.kind for each in found] == kinds
+    assert {each.what for each in found} <= {"rule S7"}
+
+
 def test_the_console_of_a_lost_guest_is_no_kernel_log() -> None:
     survives = Check(name=SURVIVES, verdict=Verdict.VIOLATED, evidence="panicked")
     tail = ("[  9.1]  ? ktime_get+0x3a/0xd0", "[  9.1] RIP: 0010:f+0x1/0x2", "[  9.2] WARNING: x")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from klp.errors import NotALivepatch
-from klp.modules.functions import ChangedFunction, changed_functions, watched
+from klp.modules.functions import watched
 from klp.modules.modinfo import read_module
 
 MODULES = Path(__file__).parents[1] / "data" / "modules"
@@ -17,27 +17,18 @@ PAIR = read_module(MODULES / "klp_pair_fix.ko")
 BANNER = read_module(MODULES / "klp_version_banner.ko")
 
 
-def test_functions_of_a_module_in_the_order_of_the_source():
-    assert changed_functions(PAIR) == (
-        ChangedFunction("klp_pair", "klp_pair_seal", "livepatch_pair_seal"),
-        ChangedFunction("klp_pair", "klp_pair_open", "livepatch_pair_open"),
-    )
-
-
 def test_a_function_of_vmlinux_whose_object_has_no_name():
-    assert changed_functions(BANNER) == (
-        ChangedFunction("vmlinux", "version_proc_show", "klp_version_proc_show"),
-    )
+    assert watched([BANNER]) == ("klp_version_banner:vmlinux:version_proc_show:klp_version_proc_show",)
 
 
 def test_of_three_objects_only_one_has_functions():
     demo = read_module(MODULES / "livepatch-callbacks-demo.ko")
-    assert changed_functions(demo) == (
-        ChangedFunction("livepatch_callbacks_busymod", "busymod_work_func", "patched_work_func"),
+    assert watched([demo]) == (
+        "livepatch_callbacks_demo:livepatch_callbacks_busymod:busymod_work_func:patched_work_func",
     )
 
 
-def test_what_klpconsistency_is_told():
+def test_functions_of_a_module_come_in_the_order_of_the_source_livepatch_by_livepatch():
     assert watched((BANNER, PAIR)) == (
         "klp_version_banner:vmlinux:version_proc_show:klp_version_proc_show",
         "klp_pair_fix:klp_pair:klp_pair_seal:livepatch_pair_seal",
@@ -52,10 +43,3 @@ def test_one_without_functions_is_passed_over_beside_others(tmp_path):
     assert watched((hidden, BANNER)) == watched((BANNER,))
     with pytest.raises(NotALivepatch, match="klp_pair_fix: no function"):
         watched((hidden,))
-
-
-def test_a_livepatch_whose_functions_cannot_be_found_is_refused(tmp_path):
-    file = tmp_path / "hidden.ko"
-    file.write_bytes(PAIR.file.read_bytes().replace(b".rela.data\0", b".rela.dato\0"))
-    with pytest.raises(NotALivepatch, match=r"hidden\.ko: no function that it changes"):
-        changed_functions(dataclasses.replace(PAIR, file=file))

@@ -19,17 +19,17 @@ from klp.drive.steps import (
     AwaitLog,
     Disable,
     LifeStep,
-    LoadModule,
+    Load,
     LookAtSysfs,
     Moment,
     Observe,
-    UnloadModule,
+    Unload,
     acts,
     life_of,
     removal_of,
     set_up_of,
 )
-from klp.modules.plan import Load as Entry
+from klp.modules.plan import LoadedBefore as Entry
 from klp.modules.plan import LogLine, LogPhase, Observation, PatchPlan, read_plan, read_plans
 from klp.paths import RunLayout
 from klp.settings import Settings
@@ -59,7 +59,7 @@ PLANS = (*SAMPLES, *OWN, *made())
 each_plan = pytest.mark.parametrize("plan", PLANS, ids=[each.name for each in PLANS])
 
 
-def names(steps: Sequence[LifeStep], kind: type[LoadModule | UnloadModule | Disable]) -> list[str]:
+def names(steps: Sequence[LifeStep], kind: type[Load | Unload | Disable]) -> list[str]:
     return [each.module for each in steps if isinstance(each, kind)]
 
 
@@ -69,8 +69,8 @@ def names(steps: Sequence[LifeStep], kind: type[LoadModule | UnloadModule | Disa
 @each_plan
 def test_all_that_is_loaded_is_unloaded_in_reverse(plan: PatchPlan) -> None:
     steps = life_of(plan)
-    loaded = names(steps, LoadModule)
-    assert names(steps, UnloadModule) == loaded[::-1]
+    loaded = names(steps, Load)
+    assert names(steps, Unload) == loaded[::-1]
     assert loaded == [*(each.module for each in plan.load), *([plan.livepatch] if plan.livepatch else [])]
 
 
@@ -78,7 +78,7 @@ def test_all_that_is_loaded_is_unloaded_in_reverse(plan: PatchPlan) -> None:
 def test_what_may_be_a_livepatch_is_disabled_right_before_it_is_unloaded(plan: PatchPlan) -> None:
     actions = acts(life_of(plan))
     for before, step in pairwise(actions):
-        if isinstance(step, UnloadModule):
+        if isinstance(step, Unload):
             assert before == Disable(step.module, if_there=step.module != plan.livepatch)
 
 
@@ -86,7 +86,7 @@ def test_what_may_be_a_livepatch_is_disabled_right_before_it_is_unloaded(plan: P
 def test_each_thing_is_seen_in_its_moment(plan: PatchPlan) -> None:
     steps = list(life_of(plan))
     own = [n for n, each in enumerate(steps) if getattr(each, "module", None) == plan.livepatch]
-    loads = [n for n, each in enumerate(steps) if isinstance(each, LoadModule)]
+    loads = [n for n, each in enumerate(steps) if isinstance(each, Load)]
     if Observe(Moment.BEFORE) in steps:
         at = steps.index(Observe(Moment.BEFORE))
         assert all(n < at for n in loads if n not in own)
@@ -120,7 +120,7 @@ def test_all_that_the_plan_wants_seen_is_seen_once(plan: PatchPlan) -> None:
 
 
 def test_a_module_of_which_nothing_is_known_is_removed_as_if_it_were_a_livepatch() -> None:
-    assert removal_of("a") == (Disable("a", if_there=True), UnloadModule("a"))
+    assert removal_of("a") == (Disable("a", if_there=True), Unload("a"))
 
 
 # --- what a real run did -------------------------------------------------------------------------------

@@ -168,6 +168,13 @@ def test_a_broken_rule_is_told() -> None:
     assert rules_line(run) == "rules: 2 held, 1 violated, 0 not observed"
 
 
+def test_a_rule_that_a_plan_broke_is_told_of_the_plan_alone() -> None:
+    check = Check(name="rule T4", verdict=Verdict.VIOLATED, evidence="once [2] switched twice (#7)")
+    plan = msgspec.structs.replace(PLAIN, checks=(check,))
+    run = msgspec.structs.replace(result(plan), rules=(rule_verdict(Verdict.VIOLATED),))
+    assert failed_checks(run) == [f"{PLAIN.name}: rule T4: once [2] switched twice (#7)"]
+
+
 def test_json_reads_back() -> None:
     run = result(FULL, PLAIN)
     assert decode_run(encode(run)) == run

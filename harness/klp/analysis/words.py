@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from klp.analysis.legs import Leg, TaskSwitch
-from klp.analysis.transitions import TransitionPhase, phases
 from klp.trace.events import PATCHED
 
 _LET_GO = {
@@ -54,12 +53,3 @@ def _with_meaning(reason: str, leg: Leg) -> str:
         return f"{reason}, the livepatch's version of it"
     changed = {one.function for each in leg.objects for one in each.functions if one.patch == leg.patch}
     return f"{reason}, which this livepatch changes" if function in changed else reason
-
-
-def timeline(leg: Leg) -> str:
-    """Return the phases of a leg in one line, each with its milliseconds."""
-    return ", ".join(_phase(each) for each in phases(leg))
-
-
-def _phase(phase: TransitionPhase) -> str:
-    return f"{phase.name} {phase.duration_ns / 1e6:.1f} ms"

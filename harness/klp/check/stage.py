@@ -35,7 +35,7 @@ from klp.drive.trace import Trace
 from klp.errors import CheckFailed, KlpError
 from klp.klog.expected import Expected
 from klp.model import Kernel
-from klp.modules.plan import Load, LogPhase, module_name
+from klp.modules.plan import LogPhase, module_name
 
 # The kernel tells a line of its log at once; what a livepatch does later has `settle`.
 _LOG_S = 2.0
@@ -138,7 +138,7 @@ class Stage:
             CheckFailed, TransitionStuck: a module, or a livepatch below, could not be loaded.
         """
         for step in set_up_of(self.candidate.plan):
-            left_out = step.module in without if isinstance(step, steps.LoadModule) else bool(without)
+            left_out = step.module in without if isinstance(step, steps.Load) else bool(without)
             if not left_out:
                 self._take(step)
 
@@ -152,10 +152,6 @@ class Stage:
         self.trace.mark()  # with the module go its symbols, by which the probes name who called
         self.inside = self.running()
         self.livepatch.unload()
-
-    def load_entry(self, entry: Load) -> ModuleSubject:
-        """Load a module of patch.toml's `load`, with its parameters."""
-        return self._load(entry.module, entry.parameters)
 
     def _load(self, name: str, parameters: str) -> ModuleSubject:
         subject = self.module(name)
@@ -187,7 +183,7 @@ class Stage:
 
     def _take(self, step: LifeStep) -> None:
         match step:
-            case steps.LoadModule(name, parameters):
+            case steps.Load(name, parameters):
                 self.load() if name == self.livepatch.name else self._load(name, parameters)
             case steps.LookAtSysfs():
                 pass  # `load` has looked
@@ -199,7 +195,7 @@ class Stage:
                 subject = self._subject(name)
                 if isinstance(subject, LivepatchSubject) and (not if_there or subject.state):
                     subject.disable()
-            case steps.UnloadModule(name):
+            case steps.Unload(name):
                 self._remove(name)
             case _:
                 assert_never(step)

@@ -11,7 +11,7 @@ from typing import assert_never
 
 from klp.drive.commands import GUEST_MODULES, TELL_PASSES, guest_path
 from klp.drive.job import Job
-from klp.drive.steps import Act, Disable, LoadModule, UnloadModule, acts, life_of, removal_of
+from klp.drive.steps import Act, Disable, Load, Unload, acts, life_of, removal_of
 from klp.drive.subject import LivepatchSubject, ModuleSubject
 from klp.errors import CheckFailed
 from klp.guest.kernel_log import lines_after, write_canary
@@ -74,7 +74,7 @@ class _Unprobed:
 
     def _take(self, step: Act) -> None:
         match step:
-            case LoadModule(name, parameters):
+            case Load(name, parameters):
                 subject = self._subject(name)
                 self._lab.guest.put(subject.module.file, subject.path)
                 subject.load(parameters)
@@ -83,7 +83,7 @@ class _Unprobed:
                 subject = self._subject(name)
                 if isinstance(subject, LivepatchSubject) and (not if_there or subject.state):
                     subject.disable()
-            case UnloadModule(name):
+            case Unload(name):
                 self._subject(name).unload()
                 self._loaded.remove(name)
             case _:

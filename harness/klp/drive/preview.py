@@ -20,10 +20,10 @@ from klp.drive.steps import (
     AwaitLog,
     Disable,
     LifeStep,
-    LoadModule,
+    Load,
     LookAtSysfs,
     Observe,
-    UnloadModule,
+    Unload,
     acts,
     life_of,
 )
@@ -203,7 +203,7 @@ def plan_lines(plan: PatchPlan, steps: Sequence[LifeStep]) -> Iterator[str]:
 
 def _step_lines(step: LifeStep, plan: PatchPlan) -> Iterator[str]:
     match step:
-        case LoadModule(name, parameters):
+        case Load(name, parameters):
             yield shlex.join(commands.insmod(commands.guest_path(name), parameters))
             yield commands.wait_while_in_transition(name)
         case LookAtSysfs(name):
@@ -220,7 +220,7 @@ def _step_lines(step: LifeStep, plan: PatchPlan) -> Iterator[str]:
             there = f"[ ! -d {commands.SYSFS}/{name} ] || " if if_there else ""
             yield there + commands.write_attribute(name, "enabled", 0)
             yield commands.wait_while_there(name)
-        case UnloadModule(name):
+        case Unload(name):
             yield shlex.join(commands.rmmod(name))
         case _:
             assert_never(step)

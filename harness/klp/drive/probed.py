@@ -15,10 +15,10 @@ from klp.drive.steps import (
     AwaitLog,
     Disable,
     LifeStep,
-    LoadModule,
+    Load,
     LookAtSysfs,
     Observe,
-    UnloadModule,
+    Unload,
     life_of,
 )
 from klp.drive.subject import LivepatchSubject, ModuleSubject, not_enabled
@@ -127,7 +127,7 @@ class ProbedLife:
 
     def _take(self, step: LifeStep) -> None:
         match step:
-            case LoadModule(name, parameters):
+            case Load(name, parameters):
                 self._load(self.guest.module(name), parameters)
             case LookAtSysfs(name):
                 self._look(name)
@@ -139,7 +139,7 @@ class ProbedLife:
                 module = self.guest.module(name)
                 if not if_there or (module.livepatch and self.guest.livepatch(module).state):
                     self._disable(module)
-            case UnloadModule(name):
+            case Unload(name):
                 self._unload(self.guest.module(name))
             case _:
                 assert_never(step)

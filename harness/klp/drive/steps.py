@@ -32,7 +32,7 @@ class Moment(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class LoadModule:
+class Load:
     """Load a module; if it is a livepatch, wait until its transition is over.
 
     Attributes:
@@ -78,14 +78,14 @@ class Disable:
 
 
 @dataclass(frozen=True, slots=True)
-class UnloadModule:
+class Unload:
     """Remove a module."""
 
     module: str
 
 
 # What changes something in the guest, and what only looks.
-Act = LoadModule | Disable | UnloadModule
+Act = Load | Disable | Unload
 LifeStep = Act | LookAtSysfs | Observe | AwaitLog
 
 
@@ -101,13 +101,13 @@ def life_of(plan: PatchPlan) -> tuple[LifeStep, ...]:
 
 def set_up_of(plan: PatchPlan) -> tuple[LifeStep, ...]:
     """Return what is done before the livepatch itself is loaded."""
-    loads = (LoadModule(module_name(entry.module), entry.parameters) for entry in plan.load)
+    loads = (Load(module_name(entry.module), entry.parameters) for entry in plan.load)
     return (*loads, *_observation(plan, Moment.BEFORE))
 
 
 def removal_of(module: str) -> tuple[Act, ...]:
     """Return how a module is removed of which nothing says whether it is a livepatch."""
-    return (Disable(module, if_there=True), UnloadModule(module))
+    return (Disable(module, if_there=True), Unload(module))
 
 
 def acts(steps: Iterable[LifeStep]) -> tuple[Act, ...]:
@@ -117,14 +117,14 @@ def acts(steps: Iterable[LifeStep]) -> tuple[Act, ...]:
 
 def _own_life(plan: PatchPlan) -> Iterator[LifeStep]:
     name = module_name(plan.livepatch)
-    yield LoadModule(name, plan.parameters)
+    yield Load(name, plan.parameters)
     yield LookAtSysfs(name)
     yield from _observation(plan, Moment.ENABLED)
     yield from _log(plan, LogPhase.ENABLED)
     yield Disable(name)
     yield from _observation(plan, Moment.AFTER)
     yield from _log(plan, LogPhase.DISABLED)
-    yield UnloadModule(name)
+    yield Unload(name)
 
 
 def _observation(plan: PatchPlan, moment: Moment) -> tuple[LifeStep, ...]:

@@ -23,7 +23,7 @@ _POINTER = 8
 _HINT = "the structures klp_func must be in .data, and not be made when the module is loaded"
 
 
-class ChangedFunction(NamedTuple):
+class _ChangedFunction(NamedTuple):
     """A function of `object` (vmlinux or a module), and the livepatch's own that takes its place."""
 
     object: str
@@ -61,21 +61,6 @@ class _Data:
         return self.functions.get(target, "") if target else ""
 
 
-def changed_functions(module: Module) -> tuple[ChangedFunction, ...]:
-    """Return the functions that a livepatch changes, in the order of its data.
-
-    Raises:
-        NotALivepatch: none can be found in it.
-    """
-    found = _found(module)
-    if not found:
-        raise NotALivepatch(
-            f"{module.file}: no function that it changes can be found in it",
-            hint=_HINT,
-        )
-    return found
-
-
 def watched(modules: Iterable[Module]) -> tuple[str, ...]:
     """Return every function that some livepatches change, as klpconsistency is told of it.
 
@@ -96,18 +81,18 @@ def watched(modules: Iterable[Module]) -> tuple[str, ...]:
     return changed
 
 
-def _found(module: Module) -> tuple[ChangedFunction, ...]:
+def _found(module: Module) -> tuple[_ChangedFunction, ...]:
     data = _read(module.file)
     return tuple(_changed(data)) if data else ()
 
 
-def _changed(data: _Data) -> Iterator[ChangedFunction]:
+def _changed(data: _Data) -> Iterator[_ChangedFunction]:
     funcs = [at for at in sorted(data.pointers) if data.string(at) and data.function(at + _POINTER)]
     objects = dict(_objects(data, funcs))
     for at in funcs:
         first = max((each for each in objects if each <= at), default=None)
         if first is not None:
-            yield ChangedFunction(objects[first], data.string(at), data.function(at + _POINTER))
+            yield _ChangedFunction(objects[first], data.string(at), data.function(at + _POINTER))
 
 
 def _objects(data: _Data, funcs: list[int]) -> Iterator[tuple[int, str]]:

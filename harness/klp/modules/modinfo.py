@@ -78,19 +78,6 @@ def check_loadable(module: Module, kernel: Kernel) -> None:
         )
 
 
-def require_livepatch(module: Module) -> None:
-    """Refuse a module that is not marked as a livepatch; klp_enable_patch() would refuse it too.
-
-    Raises:
-        NotALivepatch: it has no such mark.
-    """
-    if not module.livepatch:
-        raise NotALivepatch(
-            f"{module.file}: a module, but not marked as a livepatch",
-            hint='add MODULE_INFO(livepatch, "Y"); to its source',
-        )
-
-
 def _content(file: Path) -> bytes:
     """The whole file, once its first bytes are those of an ELF file."""
     try:

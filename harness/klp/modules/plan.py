@@ -37,7 +37,7 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A table whose keys are closed: a misspelt one is an error, never a check that is left out."""
 
 
-class Load(_Table, frozen=True):
+class LoadedBefore(_Table, frozen=True):
     """A module, or another livepatch, that is loaded before the livepatch under test.
 
     Attributes:
@@ -132,7 +132,7 @@ class PatchPlan(_Table, frozen=True):
     kernels: tuple[Text, ...] = ()
     livepatch: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_]*$")] = ""
     parameters: str = ""
-    load: tuple[Load, ...] = ()
+    load: tuple[LoadedBefore, ...] = ()
     observe: tuple[Observation, ...] = ()
     log: tuple[LogLine, ...] = ()
     settle: Seconds = 0.0
@@ -195,7 +195,9 @@ def plain_plan(livepatch: Module, modules: Iterable[Module], word: str) -> Patch
         word: what the user called the sources.
     """
     others = tuple(
-        Load(module=each.name) for each in modules if each.name != livepatch.name and not each.livepatch
+        LoadedBefore(module=each.name)
+        for each in modules
+        if each.name != livepatch.name and not each.livepatch
     )
     name = livepatch.name.replace("_", "-")
     return PatchPlan(name=name, summary=f"from {word}", livepatch=livepatch.name, load=others)

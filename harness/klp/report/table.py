@@ -15,6 +15,7 @@ from rich.text import Text
 
 from klp.analysis.evidence import Verdict, overall
 from klp.analysis.result import PlanResult, RunResult
+from klp.analysis.rule_checks import rule_name
 from klp.analysis.transitions import Straggler, Transition
 from klp.trace.events import PATCHED
 
@@ -158,15 +159,22 @@ def _callbacks(plan: PlanResult) -> list[str]:
 
 
 def failed_checks(result: RunResult) -> list[str]:
-    """Return a line for each check that did not hold, and for each rule that was broken."""
+    """Return a line for each check that did not hold, and for each rule that no plan was seen to break."""
     checks = [
         f"{plan.title}: {check.name}: {check.evidence}"
         for plan in result.plans
         for check in plan.checks
         if check.verdict is Verdict.VIOLATED
     ]
-    broken = [each for each in result.rules if each.verdict is Verdict.VIOLATED]
-    return [*checks, *(f"rule {each.rule.id}: {each.rule.text}: {each.why}" for each in broken)]
+    by_plans = {
+        check.name for plan in result.plans for check in plan.checks if check.verdict is Verdict.VIOLATED
+    }
+    broken = [
+        each
+        for each in result.rules
+        if each.verdict is Verdict.VIOLATED and rule_name(each.rule.id) not in by_plans
+    ]
+    return [*checks, *(f"{rule_name(each.rule.id)}: {each.rule.text}: {each.why}" for each in broken)]
 
 
 def rules_line(result: RunResult) -> str:
