@@ -207,10 +207,10 @@ def _images(settings: Settings) -> tuple[set[str], HostCheck]:
         return set(), HostCheck(name="images", ok=False, detail=error.message, mend=error.hint or "")
     built = built_series(manifest for _, manifest in entries)
     waiting = [name for name in definitions() if name not in built]
-    told = [f"built: {', '.join(sorted(built)) or 'none'}"]
+    details = [f"built: {', '.join(sorted(built)) or 'none'}"]
     if waiting:
-        told.append(f"built when first asked for: {', '.join(waiting)}")
-    return built, HostCheck(name="images", ok=True, detail="; ".join(told))
+        details.append(f"built when first asked for: {', '.join(waiting)}")
+    return built, HostCheck(name="images", ok=True, detail="; ".join(details))
 
 
 def built_series(manifests: Iterable[Manifest]) -> set[str]:

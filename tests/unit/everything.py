@@ -225,5 +225,5 @@ def seen(t: Trace) -> None:
     for rules, moment in ((("L5",), "enabled"), (("V6",), "after a reversal"), (("L2",), "uncovered")):
         t.put(ev.Behaviour, patch="p", moment=moment, command="cat /proc/cmdline", pattern="patched",
               output="this has been live patched", held=True, rules=rules)  # fmt: skip
-    t.put(ev.KernelLog, text="livepatch: 'p': patching complete", expected=None)
+    t.put(ev.LoggedLine, text="livepatch: 'p': patching complete", expected=None)
     t.put(ev.Taint, flags="OEK")

@@ -382,7 +382,7 @@ def test_a_report_that_a_test_expects_is_no_message() -> None:
     def warned(expected: str | None) -> Trace:
         def log(trace: Trace) -> None:
             for each in WARNING:
-                trace.put(ev.KernelLog, text=without_stamp(each), expected=expected)
+                trace.put(ev.LoggedLine, text=without_stamp(each), expected=expected)
 
         return life(before=log)
 

@@ -63,7 +63,7 @@ Call Trace:
 
 
 def died(text: str, *inside: str) -> str:
-    report = crash.parse(Category.OOPS, text.splitlines(), emulated=False)
+    report = crash.parse_report(Category.OOPS, text.splitlines(), emulated=False)
     return diagnose(Seen(FIX, crash=report, error="the guest is lost", inside=inside))[0]
 
 
@@ -278,7 +278,7 @@ def test_what_a_reversal_leaves_is_put_down_to_the_callback_it_skips() -> None:
 
 def test_a_broken_rule_is_told_once_and_in_better_words_where_there_are_any() -> None:
     trace = Trace()
-    trace.put(ev.KernelLog, text="WARNING: CPU: 0", expected=None)
+    trace.put(ev.LoggedLine, text="WARNING: CPU: 0", expected=None)
     verdicts = judge_all(history(trace.numbered()))
     assert any("rule L6 is broken" in line for line in diagnose(Seen(FIX, verdicts=verdicts)))
     [told] = diagnose(Seen(FIX, verdicts=verdicts, reports=(("WARNING: CPU: 0",),)))

@@ -95,7 +95,7 @@ def test_rules_that_hold_are_told_with_their_observations(tmp_path: Path) -> Non
 
 def test_the_log_is_judged_once(tmp_path: Path) -> None:
     trace = Trace()
-    trace.put(ev.KernelLog, text="WARNING: CPU: 0 PID: 1 at kernel/livepatch/core.c:1", expected=None)
+    trace.put(ev.LoggedLine, text="WARNING: CPU: 0 PID: 1 at kernel/livepatch/core.c:1", expected=None)
     judged = trace_checks(written(tmp_path / "events.jsonl", trace))
     assert by_name(judged)["rule L6"].verdict is Verdict.VIOLATED
     assert log_checks(["WARNING: x"], judged) == ()

@@ -100,10 +100,10 @@ def test_a_task_that_switches_twice_makes_its_plan_violated(spans: Spans) -> Non
 
 
 def test_a_warning_makes_its_plan_violated_and_taints_no_later_one(spans: Spans) -> None:
-    spans.begin().trace.put(ev.KernelLog, text="WARNING: CPU: 0 PID: 1 at x", expected=None)
+    spans.begin().trace.put(ev.LoggedLine, text="WARNING: CPU: 0 PID: 1 at x", expected=None)
     spans.taint("OWK")
     assert set(violated(spans.judge())) == {"L6"}
-    spans.begin().trace.put(ev.KernelLog, text="livepatch: enabling patch 'q'", expected=None)
+    spans.begin().trace.put(ev.LoggedLine, text="livepatch: enabling patch 'q'", expected=None)
     spans.taint("OWK")
     assert spans.judge()["L6"].verdict is Verdict.HELD
     spans.begin().taint("OWKD")

@@ -20,7 +20,7 @@ from klp.errors import (
     QemuGone,
     VmLost,
 )
-from klp.klog.crash import FATAL, begins, closed, fingerprint, first_of, parse, without_stamp
+from klp.klog.crash import FATAL, begins, closed, fingerprint, first_of, parse_report, without_stamp
 from klp.model import Accelerator
 from klp.vm.console import Console
 from klp.vm.deadlines import deadlines
@@ -67,7 +67,7 @@ def report_of(name: str) -> CrashReport:
 
 
 def parsed(category: Category, *lines: str, emulated: bool = False) -> CrashReport:
-    return parse(category, [f"[   12.345678] {line}" for line in lines], emulated=emulated)
+    return parse_report(category, [f"[   12.345678] {line}" for line in lines], emulated=emulated)
 
 
 def test_all_recordings_are_there() -> None:
@@ -140,7 +140,7 @@ def test_a_report_is_found_wherever_the_console_is_cut(name: str, tmp_path: Path
 def test_half_a_report_is_read_as_far_as_it_goes(name: str) -> None:
     report = report_of(name)
     for count in range(1, len(report.lines)):
-        part = parse(report.category, report.lines[:count], emulated=True)
+        part = parse_report(report.category, report.lines[:count], emulated=True)
         assert part.title == report.title
         assert part.function == report.function or part.trace != report.trace
 
@@ -192,8 +192,8 @@ def test_an_int3_among_nothing_else_is_the_text_of_a_module_that_went() -> None:
     """7.2 fills it so; in what the emulator raced for, the other bytes are instructions."""
     gone = f"Code: {'cc ' * 42}<cc>{' cc' * 21}"
     race = "Code: 90 90 0f 1f 44 00 00 55 48 89 e5 <cc> 10 20 30"
-    assert not parse(Category.OOPS, [INT3, gone], emulated=True).emulator_suspect
-    assert parse(Category.OOPS, [INT3, race], emulated=True).emulator_suspect
+    assert not parse_report(Category.OOPS, [INT3, gone], emulated=True).emulator_suspect
+    assert parse_report(Category.OOPS, [INT3, race], emulated=True).emulator_suspect
 
 
 @pytest.mark.parametrize("opening", [INT3, "int3: 0000 [#1] PREEMPT SMP NOPTI"])

@@ -33,7 +33,7 @@ _OF = {
     ),
     "klpconsistency": (ev.Ran,),
     "klp": (
-        ev.Plan, ev.Step, ev.Sysfs, ev.Behaviour, ev.KernelLog, ev.Taint, ev.PatchStates, ev.Control,
+        ev.Plan, ev.Step, ev.Sysfs, ev.Behaviour, ev.LoggedLine, ev.Taint, ev.PatchStates, ev.Control,
     ),
 }  # fmt: skip
 PROBE = {kind: probe for probe, kinds in _OF.items() for kind in kinds}

@@ -104,13 +104,13 @@ def _diagnosis(seen: Seen) -> Iterator[str]:
 
 
 def _broken_rules(seen: Seen, *, told_leak: bool) -> Iterator[str]:
-    told = {
+    said_otherwise = {
         _LOG_RULE: bool(seen.reports) or seen.crash is not None,
         _BEHAVIOUR_RULE: bool(seen.misbehaved),
         _LEDGER_RULE: told_leak,
     }
     for each in seen.verdicts:
-        if each.verdict is Verdict.VIOLATED and not told.get(each.rule.id, False):
+        if each.verdict is Verdict.VIOLATED and not said_otherwise.get(each.rule.id, False):
             yield f"rule {each.rule.id} is broken ({each.rule.text}): {each.why}"
 
 
@@ -123,13 +123,13 @@ def stuck(seen: Seen) -> Iterator[str]:
 
 
 def _holders(leg: Leg, own: dict[int, str]) -> Iterator[str]:
-    told = stories(leg, left=True)
-    for line in told[:_HELD_BY]:
+    lines = stories(leg, left=True)
+    for line in lines[:_HELD_BY]:
         extra = [function for pid, function in own.items() if f"[{pid}] " in line]
         inside = f", in {extra[0]}, its own function" if extra and extra[0] not in line else ""
         yield f"{DOES_NOT_END}: {line}{inside}"
-    if len(told) > _HELD_BY:
-        yield f"{len(told) - _HELD_BY} more tasks hold it up"
+    if len(lines) > _HELD_BY:
+        yield f"{len(lines) - _HELD_BY} more tasks hold it up"
 
 
 def misbehaved(wrong: Misbehaviour, seen: Seen) -> str:

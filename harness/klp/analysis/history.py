@@ -83,7 +83,7 @@ class Observations:
     steps: tuple[tuple[int, ev.Step], ...]
     sysfs: tuple[tuple[int, ev.Sysfs], ...]
     behaviours: tuple[tuple[int, ev.Behaviour], ...]
-    log: tuple[tuple[int, ev.KernelLog], ...]
+    log: tuple[tuple[int, ev.LoggedLine], ...]
     taints: tuple[tuple[int, ev.Taint], ...]
     states: tuple[tuple[int, ev.PatchStates], ...]
     controls: tuple[tuple[int, ev.Control], ...]
@@ -176,7 +176,7 @@ def history(
 # Where each kind of event is kept that is kept as it is.
 _KEPT: tuple[type[ev.AnyEvent], ...] = (
     ev.Callback, ev.Compatible, ev.StateGet, ev.Enable, ev.PatchStack, ev.Replaced, ev.PatchFree,
-    ev.ModuleNotice, ev.Ran, ev.Plan, ev.Step, ev.Sysfs, ev.Behaviour, ev.KernelLog, ev.Taint,
+    ev.ModuleNotice, ev.Ran, ev.Plan, ev.Step, ev.Sysfs, ev.Behaviour, ev.LoggedLine, ev.Taint,
     ev.PatchStates, ev.Control,
 )  # fmt: skip
 _SHADOW = frozenset(get_args(ev.ShadowEvent))
@@ -274,7 +274,7 @@ class _Builder:
             steps=self._all(ev.Step),
             sysfs=self._all(ev.Sysfs),
             behaviours=self._all(ev.Behaviour),
-            log=self._all(ev.KernelLog),
+            log=self._all(ev.LoggedLine),
             taints=self._all(ev.Taint),
             states=self._all(ev.PatchStates),
             controls=self._all(ev.Control),

@@ -75,8 +75,8 @@ def refused(refusal: Refusal, log: Sequence[str], history: History | None) -> st
         history: its trace, which knows the states of both sides.
     """
     states = "; ".join(_states(history, refusal.subject)) if history and refusal.action == "load" else ""
-    told = states or meaning(log) or meaning((refusal.said,)) or refusal.said
-    return f"{refusal.action} of {refusal.subject} was refused with {refusal.errno}: {told}"
+    why = states or meaning(log) or meaning((refusal.said,)) or refusal.said
+    return f"{refusal.action} of {refusal.subject} was refused with {refusal.errno}: {why}"
 
 
 def meaning(log: Sequence[str]) -> str:

@@ -82,8 +82,8 @@ class ShadowHistory:
         """How many variables the kernel counted as made or freed that no event tells of."""
         if self.totals is None:
             return 0
-        told = self.ledger.allocated + self.ledger.freed
-        return max(0, self.totals.made + self.totals.freed - told)
+        seen = self.ledger.allocated + self.ledger.freed
+        return max(0, self.totals.made + self.totals.freed - seen)
 
 
 def module_of(caller: str) -> str | None:
@@ -110,7 +110,7 @@ class _FreeAll:
 
     number: int
     event: ev.ShadowFreeAll
-    told: int = 0
+    freed: int = 0
     shared: bool = False  # another free of the same id overlaps: its frees cannot be told apart
 
     @property
@@ -295,7 +295,7 @@ class LedgerBuilder:
             return wanted if same else None
         own = [each for each in self._free_alls if each.event.id == event.id]
         if own:
-            own[0].told += 1
+            own[0].freed += 1
             return None if own[0].shared else own[0].event.dtor
         if self._free_alls:
             other = self._free_alls[0]
@@ -322,8 +322,8 @@ class LedgerBuilder:
         if kept:
             numbers = (done.number, *(each.number for _, each in kept[:3]))
             self._tallies["S6"].lacking(f"{words}, {len(kept)} left: {kept[0][0]}", *numbers)
-        elif done.told != event.count and not done.shared:
-            self._tallies["S6"].lacking(f"{words}, {done.told} told", done.number)
+        elif done.freed != event.count and not done.shared:
+            self._tallies["S6"].lacking(f"{words}, {done.freed} told", done.number)
         else:
             self._tallies["S6"].judge(True, words, done.number)
 

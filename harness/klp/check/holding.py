@@ -73,8 +73,8 @@ class Holder:
                 f"no pass was held up by a task asleep in a function for {missed.waited_s:.0f} s"
             ) from None
         functions = dict.fromkeys(why for each in _sleepers(leg) for why in _places(each))
-        told = ", ".join(functions)
-        self._stage.note(f"{leg.direction} held up by tasks asleep in {told}")
+        places = ", ".join(functions)
+        self._stage.note(f"{leg.direction} held up by tasks asleep in {places}")
         return tuple(functions)
 
     def _look(self, attempts: int) -> Leg | None:

@@ -90,10 +90,10 @@ def parse(text: str) -> dict[str, Meter]:
 def parse_large(text: str) -> dict[str, Meter]:
     """Read ``CACHE/slabs:7``, ``CACHE/order:2``, ``CACHE/reclaim_account:0``, and the pages of all."""
     lines = (each.rpartition(":") for each in text.splitlines())
-    told = {path: int(value) for path, _, value in lines}
-    large = told.pop(_PAGES)
-    for path, slabs in told.items():
+    values = {path: int(value) for path, _, value in lines}
+    large = values.pop(_PAGES)
+    for path, slabs in values.items():
         cache, _, attribute = path.rpartition("/")
-        if attribute == "slabs" and not told[f"{cache}/reclaim_account"]:
-            large -= slabs << told[f"{cache}/order"]
+        if attribute == "slabs" and not values[f"{cache}/reclaim_account"]:
+            large -= slabs << values[f"{cache}/order"]
     return {"large kmalloc": Meter(large // _LARGE_PAGES, _LARGE_PAGES * _PAGE_KIB * 1024)}

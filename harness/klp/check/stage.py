@@ -265,8 +265,8 @@ class Stage:
                 said = wrong.output
                 if namesakes is None:
                     namesakes = self._namesakes() if moment is Moment.ENABLED else ()
-                told = Misbehaviour(moment.value, each.command, pattern, said, before, namesakes)
-                self.misbehaved.append(told)
+                misbehaviour = Misbehaviour(moment.value, each.command, pattern, said, before, namesakes)
+                self.misbehaved.append(misbehaviour)
             self._heard[each.command] = said
 
     def _said(self, command: str) -> str | None:

@@ -37,8 +37,8 @@ def _complaints(module: Module, kernel: Kernel) -> Iterator[str]:
             "klp_enable_patch() refuses it with EINVAL"
         )
     if module.licence not in _GPL:
-        told = f"MODULE_LICENSE({module.licence!r})" if module.licence else "no MODULE_LICENSE"
-        yield f"{module.name} has {told}: klp_enable_patch() is exported to GPL-compatible modules only"
+        licence = f"MODULE_LICENSE({module.licence!r})" if module.licence else "no MODULE_LICENSE"
+        yield f"{module.name} has {licence}: klp_enable_patch() is exported to GPL-compatible modules only"
     if release_of(module) != kernel.release:
         built_for = release_of(module) or "no kernel it names"
         yield f"vermagic: {module.name} was built for {built_for}, and the kernel is {kernel.release}"

@@ -75,8 +75,8 @@ def list_(as_json: bool) -> None:
 
 def _purpose(manifest: Manifest) -> str:
     known = manifest.inputs
-    told = manifest.facts.get("release") or known.get("suite") or known.get("tree")
-    return told or known.get("kernel", "")
+    purpose = manifest.facts.get("release") or known.get("suite") or known.get("tree")
+    return purpose or known.get("kernel", "")
 
 
 @image.command()

@@ -264,8 +264,8 @@ class Case:
         """
         self.guest.lab.machine.check_alive()
         lines = self.log.lines()
-        told = expected.reasons(lines, (*self._promised.log, *expects))
-        self._ready_guest.observer.log(lines, told)
+        excuses = expected.reasons(lines, (*self._promised.log, *expects))
+        self._ready_guest.observer.log(lines, excuses)
         self._ready_guest.observer.taint()
         self._ready_guest.observer.end(self._name, self._livepatch)
         self.verdicts = self.trace.verdicts()

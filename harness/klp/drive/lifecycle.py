@@ -102,19 +102,19 @@ class Lifecycle:
         """Judge a plan on its span: what the trace holds from `begun` on."""
         store, name = self._guest.tracer.store, module_name(life.plan.livepatch)
         span = store.numbered_since(begun)
-        told = history(span, store.numbered_before(begun))
-        own = tuple(each for each in told.transitions if each.patch == name)
+        whole = history(span, store.numbered_before(begun))
+        own = tuple(each for each in whole.transitions if each.patch == name)
         checks: list[Check] = [*([plan_checks.life_failed(error)] if error else []), *life.checks]
         if name:
             checks += [plan_checks.transitions_complete(own), plan_checks.log_agrees(own, lines, name)]
-        checks += [plan_checks.none_lost([each for _, each in span]), *rule_checks(plan_verdicts(told))]
+        checks += [plan_checks.none_lost([each for _, each in span]), *rule_checks(plan_verdicts(whole))]
         return PlanResult(
             name=life.plan.name,
             livepatch=name,
             objects=life.objects,
             transitions=own,
-            shadow=told.ledger,
-            callbacks=callback_calls(told, name),
+            shadow=whole.ledger,
+            callbacks=callback_calls(whole, name),
             checks=tuple(checks),
             log=lines,
             error=error,

@@ -116,8 +116,8 @@ class ModuleSubject:
         got = errno_of(result.stderr) if result.status else 0
         if self._observer:
             # A command that failed in words nobody knows: the kernel's own errno is lost.
-            told = errno.EIO if got is None else got
-            self._observer.step(action, self.name, errno=-told, span=span)
+            code = errno.EIO if got is None else got
+            self._observer.step(action, self.name, errno=-code, span=span)
         return self._settle(action, result, got, expect)
 
     def _settle(self, doing: str, result: CommandResult, got: int | None, expect: int | None) -> int:
@@ -205,14 +205,14 @@ class LivepatchSubject(ModuleSubject):
         """
         output = self._lab.guest.run(command).stdout.strip()
         held = re.search(pattern, output) is not None
-        told = moment or ("enabled" if self.enabled else "not enabled")
+        when = moment or ("enabled" if self.enabled else "not enabled")
         if self._observer:
             self._observer.behaviour(
-                patch=self.name, moment=told, command=command, pattern=pattern, output=output, held=held,
+                patch=self.name, moment=when, command=command, pattern=pattern, output=output, held=held,
                 rules=tuple(rules),
             )  # fmt: skip
         if not held:
-            raise Misbehaved(self.name, told, command, pattern, output)
+            raise Misbehaved(self.name, when, command, pattern, output)
         return output
 
     def wait(self, *, deadline_s: float | None = None) -> None:

@@ -130,7 +130,7 @@ def first_of(category: Category, lines: Sequence[str]) -> Sequence[str]:
     return lines[: own + 1]
 
 
-def parse(category: Category, lines: Sequence[str], *, emulated: bool) -> CrashReport:
+def parse_report(category: Category, lines: Sequence[str], *, emulated: bool) -> CrashReport:
     """Read a kernel's report.
 
     Args:

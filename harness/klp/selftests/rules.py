@@ -17,7 +17,7 @@ from klp.analysis.rule_checks import rule_checks, rule_name
 from klp.analysis.rules.registry import RuleVerdict, judge_all
 from klp.klog.lines import without_stamp
 from klp.records.verdicts import judge_run
-from klp.trace.events import KernelLog
+from klp.trace.events import LoggedLine
 from klp.trace.observer import STREAM
 from klp.trace.reading import BadTrace
 from klp.trace.store import EventStore, TornStream
@@ -46,7 +46,7 @@ def log_checks(lines: Sequence[str], judged: Sequence[Check] = ()) -> tuple[Chec
     if rule_name(_LOG_RULE) in {each.name for each in judged}:
         return ()
     events = [
-        KernelLog(probe=STREAM, seq=number, ts_ns=number, text=without_stamp(line), expected=None)
+        LoggedLine(probe=STREAM, seq=number, ts_ns=number, text=without_stamp(line), expected=None)
         for number, line in enumerate(lines)
     ]
     return rule_checks(tuple(_without_numbers(judge_all(history(enumerate(events, 1)), [_LOG_RULE]))))

@@ -250,11 +250,11 @@ def _died(
 ) -> ScriptResult:
     """Return the result of a script that did not come to its end."""
     case = open_case(transcript.text)
-    told = f"{message} (in case {case!r})" if case and case not in message else message
+    what = f"{message} (in case {case!r})" if case and case not in message else message
     said = last_words(transcript.text)
     return ScriptResult(
         name=unit.script.name, status=Status.DIED, exit_status=None, seconds=transcript.seconds,
-        message=f"{told}: {said}" if said else told,
+        message=f"{what}: {said}" if said else what,
         report=lost.report.lines if lost and lost.report else (),
         cases=_cases(unit, transcript, None), checks=checks, folder=_folder(unit),
     )  # fmt: skip

@@ -105,11 +105,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         kernel = _kernel_of(item)
         refused = config.stash.get(_REFUSED, "") if kernel == "" else ""
-        told = refused or markers.complaint(item) or (kernel_complaint(kernel) if kernel else "")
-        if told and not hasattr(config, "workerinput"):
-            raise pytest.UsageError(told if refused else f"{item.nodeid}: {told}")
-        if told:  # a worker of pytest-xdist has no way to refuse but by failing the test
-            item.stash[_WRONG] = told
+        why = refused or markers.complaint(item) or (kernel_complaint(kernel) if kernel else "")
+        if why and not hasattr(config, "workerinput"):
+            raise pytest.UsageError(why if refused else f"{item.nodeid}: {why}")
+        if why:  # a worker of pytest-xdist has no way to refuse but by failing the test
+            item.stash[_WRONG] = why
 
 
 def _kernel_of(item: pytest.Item) -> str | None:
@@ -214,8 +214,8 @@ def _short(item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException], erro
     for entry in excinfo.traceback:
         if Path(str(entry.path)) == item.path:
             where = f"\nat {item.path.name}:{entry.lineno + 1}: {str(entry.statement).strip()}"
-    told = pytest.fail.Exception(story(error) + where, pytrace=False).with_traceback(excinfo.tb)
-    return pytest.ExceptionInfo.from_exception(told).getrepr(style="value")
+    failure = pytest.fail.Exception(story(error) + where, pytrace=False).with_traceback(excinfo.tb)
+    return pytest.ExceptionInfo.from_exception(failure).getrepr(style="value")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -83,7 +83,7 @@ class Observer:
         """Write down lines of the kernel log; `expected` gives a reason for each that is no alarm."""
         reasons = expected or {}
         for line in lines:
-            self._record(ev.KernelLog, text=without_stamp(line), expected=reasons.get(line))
+            self._record(ev.LoggedLine, text=without_stamp(line), expected=reasons.get(line))
 
     def taint(self) -> None:
         """Write down the kernel's taint flags."""

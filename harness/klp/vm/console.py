@@ -130,16 +130,16 @@ class Console:
         """Return the report that begins there; all that follows belongs to it."""
         self._catch_up()
         lines = [line for line in self._lines[start.line :] if line.strip()]
-        return crash.parse(start.category, lines, emulated=emulated)
+        return crash.parse_report(start.category, lines, emulated=emulated)
 
     def survived(self, fatal: Collection[Category], *, emulated: bool) -> tuple[CrashReport, ...]:
         """Return the reports that the guest survived, each once however often the kernel repeats it."""
         lost = self.loss(fatal)
         ends = [each.line for each in self._starts if lost is None or each.line < lost.line]
         ends.append(lost.line if lost else len(self._lines))
-        told: dict[str, CrashReport] = {}
+        found: dict[str, CrashReport] = {}
         for each, end in zip(self._starts, ends[1:], strict=False):
             own = crash.first_of(each.category, self._lines[each.line : end])
-            report = crash.parse(each.category, own, emulated=emulated)
-            told.setdefault(report.fingerprint, report)
-        return tuple(told.values())
+            report = crash.parse_report(each.category, own, emulated=emulated)
+            found.setdefault(report.fingerprint, report)
+        return tuple(found.values())

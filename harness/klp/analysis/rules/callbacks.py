@@ -201,12 +201,12 @@ def refusal(history: History) -> Finding:
         number, event = call
         if event.kind != "pre_patch" or not event.result:
             continue
-        told = _refused(history, event)
-        if told is None:
+        ended = _refused(history, event)
+        if ended is None:
             tally.gap = "the end of an enabling was not told"
         else:
-            words = f"{_words(call)}: refused with {told[1]}"
-            tally.judge(told[1] == event.result, words, number, told[0])
+            words = f"{_words(call)}: refused with {ended[1]}"
+            tally.judge(ended[1] == event.result, words, number, ended[0])
         after = [
             each for each in history.callbacks.of(event.patch, event.object) if each[1].ts_ns > event.ts_ns
         ]

@@ -175,13 +175,13 @@ def _compare(
     """See that functions which the author's commands call are seen called; new code may call fewer."""
     lost = [name for name in before if not now[name]]
     if lost and (all_of_them or len(lost) == len(before)):
-        told = ", ".join(f"{name} ({before[name]} before it)" for name in lost)
-        stage.fault(f"its user sees no call {when}: {told}")
+        counts = ", ".join(f"{name} ({before[name]} before it)" for name in lost)
+        stage.fault(f"its user sees no call {when}: {counts}")
 
 
 def _tell(stage: Stage, before: Counter[str]) -> None:
     if before:
-        told = ", ".join(f"{name} {count}" for name, count in before.items())
-        stage.note(f"calls seen: {told}")
+        counts = ", ".join(f"{name} {count}" for name, count in before.items())
+        stage.note(f"calls seen: {counts}")
     else:
         stage.note("no command of patch.toml calls its functions: both got along, but no call was traced")

@@ -60,8 +60,8 @@ def _targets(stage: Stage) -> tuple[str, ...]:
         raise NotApplicable("it changes nothing but vmlinux, which neither comes nor goes")
     needed = [name for name in names if name in stage.candidate.livepatch.depends]
     if needed:
-        told = ", ".join(needed)
-        raise NotApplicable(f"it uses symbols of {told} directly, so that the kernel loads that first")
+        listed = ", ".join(needed)
+        raise NotApplicable(f"it uses symbols of {listed} directly, so that the kernel loads that first")
     order = [module_name(entry.module) for entry in stage.candidate.plan.load]
     return tuple(sorted(names, key=lambda name: order.index(name) if name in order else len(order)))
 

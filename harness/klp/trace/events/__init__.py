@@ -49,7 +49,7 @@ from klp.trace.events.core import (
 from klp.trace.events.lab import (
     Behaviour,
     Control,
-    KernelLog,
+    LoggedLine,
     PatchStates,
     Plan,
     Step,
@@ -113,7 +113,7 @@ __all__ = [
     "Header",
     "Init",
     "Installed",
-    "KernelLog",
+    "LoggedLine",
     "Lost",
     "Mark",
     "Missing",
@@ -181,7 +181,7 @@ ShadowEvent = (
     | ShadowTotals
 )
 StateEvent = Compatible | StateGet | Enable | PatchStack | Replaced | PatchFree | ModuleNotice
-HarnessEvent = Plan | Step | Sysfs | Behaviour | KernelLog | Taint | PatchStates | Control
+HarnessEvent = Plan | Step | Sysfs | Behaviour | LoggedLine | Taint | PatchStates | Control
 AnyEvent = (
     Header | Mark | Lost | End | TransitionEvent | ShadowEvent | Callback | StateEvent | Ran | HarnessEvent
 )

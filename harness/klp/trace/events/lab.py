@@ -69,7 +69,7 @@ class Behaviour(Event, frozen=True, kw_only=True, tag="behaviour"):
     rules: tuple[str, ...]
 
 
-class KernelLog(Event, frozen=True, kw_only=True, tag="log"):
+class LoggedLine(Event, frozen=True, kw_only=True, tag="log"):
     """A line of the kernel's log; `expected` is the reason why an alarming one is no alarm, or null."""
 
     text: str
