@@ -13,10 +13,12 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from types import FrameType
+from typing import IO, Self, cast
 
 from klp.errors import HostLacks, KlpError
 
@@ -86,6 +88,41 @@ def _missing(argv: Sequence[str]) -> HostLacks:
     return HostLacks(f"{argv[0]} is not installed here", hint="klp doctor names the package")
 
 
+class _SignalsHeld:
+    """Holds back what would interrupt this process until whoever started a child can end it.
+
+    A signal that comes between a child's start and the `try` that ends it would leave the child behind:
+    under load that is not rare. Python runs handlers in the main thread alone: elsewhere nothing is held.
+    """
+
+    _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def __enter__(self) -> Self:
+        self._came: list[int] = []
+        self._handlers: dict[int, object] = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in self._SIGNALS:
+                if callable(handler := signal.getsignal(number)):
+                    self._handlers[number] = handler
+                    signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self._came.append(number)
+
+    def release(self) -> None:
+        """Let signals through again, and have those handled that came meanwhile."""
+        handlers, self._handlers = self._handlers, {}
+        for number, handler in handlers.items():
+            signal.signal(number, cast("Callable[[int, FrameType | None], object]", handler))
+        while self._came:
+            signal.raise_signal(self._came.pop(0))
+
+    def __exit__(self, *exc: object) -> None:
+        self.release()
+
+
 def run(
     argv: Sequence[str | Path],
     *,
@@ -104,12 +141,12 @@ def run(
     words = [str(word) for word in argv]
     log.debug("+ %s", shlex.join(words))
     try:
-        with subprocess.Popen(
+        with _SignalsHeld() as held, subprocess.Popen(
             words, cwd=cwd, env=environment(env), stdin=stdin or subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
             start_new_session=True,
         ) as child:  # fmt: skip
-            stdout, stderr = _communicate(child, words, timeout_s)
+            stdout, stderr = _communicate(child, words, timeout_s, held)
     except FileNotFoundError as error:
         if error.filename != words[0]:
             raise
@@ -120,10 +157,11 @@ def run(
 
 
 def _communicate(
-    child: subprocess.Popen[str], words: list[str], timeout_s: float | None
+    child: subprocess.Popen[str], words: list[str], timeout_s: float | None, held: _SignalsHeld
 ) -> tuple[str, str]:
     """Wait for `child`; whatever ends the wait early also ends the child's whole group."""
     try:
+        held.release()
         return child.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         end_group(child)
@@ -156,12 +194,14 @@ def pipe(producer: Sequence[str | Path], consumer: Sequence[str | Path]) -> str:
             raise _missing(words)
     env = environment()
     with (
+        _SignalsHeld() as held,
         subprocess.Popen(left, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                          stderr=subprocess.PIPE, text=True, start_new_session=True) as first,
         subprocess.Popen(right, env=env, stdin=first.stdout, stdout=subprocess.DEVNULL,
                          stderr=subprocess.PIPE, text=True, start_new_session=True) as second,
     ):  # fmt: skip
         try:
+            held.release()
             assert first.stdout is not None
             first.stdout.close()  # so that the producer gets SIGPIPE when the consumer dies
             _, complaint = first.communicate()

@@ -125,6 +125,41 @@ def test_an_interrupt_ends_the_whole_group(tmp_path: Path) -> None:
     await_end(pid_in(file))
 
 
+@pytest.fixture
+def interrupted_at_start(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Have an interrupt come when a child was started and nobody has it yet: the children's numbers."""
+    started: list[int] = []
+    start = subprocess.Popen.__init__
+
+    def interrupting(self: subprocess.Popen[str], *words: object, **more: object) -> None:
+        start(self, *words, **more)
+        started.append(self.pid)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", interrupting)
+    return started
+
+
+@pytest.mark.parametrize("kind", ["run", "pipe"])
+def test_an_interrupt_that_comes_as_a_child_is_started_leaves_none(
+    interrupted_at_start: list[int], kind: str
+) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run(["sleep", "600"]) if kind == "run" else pipe(["sleep", "600"], ["sleep", "600"])
+    assert signal.getsignal(signal.SIGINT) is before
+    assert len(interrupted_at_start) == (1 if kind == "run" else 2)
+    for pid in interrupted_at_start:
+        await_end(pid)
+
+
+def test_a_child_that_cannot_be_started_holds_no_signal() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(HostLacks):
+        run(["no-such-command"])
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 # --- environment ------------------------------------------------------------------------------------
 
 
