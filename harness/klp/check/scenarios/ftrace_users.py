@@ -43,7 +43,7 @@ class _Function:
         return self.name if self.object == "vmlinux" else f"{self.object}:{self.name}"
 
 
-class _Tracer:
+class _FtraceUser:
     """ftrace's function tracer, kprobes or kretprobes on the functions that the livepatch changes.
 
     Args:
@@ -126,13 +126,13 @@ def calls_in(text: str, functions: Sequence[str]) -> Counter[str]:
 )
 def ftrace_user(stage: Stage) -> None:
     """The function tracer sees a call before the livepatch redirects it."""
-    _both_orders(stage, _Tracer(stage, "ftrace"))
+    _both_orders(stage, _FtraceUser(stage, "ftrace"))
 
 
 @scenario("kprobe-user", "its functions have kprobes, from before it and from after it", informed=True)
 def kprobe_user(stage: Stage) -> None:
     """A kprobe at a function's entry is an ftrace user, and sees the calls; one further in would not."""
-    _both_orders(stage, _Tracer(stage, "kprobe"))
+    _both_orders(stage, _FtraceUser(stage, "kprobe"))
 
 
 @scenario(
@@ -140,10 +140,10 @@ def kprobe_user(stage: Stage) -> None:
 )
 def kretprobe_user(stage: Stage) -> None:
     """A kretprobe exchanges the return address that unwinding a sleeper depends on."""
-    _both_orders(stage, _Tracer(stage, "kretprobe"))
+    _both_orders(stage, _FtraceUser(stage, "kretprobe"))
 
 
-def _both_orders(stage: Stage, tracer: _Tracer) -> None:
+def _both_orders(stage: Stage, tracer: _FtraceUser) -> None:
     stage.set_up()
     tracer.attach()
     stage.observe(Moment.BEFORE)
