@@ -11,22 +11,18 @@ from pathlib import Path
 from klp import paths
 from klp import settings as settings_room
 from klp.analysis.recording import RecordedRun
-from klp.drive.job import make_job, wishes
+from klp.drive.job import wishes
+from klp.drive.prepare import prepare_run
 from klp.drive.run import Run
 from klp.images.library import Library
-from klp.lab.warm import ensure_warm
+from klp.lab.bootable import make_bootable
 from klp.model import Image, Module
 from klp.modules import build as kbuild
 from klp.modules.sources import SAMPLES_WORD, find_source
-from klp.process import require
 from klp.progress import Progress, Silent
 from klp.records.finding import LATEST, find_folder
 from klp.records.reading import read_run
-from klp.records.writing import new_folder
 from klp.settings import Settings
-from klp.vm.accel import choose_accelerator
-from klp.vm.machine import programs
-from klp.vm.request import MachineRequest
 
 
 def ensure_image(settings: Settings | None = None, *, progress: Progress | None = None) -> Image:
@@ -82,16 +78,9 @@ def run(
     """
     wanted, shown = settings or settings_room.load(), progress or Silent()
     wished = wishes(what or (SAMPLES_WORD,))
-    require(*programs())
-    library = Library(wanted, shown)
-    image = library.ensure(wanted.kernel)
-    accelerator = choose_accelerator(wanted, library.layout, image)
-    with new_folder(wanted, out, image.kernel.release) as layout:
-        job = make_job(wished, image, layout.modules, shown)
-        request = MachineRequest.from_settings(image, wanted, accelerator.accelerator)
-        warm = ensure_warm(library.cache, request, progress=shown)
-    Run(job, layout, wanted, accelerator, progress=shown, warm=warm, repeat=repeat).execute()
-    return read_run(layout.root)
+    prepared = prepare_run(wished, make_bootable(wanted, shown), out, shown)
+    Run(prepared, progress=shown, repeat=repeat).execute()
+    return read_run(prepared.layout.root)
 
 
 def recorded_run(which: str | Path = LATEST, *, settings: Settings | None = None) -> RecordedRun:

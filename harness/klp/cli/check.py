@@ -17,8 +17,17 @@ from klp.check.candidate import Wanted, livepatches_of
 from klp.check.engine import CheckRun
 from klp.check.plan import CheckOrder, TargetKernel, targets
 from klp.check.registry import chosen, listed
-from klp.cli.common import image_and_accelerator, print_json, progress, settings, stderr, stdout
-from klp.errors import ExitCode, HostLacks, UsageError
+from klp.cli.common import (
+    bootable,
+    check_writable,
+    print_json,
+    progress,
+    settings,
+    stderr,
+    stdout,
+    write_output,
+)
+from klp.errors import ExitCode, UsageError
 from klp.paths import CheckLayout
 from klp.records.encoding import encode
 from klp.records.finding import find_check_folder
@@ -82,7 +91,7 @@ def check(
     if only_list:
         _list(as_json=as_json)
         return ExitCode.OK
-    _check_writable(junit_file)
+    check_writable(junit_file)
     base = _found(against) if against else None
     if resume is not None:
         run, layout = _resumed(resume, patches, jobs, deadline_s)
@@ -145,8 +154,8 @@ def _settings_of(kernels: Sequence[str], deadline_s: float | None) -> list[Setti
 
 def _targets(each_settings: Sequence[Settings]) -> tuple[TargetKernel, ...]:
     """Make every kernel ready first, so that one that cannot be had is told at once."""
-    found = [image_and_accelerator(each) for each in each_settings]
-    return targets([(image, by.accelerator.value) for image, by in found])
+    found = [bootable(each) for each in each_settings]
+    return targets([(each.image, each.accelerator.accelerator.value) for each in found])
 
 
 def _fresh(
@@ -204,18 +213,9 @@ def _list(*, as_json: bool) -> None:
         stdout.print(plain_table(("scenario", "", "", "what it does"), rows))
 
 
-def _check_writable(file: Path | None) -> None:
-    """Refuse a file whose folder is not there before an hour is spent on what goes into it."""
-    if file is not None and not file.absolute().parent.is_dir():
-        raise UsageError(f"{file}: no such folder", hint=f"mkdir -p {file.parent}")
-
-
 def _show(result: CheckResult, layout: CheckLayout, junit_file: Path | None, *, as_json: bool) -> None:
     if junit_file is not None:
-        try:
-            junit_file.write_bytes(check_junit(result))
-        except OSError as error:
-            raise HostLacks(f"{junit_file}: {error.strerror}") from error
+        write_output(junit_file, check_junit(result))
     if as_json:
         click.echo(encode(result).decode(), nl=False)
     else:

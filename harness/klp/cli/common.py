@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -13,13 +14,11 @@ import msgspec
 from rich.console import Console
 
 from klp import settings as settings_room
+from klp.errors import HostLacks, UsageError
 from klp.images.library import Library
-from klp.model import Image
-from klp.process import require
+from klp.lab.bootable import Bootable, make_bootable
 from klp.progress import Progress, for_console
 from klp.settings import Settings
-from klp.vm.accel import AcceleratorVerdict, choose_accelerator
-from klp.vm.machine import programs
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -64,18 +63,30 @@ def library(wanted: Settings) -> Library:
     return Library(wanted, progress())
 
 
-def image_and_accelerator(wanted: Settings) -> tuple[Image, AcceleratorVerdict]:
-    """Build what is missing of the kernel's image, and choose what runs it.
+def bootable(wanted: Settings) -> Bootable:
+    """Make the settings' kernel bootable, and say what runs it; raises as `make_bootable`."""
+    found = make_bootable(wanted, progress())
+    chosen = found.accelerator
+    stderr.print(f"{chosen.accelerator.value}: {chosen.reason}", soft_wrap=True)
+    return found
+
+
+def check_writable(file: Path | None) -> None:
+    """Refuse a file whose folder is not there before an hour is spent on what goes into it."""
+    if file is not None and not file.absolute().parent.is_dir():
+        raise UsageError(f"{file}: no such folder", hint=f"mkdir -p {file.parent}")
+
+
+def write_output(file: Path, content: bytes) -> None:
+    """Write what a user asked to have in a file.
 
     Raises:
-        HostLacks: what guests take is missing here.
+        HostLacks: it cannot be written.
     """
-    require(*programs())
-    shelf = library(wanted)
-    image = shelf.ensure(wanted.kernel)
-    verdict = choose_accelerator(wanted, shelf.layout, image)
-    stderr.print(f"{verdict.accelerator.value}: {verdict.reason}", soft_wrap=True)
-    return image, verdict
+    try:
+        file.write_bytes(content)
+    except OSError as error:
+        raise HostLacks(f"{file}: {error.strerror}", hint="name a file that can be written") from error
 
 
 def print_json(value: object) -> None:

@@ -11,11 +11,10 @@ import click
 from rich import box
 from rich.table import Table
 
-from klp.cli.common import image_and_accelerator, kernel_option, print_json, progress, settings, stdout
+from klp.cli.common import bootable, kernel_option, print_json, progress, settings, stdout
 from klp.errors import UsageError
 from klp.lab import keeper
 from klp.process import replace
-from klp.vm.request import MachineRequest
 
 _name_option = click.option("-n", "--name", metavar="NAME", help="Which guest; needed if several are up.")
 
@@ -25,10 +24,9 @@ _name_option = click.option("-n", "--name", metavar="NAME", help="Which guest; n
 @click.option("-n", "--name", default="lab", show_default=True, help="What to call the guest.")
 def up(kernel: str | None, name: str) -> None:
     """Boot a guest that stays up until `klp down`."""
-    wanted = settings(kernel=kernel)
-    image, verdict = image_and_accelerator(wanted)
-    with progress().step(f"booting {image.kernel.release}"):
-        guest = keeper.up(name, MachineRequest.from_settings(image, wanted, verdict.accelerator))
+    wanted = bootable(settings(kernel=kernel))
+    with progress().step(f"booting {wanted.image.kernel.release}"):
+        guest = keeper.up(name, wanted.request)
     click.echo(f"{guest.name}: {guest.release} is up; klp exec, klp ssh, klp cp, klp down")
 
 

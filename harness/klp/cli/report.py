@@ -10,8 +10,8 @@ import click
 
 from klp import paths
 from klp.analysis.recording import Recorded
-from klp.cli.common import settings, stdout
-from klp.errors import ExitCode, HostLacks
+from klp.cli.common import settings, stdout, write_output
+from klp.errors import ExitCode
 from klp.records.finding import find_folder, find_folders
 from klp.records.reading import read_whole
 from klp.records.sets import compare_records, read_to_compare
@@ -63,8 +63,5 @@ def _since_base(base: Recorded, shown: Sequence[Recorded], wanted: Settings) -> 
 
 
 def _write(file: Path, content: bytes) -> None:
-    try:
-        file.write_bytes(content)
-    except OSError as error:
-        raise HostLacks(f"{file}: {error.strerror}", hint="name a file that can be written") from error
+    write_output(file, content)
     stdout.print(f"wrote {file} ({len(content) / 1e6:.1f} MB)", soft_wrap=True)

@@ -3,33 +3,22 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import click
 
 from klp.analysis.evidence import Verdict
 from klp.analysis.result import RunResult
-from klp.cli.common import (
-    image_and_accelerator,
-    kernel_option,
-    library,
-    progress,
-    settings,
-    stderr,
-    stdout,
-)
-from klp.drive.job import make_job, wishes
+from klp.cli.common import bootable, kernel_option, progress, settings, stderr, stdout
+from klp.drive.job import wishes
+from klp.drive.prepare import prepare_run
 from klp.drive.preview import RunChoices, preview
 from klp.drive.run import Run
 from klp.errors import ExitCode
-from klp.lab.warm import ensure_warm
 from klp.modules.sources import SAMPLES_WORD
 from klp.paths import RunLayout
 from klp.records.encoding import encode
-from klp.records.writing import new_folder
 from klp.report.table import failed_checks, rules_line, run_table
-from klp.vm.request import MachineRequest
 
 
 @click.command()
@@ -80,21 +69,13 @@ def run(
         for line in preview(wished, wanted, choices, RunLayout(out or Path("RUN"))):
             click.echo(line)
         return ExitCode.OK
-    image, accelerator = image_and_accelerator(wanted)
     steps = progress()
-    with new_folder(wanted, out, image.kernel.release) as layout:
-        job = make_job(wished, image, layout.modules, steps)
-        request = MachineRequest.from_settings(image, wanted, accelerator.accelerator)
-        saved = partial(ensure_warm, library(wanted).cache, request, progress=steps)
-        warm = None if cold else saved()
-        bare = saved(probes=()) if control else None
+    prepared = prepare_run(wished, bootable(wanted), out, steps, cold=cold, control=control)
     job_run = Run(
-        job, layout, wanted, accelerator, progress=steps, warm=warm, repeat=repeat,
-        retry_lost=retry_lost, force=force, bare=bare,
-        consistency=consistency,
-    )  # fmt: skip
+        prepared, progress=steps, repeat=repeat, retry_lost=retry_lost, force=force, consistency=consistency
+    )
     result, failure = job_run.execute()
-    _show(result, layout, as_json)
+    _show(result, prepared.layout, as_json)
     if failure:
         raise failure
     return ExitCode.CHECK_FAILED if result.verdict is Verdict.VIOLATED else ExitCode.OK

@@ -11,15 +11,17 @@ import click
 
 from klp.analysis.selftests import SelftestsResult
 from klp.cli.common import (
-    image_and_accelerator,
+    bootable,
+    check_writable,
     library,
     print_json,
     progress,
     settings,
     stderr,
     stdout,
+    write_output,
 )
-from klp.errors import ExitCode, HostLacks, UsageError
+from klp.errors import ExitCode, UsageError
 from klp.paths import SelftestsLayout
 from klp.records.encoding import encode
 from klp.records.writing import new_folder
@@ -30,7 +32,6 @@ from klp.selftests.build import find_selftests
 from klp.selftests.plan import Choices
 from klp.selftests.run import SelftestsRun, build_selftests
 from klp.settings import Settings
-from klp.vm.request import MachineRequest
 
 
 @click.command()
@@ -74,7 +75,7 @@ def selftests(
     if only_list:
         _list(wanted, scripts, as_json=as_json)
         return ExitCode.OK
-    _check_writable(junit_file)
+    check_writable(junit_file)
     choices = Choices(jobs=jobs, traced=not no_trace, deadline_s=deadline)
     run, layout = _prepared(wanted, scripts, out, choices)
     try:
@@ -90,15 +91,12 @@ def _prepared(
     wanted: Sequence[Settings], scripts: Sequence[str], out: Path | None, choices: Choices
 ) -> tuple[SelftestsRun, SelftestsLayout]:
     """Build everything for every kernel first, so that what cannot be run is told at once."""
-    requests = []
-    for each in wanted:
-        image, verdict = image_and_accelerator(each)
-        requests.append(MachineRequest.from_settings(image, each, verdict.accelerator))
+    kernels = [bootable(each) for each in wanted]
     steps = progress()
     with new_folder(wanted[0], out, "selftests") as folder:
         layout = SelftestsLayout(folder.root)
-        built = build_selftests(requests, scripts, layout, steps)
-    return SelftestsRun(built, layout, library(wanted[0]).cache, choices=choices, progress=steps), layout
+        built = build_selftests([each.request for each in kernels], scripts, layout, steps)
+    return SelftestsRun(built, layout, kernels[0].cache, choices=choices, progress=steps), layout
 
 
 def _list(wanted: Sequence[Settings], scripts: Sequence[str], *, as_json: bool) -> None:
@@ -117,12 +115,6 @@ def _list(wanted: Sequence[Settings], scripts: Sequence[str], *, as_json: bool) 
             click.echo("\n".join([f"  {script}", *(f"    {name}" for name in names)]))
 
 
-def _check_writable(file: Path | None) -> None:
-    """Refuse a file whose folder is not there before an hour is spent on what goes into it."""
-    if file is not None and not file.absolute().parent.is_dir():
-        raise UsageError(f"{file}: no such folder", hint=f"mkdir -p {file.parent}")
-
-
 def _show(
     result: SelftestsResult,
     layout: SelftestsLayout,
@@ -132,10 +124,7 @@ def _show(
     as_json: bool,
 ) -> None:
     if junit_file is not None:
-        try:
-            junit_file.write_bytes(selftests_junit(result))
-        except OSError as error:
-            raise HostLacks(f"{junit_file}: {error.strerror}") from error
+        write_output(junit_file, selftests_junit(result))
     data = as_ktap or as_json
     if as_json:
         sys.stdout.write(encode(result).decode())

@@ -15,17 +15,15 @@ from rich.text import Text
 
 from klp.analysis.evidence import Verdict
 from klp.analysis.live import Watcher
-from klp.cli.common import image_and_accelerator, kernel_option, library, progress, settings, stdout
-from klp.drive.job import make_job, wishes
+from klp.cli.common import bootable, kernel_option, progress, settings, stdout
+from klp.drive.job import wishes
+from klp.drive.prepare import prepare_run
 from klp.drive.run import Run
 from klp.errors import ExitCode
 from klp.guest.livepatch import PendingTask
-from klp.lab.warm import ensure_warm
-from klp.records.writing import new_folder
 from klp.report.live import holder_lines, live_line, live_picture
 from klp.report.table import failed_checks
 from klp.trace.events import AnyEvent
-from klp.vm.request import MachineRequest
 
 _SAMPLE = "version-banner"
 
@@ -136,18 +134,13 @@ def trace(patch: str, *, kernel: str | None, out: Path | None, deadline_s: float
     """
     wanted = settings(kernel=kernel, deadline_s=deadline_s)
     wished = wishes((patch,))
-    image, accelerator = image_and_accelerator(wanted)
-    steps = progress()
-    with new_folder(wanted, out, image.kernel.release) as layout:
-        job = make_job(wished, image, layout.modules, steps)
-        request = MachineRequest.from_settings(image, wanted, accelerator.accelerator)
-        warm = ensure_warm(library(wanted).cache, request, progress=steps)
+    prepared = prepare_run(wished, bootable(wanted), out, progress())
     with _screen() as screen:
-        run = Run(job, layout, wanted, accelerator, progress=screen, warm=warm, watch=screen)
+        run = Run(prepared, progress=screen, watch=screen)
         result, failure = run.execute()
     for line in failed_checks(result):
         stdout.print(f"violated: {line}", style="red", soft_wrap=True)
-    stdout.print(f"run folder: {layout.root}", soft_wrap=True)
+    stdout.print(f"run folder: {prepared.layout.root}", soft_wrap=True)
     if failure:
         raise failure
     return ExitCode.CHECK_FAILED if result.verdict is Verdict.VIOLATED else ExitCode.OK

@@ -14,23 +14,20 @@ from klp.analysis.evidence import Verdict, overall
 from klp.analysis.result import RUN_SCHEMA, PlanResult, RunResult
 from klp.analysis.rules.rule import RuleVerdict
 from klp.drive.control import Controls, unprobed
-from klp.drive.job import Job
 from klp.drive.lifecycle import Lifecycle, lost_result
+from klp.drive.prepare import PreparedRun
 from klp.drive.watch import Watch
 from klp.errors import KlpError, UsageError, VmLost
 from klp.lab.lab import Lab, booted
 from klp.lab.provenance import provenance
-from klp.lab.warm import WarmStart, restored
+from klp.lab.warm import restored
 from klp.modules.functions import watched
 from klp.modules.plan import PatchPlan
 from klp.paths import RunLayout
 from klp.progress import Progress
 from klp.records.verdicts import judge_run
 from klp.records.writing import write_run
-from klp.settings import Settings
 from klp.trace.tracer import CONSISTENCY, Tracer, traced
-from klp.vm.accel import AcceleratorVerdict
-from klp.vm.request import MachineRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +42,11 @@ class Run:
     """One execution of a job, in one run folder.
 
     Args:
-        warm: the saved guest to start from; None boots one and arms its probes.
         repeat: how often each plan is run; each repetition of all of them has a fresh guest, so that none
             depends on another's.
         retry_lost: run a plan whose guest was lost once more, in a fresh guest.
         force: force a transition that outlasts its deadline.
         watch: gets what happens while it happens.
-        bare: a saved guest without probes, in which every plan's modules are loaded as well, so that the
-            trace can tell whether the probes changed anything (T14).
         consistency: have klpconsistency watch every function that the livepatches change (T12).
 
     What is found is complete at any moment, so that an early end, whatever its cause, loses nothing.
@@ -60,33 +54,29 @@ class Run:
 
     def __init__(
         self,
-        job: Job,
-        layout: RunLayout,
-        settings: Settings,
-        accelerator: AcceleratorVerdict,
+        prepared: PreparedRun,
         *,
         progress: Progress,
-        warm: WarmStart | None,
         repeat: int = 1,
         retry_lost: bool = False,
         force: bool = False,
         watch: Watch | None = None,
-        bare: WarmStart | None = None,
         consistency: bool = False,
     ) -> None:
+        job, kernel = prepared.job, prepared.kernel
         self._job = job
-        self._layout = layout
-        self._settings = settings
-        self._request = MachineRequest.from_settings(job.image, settings, accelerator.accelerator)
+        self._layout = prepared.layout
+        self._settings = kernel.settings
+        self._request = kernel.request
         self._progress = progress
-        self._warm = warm
+        self._warm = prepared.warm
         self._watch = watch
-        self._bare = bare
+        self._bare = prepared.bare
         self._consistency = consistency
         self._force = force
         self._controls: Controls = {}
         self._begun = time.time()
-        self._provenance = provenance(self._request, job.modules.values(), accelerator.reason)
+        self._provenance = provenance(self._request, job.modules.values(), kernel.accelerator.reason)
         self._repeat = repeat
         self._pending = [Turn(plan, number) for number in range(1, repeat + 1) for plan in job.plans]
         self._retries = set(self._pending) if retry_lost else set()

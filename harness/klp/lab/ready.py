@@ -16,8 +16,8 @@ from klp.analysis.result import Provenance
 from klp.errors import Interrupted
 from klp.files import remove_tree
 from klp.guest.kernel_log import write_canary
-from klp.images.library import Library
 from klp.klog.canary import Canary
+from klp.lab.bootable import make_bootable
 from klp.lab.lab import Lab
 from klp.lab.provenance import provenance
 from klp.lab.warm import WarmStart, ensure_warm, restored
@@ -28,16 +28,13 @@ from klp.modules.modinfo import check_loadable
 from klp.modules.module_cache import ModuleCache
 from klp.modules.sources import ModuleSource
 from klp.paths import RunLayout
-from klp.process import require
 from klp.progress import Progress, Silent
 from klp.settings import Settings
 from klp.trace.observer import Observer
 from klp.trace.store import EventStore
 from klp.trace.tracer import Tracer
-from klp.vm.accel import AcceleratorVerdict, choose_accelerator
-from klp.vm.machine import programs
+from klp.vm.accel import AcceleratorVerdict
 from klp.vm.pool import Pool
-from klp.vm.request import MachineRequest
 
 # Waits for a slot for a guest; is given what raises once the guest is no longer wanted.
 TakeSlot = Callable[[Callable[[], None]], AbstractContextManager[None]]
@@ -86,18 +83,16 @@ class ReadyKernel:
         size: int,
         take_slot: TakeSlot | None = None,
     ) -> None:
-        require(*programs())
+        kernel = make_bootable(settings, progress)
         self.settings = settings
         self._out = out
         self._modules = out / f".modules-{os.getpid()}"
         self._size = size
         self._take_slot: TakeSlot = take_slot or (lambda wanted: nullcontext())
-        library = Library(settings, progress)
-        self.image: Image = library.ensure(settings.kernel)
-        self.accelerator: AcceleratorVerdict = choose_accelerator(settings, library.layout, self.image)
-        request = MachineRequest.from_settings(self.image, settings, self.accelerator.accelerator)
-        self._warm: WarmStart = ensure_warm(library.cache, request, progress=progress)
-        self._module_cache = ModuleCache(library.layout.modules)
+        self.image: Image = kernel.image
+        self.accelerator: AcceleratorVerdict = kernel.accelerator
+        self._warm: WarmStart = ensure_warm(kernel.cache, kernel.request, progress=progress)
+        self._module_cache = ModuleCache(kernel.cache.layout.modules)
         self._built: dict[ModuleSource, tuple[Module, ...]] = {}
         self._pool: Pool[ReadyGuest] | None = None
         self._numbers = count(1)
