@@ -78,6 +78,15 @@ def test_names_that_misled_are_gone(root: Path, project_files: tuple[Path, ...])
     assert [line for each in own for line in misleading(each, (root / each).read_text())] == []
 
 
+def test_nobody_imports_the_source_root(root: Path, project_files: tuple[Path, ...]) -> None:
+    """`harness/` is where the package lies, and no package."""
+    importing = re.compile(r"^\s*(?:from|import) harness\b", re.MULTILINE)
+    assert importing.search("    from harness.vm import spec")
+    files = [each for each in project_files if each.suffix in (".py", ".md", ".toml")]
+    assert [str(each) for each in files if importing.search((root / each).read_text())] == []
+    assert not (root / "harness/__init__.py").exists()
+
+
 def misleading(file: Path, text: str) -> list[str]:
     """Return where a class is called by a name that went, or a variable is called `told`."""
     found = []
