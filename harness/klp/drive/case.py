@@ -108,7 +108,7 @@ class TestedGuest:
         return self.lab.guest.read(path)
 
     def write(self, path: str, content: bytes) -> None:
-        """Write a small file of the guest.
+        """Write a small file in the guest.
 
         Raises:
             CheckFailed: the guest refused it.
@@ -262,6 +262,8 @@ class Case:
             VmLost: the guest was lost since the test's last word.
             CheckFailed: the kernel log overflowed, or a probe is dead.
         """
+        # Before anything is asked of the guest: a panic is then told as one, and not as a silent
+        # connection.
         self.guest.lab.machine.check_alive()
         lines = self.log.lines()
         excuses = expected.reasons(lines, (*self._promised.log, *expects))
@@ -280,6 +282,7 @@ class Case:
             VmLost: the guest was lost since the test's last word.
         """
         lines, expects = self.close(), self._promised.log
+        # L6 is the rule of the kernel log's reports: a test that promises to break it expects one.
         alarms = () if "L6" in self._promised.breaks else expected.unexpected(lines, expects)
         for report in alarms:
             raise CheckFailed("the kernel log holds an unexpected report:\n" + "\n".join(report))
@@ -316,7 +319,7 @@ class Case:
         try:
             self.trace.mark()
             layout.dmesg.write_text(self.guest.lab.diagnosis.run("dmesg").stdout)
-        except VmLost:
+        except VmLost:  # before KlpError, which it is as well
             layout.dmesg.write_text(self.guest.lab.machine.console.text())
         except KlpError as failure:
             error = f"{error}; {failure.message}" if error else failure.message
@@ -341,7 +344,7 @@ class Case:
 
 
 def story(error: KlpError) -> str:
-    """Return what a failure has to tell, for a test's report: no traceback of ours."""
+    """Return what a failure has to tell, for a test's report: the guest's traces, and none of ours."""
     lines = [error.message]
     report = getattr(error, "report", None)
     if report is not None:

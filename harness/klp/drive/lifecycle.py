@@ -48,7 +48,7 @@ class Lifecycle:
         modules: every module a plan may name, by its name.
         deadline_s: seconds a transition may take.
         slow: gets the tasks that hold a transition which lasts.
-        controls: what the plans' livepatches did in a guest without probes.
+        controls: the transitions of the plans' livepatches in a guest without probes (see `control`).
         force: whether a transition that outlasts its deadline is forced, which fails a check.
     """
 
