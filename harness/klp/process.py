@@ -274,8 +274,7 @@ def spawn(
     """
     words = [str(word) for word in argv]
     log.debug("+ %s", shlex.join(words))
-    # By a program, for a `preexec_fn` may deadlock in a process that has threads (subprocess's manual
-    # warns of it).
+    # By a program: a `preexec_fn` may deadlock in a process that has threads, as Python's manual warns.
     if die_with_parent:
         words = ["setpriv", "--pdeathsig", "KILL", "--", "sh", "-c", _BOUND, str(os.getpid()), *words]
     for word in {words[0], str(argv[0])}:

@@ -262,8 +262,7 @@ class Case:
             VmLost: the guest was lost since the test's last word.
             CheckFailed: the kernel log overflowed, or a probe is dead.
         """
-        # Before anything is asked of the guest: a panic is then told as one, and not as a silent
-        # connection.
+        # Before anything is asked of the guest: a panic is then told as one, and not as silence.
         self.guest.lab.machine.check_alive()
         lines = self.log.lines()
         excuses = expected.reasons(lines, (*self._promised.log, *expects))

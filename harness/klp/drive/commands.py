@@ -10,8 +10,7 @@ from klp.klog.transitions import PASSES_TOLD_BY
 GUEST_MODULES = "/run/klp/modules"
 SYSFS = "/sys/kernel/livepatch"
 
-# Has the kernel say in its log which task a pass left behind: without probes, passes are counted by those
-# lines.
+# Has the kernel log which task a pass left behind: without probes, passes are counted by those lines.
 TELL_PASSES = f"echo '{PASSES_TOLD_BY}' >/sys/kernel/debug/dynamic_debug/control"
 
 

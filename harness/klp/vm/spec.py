@@ -75,9 +75,8 @@ def kernel_command_line(spec: MachineSpec) -> str:
     in a kernel that has already failed.
     """
     words = [
-        # The network card is eth0 so, whatever bus it is on; unlimited writes to /dev/kmsg, for a canary
-        # that the rate limit dropped (kernel/printk/printk.c: devkmsg_write) would look like an overflowed
-        # log.
+        # net.ifnames: the network card is eth0, whatever slot it is in. printk.devkmsg: a canary that the
+        # rate limit dropped (kernel/printk/printk.c: devkmsg_write) would look like an overflowed log.
         f"console={spec.architecture.console}", "oops=panic", "panic=-1", "net.ifnames=0",
         "printk.devkmsg=on",
         # Small messages in a large ring: a lost kernel log is a lost cross-check.
