@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Few and many CPUs, and one that goes in mid-transition.
 
-Every CPU has an idle task that must switch as well: in the idle loop while it is online, by the
-transition's own work while it is not (klp_try_complete_transition, kernel/livepatch/transition.c).
+Every CPU has an idle task that must switch as well: in the idle loop while it is online (do_idle,
+kernel/sched/idle.c), by the transition's own work while it is not (klp_try_complete_transition,
+kernel/livepatch/transition.c).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _CPUS = "/sys/devices/system/cpu"
 
 @scenario("one-cpu", "enabled and disabled with all CPUs offline but one")
 def one_cpu_life(stage: Stage) -> None:
-    """Whoever busies the only CPU keeps the transition's work from running, too."""
+    """With one CPU, a task that keeps it busy keeps the transition's own work from running, too."""
     stage.set_up()
     one_cpu(stage)
     _live(stage)

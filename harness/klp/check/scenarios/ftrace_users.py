@@ -63,6 +63,7 @@ class _Tracer:
         Raises:
             CheckFailed: the kernel refuses each of them.
         """
+        # An instance of its own: the ring buffer, filter and tracer of the top level stay as they are.
         self._run(f"mkdir {_INSTANCE}")
         if self._kind == "ftrace":
             file = f"{_INSTANCE}/set_ftrace_filter"
@@ -110,7 +111,7 @@ class _Tracer:
 
 
 def calls_in(text: str, functions: Sequence[str]) -> Counter[str]:
-    """Count the calls of functions in what tracefs shows: by the function tracer, or by probes f0, f1, ….
+    """Count the calls of functions in a `trace` file, as the function tracer or probes f0, f1, … wrote it.
 
     Args:
         text: of a file ``trace``: ``cat-77 [000] ..... 12.3: FUNCTION <-CALLER`` or ``…: f0: (FUNC…)``.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Other livepatches: below, on top, and in its place.
+"""Other livepatches: below it, on top of it, and in its place.
 
 The others are patches/companion, which goes on in the originals' bodies, whatever functions it is given,
 and a copy of the livepatch itself. Documentation/livepatch/livepatch.rst, 5. Livepatch life-cycle, and
@@ -69,7 +69,7 @@ def underneath(stage: Stage) -> None:
 @scenario("replaced-by-itself", "a copy under another name takes its place, or is stacked on it if not "
           "cumulative")  # fmt: skip
 def replaced_by_itself(stage: Stage) -> None:
-    """As its own next version would."""
+    """Its own next version would take its place in the same way."""
     stage.set_up()
     stage.load()
     stage.observe(Moment.ENABLED)
