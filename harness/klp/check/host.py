@@ -104,6 +104,7 @@ class _MachinesInUse:
         """End every guest in use: whoever uses one finds it lost, and stops."""
         with self.lock:
             self.stop.set()
+            # By signal: `Machine.stop` belongs to the thread that uses the guest, and may be waiting.
             for machine in self.machines:
                 with suppress(ProcessLookupError):
                     os.kill(machine.pid, signal.SIGKILL)

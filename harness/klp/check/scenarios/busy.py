@@ -87,6 +87,7 @@ def _busy(stage: Stage) -> Iterator[None]:
     except DeadlineMissed as missed:
         raise CheckFailed(f"the guest did not get busy: {missed}") from None
     finally:
+        # setsid has made them one process group, which their shells have not left.
         stage.guest.run(f"kill -KILL -- -{group}")
 
 

@@ -56,6 +56,7 @@ def cpu_goes(stage: Stage) -> None:
     holder.catch("new")
     stage.livepatch.disable(wait=False)
     holder.await_held()
+    # It stays away until the livepatch is gone: by then a pass has switched its idle task.
     _put(stage, cpu, online=False)
     holder.let_go()
     stage.livepatch.wait()
@@ -67,7 +68,7 @@ def cpu_goes(stage: Stage) -> None:
 
 
 def one_cpu(stage: Stage) -> None:
-    """Take every CPU offline but the first.
+    """Take every CPU offline but the first, which x86 does not let go.
 
     Raises:
         CheckFailed: one does not go.

@@ -47,6 +47,7 @@ def cycles(stage: Stage) -> None:
     wanted = _QUICK_CYCLES if stage.quick else _CYCLES
     for number in range(1, wanted):
         _cycle(stage)
+        # Samples are spread evenly: a leak grows with the cycles, what only warms up does not.
         if number * _SAMPLES // (wanted - 1) > (number - 1) * _SAMPLES // (wanted - 1):
             taken.append(Sample(number, sample(stage.guest)))
     stage.tear_down()

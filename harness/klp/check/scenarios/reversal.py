@@ -41,6 +41,7 @@ def reverse_enable(stage: Stage) -> None:
     holder = _prepared(stage)
     stage.load(wait=False)
     holder.await_held()
+    # The sleeper has not switched yet, so it is where the reversal leads: nothing holds that up.
     stage.livepatch.reverse()
     _gone(stage)
     stage.livepatch.unload()

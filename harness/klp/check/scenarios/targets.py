@@ -85,6 +85,7 @@ def _subject(stage: Stage, name: str) -> ModuleSubject:
     files = [line.split()[1] for line in plan.stdout.splitlines() if line.startswith("insmod ")]
     if not files:
         raise NotApplicable(f"{name} is neither built with it nor a module of the guest's kernel")
+    # Each by modprobe, for some may be loaded already; insmod would fail for those.
     for file in files[:-1]:
         stage.guest.run(["modprobe", Path(file).name.partition(".")[0]]).must(f"loading {file}")
     own = Module(
