@@ -241,6 +241,7 @@ class Case:
     def _ship(self, module: Module) -> str:
         path = guest_path(module.name)
         known = self.modules.get(module.name)
+        # By `write`: the kept shell takes a module in half the time of SFTP, under emulation 0.2 s less.
         if known != module:
             self.guest.write(path, module.file.read_bytes())
             self.modules[module.name] = module

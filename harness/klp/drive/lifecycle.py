@@ -88,7 +88,8 @@ class Lifecycle:
         canary = write_canary(self._guest.lab.guest, plan.name)
         life = ProbedLife(self._guest, plan, canary)
         error = life.live()
-        self._guest.tracer.mark()  # what the probes saw comes before what is now said of it
+        # What the probes saw has to stand in the trace before what the harness now says of it.
+        self._guest.tracer.mark()
         lines = lines_after(self._guest.lab.guest, canary)
         self._observer.log(lines)
         self._observer.taint()

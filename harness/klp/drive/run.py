@@ -107,6 +107,7 @@ class Run:
             while self._pending:
                 failure = self._one_guest()
                 first = first or failure
+                # A folder for each guest, or its console and events would go on in the last one's.
                 if self._pending:
                     self._layout = self._layout.of_guest(self._layout.guest + 1)
         except KlpError as failure:

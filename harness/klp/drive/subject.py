@@ -92,11 +92,13 @@ class ModuleSubject:
         Raises:
             CheckFailed: the kernel did otherwise than expected; with insmod's words and the kernel's.
         """
-        self._lab.second()  # open before anything can wedge
+        self._lab.second()  # now, while the guest answers: a load may hang, and someone has to ask why
         return self._do("load", insmod(self.path, parameters), expect)
 
     def unload(self, *, expect: int | None = 0) -> int:
-        """Remove it with rmmod; a livepatch must be disabled before.
+        """Remove it with rmmod.
+
+        A livepatch must be disabled before, for klp_enable_patch() takes a reference of its module.
 
         Raises:
             CheckFailed: the kernel did otherwise than expected.

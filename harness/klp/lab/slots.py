@@ -42,6 +42,7 @@ class GuestSlots:
         Raises:
             DeadlineMissed: none became free within an hour.
         """
+        # Not by waiting for a lock: that could not end when the guest is no longer wanted.
         locks = [FileLock(self._folder / f"{number}.lock") for number in range(self.count)]
 
         def look() -> FileLock | None:

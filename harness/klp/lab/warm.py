@@ -226,7 +226,8 @@ def restored(warm: WarmStart, layout: RunLayout, *, keep_shell: bool = False) ->
         lab = connected(warm.request, machine, stack)
         if keep_shell:
             lab.guest.keep_shell()
-        # Its wall clock stands where it was saved; the random numbers reseed themselves (vmgenid).
+        # Its wall clock stands where it was saved, and nothing but us tells it the time. Its random numbers
+        # need no help: vmgenid has the kernel reseed them ("crng reseeded due to virtual machine fork").
         lab.guest.run(f"date --set @{time.time():.3f}").must("setting the guest's clock")
         yield lab
 

@@ -175,6 +175,7 @@ def _copy_modules(modules: Sequence[Module], folder: Path) -> None:
 def _stage_for_modprobe(modules: Sequence[Module], kernel: Kernel, folder: Path) -> None:
     """Make a folder that stands in the guest where the kernel's own modules are."""
     _copy_modules(modules, folder / "extra")
+    # depmod complains where these are missing, and BCC looks for the kernel's headers at `build`.
     for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
         (folder / name).touch()
     (folder / "build").symlink_to(f"/usr/src/linux-headers-{kernel.release}")

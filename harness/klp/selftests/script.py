@@ -166,6 +166,7 @@ class _Run:
         self._canary = write_canary(self._lab.guest, self._unit.script.name)
         # A stream tells its end, not the exit status; random, so that no script's output is taken for it.
         end = f"klp: exit {secrets.token_hex(6)} "
+        # One stream for output and errors, so that they keep the order in which they were written.
         command = (
             f"cd /root/{self._unit.bundle.folder}; export PATH={_PATH} LC_ALL=C; "
             f'./{shlex.quote(self._unit.script.name)} 2>&1; status=$?; echo; echo "{end}$status"'
@@ -190,7 +191,7 @@ class _Run:
 
     def _keep_log(self) -> None:
         """Write the whole kernel log down; the script's own lines go to the checks."""
-        # The second connection: the first one's script may still be at it.
+        # Over the second connection: on the first one the script may still be running, past its deadline.
         guest = self._lab.diagnosis
         self._unit.own.dmesg.write_text(guest.run("dmesg").must("reading the kernel log").stdout)
         self._log = lines_after(guest, self._canary)
