@@ -14,6 +14,7 @@ import msgspec
 
 def write_whole(file: Path, content: bytes) -> None:
     """Write a file so that whoever reads it finds the old content or the new, and never a part of it."""
+    # In the same folder, for a rename is atomic within one file system only.
     growing = file.with_name(f"{file.name}.part")
     growing.write_bytes(content)
     growing.replace(file)
@@ -28,6 +29,7 @@ def remove_tree(folder: Path) -> None:
         Path(path).parent.chmod(0o700)
         function(path)
 
+    # Python 3.12 has `onexc` in its place; 3.11, which we run on as well, has not.
     if folder.is_dir():
         shutil.rmtree(folder, onerror=open_and_retry)
 
@@ -39,6 +41,6 @@ def file_digest(file: Path) -> str:
 
 
 def digest_of(inputs: Mapping[str, str]) -> str:
-    """Return the key for `inputs`, whatever their order: 16 hex digits of a SHA-256."""
+    """Return a cache key made of `inputs`, whatever their order: 16 hex digits of a SHA-256."""
     text = msgspec.json.encode(sorted(inputs.items()))
     return hashlib.sha256(text).hexdigest()[:16]

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The only door to subprocess.
+"""Programs of this machine, run or started: the only module that imports subprocess.
 
 Commands get a small fixed environment and no standard input, so that a user's locale, pager or
 MAKEFLAGS cannot change what they do, and nothing waits for a key.
+
+Each runs in a session of its own. So Ctrl-C at the terminal reaches klp alone, which decides what ends and
+in which order; and the process group has everything that a command started, to be killed with it.
 """
 
 from __future__ import annotations
@@ -92,7 +95,8 @@ class _SignalsHeld:
     """Holds back what would interrupt this process until whoever started a child can end it.
 
     A signal that comes between a child's start and the `try` that ends it would leave the child behind:
-    under load that is not rare. Python runs handlers in the main thread alone: elsewhere nothing is held.
+    under load that is not rare. Handlers are put off and not blocked (pthread_sigmask), for a child would
+    inherit a blocked signal. Python runs handlers in the main thread alone: elsewhere nothing is held.
     """
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -148,6 +152,7 @@ def run(
         ) as child:  # fmt: skip
             stdout, stderr = _communicate(child, words, timeout_s, held)
     except FileNotFoundError as error:
+        # Popen raises the same for a `cwd` that does not exist; then the file name is that folder's.
         if error.filename != words[0]:
             raise
         raise _missing(words) from None
@@ -246,7 +251,9 @@ class Child:
             end_group(self._process)
 
 
-# A parent that was killed before the kernel was told to kill its child with it is no parent any more.
+# Runs between setpriv and the program; $0 is our process id. PR_SET_PDEATHSIG tells of a death to come
+# only: if we were killed before setpriv had asked for it, another process is the parent by now, and nothing
+# starts.
 _BOUND = '[ "$PPID" = "$0" ] && exec "$@"'
 
 
@@ -267,6 +274,7 @@ def spawn(
     """
     words = [str(word) for word in argv]
     log.debug("+ %s", shlex.join(words))
+    # By a program: a `preexec_fn` may deadlock in a process that has threads, as Python's manual warns.
     if die_with_parent:
         words = ["setpriv", "--pdeathsig", "KILL", "--", "sh", "-c", _BOUND, str(os.getpid()), *words]
     for word in {words[0], str(argv[0])}:
@@ -279,7 +287,7 @@ def spawn(
 
 
 def replace(argv: Sequence[str | Path]) -> None:
-    """Become another program (exec); for handing the terminal to ssh.
+    """Become another program (exec), for handing the terminal to ssh; it gets the user's own environment.
 
     Raises:
         HostLacks: there is no such command here.

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class DeadlineMissed(Exception):
-    """`wait_until` gave up.
+    """`wait_until` gave up. No `KlpError`: each caller knows what it means, and raises one of its own.
 
     Attributes:
         what: what was waited for, in words.

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Work in units: handed to an executor, performed by one function, collected as it comes.
+"""Work in units: handed to an executor, performed by one function, its results collected as they come.
 
 Whatever has the shape of `concurrent.futures.Executor` will do: threads of this process, processes, or
 other machines. A unit, and what comes of it, can be pickled; what a process makes ready once for many units
-(a saved guest, a pool of them) stays in it, in `Hosts`.
+(a saved guest, a pool of them) cannot, and stays in that process, in `Hosts`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def collect(
     """
     futures: dict[Future[R], U] = {}
     try:
-        for unit in units:  # here, for an interrupt may come as a worker is started, too
+        for unit in units:  # within the `try`, for an interrupt may come as a worker is started, too
             futures[submit(executor, unit)] = unit
         for future in as_completed(futures):
             take(futures[future], future.result())
@@ -63,7 +63,7 @@ class Hosts(Generic[H]):
     """The hosts of this process, each by the folder of the work that it is for.
 
     Args:
-        make: returns the host of a process that an executor has started: nobody set one up there.
+        make: makes the host where no `serving` block has set one up: in a process that an executor started.
     """
 
     def __init__(self, make: Callable[[Path], H]) -> None:
@@ -76,6 +76,7 @@ class Hosts(Generic[H]):
         with self._lock:
             if folder not in self._hosts:
                 self._hosts[folder] = self._make(folder)
+                # An executor ends its processes without a word to what runs in them.
                 atexit.register(self._hosts[folder].close)
             return self._hosts[folder]
 

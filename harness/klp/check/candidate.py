@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a user asks to be checked: words to livepatches, each with its sources and its plan."""
+"""From the words of a user to the livepatches to be checked, each with its sources and its plan."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Wanted:
     """A livepatch that is to be checked, before it is built.
 
     Attributes:
-        name: one path component, unlike that of any other; what its folder is called.
+        name: what its folder is called; no other livepatch of the check has the same.
         source: what it is made of; several livepatches may share it.
         plan: its `patch.toml`, or None where nobody wrote one.
         alone: whether the source makes this livepatch and no other.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole check: units handed to an executor as what they need is known, what comes of them collected."""
+"""A whole check: hands units to an executor once what they need is known, and collects the outcomes."""
 
 from __future__ import annotations
 
@@ -111,6 +111,7 @@ class CheckRun:
         missing = [
             each for each in own if each.scenario not in STATIC and each.key not in self._outcomes.found
         ]
+        # A pool holds guests in memory, and each kind of guest has one: so it is ended before the next.
         for units in _by_guest(missing):
             try:
                 self._of_one_guest(host, units)
@@ -163,7 +164,7 @@ class CheckRun:
             self._collect(self._executor, host, units)
             return
         if units[0].scenario not in STATIC:
-            host.ready(units[0])  # here, for it may take minutes that are to be told as they go
+            host.ready(units[0])  # in this thread: it may take minutes, and tells its steps as they go
         size = host.guests_at_once(self._settings.memory_mib)
         with ThreadPoolExecutor(size, thread_name_prefix="check") as workers:
             self._collect(workers, host, units)
@@ -193,7 +194,7 @@ def _building(units: Sequence[CheckUnit]) -> str:
 
 
 def _by_guest(units: Sequence[CheckUnit]) -> list[list[CheckUnit]]:
-    """Return the units by the kind of guest they want: the kind that opens the way first, then by CPUs."""
+    """Return the units by the kind of guest they want: that of `OPENER` first, the others by CPUs."""
     groups: dict[int, list[CheckUnit]] = {}
     for unit in units:
         groups.setdefault(unit.settings.cpus, []).append(unit)

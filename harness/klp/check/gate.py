@@ -67,7 +67,7 @@ def _left_out_by_author(unit: CheckUnit) -> str:
 
 
 def _after_its_life(unit: CheckUnit, found: Mapping[Key, ScenarioOutcome], learned: Learned) -> str:
-    """Say what cannot be tried: it was never enabled before, or stayed in transition."""
+    """Say why it cannot be tried: in an earlier unit it could not be enabled, or stayed in transition."""
     for key in unit.first:
         before = found.get(key)
         if before is None or before.verdict is not Verdict.VIOLATED or before.scenario == MODINFO:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A means for scenarios: tasks that hold a transition up, in whichever functions the livepatch changes.
+"""What scenarios hold a transition up with: tasks in whichever functions the livepatch changes.
 
 patches/hold-anywhere has the kernel's side of it: kthreads which the unwinder finds asleep in functions
-that they never run, so that klp_check_stack() refuses to switch them.
+that they never run, so that klp_check_stack() (kernel/livepatch/transition.c) refuses to switch them. A
+real sleeper would take a function that sleeps, and a way to have it called: few livepatches offer both.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Holder:
             NotApplicable: it changes no function of an object that is loaded.
         """
         parameters = f"patch={self._stage.livepatch.name} which={which}"
+        # ENOENT is what patches/hold-anywhere answers when it finds no such function.
         if self._module.load(parameters, expect=None) == errno.ENOENT:
             raise NotApplicable("it changes no function of an object that is loaded: none can be slept in")
         if not self._module.loaded:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""This machine, as it performs the units of a check: sources built, guests had, outcomes told.
+"""This machine, as it performs the units of a check: builds sources, runs guests, returns outcomes.
 
 `perform_unit` is all that an executor needs: it takes a unit that can be pickled, and what is known of its
 livepatch by then; it returns a value that can be pickled. What is made once for many units (modules, a
@@ -43,7 +43,7 @@ from klp.work import Hosts
 
 # One guest in use and one being made ready, or two in use: more would only take from each other.
 _AT_ONCE = 2
-# Lines of the compiler's that are told with a build that failed; the rest is the author's to see again.
+# Lines of the compiler's that are told with a build that failed; the author can have the rest by building.
 _SHOWN = 10
 
 
@@ -85,7 +85,7 @@ class _MachinesInUse:
 
     @contextmanager
     def using(self, machine: Machine) -> Iterator[None]:
-        """Know of a guest for the length of a block."""
+        """Keep a guest in the list for the length of a block."""
         with self.lock:
             self.check()
             self.machines.append(machine)
@@ -104,6 +104,7 @@ class _MachinesInUse:
         """End every guest in use: whoever uses one finds it lost, and stops."""
         with self.lock:
             self.stop.set()
+            # By signal: `Machine.stop` belongs to the thread that uses the guest, and may be waiting.
             for machine in self.machines:
                 with suppress(ProcessLookupError):
                     os.kill(machine.pid, signal.SIGKILL)
@@ -224,6 +225,7 @@ class CheckHost:
                 case = Case(kernel, ready_guest, unit.scenario, places, Promised(), livepatch=module)
                 done = perform(case, one, SCENARIOS[unit.scenario], objects, quick=unit.quick)
                 seconds = time.monotonic() - begun
+                # Whatever a guest that `stop` has killed seems to tell is no outcome.
                 self._in_use.check()
                 if not unit.survey:
                     plan = msgspec.structs.replace(done.plan, repetition=unit.repetition)

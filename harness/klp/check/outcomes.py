@@ -47,7 +47,7 @@ class Outcomes:
         return MappingProxyType(self._found)
 
     def record(self, outcome: ScenarioOutcome) -> None:
-        """Take an outcome, write check.json, and say it."""
+        """Take an outcome, write check.json, and tell whoever watches."""
         self._found[outcome.key] = outcome
         self.write(None)
         took = f", {outcome.seconds:.1f} s" if outcome.seconds else ""

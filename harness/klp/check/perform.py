@@ -36,7 +36,7 @@ from klp.errors import (
 from klp.guest.errnos import name_of
 from klp.klog import expected
 
-# The kernel tries again once a second; what takes longer than a few tries is worth a word.
+# The kernel tries again once a second (klp_try_complete_transition): more than a few tries are told.
 _SLOW_NS = 3_000_000_000
 # Who sleeps uninterruptibly, and where: the first lines of /proc/PID/stack.
 _BLOCKED = (
@@ -66,7 +66,7 @@ class Performed:
 
 @dataclass(slots=True)
 class _Ended:
-    """How driving and judging ended."""
+    """How a scenario's drive ended, and what guest and kernel log said after it."""
 
     inapplicable: str = ""
     error: KlpError | None = None
@@ -121,7 +121,7 @@ def _drive(stage: Stage, scenario: Scenario) -> None:
 
 
 def _close(case: Case, stage: Stage | None, ended: _Ended) -> None:
-    """See what guest, kernel log and trace say after it."""
+    """See what guest, kernel log and trace say after it; a guest that is lost says nothing more."""
     if ended.lost:
         return
     expects = stage.expects if stage else ()
@@ -138,6 +138,7 @@ def _close(case: Case, stage: Stage | None, ended: _Ended) -> None:
 def _told(
     case: Case, candidate: Candidate, scenario: Scenario, stage: Stage | None, ended: _Ended
 ) -> Performed:
+    # What has come by now: `_close` had the probes write out all they had, and a lost guest writes no more.
     history = case.trace.remains()
     reasons = diagnose(_seen(case, candidate, stage, ended, history))
     lost = ended.lost

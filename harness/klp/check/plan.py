@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a check has to do, as frozen units, before anything is built or booted. Pure.
 
-A unit has all that it takes to perform it, on this machine or another: it can be pickled. `check.host`
-performs one; `check.engine` says which may be performed when, and collects what came of them.
+A unit has all that it takes to perform it, on this machine or another: it can be pickled. `klp.check.host`
+performs one; `klp.check.engine` says which may be performed when, and collects what came of them.
 """
 
 from __future__ import annotations

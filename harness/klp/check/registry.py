@@ -11,7 +11,7 @@ from klp.check.scenarios import busy, cpus, ftrace_users, life, others, reversal
 from klp.check.static import BUILD, STATIC, StaticScenario
 from klp.errors import UsageError
 
-# In each module, in the order in which they stand there. What tells most comes first.
+# What tells most comes first; within a module, scenarios have the order in which they stand there.
 _ROOMS: tuple[ModuleType, ...] = (life, reversal, targets, others, busy, cpus, ftrace_users)
 
 
@@ -22,7 +22,7 @@ def _gathered() -> dict[str, Scenario]:
 
 
 SCENARIOS: dict[str, Scenario] = _gathered()
-# The one that decides whether the others can be tried, and tells what the livepatch changes.
+# The plain life: it decides whether the others can be tried, and in it sysfs tells what is changed.
 OPENER: str = life.life.name
 NAMES: tuple[str, ...] = (*STATIC, *SCENARIOS)
 

@@ -12,9 +12,9 @@ lists. It drives the livepatch of the stage in a guest nobody has used, and ends
 Nothing has to be unloaded or put back at the end: the guest goes with all that is in it. But what is to be
 judged must have happened: a rule of the livepatch's end holds only if it was disabled and unloaded.
 
-After it the engine does, for every scenario alike: it sees that the guest lives and that the kernel log has
-no report (patch.toml's `expect` says which are no fault), judges every rule on the trace, puts what it
-found in the words of `klp.analysis.diagnosis`, and keeps a run folder. A scenario does not judge rules.
+After it `perform` does the same for every scenario: it sees that the guest lives and that the kernel log
+has no report (patch.toml's `expect` says which are no fault), judges every rule on the trace, and puts what
+it found in the words of `klp.analysis.diagnosis`; `host` keeps the run folder. A scenario judges no rules.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Scenario:
     """One scenario.
 
     Attributes:
-        name: in lower case with hyphens; as ``--scenario`` takes it, and its folder is called.
+        name: in lower case with hyphens; ``--scenario`` takes it, and its folder is called so.
         summary: one line for ``klp check --list``.
         drive: the function.
         quick: whether it belongs to ``--quick``.

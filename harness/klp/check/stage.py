@@ -13,8 +13,9 @@ A scenario mostly reads like this::
         stage.unload()
         stage.tear_down()               # the modules that set_up loaded
 
-`stage.livepatch`, `stage.module(...)` and what `stage.case` ships are the only ways to load, disable, turn
-round and force: what they do is written into the trace, where the rules look for it.
+A scenario loads, disables, reverses and forces by `stage.livepatch`, by `stage.module(...)` and by what
+`stage.case` ships, and never by a command of its own: they write what they do into the trace, where the
+rules look for it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from klp.klog.expected import Expected
 from klp.model import Kernel
 from klp.modules.plan import LogPhase, module_name
 
-# The kernel tells a line of its log at once; what a livepatch does later has `settle`.
+# What the kernel itself logs is there at once; for what a livepatch logs later, patch.toml has `settle`.
 _LOG_S = 2.0
 # Prints NAME[TID] of every task with code of module {} on its kernel stack.
 _RUNNING = (
@@ -143,7 +144,9 @@ class Stage:
                 self._take(step)
 
     def unload(self) -> None:
-        """Unload the livepatch, which is disabled; keep in mind which tasks were in its code until then.
+        """Unload the livepatch, which must be disabled; note in `inside` which tasks are in its code now.
+
+        Should the guest die of it, they are who ran code that is no longer there.
 
         Raises:
             Refused: the kernel did not let it go.
@@ -213,7 +216,7 @@ class Stage:
         self.loaded.remove(subject)
 
     def put_back(self) -> None:
-        """Load those livepatches of `set_up` again that the livepatch has replaced, for it to replace them.
+        """Load those livepatches of `set_up` again that the livepatch replaced, so that it can once more.
 
         Raises:
             CheckFailed, TransitionStuck: one could not be.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be said of a livepatch without a guest: whether it builds, what its module says of itself."""
+"""What can be told of a livepatch without a guest: whether it builds, and what its .modinfo says."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from klp.model import Kernel, Module
 from klp.modules.modinfo import release_of
 
-# include/linux/license.h: license_is_gpl_compatible().
+# include/linux/license.h: license_is_gpl_compatible(). klp_enable_patch() is EXPORT_SYMBOL_GPL.
 _GPL = ("GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL")
-# include/linux/module.h: MODULE_NAME_LEN, less the byte that ends the name.
+# include/linux/module.h: MODULE_NAME_LEN, 64 bytes less a long of 8, and less the byte that ends it.
 _LONGEST_NAME = 55
 
 
 @dataclass(frozen=True, slots=True)
 class StaticScenario:
-    """A scenario that needs no guest: the engine does it before any other."""
+    """A scenario that needs no guest. The engine performs these first; they have no function to drive."""
 
     name: str
     summary: str

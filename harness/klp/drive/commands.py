@@ -10,7 +10,8 @@ from klp.klog.transitions import PASSES_TOLD_BY
 GUEST_MODULES = "/run/klp/modules"
 SYSFS = "/sys/kernel/livepatch"
 
-# Has the kernel say which task a pass left behind.
+# Has the kernel log which task a pass left behind: without probes, passes are counted by those lines. With
+# them it stays off: printing from klp_try_switch_task has locked up machines with many tasks.
 TELL_PASSES = f"echo '{PASSES_TOLD_BY}' >/sys/kernel/debug/dynamic_debug/control"
 
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same livepatches in a guest without probes: whether watching changes what is watched (T14)."""
+"""The same livepatches in a guest without probes: does watching change what is watched (rule T14)?
+
+Passes are compared rather than seconds, which vary by a factor of five with what else the host does.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ def unprobed(job: Job, bare: WarmStart, deadline_s: float, progress: Progress) -
 
 
 class _Unprobed:
-    """A guest without probes."""
+    """A guest without probes, in which plans are run; the kernel's log alone tells what happened."""
 
     def __init__(self, lab: Lab, modules: Mapping[str, Module], deadline_s: float) -> None:
         self._lab = lab

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what a user names to a job: sources looked at, modules built, plans read."""
+"""From the words of a user to a job: sources found, plans read, modules built."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What one word of the user's stands for, before there is a kernel.
+    """What one word of the user's stands for, as far as that is known without a kernel.
 
     Attributes:
         plans: those that stand beside the sources.

@@ -48,7 +48,7 @@ class Lifecycle:
         modules: every module a plan may name, by its name.
         deadline_s: seconds a transition may take.
         slow: gets the tasks that hold a transition which lasts.
-        controls: what the plans' livepatches did in a guest without probes.
+        controls: the transitions of the plans' livepatches in a guest without probes (see `control`).
         force: whether a transition that outlasts its deadline is forced, which fails a check.
     """
 
@@ -88,7 +88,8 @@ class Lifecycle:
         canary = write_canary(self._guest.lab.guest, plan.name)
         life = ProbedLife(self._guest, plan, canary)
         error = life.live()
-        self._guest.tracer.mark()  # what the probes saw comes before what is now said of it
+        # What the probes saw has to stand in the trace before what the harness now says of it.
+        self._guest.tracer.mark()
         lines = lines_after(self._guest.lab.guest, canary)
         self._observer.log(lines)
         self._observer.taint()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run would do, as lines for people to read and copy; for it nothing is built, booted or fetched.
 
-The steps are those that a run takes (`steps`), and the commands those that it runs (`commands`). What a
-line says after ``#`` is for the reader: what klp does itself, and what is not known before something is
-built.
+The steps are those that a run takes (module `steps`), and the commands those that it runs (module
+`commands`). What a line says after ``#`` is for the reader: what klp does itself, and what is not known
+before something is built.
 """
 
 from __future__ import annotations

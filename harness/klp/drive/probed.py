@@ -32,12 +32,14 @@ from klp.model import Module
 from klp.modules.plan import LogPhase, PatchPlan, module_name
 from klp.paths import RunLayout
 from klp.progress import Progress
+from klp.records.writing import add_pending
 from klp.trace.observer import Observer
 from klp.trace.tracer import Tracer
 from klp.waiting import DeadlineMissed, wait_until
 
 _LOG_POLL_S = 0.2
-# The next pass completes what was forced, whatever the deadline for one that nobody forces.
+# klp_force_transition() completes nothing itself: the next pass does, up to a second later. A deadline that
+# was short enough to find the transition stuck may be too short for that.
 _FORCED_S = 60.0
 
 
@@ -86,15 +88,14 @@ class ProbedGuest:
 
     def _keep_pending(self, tasks: tuple[PendingTask, ...]) -> None:
         """Write down who holds a stuck transition, before anything is torn down."""
-        with self.layout.pending.open("a") as file:
-            for task in tasks:
-                file.write("\n  ".join([task.line(), *task.stack]) + "\n")
-                self.progress.note(f"pending: {task.line()}")
+        add_pending(self.layout, tasks)
+        for task in tasks:
+            self.progress.note(f"pending: {task.line()}")
 
 
 @dataclass(slots=True)
 class ProbedLife:
-    """One plan in such a guest, and what has been seen of it so far, kept whatever happens next.
+    """One plan in a guest under probes, and what was seen of it so far, which stays whatever happens.
 
     Attributes:
         objects: what the livepatch changes, as sysfs shows it.
@@ -208,6 +209,7 @@ class ProbedLife:
     def _disable(self, module: Module) -> None:
         with self.guest.progress.step(f"disable {module.name}"):
             livepatch = self.guest.livepatch(module)
+            # Without waiting, for it is `_settle` that forces a transition which outlasts its deadline.
             livepatch.disable(wait=False)
             if self._settle(livepatch):
                 self._pinned.append(module)
@@ -215,7 +217,9 @@ class ProbedLife:
             livepatch.look()
 
     def _unload(self, module: Module) -> None:
-        if module in self._pinned:  # klp_free_patch_finish keeps it: a task may still run its code
+        # After a force a task may still run its code, so klp_free_patch_finish (kernel/livepatch/core.c)
+        # never gives the module's reference back, and rmmod is refused for good.
+        if module in self._pinned:
             self.guest.progress.note(f"{module.name} stays loaded for good: it was disabled by force")
             self._loaded.remove(module)
             return

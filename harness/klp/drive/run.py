@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole run: build, boot, arm, run every plan, write the folder."""
+"""A whole run: guests booted or restored, their probes armed, every plan run, the run folder written."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Run:
         self._in_plan = False  # whether the guest at hand got as far as a plan
 
     def execute(self) -> tuple[RunResult, KlpError | None]:
-        """Run every plan; return what was found, with the first failure of a guest or of ours.
+        """Run every plan; return what was found, and what first went wrong with a guest or with klp itself.
 
         The result stands in ``run.json``, as far as it goes, whatever happens.
         """
@@ -97,11 +97,12 @@ class Run:
             while self._pending:
                 failure = self._one_guest()
                 first = first or failure
+                # A folder for each guest, or its console and events would go on in the last one's.
                 if self._pending:
                     self._layout = self._layout.of_guest(self._layout.guest + 1)
         except KlpError as failure:
             return self._conclude(failure.message), first or failure
-        except BaseException:
+        except BaseException:  # Ctrl-C among them
             self._conclude("interrupted")
             raise
         return self._conclude(first.message if first else None), first
@@ -199,7 +200,7 @@ class Run:
                 self._done(lifecycle.run(plan))
 
     def _rules(self) -> tuple[RuleVerdict, ...]:
-        """Judge what was recorded, from the files: as `klp analyze` will."""
+        """Judge what was recorded, from the files, so that `klp analyze` later says the same."""
         try:
             return judge_run(self._layout.root)
         except UsageError as error:  # nothing was recorded yet, or a stream was cut by what ended the run

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is done to a livepatch from load to unload, as a list of values; doing it is others' work. Pure.
+"""What is done to a livepatch from load to unload, as a list of values. Pure: other modules do it.
 
 The order is that of the kernel's own selftests (tools/testing/selftests/livepatch/functions.sh):
 load_lp, check, disable_lp, unload_lp, with what the livepatch needs loaded before and removed after.
 
-The list is taken in a guest under probes (`probed`), in one without (`control`), by the scenario `life` of
-`klp check` (its stage), or printed (`preview`). Each of them matches on `Step`, and mypy sees that none was
-forgotten.
+The steps are taken in a guest under probes (`probed`), in one without (`control`), by the scenario `life`
+of `klp check` (`klp.check.stage`), or printed (`preview`). Each of the four matches on `LifeStep` or `Act`
+and ends in `assert_never`, so that mypy tells if one forgets a kind of step.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from klp.modules.plan import LogPhase, PatchPlan, module_name
 
 
 class Moment(StrEnum):
-    """When patch.toml says that something is seen.
+    """A moment at which patch.toml says what must be seen.
 
-    After a load that was refused (`REFUSED`) it must be what it was before; that is in no plan's life.
+    `REFUSED` is after a load that was refused: then it must be what it was before. No plan has that step.
     """
 
     BEFORE = "before"
@@ -36,7 +36,7 @@ class Load:
     """Load a module; if it is a livepatch, wait until its transition is over.
 
     Attributes:
-        module: its name, as lsmod shows it; so in every step.
+        module: its name, as lsmod shows it; likewise in the other steps.
         parameters: as insmod takes them.
     """
 
@@ -106,7 +106,7 @@ def set_up_of(plan: PatchPlan) -> tuple[LifeStep, ...]:
 
 
 def removal_of(module: str) -> tuple[Act, ...]:
-    """Return how a module is removed of which nothing says whether it is a livepatch."""
+    """Return how a module is removed that may or may not be a livepatch."""
     return (Disable(module, if_there=True), Unload(module))
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A module and a livepatch as a test handles them: loaded, watched, turned round, refused.
+"""A module and a livepatch as a test handles them: loaded, observed, reversed, refused.
 
-Nothing has to be cleaned up: the guest is discarded with all that is loaded in it.
+A test has nothing to clean up: the guest is discarded with all that is loaded in it.
 """
 
 from __future__ import annotations
@@ -92,11 +92,13 @@ class ModuleSubject:
         Raises:
             CheckFailed: the kernel did otherwise than expected; with insmod's words and the kernel's.
         """
-        self._lab.second()  # open before anything can wedge
+        self._lab.second()  # now, while the guest answers: a load may hang, and someone has to ask why
         return self._do("load", insmod(self.path, parameters), expect)
 
     def unload(self, *, expect: int | None = 0) -> int:
-        """Remove it with rmmod; a livepatch must be disabled before.
+        """Remove it with rmmod.
+
+        A livepatch must be disabled before, for klp_enable_patch() takes a reference of its module.
 
         Raises:
             CheckFailed: the kernel did otherwise than expected.
@@ -115,7 +117,8 @@ class ModuleSubject:
             result, span = self._lab.guest.run(command), None
         got = errno_of(result.stderr) if result.status else 0
         if self._observer:
-            # A command that failed in words nobody knows: the kernel's own errno is lost.
+            # It failed in words that `errno_of` does not know, so which errno the kernel gave is lost; the
+            # trace must have one, for 0 would say that it succeeded.
             code = errno.EIO if got is None else got
             self._observer.step(action, self.name, errno=-code, span=span)
         return self._settle(action, result, got, expect)
@@ -181,6 +184,7 @@ class LivepatchSubject(ModuleSubject):
             CheckFailed: the kernel did otherwise than expected.
             TransitionStuck: the transition outlasted its deadline.
         """
+        # insmod returns once klp_enable_patch() has started the transition, which then goes on without it.
         got = super().load(parameters, expect=expect)
         if wait and not got:
             self.wait()
@@ -188,7 +192,7 @@ class LivepatchSubject(ModuleSubject):
         return got
 
     def look(self) -> None:
-        """Write into the trace what sysfs shows now, for the rules that compare (L1)."""
+        """Write into the trace what sysfs shows now, for rules that compare it with the events (L1)."""
         if self._observer:
             self._observer.sysfs()
 
@@ -248,7 +252,10 @@ class LivepatchSubject(ModuleSubject):
         return got
 
     def enable(self, *, wait: bool = True, expect: int | None = 0) -> int:
-        """Write 1 to `enabled`: turn a disabling transition round.
+        """Write 1 to `enabled`: reverse a transition that disables it.
+
+        The kernel takes the 1 for nothing else (enabled_store, kernel/livepatch/core.c): a livepatch that
+        is disabled to the end can only be unloaded and loaded again.
 
         Raises:
             CheckFailed, TransitionStuck: as `load`.
@@ -260,7 +267,7 @@ class LivepatchSubject(ModuleSubject):
         return got
 
     def reverse(self) -> None:
-        """Turn a running transition round, and do not wait.
+        """Reverse a running transition, and do not wait.
 
         Raises:
             CheckFailed: there is none.

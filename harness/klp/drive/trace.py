@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The trace of one test: what its guest's probes saw, and one that it can ask for."""
+"""The trace of one test: what its guest's probes saw, with klpconsistency where the test asks for it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Trace:
         return self._tracer.store.since(since)
 
     def arrived(self) -> tuple[AnyEvent, ...]:
-        """Return what came by itself so far: asking the guest would take its CPU from what is awaited."""
+        """Return what has come so far; to ask for more would take the guest's CPU from what is awaited."""
         return self._tracer.store.since(0)
 
     def transitions(self, livepatch: str | ModuleSubject | None = None) -> tuple[Transition, ...]:

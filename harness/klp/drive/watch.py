@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whoever watches a run as it goes."""
+"""What somebody who watches a run as it goes has to offer."""
 
 from __future__ import annotations
 

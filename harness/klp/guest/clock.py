@@ -2,9 +2,9 @@
 """The guest's monotonic clock, by which the probes stamp their events: ktime_get().
 
 What the harness does and sees is told on the same clock, so that a trace can say what came before what.
-Over SSH it is known to the time that an answer takes only, which on a busy host is longer than what
-has to be told apart. A command therefore reads it by itself, before and after; /proc/timer_list begins
-with it, in nanoseconds (/proc/uptime has hundredths of a second).
+A reading that is asked for over SSH is late by the way of its answer: on a busy host more than a tenth of a
+second, enough to put an rmmod before the free of its livepatch. So the clock is read in the guest, by the
+same line of shell that runs the command, right before it and right after it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from dataclasses import dataclass, replace
 
 from klp.guest.ssh import CommandResult, Guest
 
-# Prints $1, NUL, the clock and a newline; nothing where the kernel does not show it. In bash alone: in an
-# emulated guest each program that is started takes 80 ms of CPU time, a word of the shell's own hardly any.
+# Prints $1, NUL, the clock and a newline; nothing where the kernel does not show it. The third line of
+# /proc/timer_list is `now at N nsecs`, ktime_get() when the file was opened (kernel/time/timer_list.c);
+# /proc/uptime has hundredths of a second only. In bash alone: in an emulated guest each program that is
+# started takes 80 ms of CPU time, a word of the shell's own hardly any.
 NOW = (
     "now() { local -a top; mapfile -n 3 -t top 2>/dev/null </proc/timer_list; "
     '[[ ${top[2]} =~ ^"now at "([0-9]+)" nsecs" ]] && printf \'%s\\0%s\\n\' "$1" "${BASH_REMATCH[1]}"; }'
@@ -54,7 +56,9 @@ class Clock:
         return time.monotonic_ns() + (self._least_ns + self._most_ns) // 2
 
     def run(self, command: str | Sequence[str]) -> tuple[CommandResult, Span | None]:
-        """Run a command that is a simple one, and say when: None where the guest shows no clock.
+        """Run a command, and say from when to when it ran: None where the guest shows no clock.
+
+        A line has to be one that may stand between semicolons: no here-document, nothing in the background.
 
         Raises:
             VmLost: the machine went away meanwhile.

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The error number behind what insmod, rmmod and a shell say of a refusal."""
+"""The error number behind the words of insmod, rmmod or a shell when something was refused.
+
+None of them prints the number itself.
+"""
 
 from __future__ import annotations
 

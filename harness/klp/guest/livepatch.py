@@ -19,7 +19,9 @@ from klp.waiting import DeadlineMissed, wait_until
 
 _SYSFS = "/sys/kernel/livepatch"
 _POLL_S = 0.1
-# A transition that nobody holds up takes one retry, which comes after a second.
+# A transition that nobody holds up takes one retry, and klp_try_complete_transition
+# (kernel/livepatch/transition.c) has its work come back after a second: what lasts longer than a few of
+# them is worth telling.
 _SLOW_S = 3.0
 # Prints each folder as "./PATH/<NUL>" and each attribute that this kernel has as "./PATH<NUL>VALUE",
 # between two readings of the clock. All by the guest's bash itself, here and below (see `clock.NOW`).
@@ -34,10 +36,13 @@ _LIST = (
 _WHILE = "for each in {{1..10}}; do {} || exit 0; read -rt 0.1 <>/run/klp/silence; done; echo 1"
 _WHILE_ONE = _WHILE.format('read -r now 2>/dev/null <{0} && [ "$now" = 1 ]')
 _WHILE_THERE = _WHILE.format("[ -d {0} ]")
+# One grep for all: a loop that starts a program for each of 2,000 threads keeps an emulated guest busy for
+# more than two minutes.
 _STATES = "grep -H . /proc/[0-9]*/task/[0-9]*/patch_state 2>/dev/null"
 # Prints tid and patch_state of every thread.
 _PATCH_STATES = _STATES + " | sed 's,.*/task/,,; s,/patch_state:, ,'; :"
-# Prints tid, name, patch_state and stack of the threads whose state is not $1 (or -1), of $2 at most.
+# Prints tid, name, patch_state and stack of the threads whose state is neither $1 nor -1 (the transition
+# has just ended), of $2 at most: each costs the guest a `cat`.
 _PENDING = (
     _STATES + ' | sed "s,/patch_state:, ," | while read -r t s; do '
     'if [ "$s" != "$1" ] && [ "$s" != -1 ]; then echo "$s $t"; fi; done | head -n "$2" | '
@@ -51,7 +56,7 @@ _PENDING_AT_MOST = 100
 class PatchedObject:
     """An object of a livepatch: ``vmlinux`` or a module, and its functions (``name,sympos``).
 
-    `patched` is None on kernels before 6.2, which do not tell.
+    `patched` is None on kernels that do not tell: 6.1 is the first that does.
     """
 
     name: str
@@ -61,7 +66,10 @@ class PatchedObject:
 
 @dataclass(frozen=True, slots=True)
 class LivepatchState:
-    """A livepatch as sysfs shows it; None where this kernel has no such file."""
+    """A livepatch as sysfs shows it; None where this kernel has no such file.
+
+    `replace` is shown since 6.11; `stack_order` on 7.2, and not yet on 6.12.
+    """
 
     name: str
     enabled: bool
@@ -158,7 +166,10 @@ class Livepatches:
             raise TransitionStuck(name, missed.waited_s, lines) from None
 
     def wait_gone(self, name: str, *, deadline_s: float) -> None:
-        """Wait until sysfs no longer shows `name`: after disabling, the kernel frees it by a work item.
+        """Wait until sysfs no longer shows `name`.
+
+        That is after the end of the transition: the kernel frees it by a work item (klp_free_patch_work_fn,
+        kernel/livepatch/core.c). Until then rmmod is refused, for the livepatch holds its own module.
 
         Raises:
             CheckFailed: it is still there.
@@ -190,6 +201,7 @@ class Livepatches:
 
         Asked over the connection kept for diagnosis: the other one may be what is stuck.
         """
+        # `enabled` is set as a transition starts, so it is the state that every task is to reach.
         enabled = self._diagnosis().run(f"cat {_SYSFS}/{shlex.quote(name)}/enabled").stdout.strip()
         script = ["sh", "-c", _PENDING, "pending", enabled or "1", str(_PENDING_AT_MOST)]
         return parse_pending(self._diagnosis().run(script).stdout)

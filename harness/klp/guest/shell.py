@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A shell that stays open: commands without a server's process and a login shell for each.
 
-In an emulated guest those two take more CPU time than most commands. A command runs in a subshell, so it
-cannot change the shell it runs in; its input is empty. What differs from a command of its own: `$$` is
-the shell that stays, and what a process in the background writes later belongs to nobody.
+In an emulated guest those two take more CPU time than most commands do. Each command runs in a subshell, so
+that it cannot change the shell that stays; its input is empty, for it would read the lines that follow.
+What differs from a channel of its own: `$$` is the shell that stays, and what a process in the background
+writes after its command has ended is dropped.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from klp.waiting import wait_until
 
 _LOOK_S = 0.005
 _CHUNK = 65536
-# Run by the shell that the server starts, which is thus the one that stays: another takes as long again to
-# start. It reads no further than the NUL that ends a line, so that what follows is left to the line.
+# Run by the shell that the server starts, which is thus the one that stays: another would take as long
+# again to start. From a pipe bash reads byte by byte, so no further than the NUL that ends a line: what
+# follows it is left to the line, which may be `head -c` with a file's content.
 _LINES = "while IFS= read -rd '' line; do eval \"$line\"; done"
 
 
@@ -37,6 +39,8 @@ class Shell:
         self._channel = channel
         self._alive = alive
         self._token = secrets.token_hex(16)
+        # A command may end its output in mid-line: so the marker brings a newline, which is not the
+        # command's.
         self._out_end = re.compile(rf"\n{self._token} (\d+)\n".encode())
         self._err_end = f"\n{self._token}\n".encode()
         self._ends = f"s=$?; printf '\\n{self._token} %d\\n' $s; printf '\\n{self._token}\\n' >&2"
@@ -64,9 +68,10 @@ class Shell:
         return done
 
     def write(self, path: str, content: bytes, limit_s: float) -> tuple[int | None, bytes, bytes]:
-        """Write a file, by one program instead of four; as `run`, but a refusal ends the shell as well.
+        """Write a file, by one program instead of four.
 
-        For what is left of the content then must not be taken for lines.
+        It returns and raises what `run` does, but a refusal ends the shell as well: what is left of the
+        content must not be taken for lines.
         """
         line = f"head -c {len(content)} >{shlex.quote(path)}"
         script = f"{line}; {self._ends}; [ $s = 0 ] || exec cat >/dev/null"
@@ -100,6 +105,7 @@ class Shell:
             out.extend(self._channel.recv(_CHUNK))
         while self._channel.recv_stderr_ready():
             err.extend(self._channel.recv_stderr(_CHUNK))
+        # Both, for the streams come on their own: the end of one says nothing of the other.
         if self._err_end in err and self._out_end.search(out):
             return True
         if self._channel.closed or self._channel.eof_received:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands and files over one kept SSH connection: the only door to paramiko.
+"""Commands and files over one SSH connection that stays open: with `shell`, all that imports paramiko.
 
 The guest is known by its pinned host key and opened with the cache's own key; there is no password,
-no agent, and no key is ever accepted unseen.
+no agent, and no key is ever accepted unseen. One connection serves many commands, 0.08 s each under
+emulation: a new connection costs 0.6 s.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ log = logging.getLogger(__name__)
 
 _LOOK_S = 0.005
 _REASON_S = 2.0
-# What a shell would report at least for a command that was ended by a signal.
+# A shell reports 128 and the signal's number for a command that a signal ended; we do not learn which it
+# was.
 _KILLED = 128
 _CHUNK = 65536
 _SSH_LOOPBACK = "127.0.0.1"
-# What both ends have that costs least under emulation; measured in docs/facts.md.
+# One of each, so that the guest's emulated CPU is not given dearer ones: both dropbear and paramiko have
+# these.
 _KEX = ("curve25519-sha256@libssh.org",)
 _CIPHERS = ("aes128-ctr",)
 
@@ -142,7 +145,8 @@ class Guest:
     def _lost(self, doing: str, error: BaseException) -> VmLost:
         """Return the machine's own reason where it has one, else that the guest is silent.
 
-        A connection breaks a moment before the end of QEMU, or the panic, that broke it can be seen.
+        A connection breaks a moment before what broke it, QEMU's end or a panic, can be seen: so it is
+        looked for a while longer.
         """
 
         def look() -> bool:
@@ -195,6 +199,7 @@ class Guest:
             channel.exec_command(line)
             if stdin:
                 channel.sendall(stdin)
+            # End of file, or a command that reads its input would wait for more.
             channel.shutdown_write()
             return self._collect(channel, shown_as, limit)
         except TimeoutError:  # nobody read what it was given
@@ -257,6 +262,7 @@ class Guest:
             # The status may arrive before the last output; end-of-file is what ends a stream.
             if ended and channel.eof_received and not channel.recv_ready():
                 return not channel.recv_stderr_ready()
+            # A server that dies sends neither status nor end of file: only the transport knows.
             if channel.closed or not self._transport.is_active():
                 return not (channel.recv_ready() or channel.recv_stderr_ready())
             self.check_alive()
@@ -298,7 +304,7 @@ class Guest:
         return self._sftp
 
     def put(self, source: Path, destination: str) -> None:
-        """Copy a file into the guest; its executable bit goes with it.
+        """Copy a file into the guest, with its permissions.
 
         Raises:
             CheckFailed: the guest refused it (no such folder, no space).
@@ -339,7 +345,7 @@ class Guest:
         Raises:
             CheckFailed: there is no such file.
         """
-        # By bash itself, which in an emulated guest takes a fifth of the time of starting `cat`.
+        # By bash itself: in an emulated guest that takes a fifth of the time that starting `cat` takes.
         shown = self.run(f'text=$(<{shlex.quote(path)}) && printf %s "$text"')
         return shown.must(f"reading {path}").stdout
 

@@ -3,6 +3,7 @@
 
 QEMU dies with its keeper as it dies with any klp, so a guest that is up has exactly one process to end.
 A guest is a folder under `paths.guests_root()`; its keeper holds the folder's lock for as long as it lives.
+The lock, and not the process id in guest.json, tells whether it lives: a number may be another's by then.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class _Folder:
 
     @property
     def lock(self) -> Path:
-        """Held by the keeper; beside the folder, so that it outlives it."""
+        """Held by the keeper; beside the folder, so that the folder can be removed while it is held."""
         return self.root.with_suffix(".lock")
 
     @property
@@ -118,6 +119,7 @@ def up(name: str, request: MachineRequest) -> KeptGuest:
     folder.root.mkdir()
     # It holds paths, which msgspec has written as text.
     folder.request.write_bytes(msgspec.json.encode(request, enc_hook=str))
+    # The keeper is not to die with us: what it keeps outlives this command.
     with (folder.root / "keeper.log").open("wb") as said:
         keeper = spawn([sys.executable, "-m", "klp.lab.keeper", name], stderr=said, die_with_parent=False)
 
@@ -217,7 +219,7 @@ def down(guest: KeptGuest) -> None:
 
 
 class _Terminated(BaseException):
-    """SIGTERM: the keeper is asked to end."""
+    """SIGTERM: the keeper is asked to end. No `Exception`, for that might be handled on its way."""
 
 
 def _terminated(*_: object) -> None:
@@ -229,6 +231,7 @@ def keep(name: str) -> int:
     folder = _folder(name)
     signal.signal(signal.SIGTERM, _terminated)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at `klp up` is not meant for the guest
+    # Whoever asks whether the guest is up has the lock for a moment (`_alive`): hence the time-out.
     with FileLock(folder.lock, timeout=5):
         try:
             encoded = folder.request.read_bytes()
@@ -256,6 +259,7 @@ def _hold(folder: _Folder, request: MachineRequest) -> None:
                 machine.check_alive()
                 return False
 
+            # Every wait has a deadline, and a kept guest has none: so it is waited for again and again.
             while True:
                 try:
                     wait_until(ended, what="end", timeout_s=3600, every_s=_WATCH_S)

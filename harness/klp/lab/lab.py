@@ -21,7 +21,7 @@ from klp.vm.request import MachineRequest
 
 @dataclass(frozen=True, slots=True)
 class Lab:
-    """A booted guest.
+    """A guest that runs, and what it is reached by.
 
     Attributes:
         guest: the connection that works.
@@ -39,7 +39,7 @@ class Lab:
     def diagnosis(self) -> Guest:
         """A second connection, kept free to find out why the first waits; opened when first needed.
 
-        `Livepatches` has it open before it loads anything: later the guest may not answer a new one.
+        `ModuleSubject.load` has it open before it loads anything: later a new one may get no answer.
         """
         return self.second()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run ran on, for its run.json."""
+"""What a run ran on, for its run.json: all versions and digests that its outcome may depend on."""
 
 from __future__ import annotations
 

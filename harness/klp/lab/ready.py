@@ -42,7 +42,7 @@ TakeSlot = Callable[[Callable[[], None]], AbstractContextManager[None]]
 
 @dataclass(slots=True)
 class ReadyGuest:
-    """A guest nobody has used: connected twice, its trace followed, its log marked.
+    """A guest nobody has used: connected twice, its trace followed, a canary in its kernel log.
 
     Attributes:
         observer: writes into the trace what is done to the guest.
@@ -86,6 +86,7 @@ class ReadyKernel:
         kernel = make_bootable(settings, progress)
         self.settings = settings
         self._out = out
+        # Several processes may share the folder: each worker of pytest-xdist makes its own kernel ready.
         self._modules = out / f".modules-{os.getpid()}"
         self._size = size
         self._take_slot: TakeSlot = take_slot or (lambda wanted: nullcontext())
@@ -141,6 +142,7 @@ class ReadyKernel:
                 ready_guest = self._prepare(layout, stack)
                 yield ready_guest
         finally:
+            # Only now, when QEMU has ended and written all of its files.
             if ready_guest and ready_guest.keep_as:
                 layout.root.rename(ready_guest.keep_as)
             else:
@@ -155,7 +157,7 @@ class ReadyKernel:
         store = stack.enter_context(EventStore(layout.events))
         tracer = Tracer(lab.guest, store)
         tracer.follow(self._warm.probes)
-        lab.second()
+        lab.second()  # while the guest still answers: a test may make it deaf to a new connection
         observer = Observer(lab.guest, lab.livepatches, store)
         return ReadyGuest(lab, tracer, write_canary(lab.guest, "test"), layout, observer)
 

@@ -16,11 +16,14 @@ _PATIENCE_S = 3600.0
 
 
 class GuestSlots:
-    """As many locks as there may be guests; a process that dies gives its own back.
+    """As many locks as there may be guests.
+
+    They are locks on files, which the kernel takes from a process that dies: no slot is lost with it.
 
     Args:
         folder: shared by the processes.
-        count: how many there are, as the first of the processes saw it.
+        count: returns how many there are. Only the first process calls it, and the others take its number:
+            it goes by free memory, of which the first one's guests have taken some by then.
     """
 
     def __init__(self, folder: Path, count: Callable[[], int]) -> None:
@@ -39,6 +42,7 @@ class GuestSlots:
         Raises:
             DeadlineMissed: none became free within an hour.
         """
+        # Not by waiting for a lock: that could not end when the guest is no longer wanted.
         locks = [FileLock(self._folder / f"{number}.lock") for number in range(self.count)]
 
         def look() -> FileLock | None:

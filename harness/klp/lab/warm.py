@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Warm starts: a guest booted once, its probes armed and waiting, saved; every run begins from there.
 
-BCC's import and compile take most of a minute in an emulated guest. They are paid once for each
-(image, machine, QEMU, probes), for everything in that key is what a saved machine depends on.
+BCC takes most of a minute in an emulated guest until all probes are imported and compiled. That is paid
+once for each (image, machine, QEMU, probes): the key of the snapshot has all that a saved machine depends
+on.
 """
 
 from __future__ import annotations
@@ -36,9 +37,11 @@ from klp.waiting import DeadlineMissed, wait_until
 
 # Raised whenever this module leaves another guest behind for the same key.
 _RECIPE = "2"
-# What the guest says on its console once nobody is connected, and once it holds nothing that it need not.
+# What vm-images/guest/quiesce says on the console: nobody is connected any more, so that no half-open SSH
+# connection is saved, which would hang in each restored guest; then, free memory is zero.
 _ALONE, _QUIET = "klp: alone", "klp: quiet"
-# Zeroing what the compilers left takes seconds, and a guest without probes never had them.
+# In a session of its own, for it waits until the connection that started it is gone. Zeroing what the
+# compilers left takes seconds, and a guest without probes never had them.
 _QUIESCE = "setsid /usr/lib/klp/quiesce {} </dev/null >/dev/null 2>&1 &"
 
 
@@ -144,8 +147,10 @@ class _Maker:
             probes = self._arm(machine, into / "events.jsonl")
             with self.progress.step("saving the guest"):
                 self._save(machine, files, _ALONE)
-        # Saved before it empties its memory, and once more after: QEMU then knows nothing of the code that
-        # ran there. Where it does, each write over a compiler's page costs a search for what it translated.
+        # Saved before it empties its memory, and once more after, because QEMU is slow to write where code
+        # was: for each page of the compilers' it looks for what it translated of it, and QEMU 7.2 then
+        # empties the jump cache of every vCPU as well (tcg_flush_jmp_cache). A new QEMU knows of no
+        # translated code: 15 s for all of it in place of 45 to 106.
         spec = self.request.starting(SaveAgain(files)).spec(RunLayout(into))
         with (
             self.progress.step("saving it anew with its free memory emptied"),
@@ -178,7 +183,7 @@ class _Maker:
         save(machine, files, limit_s=self._limits.boot)
 
     def _check_room(self, into: Path) -> None:
-        """See that the memory fits: a guest whose memory file cannot grow dies of SIGBUS in mid-air."""
+        """See that the memory fits: QEMU dies of SIGBUS at a page that the disk has no room for."""
         free_mib = shutil.disk_usage(into).free // 2**20
         if free_mib < self.request.memory_mib:
             raise HostLacks(
@@ -196,6 +201,7 @@ class _Maker:
         ):
             with self.progress.step("arming the probes (BCC compiles them in the guest)"):
                 probes = Tracer(guest, store).arm(self.probes)
+            # Last of all: it ends its wait as soon as this connection is closed.
             guest.run(_QUIESCE.format("zero" if self.probes else "")).must("waiting for quiet")
         return probes
 
@@ -205,7 +211,7 @@ def restored(warm: WarmStart, layout: RunLayout, *, keep_shell: bool = False) ->
     """Have a guest that goes on where `warm` was saved, on a disk overlay of its own, for a block.
 
     Args:
-        keep_shell: run its commands in one shell, from the first on (see `Guest.keep_shell`).
+        keep_shell: run its commands in one shell, from the first one on (see `Guest.keep_shell`).
 
     Raises:
         VmLost: it did not come up.
@@ -220,7 +226,8 @@ def restored(warm: WarmStart, layout: RunLayout, *, keep_shell: bool = False) ->
         lab = connected(warm.request, machine, stack)
         if keep_shell:
             lab.guest.keep_shell()
-        # Its wall clock stands where it was saved; the random numbers reseed themselves (vmgenid).
+        # Its wall clock stands where it was saved, and nothing but us tells it the time. Its random numbers
+        # need no help: vmgenid has the kernel reseed them ("crng reseeded due to virtual machine fork").
         lab.guest.run(f"date --set @{time.time():.3f}").must("setting the guest's clock")
         yield lab
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from klp.analysis.result import RunResult
 from klp.analysis.selftests import SelftestsResult
 from klp.errors import HostLacks, UsageError
 from klp.files import remove_tree, write_whole
+from klp.guest.livepatch import PendingTask
 from klp.paths import CheckLayout, RunLayout, SelftestsLayout
 from klp.records.encoding import encode
 from klp.settings import Settings
@@ -62,6 +63,13 @@ def _stamped(parent: Path, name: str) -> Path:
             continue
         return folder
     raise HostLacks(f"{parent}: too many runs in one second")
+
+
+def add_pending(layout: RunLayout, tasks: Iterable[PendingTask]) -> None:
+    """Write down who holds a stuck transition, each with its kernel stack; what is there already stays."""
+    with layout.pending.open("a") as file:
+        for task in tasks:
+            file.write("\n  ".join([task.line(), *task.stack]) + "\n")
 
 
 def write_run(layout: RunLayout, result: RunResult) -> None:

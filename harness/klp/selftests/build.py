@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The livepatch selftests of a kernel's own source, made ready for a guest.
 
-What upstream's Makefile does on the machine under test is done on the host: the test modules and the
-program that a script needs are built in the kernel's toolchain, and all goes into one archive.
+Upstream's Makefile builds on the machine under test. Here it is done on the host: the test modules and the
+programs that scripts call are built in the kernel's toolchain, and all goes into one archive.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from klp.modules.recipe import Recipe, every_module
 from klp.process import run
 from klp.progress import Progress
 
-# In older kernels (6.1) the test modules are part of the kernel's own lib/, and found by modprobe.
+# On 6.1 the test modules are part of the kernel's own lib/, and found by modprobe; on 6.12 and 7.2 the
+# scripts load them as files of the folder beside them.
 _OLD_MODULES = "lib/livepatch"
 _MODULES = "test_modules"
 _PROGRAMS = re.compile(r"^TEST_PROGS\s*[:+]?=\s*(.*)$", re.MULTILINE)
@@ -174,6 +175,7 @@ def _copy_modules(modules: Sequence[Module], folder: Path) -> None:
 def _stage_for_modprobe(modules: Sequence[Module], kernel: Kernel, folder: Path) -> None:
     """Make a folder that stands in the guest where the kernel's own modules are."""
     _copy_modules(modules, folder / "extra")
+    # depmod complains where these are missing, and BCC looks for the kernel's headers at `build`.
     for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
         (folder / name).touch()
     (folder / "build").symlink_to(f"/usr/src/linux-headers-{kernel.release}")
@@ -181,7 +183,7 @@ def _stage_for_modprobe(modules: Sequence[Module], kernel: Kernel, folder: Path)
 
 
 def _compile(program: Path, kernel: Kernel, staging: Path) -> None:
-    """Build a helper of the scripts; static, for the guest's C library may be another."""
+    """Build a program that scripts call; static, for the guest's C library may be another."""
     there = kernel.tree or kernel.toolchain / kernel.build.relative_to("/")
     compiler = compiler_of(read_config(there / ".config"))
     argv = [compiler, "-O2", "-static", "-o", str(staging / program.stem), str(program)]

@@ -79,6 +79,7 @@ class SelftestsHost:
             return self._pools[unit.kernel]
 
     def _make(self, unit: ScriptUnit, wanted: int) -> tuple[Pool[Lab], WarmStart]:
+        # Untraced, a guest has no probes at all: one that watches nothing still takes its CPU.
         probes = PROBES if unit.traced else ()
         warm = ensure_warm(self._cache, unit.request, progress=self._progress, probes=probes)
         size = self.guests_at_once(unit, wanted)

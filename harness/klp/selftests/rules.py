@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our own rules on a selftest's trace and kernel log: a second opinion, independent of what it says."""
+"""Our own rules on a selftest's trace and kernel log: a second opinion beside the script's own result."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def trace_checks(events: Path) -> tuple[Check, ...]:
 
 
 def log_checks(lines: Sequence[str], judged: Sequence[Check] = ()) -> tuple[Check, ...]:
-    """Return the verdict on the kernel's log lines of a script's span: the rule of them, and no other.
+    """Return the verdict of the one rule that judges log lines (L6), on those that a script brought.
 
-    None where the rule is among what was `judged` on the trace, which then has those lines.
+    Return nothing where that rule is among those `judged` on the trace: the trace has the same lines.
     """
     if rule_name(_LOG_RULE) in {each.name for each in judged}:
         return ()

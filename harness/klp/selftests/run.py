@@ -96,7 +96,8 @@ class SelftestsRun:
         with SELFTEST_HOSTS.serving(self._layout.root, own) as host, ExitStack() as stack:
             executor = self._executor
             if executor is None:
-                host.ready(units[0], len(units))  # here, for it may take minutes that are to be told
+                # In this thread: it may take minutes, and tells its steps as they go.
+                host.ready(units[0], len(units))
                 size = host.guests_at_once(units[0], len(units))
                 executor = stack.enter_context(ThreadPoolExecutor(size, thread_name_prefix="selftest"))
             collect(executor, units, _submit, self._take, host.stop)

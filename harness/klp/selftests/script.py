@@ -29,9 +29,11 @@ from klp.waiting import DeadlineMissed, wait_until
 
 _LOOK_S = 0.02
 _ARCHIVE = "/root/selftests.tar"
-# What udev makes of /dev elsewhere: bash needs it for the <(…) of check_result.
+# Elsewhere udev makes it. bash needs it for the <(…) of check_result (functions.sh): without it, a case
+# that fails does not say in what its log differs.
 _DEV_FD = "ln -sfn /proc/self/fd /dev/fd"
-# Where modprobe finds the test modules, in place of the kernel's own, which are on a read-only disk.
+# On 6.1 the scripts take their modules from modprobe. The kernel's own folder is on a read-only disk, so
+# ours, with the test modules alone, is mounted over it.
 _MODPROBE = (
     'if [ -d lib/modules ]; then mount --bind "lib/modules/$(uname -r)" "/usr/lib/modules/$(uname -r)"; fi'
 )
@@ -162,7 +164,9 @@ class _Run:
             DeadlineMissed: it has not ended in time.
         """
         self._canary = write_canary(self._lab.guest, self._unit.script.name)
+        # A stream tells its end, not the exit status; random, so that no script's output is taken for it.
         end = f"klp: exit {secrets.token_hex(6)} "
+        # One stream for output and errors, so that they keep the order in which they were written.
         command = (
             f"cd /root/{self._unit.bundle.folder}; export PATH={_PATH} LC_ALL=C; "
             f'./{shlex.quote(self._unit.script.name)} 2>&1; status=$?; echo; echo "{end}$status"'
@@ -187,7 +191,7 @@ class _Run:
 
     def _keep_log(self) -> None:
         """Write the whole kernel log down; the script's own lines go to the checks."""
-        # The second connection: the first one's script may still be at it.
+        # Over the second connection: on the first one the script may still be running, past its deadline.
         guest = self._lab.diagnosis
         self._unit.own.dmesg.write_text(guest.run("dmesg").must("reading the kernel log").stdout)
         self._log = lines_after(guest, self._canary)

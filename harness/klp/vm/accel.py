@@ -4,7 +4,8 @@
 A /dev/kvm that opens, and even creates a VM, may still not run a kernel: a paravirtual KVM (module
 kvm_pvm) on a CPU without vmx or svm hangs before the kernel's first line, or aborts on an MSR. So KVM
 counts only where the CPU has the flag *and* a guest of ours was seen to boot with it; the answer is
-kept for as long as the host is up.
+kept for as long as the host is up. QEMU's own `-accel kvm:tcg` is of no help: it falls back where /dev/kvm
+does not open, and not where it opens and does not work.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ def choose_accelerator(
     """
     if settings.accelerator == "tcg":
         return _verdict(Accelerator.TCG, "the settings ask for it")
+    # Asked each time, unlike the proof: whether this user may open the device can change at any time.
     obstacle = kvm_obstacle()
     if obstacle is None:
         proof = _read_proof(layout) or (_prove(layout, image) if image else None)
@@ -121,6 +123,7 @@ def _prove(layout: CacheLayout, image: Image) -> _Proof:
         except VmLost as lost:
             booted, reason = False, f"/dev/kvm opens, but no guest boots with it ({lost.message})"
     proof = _Proof(boot_id=_BOOT_ID.read_text().strip(), booted=booted, reason=reason)
+    # A name of this process alone: another klp may be proving the same at this moment.
     growing = layout.accelerator.with_suffix(f".{os.getpid()}")
     growing.write_bytes(msgspec.json.encode(proof))
     growing.replace(layout.accelerator)

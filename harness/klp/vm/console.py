@@ -16,14 +16,15 @@ from klp.klog import crash
 # Said by vm-images/guest/init, or by the kernel when it cannot go on.
 _BOOT_FAILURE = re.compile(r"klp: boot failed: (.*)")
 _PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
-# dropbear says so itself (-E) once it listens; an earlier connection would be accepted by QEMU and hang.
+# dropbear says so itself (-E) once it listens. An earlier connection would be accepted by QEMU's user
+# network, which knows nothing of the guest's ports, and hang until the banner's time-out.
 _READY = re.compile(r"^\[\d+\] .* Not backgrounding$")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 
 
 @dataclass(frozen=True, slots=True)
 class ReportStart:
-    """A line that begins a report of the kernel's.
+    """A line that begins a report of the kernel's: of a panic, an oops, a lockup, a stall.
 
     Attributes:
         panics: the kernel ended with it.
@@ -35,11 +36,12 @@ class ReportStart:
 
 
 class Console:
-    """Follows a console file; asked often, so it reads only what is new."""
+    """Follows a console file. It is asked fifty times a second, so it reads only what is new."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._read = 0
+        # Incremental, for QEMU may have written half a character so far.
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._lines: list[str] = [""]
         self._ready = False
@@ -117,7 +119,7 @@ class Console:
         found = next((each for each in self._starts if each.panics or each.category in fatal), None)
         if found is None or not found.panics:
             return found
-        # A kernel told to panic on a hung task reports the task first.
+        # A kernel told to panic on a hung task reports the task first, and that is what tells who hung.
         earlier = [each for each in self._starts if each.line < found.line]
         return earlier[-1] if earlier and earlier[-1].category is found.category else found
 

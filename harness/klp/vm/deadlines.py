@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from klp.model import Accelerator
 
-# Measured: the slowest step under TCG on two busy cores takes about eight times what KVM takes.
+# Measured: the slowest step under TCG on two busy cores takes about eight times what KVM takes. It is for
+# what the guest does: QEMU itself is not emulated, so its own two limits are only doubled, for a busy host.
 _TCG_FACTOR = 8
 
 
@@ -24,7 +25,8 @@ class Deadlines:
         auth: banner to an authenticated connection.
         channel: opening a channel on it.
         command: one command in the guest, where its caller names no other limit.
-        selftest: one script of the upstream selftests; their own loops give up after a minute each.
+        selftest: one script of the kernel's own selftests. Each wait in them gives up within a minute
+            (functions.sh: MAX_RETRIES of RETRY_INTERVAL), which tells more than our limit would.
     """
 
     launch: float

@@ -38,7 +38,7 @@ _QUIT_S = 5.0
 _REPORT_S = 1.5
 _PAUSE_S = 0.2
 
-# What a lost guest is told by; any other category is a stall.
+# Which error tells of a guest that was lost so; any other category is a stall.
 _TOLD_BY: dict[Category, type[VmLost]] = {
     Category.PANIC: GuestPanicked,
     Category.OOPS: GuestPanicked,
@@ -48,7 +48,7 @@ _TOLD_BY: dict[Category, type[VmLost]] = {
 
 
 def programs(architecture: arch.Architecture = arch.DEFAULT) -> tuple[str, ...]:
-    """Return what a guest takes: asked for before anything is built for one."""
+    """Return the programs that starting a guest takes; callers look for them before they build anything."""
     return (architecture.qemu, "qemu-img", "setpriv")
 
 
@@ -115,6 +115,7 @@ class Machine:
             QemuGone: it ended, or did not greet in time; with what it said.
         """
         ours, theirs = socket.socketpair()
+        # Our copy of QEMU's end is closed at once: with it open, QEMU's death would not end the connection.
         with theirs, self._log.open("wb") as said:
             command = argv(self.spec.with_qmp(theirs.fileno()))
             self._process = spawn(command, stderr=said, pass_fds=[theirs.fileno()])
@@ -197,7 +198,11 @@ class Machine:
         return self.console.survived(self.fatal, emulated=self._emulated)
 
     def silent(self, what: str) -> GuestSilent:
-        """Return the error for a guest that `what` got no answer from; names its last words."""
+        """Return the error for a guest that does not answer; it names the console's last line.
+
+        Args:
+            what: what got no answer.
+        """
         tail = self.console.tail()
         last = f"its console, last {self.console.quiet_s():.0f} s ago: {tail[-1] if tail else 'nothing'}"
         before = "".join(f"; before: {each.summary()}" for each in self.survived()[-1:])
@@ -229,6 +234,7 @@ class Machine:
         Raises:
             QemuGone: QEMU has no such forwarding, or is gone.
         """
+        # Only the human monitor tells which port the host picked; QMP has no command for it.
         table = self.monitor.human("info usernet")
         found = re.search(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)", table)
         if not found:
@@ -237,6 +243,7 @@ class Machine:
 
     def stop(self) -> None:
         """End QEMU: asked over QMP first, killed if it does not go. Safe to call again."""
+        # A QEMU that quits closes its disk, which a snapshot needs; one that is killed does not.
         if self._monitor is not None:
             try:
                 self._monitor.execute("quit")

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""QMP: the only door to qemu.qmp.
+"""QMP, QEMU's own protocol: the only module that imports qemu.qmp.
 
 The package is asynchronous; `Monitor` is a small synchronous face over one client in one thread with one
-event loop. Time limits live inside the loop: cancelling a call from outside lets a later disconnect
-overlap the unwinding, which trips an assertion in qemu.qmp 0.0.6.
+event loop. (qemu.qmp.legacy, synchronous as well, is to be removed, and is GPL-2.0-only.) Time limits live
+inside the loop: cancelling a call from outside lets a later disconnect overlap the unwinding, which trips
+an assertion in qemu.qmp 0.0.6.
 """
 
 from __future__ import annotations
@@ -74,10 +75,13 @@ class Monitor:
     def send_file(self, name: str, descriptor: int) -> None:
         """Hand QEMU an open file, which later commands call `name`.
 
+        QEMU could run `cat` for us as well (``exec:``), but its sandbox forbids it to start programs.
+
         Raises:
             QemuGone: QEMU ended, or did not answer in time.
         """
 
+        # `getfd` takes the descriptor that came over the socket before it: so the two are sent in one go.
         async def send() -> object:
             self._client.send_fd_scm(descriptor)
             return await self._client.execute("getfd", {"fdname": name})

@@ -21,7 +21,8 @@ from klp.errors import Interrupted
 T = TypeVar("T")
 
 _MEMINFO = Path("/proc/meminfo")
-# A restored guest takes what it touches, seldom more than half of its memory; QEMU itself some 100 MiB.
+# A restored guest takes what it touches, seldom more than half of its memory, for its memory file is mapped
+# privately; QEMU itself takes some 100 MiB.
 _QEMU_MIB = 100
 _TOUCHED = 0.5
 
@@ -40,7 +41,10 @@ def size_that_fits(memory_mib: int, asked: int | None = None, meminfo: Path = _M
 
 @dataclass(frozen=True, slots=True)
 class _Ready(Generic[T]):
-    """A guest that waits to be leased, with what ends it; or why there is none; or neither: the end."""
+    """A guest that waits to be leased, with what ends it; or why there is none.
+
+    Neither of the two says that the pool is closed: no guest comes any more.
+    """
 
     value: T | None
     context: AbstractContextManager[T] | None
@@ -60,7 +64,8 @@ class Pool(Generic[T]):
         self._ready: queue.SimpleQueue[_Ready[T]] = queue.SimpleQueue()
         self._slots = threading.Semaphore(size)
         self._closing = threading.Event()
-        # One thread starts all guests and outlives them: QEMU dies with the thread that started it.
+        # One thread starts all guests and outlives them: QEMU dies with the thread that started it, and not
+        # only with the process (PR_SET_PDEATHSIG; see `klp.process.spawn`).
         self._maker = threading.Thread(target=self._fill, name="pool", daemon=True)
 
     def __enter__(self) -> Self:
@@ -69,7 +74,7 @@ class Pool(Generic[T]):
 
     def __exit__(self, *exc: object) -> None:
         self._closing.set()
-        self._slots.release()
+        self._slots.release()  # the maker may be waiting for room
         self._maker.join()
 
     def _fill(self) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is asked for when a machine is wanted: one value, from settings until QEMU's command line."""
+"""What is asked for when a machine is wanted: one value, made of the settings, of which QEMU is started."""
 
 from __future__ import annotations
 

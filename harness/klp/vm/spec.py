@@ -11,8 +11,10 @@ from klp.model import Accelerator
 from klp.process import run
 from klp.vm.start import Boot, MachineStart, Restore, Save, SaveAgain
 
-# Refuses what a guest's escape would need: other programs, other privileges, old system calls.
+# Refuses what a guest's escape would need: other programs, other privileges, old system calls. It is why
+# files are handed over as descriptors (`Monitor.send_file`).
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+# The address that QEMU's user network has for its first guest; vm-images/guest/boot sets it, without DHCP.
 GUEST_ADDRESS = "10.0.2.15"
 SSH_PORT = 22
 
@@ -33,7 +35,7 @@ class MachineSpec:
         cpus: virtual CPUs.
         mitigations: leave the kernel's CPU-bug mitigations on.
         append: more words for the kernel's command line.
-        qmp_fd: descriptor of our end's peer; QEMU speaks QMP on it.
+        qmp_fd: descriptor that QEMU inherits and speaks QMP on; its peer is ours.
         start: by booting, or from a snapshot.
     """
 
@@ -73,18 +75,22 @@ def kernel_command_line(spec: MachineSpec) -> str:
     in a kernel that has already failed.
     """
     words = [
+        # net.ifnames: the network card is eth0, whatever slot it is in. printk.devkmsg: a canary that the
+        # rate limit dropped (kernel/printk/printk.c: devkmsg_write) would look like an overflowed log.
         f"console={spec.architecture.console}", "oops=panic", "panic=-1", "net.ifnames=0",
         "printk.devkmsg=on",
         # Small messages in a large ring: a lost kernel log is a lost cross-check.
         "log_buf_len=4M",
         *spec.architecture.kernel_words,
-        # By chance the probes' heaps had 84 or 152 MiB of them, and a snapshot of the guest 370 or 430.
+        # With huge pages a snapshot's size is a matter of chance: the probes' heaps had 84 or 152 MiB of
+        # them, and the saved guest 370 or 430 MiB in all.
         "transparent_hugepage=never",
     ]  # fmt: skip
     if not spec.mitigations:
         words.append("mitigations=off")
     if spec.accelerator is Accelerator.TCG:
-        # A busy host may keep an emulated CPU waiting for longer than a real one ever stands still.
+        # A busy host may keep an emulated CPU waiting for longer than a real one ever stands still; by
+        # default a soft lockup is told after 20 s (twice watchdog_thresh), and an RCU stall after 21 s.
         words += ["watchdog_thresh=30", "rcupdate.rcu_cpu_stall_timeout=60"]
     return " ".join([*words, *spec.append])
 
@@ -99,7 +105,9 @@ def argv(spec: MachineSpec) -> list[str]:
 
 def _machine(spec: MachineSpec) -> list[str]:
     # One thread for all vCPUs: with a thread each, one vCPU can run code that another is patching,
-    # and TCG then executes half of it (seen as "Oops: int3" when a transition flips a static key).
+    # and TCG then executes half of it: once 7.2 panicked so, with "Oops: int3" in __schedule, when its
+    # first transition flipped a static key. The price: an interrupt to a busy vCPU is answered milliseconds
+    # later.
     accel = "kvm" if spec.accelerator is Accelerator.KVM else "tcg,thread=single"
     known = spec.architecture
     cpu = known.cpu_kvm if spec.accelerator is Accelerator.KVM else known.cpu_tcg
@@ -142,7 +150,8 @@ def _kernel(spec: MachineSpec) -> list[str]:
 
 
 def _disks(spec: MachineSpec) -> list[str]:
-    # In this order they are vda and vdb. Nothing is ever flushed: the overlay does not outlive QEMU.
+    # In this order they are vda and vdb to vm-images/guest/init. cache=unsafe: the guest's flushes are
+    # ignored, for the overlay need not survive a crash of the host, only QEMU's orderly end.
     return [
         "-drive", f"if=none,id=root,format=qcow2,cache=unsafe,file={_escaped(spec.disk)}",
         "-device", "virtio-blk-pci,drive=root",
@@ -153,6 +162,7 @@ def _disks(spec: MachineSpec) -> list[str]:
 
 def _network() -> list[str]:
     # Port 0: QEMU lets the host pick a free one and tells it over QMP, so no two guests can race for it.
+    # `restrict`: the guest reaches neither the host nor the net; no `romfile`: no PXE to set up at boot.
     forward = f"hostfwd=tcp:127.0.0.1:0-{GUEST_ADDRESS}:{SSH_PORT}"
     return [
         "-netdev", f"user,id=net,restrict=on,ipv6=off,{forward}",

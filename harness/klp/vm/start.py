@@ -52,7 +52,10 @@ class Save(msgspec.Struct, frozen=True, tag=True):
 
 
 class SaveAgain(msgspec.Struct, frozen=True, tag=True):
-    """It goes on where the snapshot was made, in the snapshot's own files, to be saved anew."""
+    """It goes on where the snapshot was made, in the snapshot's own files, to be saved once more.
+
+    What it is for: see `klp.lab.warm`.
+    """
 
     files: SnapshotFiles
 

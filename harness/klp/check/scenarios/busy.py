@@ -23,7 +23,8 @@ _LIVES = 2
 _BUSY_S = 60.0
 _LOOK_S = 0.3
 _SCRIPT = "/run/klp/load"
-# Each goes on for ever; memory is touched, held and given back, and pages are reclaimed meanwhile.
+# Each goes on until its process group is killed. `memory` touches 16 MiB, holds it in tail and gives it
+# back, and has the page cache dropped: pages are reclaimed beside the transition.
 _LOADS = {
     "forks": "while :; do /bin/true; done",
     "switches": "while :; do echo; done | while read -r line; do echo; done >/dev/null",
@@ -86,6 +87,7 @@ def _busy(stage: Stage) -> Iterator[None]:
     except DeadlineMissed as missed:
         raise CheckFailed(f"the guest did not get busy: {missed}") from None
     finally:
+        # setsid has made them one process group, which their shells have not left.
         stage.guest.run(f"kill -KILL -- -{group}")
 
 

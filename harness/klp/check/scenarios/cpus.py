@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Few and many CPUs, and one that goes in mid-transition.
 
-Every CPU has an idle task that must switch as well: in the idle loop while it is online, by the
-transition's own work while it is not (klp_try_complete_transition, kernel/livepatch/transition.c).
+Every CPU has an idle task that must switch as well: in the idle loop while it is online (do_idle,
+kernel/sched/idle.c), by the transition's own work while it is not (klp_try_complete_transition,
+kernel/livepatch/transition.c).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _CPUS = "/sys/devices/system/cpu"
 
 @scenario("one-cpu", "enabled and disabled with all CPUs offline but one")
 def one_cpu_life(stage: Stage) -> None:
-    """Whoever busies the only CPU keeps the transition's work from running, too."""
+    """With one CPU, a task that keeps it busy keeps the transition's own work from running, too."""
     stage.set_up()
     one_cpu(stage)
     _live(stage)
@@ -55,6 +56,7 @@ def cpu_goes(stage: Stage) -> None:
     holder.catch("new")
     stage.livepatch.disable(wait=False)
     holder.await_held()
+    # It stays away until the livepatch is gone: by then a pass has switched its idle task.
     _put(stage, cpu, online=False)
     holder.let_go()
     stage.livepatch.wait()
@@ -66,7 +68,7 @@ def cpu_goes(stage: Stage) -> None:
 
 
 def one_cpu(stage: Stage) -> None:
-    """Take every CPU offline but the first.
+    """Take every CPU offline but the first, which x86 does not let go.
 
     Raises:
         CheckFailed: one does not go.

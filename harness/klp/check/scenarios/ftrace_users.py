@@ -63,6 +63,7 @@ class _FtraceUser:
         Raises:
             CheckFailed: the kernel refuses each of them.
         """
+        # An instance of its own: the ring buffer, filter and tracer of the top level stay as they are.
         self._run(f"mkdir {_INSTANCE}")
         if self._kind == "ftrace":
             file = f"{_INSTANCE}/set_ftrace_filter"
@@ -96,7 +97,10 @@ class _FtraceUser:
         return calls_in(text, tuple(each.name for each in self._functions))
 
     def _some(self, commands: Iterable[str]) -> None:
-        """Run commands, of which one at least must succeed: not every function can be named uniquely."""
+        """Run commands, of which one at least must succeed.
+
+        Not every function can be traced: kprobe_events, for one, refuses a name that occurs twice.
+        """
         results = [self._stage.guest.run(each) for each in commands]
         refused = [each for each in results if each.status]
         if len(refused) == len(results):
@@ -110,7 +114,7 @@ class _FtraceUser:
 
 
 def calls_in(text: str, functions: Sequence[str]) -> Counter[str]:
-    """Count the calls of functions in what tracefs shows: by the function tracer, or by probes f0, f1, ….
+    """Count the calls of functions in a `trace` file, as the function tracer or probes f0, f1, … wrote it.
 
     Args:
         text: of a file ``trace``: ``cat-77 [000] ..... 12.3: FUNCTION <-CALLER`` or ``…: f0: (FUNC…)``.
@@ -160,6 +164,7 @@ def _both_orders(stage: Stage, user: _FtraceUser) -> None:
     user.attach()
     stage.observe(Moment.ENABLED)
     _compare(stage, before, user.calls(), "if put there while it is enabled", all_of_them=False)
+    # Looked at once more: with one user left, ftrace no longer calls it through the list of all users.
     user.detach()
     stage.observe(Moment.ENABLED)
     stage.livepatch.disable()

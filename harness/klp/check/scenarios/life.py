@@ -37,13 +37,17 @@ def enable_again(stage: Stage) -> None:
 @scenario("cycles", f"{_CYCLES} loads and unloads ({_QUICK_CYCLES} with --quick): memory and shadow ledger "
           "compared", quick=True)  # fmt: skip
 def cycles(stage: Stage) -> None:
-    """What a life leaves behind adds up: memory is compared between the cycles, the first left out."""
+    """What a life leaves behind adds up, so memory is compared between cycles.
+
+    The first is left out: in it the kernel allocates what it then keeps for every later one.
+    """
     stage.set_up()
     _cycle(stage)
     taken = [Sample(0, settled(stage.guest))]
     wanted = _QUICK_CYCLES if stage.quick else _CYCLES
     for number in range(1, wanted):
         _cycle(stage)
+        # Samples are spread evenly: a leak grows with the cycles, what only warms up does not.
         if number * _SAMPLES // (wanted - 1) > (number - 1) * _SAMPLES // (wanted - 1):
             taken.append(Sample(number, sample(stage.guest)))
     stage.tear_down()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Other livepatches: below, on top, and in its place.
+"""Other livepatches: below it, on top of it, and in its place.
 
 The others are patches/companion, which goes on in the originals' bodies, whatever functions it is given,
 and a copy of the livepatch itself. Documentation/livepatch/livepatch.rst, 5. Livepatch life-cycle, and
@@ -24,7 +24,10 @@ _ELSEWHERE = "vmlinux:version_proc_show,1"
 @scenario("on-top", "enabled and disabled on top of another livepatch of the same functions",
           informed=True)  # fmt: skip
 def on_top(stage: Stage) -> None:
-    """The newest livepatch wins: what is seen of it is the same as without another one below."""
+    """The newest livepatch wins: what is seen of it is the same as without another one below.
+
+    klp_ftrace_handler (kernel/livepatch/patch.c) goes on in the function on top of the stack.
+    """
     stage.set_up()
     companion = stage.case.livepatch("companion")
     companion.load(_same_functions(stage))
@@ -46,7 +49,10 @@ def on_top(stage: Stage) -> None:
 @scenario("underneath", "another livepatch of the same functions comes on top of it and goes; then it is "
           "disabled below one", informed=True)  # fmt: skip
 def underneath(stage: Stage) -> None:
-    """What is on top uncovers it again when disabled, and does not keep it from being disabled below."""
+    """What is on top uncovers it again when disabled, and does not keep it from being disabled below.
+
+    Since 5.1 livepatches are disabled in any order; before, only the one on top could be.
+    """
     stage.set_up()
     stage.load()
     companion = stage.case.livepatch("companion")
@@ -69,7 +75,7 @@ def underneath(stage: Stage) -> None:
 @scenario("replaced-by-itself", "a copy under another name takes its place, or is stacked on it if not "
           "cumulative")  # fmt: skip
 def replaced_by_itself(stage: Stage) -> None:
-    """As its own next version would."""
+    """Its own next version would take its place in the same way."""
     stage.set_up()
     stage.load()
     stage.observe(Moment.ENABLED)

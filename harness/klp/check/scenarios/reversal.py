@@ -13,13 +13,13 @@ from klp.check.scenario import scenario
 from klp.check.stage import Stage
 from klp.drive.steps import Moment
 
-# The pass that starts the transition is one; another shows that the work function tries again.
+# klp_enable_patch() makes the first pass itself; a second one shows that the delayed work tries again.
 _SEVERAL = 2
 
 
 @scenario("held-up", "tasks asleep in each changed function hold enabling and disabling up, then let go")
 def held_up(stage: Stage) -> None:
-    """Enabled once before, for only then it is known where its functions are."""
+    """It is enabled once before: only then can the holder find out where its functions are."""
     holder = _prepared(stage)
     stage.load(wait=False)
     holder.await_held(_SEVERAL)
@@ -41,6 +41,7 @@ def reverse_enable(stage: Stage) -> None:
     holder = _prepared(stage)
     stage.load(wait=False)
     holder.await_held()
+    # The sleeper has not switched yet, so it is where the reversal leads: nothing holds that up.
     stage.livepatch.reverse()
     _gone(stage)
     stage.livepatch.unload()

@@ -80,10 +80,12 @@ def _subject(stage: Stage, name: str) -> ModuleSubject:
     """Return a target: one of the author's own, or of the guest's kernel, with what that needs loaded."""
     if name in stage.candidate.modules:
         return stage.module(name)
+    # As modprobe would load it whatever modprobe.d has for it: the last file is its own.
     plan = stage.guest.run(["modprobe", "--ignore-install", "--show-depends", name])
     files = [line.split()[1] for line in plan.stdout.splitlines() if line.startswith("insmod ")]
     if not files:
         raise NotApplicable(f"{name} is neither built with it nor a module of the guest's kernel")
+    # Each by modprobe, for some may be loaded already; insmod would fail for those.
     for file in files[:-1]:
         stage.guest.run(["modprobe", Path(file).name.partition(".")[0]]).must(f"loading {file}")
     own = Module(
@@ -131,7 +133,7 @@ def _go(stage: Stage, targets: tuple[str, ...], coming: list[ModuleSubject]) -> 
 
 
 def _demand_patched(stage: Stage, name: str, *, patched: bool) -> None:
-    """See what sysfs says of an object; kernels before 6.2 say nothing."""
+    """See what sysfs says of an object; kernels before 6.1 do not say whether it is patched."""
     state = stage.livepatch.state
     found = next((each for each in state.objects if each.name == name), None) if state else None
     if found is None:
