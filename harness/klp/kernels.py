@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 
 # A running task switches in cond_resched() since commit e3ff7c609f39 (merged for 6.4), and in __schedule()
-# since 676e8cf70cb0 (seen on 7.2, not on 6.12), when it goes to sleep freezably. Before the first of the two there
-# was no klp_sched_try_switch to probe, and a kthread that never sleeps could hold a transition up for good.
+# since 676e8cf70cb0 (seen on 7.2, not on 6.12), when it goes to sleep freezably. Before the first of the two
+# there was no klp_sched_try_switch to probe, and a kthread that never sleeps could hold a transition up for
+# good.
 EARLIEST_SCHEDULER_SWITCH = (6, 4)
 # -EEXIST of a module's init becomes -EBUSY since 7.0 (do_init_module, kernel/module/main.c): kmod takes the
 # former for "loaded already". Seen on 7.2; 6.12 gives EEXIST.
