@@ -163,8 +163,8 @@ def history(
 
     Args:
         before: what came before the events, where these are a span of a trace. It is no part of the
-            history, but says what the probes can see, what they had counted by then, which variables are
-            older than the span, and how the kernel was tainted.
+            history, but it tells what the probes can see, what they had counted by then, which shadow
+            variables are older than the span, and how the kernel was tainted.
     """
     builder = _Builder()
     for _, event in before:
@@ -186,7 +186,7 @@ _STEPS_OF_A_TRANSITION = (ev.Start, ev.Pass, ev.Complete, ev.Cancel, ev.Reverse)
 
 
 class _Builder:
-    """Gives each event to whom it concerns."""
+    """Gives each event only to the parts of a history that it concerns: a trace may have a million."""
 
     def __init__(self) -> None:
         self._legs = LegBuilder()

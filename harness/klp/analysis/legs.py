@@ -272,7 +272,7 @@ class TaskAccounts:
         account.path, account.at_ns, account.number = path, ts_ns, number
 
     def fork(self, number: int, event: ev.Fork) -> None:
-        """Take a birth: whoever had that thread id before is gone."""
+        """Take a birth: whoever had that thread id before is gone, whether or not its exit was seen."""
         self.forks += 1
         self._close(identity(event.child))
         account = self._of(event.child)
@@ -283,7 +283,7 @@ class TaskAccounts:
             self.forks_pending += 1
 
     def exit(self, event: ev.Exit) -> None:
-        """Take a death: a dying task is listed until it is reaped, and may still be switched."""
+        """Take a death. A dying task stays listed until it is reaped, and a pass may still switch it."""
         account = self._of(event.task)
         account.last_ns = event.ts_ns
         if event.task.pid == event.task.tgid:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from klp.analysis.selftests import CaseResult, Status
 
-# kselftest's own code for "cannot be tested here".
+# kselftest's exit status for "cannot be tested here" (ksft_skip in functions.sh).
 SKIP_CODE = 4
 
 _CALL = re.compile(r"^(\s*)start_test\s+(.+)$")

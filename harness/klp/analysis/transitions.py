@@ -225,6 +225,7 @@ class LegBuilder:
             self._close()
             self._current = _Open(number, event, event.replace)
         elif isinstance(event, ev.Reverse):
+            # The event of a reversal does not say whether the livepatch replaces others; its init did.
             replace = self._current.replace if self._current else False
             if self._current:
                 self._current.reversed_by = (number, event)

@@ -44,6 +44,7 @@ AMD64 = Architecture(
     pvh=True,
     qemu="qemu-system-x86_64",
     qemu_package="qemu-system-x86",
+    # Each device that is left out is one that the kernel need not look for at every boot.
     machine="q35,usb=off,vmport=off,smbus=off,sata=off,hpet=off",
     cpu_kvm="host",
     # TCG executes `rep stosb` and `rep movsb` a byte at a time; without ERMS the kernel takes other ways.
@@ -55,7 +56,10 @@ AMD64 = Architecture(
     kernel_words=(
         # Under emulation the TSC and the PIT drift apart, and the kernel spends a second finding out.
         "tsc=reliable",
+        # timer_irq_works() (arch/x86/kernel/apic/io_apic.c) wants some ticks within a short loop, which a
+        # busy host may not give a guest.
         "no_timer_check",
+        # The CPU's random numbers are enough to start with: getrandom() need not wait for others.
         "random.trust_cpu=on",
         "8250.nr_uarts=1",
     ),

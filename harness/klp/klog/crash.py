@@ -49,12 +49,14 @@ _BREAKPOINT = re.compile(rf"(?:^|: ){any_of(lambda crash: crash.breakpoint)}")
 # finds one breakpoint among true instructions (docs/facts.md). In erased text there is nothing else.
 _ERASED_TEXT = re.compile(any_of(lambda crash: crash.erased_text))
 
+# "? " marks an address that was found on the stack, but not by the unwinder (arch/x86/kernel/dumpstack.c).
 _FRAME = re.compile(r"^(?:\[<[0-9a-f]+>\])?\s+(\? )?([\w.$]+)\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[(\w+).*)?$")
 _CALL_TRACE = re.compile(any_of(lambda crash: crash.call_trace))
 _PC = re.compile(
     rf"{any_of(lambda crash: crash.kernel_pc)}"
     r"(([\w.$]+)\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[(\w+)[^\]]*\])?)"
 )
+# lib/nmi_backtrace.c: another CPU's stack, which softlockup_all_cpu_backtrace=1 in the guests asks for.
 _OTHER_CPU = re.compile(r"NMI backtrace for cpu \d+$")
 _CONTEXT = re.compile(rf"\s*<(/?){any_of(lambda crash: crash.interrupts)}>")
 _TRACE_END = re.compile(any_of(lambda crash: crash.trace_end))

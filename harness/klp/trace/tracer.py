@@ -112,6 +112,7 @@ class Tracer:
         """
         follower = self._follower(processes)
         self._armed += [_Followed(each, follower) for each in processes]
+        # The header is a probe's first event, written once all is attached: nothing may be loaded before.
         for probe in self._armed:
             self._wait(probe, self._started(probe), _ARM_S, "start")
 

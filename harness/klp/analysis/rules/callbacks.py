@@ -162,6 +162,7 @@ def loaded_only(history: History) -> Finding:
 
 def _absent(history: History, module: str, ts_ns: int) -> tuple[int, ev.ModuleNotice] | None:
     """Return the notice that shows that a module was not loaded at a moment, if one does."""
+    # Within a notice it counts as loaded: klp_module_coming() and klp_module_going() run its callbacks.
     own = [each for each in history.modules if each[1].module == module]
     before = [each for each in own if each[1].ts_ns <= ts_ns]
     if before:
@@ -221,7 +222,7 @@ def refusal(history: History) -> Finding:
 
 
 def _refused(history: History, event: ev.Callback) -> tuple[int, int] | None:
-    """Return the call that ran a callback, and the errno it ended with."""
+    """Return the number of the event of the call that ran a callback, and the errno that call returned."""
     notice = history.notice_at(event.ts_ns, event.object)
     if notice:
         return notice[0], notice[1].errno

@@ -76,6 +76,7 @@ def stacking(history: History) -> Finding:
         kept = [name for name in before if name in each.patches]
         if len(each.patches) > 1:
             words = f"after {each.why}: {' < '.join(each.patches)}"
+            # klp_init_patch() adds to the end of klp_patches; the others keep their order.
             good = not before or list(each.patches) == kept + new
             tally.judge(good, words, number, sure=False)
         before = each.patches
@@ -279,7 +280,7 @@ def clean_log(history: History) -> Finding:
         if line.expected is None:
             tally.judge(not alarms((line.text,)), line.text[:160], number)
     for number, taint in history.seen.taints:
-        # A warning that was expected taints the kernel for good.
+        # A warning that was expected taints the kernel for good: W, by __warn(), kernel/panic.c.
         allowed = _ALLOWED_TAINT | set(history.tainted) | ({"W"} if excused else set())
         wrong = set(taint.flags) - allowed
         tally.judge(not wrong, f"taint {taint.flags or 'none'}", number)

@@ -139,7 +139,11 @@ def _judge_objects(tally: Tally, leg: Leg, history: History) -> None:
 
 
 def _needs_no_notice(history: History, event: ev.Object) -> bool:
-    """Whether an object's patching belongs to the transition itself: a module's may be by its notice."""
+    """Whether an object's patching belongs to the transition itself.
+
+    A module's object may also be patched because the module came (klp_module_coming). Only klpstates tells
+    of that, so without it no module's object is judged.
+    """
     if event.object == "vmlinux":
         return True
     unseen = "klpstates" not in history.headers or any(
@@ -152,6 +156,7 @@ def _in_its_place(leg: Leg, event: ev.Object) -> bool:
     """Patching belongs between init and start, unpatching after completion began or was cancelled."""
     started = leg.started[1].ts_ns if leg.started else None
     if event.action == "patch":
+        # klp_reverse_transition() patches nothing: what is to be patched still is.
         return not leg.reversal and (started is None or event.ts_ns <= started)
     end = leg.cancelled or leg.completed
     failing = started is None and not leg.reversal  # klp_patch_object undoes what it began
@@ -189,6 +194,7 @@ def _judge_completion(tally: Tally, leg: Leg, number: int, census: ev.Census) ->
     if not census.whole:
         tally.gap = "a census at a completion was cut short"
         return
+    # A transition that was cancelled completes towards 0, whatever the leg's target was.
     target = leg.completed[1].target if leg.completed else leg.target
     there = census.patched if target == ev.PATCHED else census.unpatched
     words = f"{leg.told()}, before completion: {census_words(census)}"
@@ -360,6 +366,7 @@ def _reversal_problems(leg: Leg, begun: ev.Reverse) -> list[str]:
         core = leg.started[1].core
         if core.target_state != leg.target:
             problems.append(f"started with target {core.target_state}")
+        # klp_reverse_transition() flips it before it starts again; None: no livepatch was in transition.
         if None not in (core.enabled, begun.core.enabled) and core.enabled == begun.core.enabled:
             problems.append(f"enabled stayed {core.enabled}")
     return problems
