@@ -10,18 +10,22 @@ from klp.errors import CrashReport
 from klp.klog.dialects import any_of
 
 _FRAME = re.compile(r"(?<!\? )\b([A-Za-z_][\w.]*)\+0x[0-9a-f]+/0x[0-9a-f]+ \[(\w+)")
-# An address where a symbol should be, or a jump to a page that is not there: what it was is gone.
+# A bare address where a symbol should be, or a jump to a page that is not there: the code there has gone,
+# and its symbols with it.
 _NOWHERE = re.compile(
     rf"{any_of(lambda crash: crash.kernel_pc)}0x[0-9a-f]+|{any_of(lambda crash: crash.bad_fetch)}"
     rf"|{any_of(lambda crash: crash.erased_text)}"
 )
 _MEMORY_GONE = re.compile(any_of(lambda crash: crash.fault_in_modules))
+# mm/vmalloc.c, mm/slub.c (the BUG needs CONFIG_SLAB_FREELIST_HARDENED, the rest slub_debug),
+# mm/page_alloc.c.
 _FREED_TWICE = re.compile(
     r"Trying to vfree\(\) (?:nonexistent|bad)|kernel BUG at mm/slub\.c|Bad page state|double[ -]free"
     r"|Object already free|Invalid object pointer|freeing.*free(?:d)? (?:slab|object)",
     re.IGNORECASE,
 )
-# Under code that is gone the stack cannot be unwound with certainty; the kernel marks such frames.
+# No ORC data is left for code that is gone, so the frames below it are guesses, which the kernel marks by
+# "?".
 _UNRELIABLE = re.compile(r"\s\? ([\w.]+)\+0x")
 _CUT = "[ cut here ]"
 
@@ -61,6 +65,7 @@ def _its_memory_after_its_end(lines: Sequence[str], livepatch: str) -> bool:
 
 
 def _unloaded_last(lines: Sequence[str], livepatch: str) -> bool:
+    # print_modules(), kernel/module/main.c: it remembers one module, so another rmmod since hides this one.
     unloaded = re.compile(rf"last unloaded: {re.escape(livepatch)}\b")
     return any(unloaded.search(line) for line in lines)
 

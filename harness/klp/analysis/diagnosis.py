@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was seen of a livepatch that failed, to what is wrong with it, in the words of its author. Pure."""
+"""What is wrong with a livepatch that failed, from all that was seen of it, in its author's words. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from klp.errors import CrashReport
 from klp.trace.events import PATCHED
 
 _HELD_BY = 3
-# Rules whose breach is told in better words by what it comes from.
+# Rules whose breach has a cause that is told already, in better words: a report in the kernel log, a
+# command that did not show what it had to, a leak.
 _LOG_RULE, _BEHAVIOUR_RULE, _LEDGER_RULE = "L6", "L5", "S7"
 REFUSED = "refused"
 # How a reason begins that says who holds a transition.
@@ -32,8 +33,8 @@ class Misbehaviour:
     Attributes:
         moment: ``before``, ``enabled`` or ``after``; ``refused`` after a load that was refused.
         command, pattern, output: what was run, what must be found in its output, and that.
-        said: what it said the time before, or None.
-        namesakes: of the changed functions those whose name is there several times, in words.
+        said: what the same command said the time before, or None.
+        namesakes: in words, the changed functions whose name several functions of the kernel have.
     """
 
     moment: str
@@ -159,7 +160,10 @@ def _left_by_refusal(shown: str, seen: Seen) -> str:
 
 
 def _undone_too_early(seen: Seen) -> str:
-    """Say so where a reversed transition skipped the callback that would have undone something (C5)."""
+    """Say so where a reversed transition skipped the callback that would have undone something.
+
+    It runs no pre-unpatch (C5): post-patch, its counterpart, has not run yet.
+    """
     history, name = seen.history, seen.livepatch
     if history is None:
         return ""

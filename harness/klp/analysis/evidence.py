@@ -45,11 +45,11 @@ class Finding:
 
     Attributes:
         observations: how often the trace could have shown the rule broken.
-        broken: those that did, the first `KEPT` of them.
-        lacking: those that did if the trace is whole: something that had to be there was not seen.
+        broken: observations that broke it by what was seen, the first `KEPT` of them.
+        lacking: observations that broke it by what was not seen, which proves nothing if events were lost.
         gap: what this trace cannot show, if that keeps the rule from being held.
-        shown: a few of those that did not, for the reader.
-        why: where there is no observation, what was missing.
+        shown: a few observations that broke nothing, for the reader.
+        why: what was missing, where there is no observation.
     """
 
     observations: int
@@ -73,7 +73,8 @@ class Tally:
     def judge(self, good: bool, words: str, *events: int, sure: bool = True) -> None:
         """Count one observation; `words` say what it was.
 
-        One that is not `sure` is bad only if the trace is whole: what would explain it was not seen.
+        If it is not `sure`, something that would excuse it may have been lost: then it breaks the rule only
+        in a trace without holes (see `Finding.lacking`).
         """
         if not good and not sure:
             self.lacking(words, *events)
@@ -92,7 +93,7 @@ class Tally:
         self.judge(False, words, *events)
 
     def lacking(self, words: str, *events: int) -> None:
-        """Count one observation that broke the rule by what was not seen after it or before it."""
+        """Count one observation that broke the rule by what was not seen before or after it."""
         self.seen += 1
         if len(self.lacked) < KEPT:
             self.lacked.append(Evidence(events=events, words=words))

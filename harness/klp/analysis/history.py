@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A whole trace as values: what the rules are judged on.
 
-Everything keeps the number of its event, which is the line in events.jsonl. Numbers follow the order of
-arrival; what is ordered here is ordered by time.
+Everything keeps the number of its event, which is its line in events.jsonl. Lines stand in the order in
+which events reached the host, which is not that of time: each probe is read on its own. Here all is in
+order of time.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ class History:
         legs: transitions in one direction each, oldest first; `transitions` tells them shorter.
         objects: every patching and unpatching, those by coming and going modules among them.
         strays: steps of a transition where none was under way (before the first init, or after an end).
-        shadow, callbacks, states, stack: the like of the other probes.
+        shadow, callbacks, states, stack: what the other probes told, each in a value of its own.
         modules: coming and going.
         facts: findings on single events, by rule: T5 and T11.
         ran: which versions of functions ran, by klpconsistency.
@@ -162,8 +163,8 @@ def history(
 
     Args:
         before: what came before the events, where these are a span of a trace. It is no part of the
-            history, but says what the probes can see, what they had counted by then, which variables are
-            older than the span, and how the kernel was tainted.
+            history, but it tells what the probes can see, what they had counted by then, which shadow
+            variables are older than the span, and how the kernel was tainted.
     """
     builder = _Builder()
     for _, event in before:
@@ -173,7 +174,7 @@ def history(
     return builder.built()
 
 
-# Where each kind of event is kept that is kept as it is.
+# Kinds of events that are kept as they are. Others come by the million, and are judged as they pass.
 _KEPT: tuple[type[ev.AnyEvent], ...] = (
     ev.Callback, ev.Compatible, ev.StateGet, ev.Enable, ev.PatchStack, ev.Replaced, ev.PatchFree,
     ev.ModuleNotice, ev.Ran, ev.Plan, ev.Step, ev.Sysfs, ev.Behaviour, ev.LoggedLine, ev.Taint,
@@ -185,7 +186,7 @@ _STEPS_OF_A_TRANSITION = (ev.Start, ev.Pass, ev.Complete, ev.Cancel, ev.Reverse)
 
 
 class _Builder:
-    """Gives each event to whom it concerns."""
+    """Gives each event only to the parts of a history that it concerns: a trace may have a million."""
 
     def __init__(self) -> None:
         self._legs = LegBuilder()
@@ -221,11 +222,13 @@ class _Builder:
             self._of_a_transition(number, event)
         elif kind in self._kept:
             self._kept[kind].append((number, event))
+            # Which livepatches lie on the stack, and which module goes, decide what a shadow variable is.
             self._ledger.take(number, event)
         else:
             self._holes.take(event)
 
     def _of_a_transition(self, number: int, event: ev.AnyEvent) -> None:
+        # The functions of an object are told just before it, and name no number of its event.
         if isinstance(event, ev.Function):
             self._functions.append(event)
         elif isinstance(event, ev.Object):

@@ -10,7 +10,8 @@ import msgspec
 from klp.kernels import EARLIEST_SCHEDULER_SWITCH, series
 from klp.trace import events as ev
 
-# A function that older kernels do not have, and its absence is no hole: what it does is not done there.
+# Functions that older kernels lack. That is no hole in their traces: what the function does is not done
+# there.
 _SINCE = {"klp_sched_try_switch": EARLIEST_SCHEDULER_SWITCH}
 
 
@@ -29,9 +30,10 @@ class Hole(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def bare(symbol: str) -> str:
-    """Return a symbol without what compilers add to it, such as ``.part.0``, and leading underscores.
+    """Return a symbol without leading underscores and what compilers add to it, such as ``.part.0``.
 
-    What the kernel calls klp_unpatch_object, a probe may have to see at __klp_unpatch_object.
+    Where the compiler inlined klp_unpatch_object, a probe sees it at __klp_unpatch_object: one name for
+    both.
     """
     return symbol.partition(".")[0].lstrip("_")
 
@@ -52,6 +54,7 @@ class HoleBuilder:
         elif isinstance(event, ev.Lost):
             self._lost[event.probe] += event.count
         elif isinstance(event, ev.End):
+            # Not added: the end's count is that of the whole run, of all `Lost` events together.
             self._lost[event.probe] = max(self._lost[event.probe], event.lost)
 
     def built(self) -> tuple[Hole, ...]:
@@ -71,6 +74,7 @@ class HoleBuilder:
                 for each in header.missing
                 if series(header.kernel) >= _SINCE.get(bare(each.symbol), ())
             ]
+            # A span of a trace ends at a mark: by then each probe has written all that it had seen.
             if self.last.get(probe) not in (ev.Mark, ev.End) and probe != "klp":
                 holes.append(Hole(probe=probe, symbol="", words=f"{probe} has no end: the guest was lost"))
         return tuple(holes)

@@ -18,7 +18,7 @@ from klp.trace import events as ev
 
 Who = tuple[int, str]
 RUNNING = "running on a CPU"
-# How a task switches on a CPU of its own, whatever a pass does meanwhile.
+# How a task switches by itself, on the CPU where it runs, whatever a pass does at the same moment.
 _BY_ITSELF = ("exit", "idle", "scheduler")
 
 
@@ -82,6 +82,8 @@ class Leg:
         tasks: every task that was seen in it.
         twice: tasks that switched more than once, with the numbers of both events.
         wrong_way: switches to another state than the target.
+        unexplained: tasks that a pass found switched after it had failed on them, with no event that says
+            how.
         forks, forks_pending, exits_pending: counts, the last two of tasks not in the target state.
         last_ns: time of the last event seen in it.
     """
@@ -151,7 +153,10 @@ class Leg:
 
 
 def identity(task: ev.Task) -> Who:
-    """A thread may rename itself, and an idle task has no id of its own: so id, or name where it is 0."""
+    """Return what tells a task apart: its thread id, for it may rename itself (comm).
+
+    All idle tasks have the id 0, so these are told apart by their names, swapper/CPU.
+    """
     return (task.pid, task.comm if task.pid == 0 else "")
 
 
@@ -167,7 +172,11 @@ def reason(event: ev.Attempt) -> str:
 
 @dataclass(slots=True)
 class _Account:
-    """What is known of one task in the leg that runs."""
+    """What is known of one task in the leg that runs.
+
+    `until_ns` is the end of the attempt that switched it, `confirmed` whether a pass found it switched
+    later on, `dying` whether its exit was seen.
+    """
 
     task: ev.Task
     failed: int = 0
@@ -216,8 +225,9 @@ class TaskAccounts:
         if event.result == "switched":
             path = "first pass" if pass_number <= 1 else "retry pass"
             if account.path in _BY_ITSELF and not account.confirmed and event.patch_state != self._target:
-                # That is told as klp_update_patch_state() begins; a task that is preempted there finds its
-                # flag cleared by the pass when it goes on, and leaves its state alone.
+                # A switch by itself is told when klp_update_patch_state() begins. A task that is preempted
+                # right there may be switched by the pass; when it goes on it finds TIF_PATCH_PENDING
+                # cleared and changes nothing. So the pass was it, and the task did not switch twice.
                 account.path = None
             self._switched(account, path, number, event.ts_ns, event.after)
             account.until_ns = event.ts_ns + event.duration_ns
@@ -233,7 +243,8 @@ class TaskAccounts:
         if account.path is not None:
             account.confirmed = True
             return
-        # A thread that calls exec takes over its leader's id: what was said of either is of another task.
+        # A thread that calls exec takes over the id of its leader (de_thread(), fs/exec.c), which is gone:
+        # what was told under that id was told of another task.
         swapped = event.task.tgid in self._leaders_gone
         account.path, account.at_ns, account.number = "already", event.ts_ns, number
         if account.failed and not swapped:
@@ -247,19 +258,21 @@ class TaskAccounts:
         if state != self._target:
             self.wrong_way.append((account.built(), number))
             return
-        # While an attempt waits for a task's run queue the task may switch itself; the attempt then sets
-        # what is set already (klp_try_switch_task looks at the state before it takes the lock).
+        # A task may switch by itself while an attempt on it waits for its run queue's lock: the attempt
+        # then sets what is set already, because klp_try_switch_task() looks at the state before it takes
+        # the lock.
         itself = path in _BY_ITSELF and ts_ns <= account.until_ns
         if account.path not in (None, "already") and not itself:
             self.twice.append((account.built(), number))
         if account.path == "already" and self.unexplained:
-            # Seen switched by a pass a moment before its own event: the two stamps overlap.
+            # Its own event bears a later time than that of the pass that found it switched: the two
+            # overlap.
             who = (account.task.pid, account.task.comm)
             self.unexplained = [(t, n) for t, n in self.unexplained if (t.pid, t.comm) != who]
         account.path, account.at_ns, account.number = path, ts_ns, number
 
     def fork(self, number: int, event: ev.Fork) -> None:
-        """Take a birth: whoever had that thread id before is gone."""
+        """Take a birth: whoever had that thread id before is gone, whether or not its exit was seen."""
         self.forks += 1
         self._close(identity(event.child))
         account = self._of(event.child)
@@ -270,7 +283,7 @@ class TaskAccounts:
             self.forks_pending += 1
 
     def exit(self, event: ev.Exit) -> None:
-        """Take a death: a dying task is listed until it is reaped, and may still be switched."""
+        """Take a death. A dying task stays listed until it is reaped, and a pass may still switch it."""
         account = self._of(event.task)
         account.last_ns = event.ts_ns
         if event.task.pid == event.task.tgid:

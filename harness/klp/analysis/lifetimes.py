@@ -38,8 +38,9 @@ def shadow_lifetimes(numbered: Iterable[tuple[int, ev.AnyEvent]]) -> tuple[Shado
     for number, event in whole:
         if isinstance(event, ev.ShadowFreed):
             freed.setdefault(event.variable, []).append((number, event))
-    # Paired by address from the latest allocation backwards: a call's stamp is its beginning, so a free
-    # by another CPU may be told before the end of the allocation, never before its beginning.
+    # The allocator reuses addresses, so allocations are paired with frees from the last one backwards, each
+    # with the first free left after it. An allocation bears the time of its beginning: another CPU may free
+    # the variable before the call has ended, never before it began.
     lifetimes = [_made(n, each, freed) for n, each in reversed(whole) if isinstance(each, ev.ShadowAlloc)]
     orphans = [_orphan(n, each) for frees in freed.values() for n, each in frees]
     return tuple(sorted([*(each for each in lifetimes if each), *orphans], key=lambda each: each.event))

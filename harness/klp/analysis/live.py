@@ -154,6 +154,7 @@ class Watcher:
         match event:
             case ev.Census(moment="started"):
                 changes = {"total": event.tasks, "left": event.pending}
+            # klp_reverse_transition() ends in klp_start_transition(): it stays a reversal for who watches.
             case ev.Start() if now.phase is not LivePhase.REVERSED:
                 changes = {"phase": LivePhase.STARTED}
             case ev.Pass():

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What has to be so in a plan and is no rule of the kernel's: steps, observations, awaited lines.
 
-Whether the kernel kept its rules is said by `rules`, and nowhere else; see `rule_checks`.
+Whether the kernel kept its rules is judged in `klp.analysis.rules` and nowhere else;
+`klp.analysis.rule_checks` makes checks of those verdicts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs and checks as they were read back from their folders: one value each.
 
-`klp.records.reading` makes them; who shows, compares or judges them gets these, and no folder.
+`klp.records.reading` makes them. Whatever shows, compares or judges runs is given these values, never a
+folder.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ def guest_trace(
     title: str, numbered: Iterable[tuple[int, ev.AnyEvent]], *, number: int = 1, file: str = "events.jsonl"
 ) -> GuestTrace:
     """Return what a guest's numbered events tell; they are gone through once, and most of them not kept."""
+    # Once, because each is decoded only as it is asked for, and there may be a million.
     attempts: list[ev.Attempt] = []
     shadows: list[tuple[int, ev.AnyEvent]] = []
 

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 from klp.analysis.history import History
 
+# The first pattern that a line fits counts, so what is special stands before what is general (klp_
+# symbols). The handler that cannot be registered: livepatch asks ftrace for FTRACE_OPS_FL_IPMODIFY, which a
+# function gives to one user only (kernel/trace/ftrace.c); a kprobe with a post-handler has it, too.
 _MEANINGS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), words)
     for pattern, words in (
@@ -81,7 +84,7 @@ def refused(refusal: Refusal, log: Sequence[str], history: History | None) -> st
 
 def meaning(log: Sequence[str]) -> str:
     """Return what the last telling line of a log means, with the line; empty if none tells."""
-    for line in reversed(log):
+    for line in reversed(log):  # the last: an earlier one may be of another livepatch
         for pattern, words in _MEANINGS:
             if found := pattern.search(line):
                 parts = {name: part or "" for name, part in found.groupdict().items()}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verdicts of rules as checks: how a plan, and a selftest, tells what the rules say of its trace."""
+"""Verdicts of rules as checks: by these a plan or a selftest tells what the rules say of its trace."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ RULE = "rule "
 _MOST_BROKEN = 3
 
 
-# What is only to be said of a run as a whole: T14 holds the fewest passes of each livepatch against the
-# most of its control, and with one transition on either side that is chance.
+# Rules that are judged on whole runs only. T14 compares the fewest passes of each livepatch with the most
+# that it took without probes; with one transition on either side the outcome is chance.
 _OF_RUNS_ALONE = {"T14"}
 
 

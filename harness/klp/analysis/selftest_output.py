@@ -14,13 +14,14 @@ from dataclasses import dataclass
 
 from klp.analysis.selftests import CaseResult, Status
 
-# kselftest's own code for "cannot be tested here".
+# kselftest's exit status for "cannot be tested here" (ksft_skip in functions.sh).
 SKIP_CODE = 4
 
 _CALL = re.compile(r"^(\s*)start_test\s+(.+)$")
 _VARIABLE = re.compile(r"\$\{\w+\}|\$\w+")
 _BEGIN = re.compile(r"^TEST: (.*?) \.\.\. ", re.MULTILINE)
-# At the start of a line too: whatever a command wrote after "... " ends in a newline.
+# functions.sh writes "TEST: name ... " without a newline, and "ok" behind it; but what a command writes in
+# between ends in a newline, and then "ok" begins a line. Hence `search`, in the text behind the dots.
 _RESULT = re.compile(r"^(ok|not ok)$", re.MULTILINE)
 _COMPLAINT = re.compile(r"(?:ERROR|SKIP): (.*)|(skip all tests: .*)")
 
@@ -125,7 +126,7 @@ def _result(ran: RanCase, skipped: bool, seconds_at: Callable[[int], float]) -> 
 
 
 def _not_run(case: PlannedCase, exit_status: int | None, why: str) -> CaseResult:
-    """A script that ends well may leave out only what stands under a condition."""
+    """Return the result of a case that did not run: only what is conditional may be left out."""
     if exit_status == SKIP_CODE:
         return CaseResult(name=case.name, status=Status.SKIPPED, seconds=None, detail=why)
     if exit_status == 0 and case.conditional:

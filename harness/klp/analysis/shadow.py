@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Events to a ledger of shadow variables (kernel/livepatch/shadow.c).
 
-An allocation is told with the time it began and how long it took; the variable was in the hash some time
-before its end. So allocations are booked at their end: what was freed before that, by another CPU, is
-known by the variable's address. A free is told at its moment, under klp_shadow_lock.
+An allocation is told with the time it began and how long it took; the variable came into the hash at some
+moment before its end. So allocations are booked at their end, and one that another CPU freed before that is
+recognised by the variable's address. A free is told at its moment, under klp_shadow_lock.
 
 The ledger holds the variables that are alive, and counts the rest: a trace of a million allocations
 takes no more memory than what is alive at once.
@@ -93,7 +93,7 @@ def module_of(caller: str) -> str | None:
 
 
 class _Alive(msgspec.Struct, gc=False):
-    """A variable in the hash."""
+    """A variable in the hash. There may be a million, which the garbage collector need not go through."""
 
     variable: str
     number: int
@@ -123,10 +123,14 @@ class LedgerBuilder:
 
     def __init__(self) -> None:
         self._alive: dict[int, dict[str, _Alive]] = {}
+        # Allocations that have not ended yet, by the time of their end.
         self._due: list[tuple[int, int, ev.ShadowAlloc]] = []
+        # Second variables of one <obj, id>, by the first one's address: proven once the first is freed.
         self._doubles: dict[tuple[str, int, str], tuple[str, tuple[int, ...]]] = {}
+        # Variables that were freed before their allocation had returned.
         self._early: dict[tuple[str, int, str], int] = {}
         self._calls: dict[_Key, list[bool]] = {}  # the frees under way: whether with a destructor
+        # Variables that a klp_shadow_free left though they stood: wrong if they stand at the end.
         self._spared: dict[_Key, tuple[str, int]] = {}
         self._free_alls: list[_FreeAll] = []
         self._counts: Counter[str] = Counter()
@@ -187,7 +191,7 @@ class LedgerBuilder:
     def _allocated(self, number: int, event: ev.ShadowAlloc) -> None:
         self._counts[event.result] += 1
         before = self._alive.get(event.id, {}).get(event.obj)
-        # Alive from before this call to beyond its end: the only right answer.
+        # Alive from before this call to beyond its end, so this call had to find it.
         stood = before if before and before.ended_ns < event.ts_ns else None
         self._judge_uniqueness(number, event, stood)
         self._judge_construction(number, event)
@@ -199,7 +203,7 @@ class LedgerBuilder:
         numbers = (stood.number, number) if stood else (number,)
         twice = event.result == "made" and stood is not None
         if twice and stood:
-            # If the first is freed later on, it stood; unless a free was lost, and its address used again.
+            # The first stood if its free is told later on. Without that, its free may be what was lost.
             words = f"{what}, while {stood.variable} stood"
             self._doubles[event.obj, event.id, stood.variable] = (words, numbers)
         elif event.call == "alloc":
@@ -259,8 +263,8 @@ class LedgerBuilder:
             self._tallies["S7"].good()
         else:
             self._counts["strays"] += 1
-            # With an age the probe had seen it made, and it is no longer there: it was freed before. One
-            # that is older than the span may have stood all the time.
+            # An age means that the probe had seen it made. It is not there any more, so it was freed
+            # before; unless it is older than this span, whose ledger began without it.
             if event.age_ns is not None and event.ts_ns - event.age_ns > self._since_ns:
                 self._tallies["S7"].lacking(f"{what}, and was not there any more", number)
 
@@ -328,7 +332,10 @@ class LedgerBuilder:
             self._tallies["S6"].judge(True, words, done.number)
 
     def _going(self, number: int, event: ev.ModuleNotice) -> None:
-        """Report what a module leaves behind, unless another livepatch is there to take it over."""
+        """Report what a module leaves behind, unless another livepatch is there to take it over.
+
+        One that replaces it may go on using its shadow variables, and free them when it goes itself.
+        """
         if any(each != event.module for each in self._livepatches):
             return
         for id_, here in self._alive.items():
@@ -362,7 +369,10 @@ class LedgerBuilder:
         )
 
     def _judge_spared(self) -> None:
-        """What klp_shadow_free left, and no other call freed meanwhile, is there to the end."""
+        """Judge what a klp_shadow_free left where it was: right only if another call had just freed it.
+
+        That free is told a moment later, so what counts is whether the variable stands at the end.
+        """
         for (obj, id_), (variable, number) in self._spared.items():
             alive = self._alive.get(id_, {}).get(obj)
             words = f"klp_shadow_free of <{obj}, {id_}> left {variable} where it was"

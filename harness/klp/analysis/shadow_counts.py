@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What klpshadow counts in the kernel, from when it is armed: of a span of a trace, what it adds."""
+"""What klpshadow counts in the kernel since it was armed; for a span of a trace, what the span adds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from klp.analysis.evidence import Tally
 from klp.trace import events as ev
 
 C = TypeVar("C", ev.ShadowGets, ev.ShadowTotals)
-# Of an event with counts, what is none.
+# The fields of an event with counts that are no counts.
 _NO_COUNTS = {"probe", "seq", "ts_ns", "id"}
 
 

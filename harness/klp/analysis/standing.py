@@ -11,14 +11,15 @@ from klp.analysis.history import History
 from klp.analysis.legs import Leg
 from klp.trace import events as ev
 
-# For a trace that does not tell when sysfs was read: all its files over SSH, by the host's clock.
+# For an older trace, which does not tell when sysfs was read: how long reading all its files over SSH takes
+# at most, by the host's clock.
 _AROUND_NS = 1_000_000_000
 
 _Key = tuple[str, str]
 
 
 class _Value(NamedTuple):
-    """What a file of sysfs shows: not before `may_ns`, and from `sure_ns` on (None: that was not told)."""
+    """What a file of sysfs shows: not before `may_ns`, surely from `sure_ns` on (None: not known)."""
 
     may_ns: int
     sure_ns: int | None
@@ -28,9 +29,9 @@ class _Value(NamedTuple):
 class Standing:
     """Values of sysfs over time, as far as the trace tells them.
 
-    No event comes at the very statement that changes a file. Its own event comes before, and it is sure
-    once the next thing is told that needs klp_mutex, or comes after it while that is held: a start, a
-    pass, or the end of klp_complete_transition.
+    No probe sits at the very statement that changes a file. An event tells of the change before it is made;
+    made it surely is once something is told that comes later under the same klp_mutex, or needs that mutex:
+    a start, a pass, or the end of klp_complete_transition.
     """
 
     def __init__(self, history: History) -> None:
@@ -57,19 +58,20 @@ class Standing:
         self._values.setdefault((name, what), []).append(_Value(may_ns, sure_ns, value))
 
     def _take(self, leg: Leg) -> None:
-        """klp_init_transition, klp_start_transition and what follows it, klp_complete_transition."""
+        """Take what klp_init_transition, klp_start_transition and klp_complete_transition change."""
         begun = leg.begun_ns
         self._set(leg.patch, "replace", leg.replace, begun)
         self._set(leg.patch, "transition", True, begun)
         if leg.started:
-            # A reversal flips it before it starts, all else once it has started.
+            # klp_reverse_transition() flips it before it calls klp_start_transition(); __klp_enable_patch()
+            # and __klp_disable_patch() set it after that call.
             at = begun if leg.reversal else leg.started[1].ts_ns
             self._set(leg.patch, "enabled", leg.target == ev.PATCHED, at)
         if leg.completed:
             self._set(leg.patch, "transition", False, leg.completed[1].ts_ns)
 
     def _take_stacks(self, history: History) -> None:
-        """klp_patches as it was told: it may have changed at any time since it was told before."""
+        """Take klp_patches as it was told: it may have changed at any time since it was told before."""
         known = {name for name, what in self._values if what == "enabled"}
         before = 0
         for _, stack in history.stack.stacks:

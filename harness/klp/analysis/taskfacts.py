@@ -11,6 +11,8 @@ from klp.analysis.evidence import Finding, Tally
 from klp.analysis.legs import Who, identity
 from klp.trace import events as ev
 
+# What klp_check_and_switch_task() returns, which klp_try_switch_task() gives no one: 0, -EBUSY, -EINVAL and
+# -EADDRINUSE.
 _ERRNO = {"switched": 0, "running": -16, "unreliable": -22, "sleeping": -98}
 
 
@@ -21,7 +23,7 @@ class TaskFacts:
         self._refused = Tally()
         self._forks = Tally()
         self._target: int | None = None
-        # Attempts that failed on a task which had switched as they returned: by itself, if it was seen to.
+        # Attempts that failed, and at whose return the task had switched. By itself, if an event says so.
         self._doubtful: dict[Who, tuple[int, ev.Attempt]] = {}
         self._changes: set[str] = set()
 
@@ -68,7 +70,7 @@ class TaskFacts:
             self._refused.judge(True, what, number)
 
     def _settle(self) -> None:
-        """What is still in doubt at the end of a leg was switched by an attempt that said it was not."""
+        """Judge what is in doubt at a leg's end: it was switched by an attempt that said it was not."""
         for number, event in self._doubtful.values():
             words = f"{event.task.comm}[{event.task.pid}] was {event.result}, and yet switched by it"
             self._refused.lacking(words, number)

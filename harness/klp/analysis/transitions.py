@@ -150,8 +150,9 @@ def transition_of(leg: Leg) -> Transition:
 def traced_counts(transitions: Iterable[Transition], patch: str) -> dict[str, int]:
     """Count from the trace what `klp.klog.transitions.logged_counts` counts in the kernel log.
 
-    The kernel logs a start for each klp_start_transition, and a completion in the direction it ended
-    in: a transition that is cancelled before its start completes as an unpatching one.
+    The kernel logs a start for each klp_start_transition, so also for each reversal, and a completion in
+    the direction that it ended in: a transition that is cancelled before its start completes as an
+    unpatching one.
     """
     counts: Counter[str] = Counter()
     for each in transitions:
@@ -192,6 +193,7 @@ def phases(leg: Leg) -> tuple[TransitionPhase, ...]:
     end = max(leg.last_ns, leg.ended_ns or 0)
     if leg.completed:
         marks.append(("completion", leg.completed[1].ts_ns))
+        # The pass that completes goes on after klp_complete_transition(): it frees what is no longer used.
         end = max([end, *(each.ts_ns + each.duration_ns for _, each in leg.passes if each.complete)])
     marks.sort(key=lambda mark: mark[1])
     ends = [*(begun for _, begun in marks[1:]), end]
@@ -223,6 +225,7 @@ class LegBuilder:
             self._close()
             self._current = _Open(number, event, event.replace)
         elif isinstance(event, ev.Reverse):
+            # The event of a reversal does not say whether the livepatch replaces others; its init did.
             replace = self._current.replace if self._current else False
             if self._current:
                 self._current.reversed_by = (number, event)
@@ -284,7 +287,7 @@ class _Open:
         self._last_ns = max(self._last_ns, event.ts_ns)
 
     def _of_the_leg_before(self, event: ev.Switch) -> bool:
-        """A task may still switch the old way until klp_reverse_transition has cleared the flags."""
+        """Whether a switch goes the old way still, as it may until a reversal has cleared all flags."""
         return self.started is None and event.patch_state == self._before_target
 
     def _take_step(self, number: int, event: ev.AnyEvent) -> bool:
@@ -298,6 +301,7 @@ class _Open:
             self._passes.append((number, event))
         elif isinstance(event, ev.Census):
             self._censuses.append((number, event))
+            # What is told after the return of klp_complete_transition() is of no transition, until an init.
             self._done = event.moment == "completed"
         elif isinstance(event, ev.Signals):
             self._signals.append((number, event))

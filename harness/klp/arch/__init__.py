@@ -12,7 +12,7 @@ from klp.arch.architecture import Architecture, CrashDialect
 __all__ = ("ALL", "DEFAULT", "Architecture", "CrashDialect", "of")
 
 ALL = (AMD64,)
-# Of a kernel that nobody has said more about; what is asked before any kernel is named is asked for it.
+# That of a kernel of which nothing else is known, and what is meant where no kernel was named yet.
 DEFAULT = AMD64
 _BY_NAME = {each.name: each for each in ALL}
 

@@ -18,10 +18,11 @@ _CRASH = CrashDialect(
     kernel_pc="RIP: 0010:",
     registers=r"RIP: |RSP: |R[A-DS][XPI]: |R\d\d: |[CDFG]S: |CR\d: |DR\d: |PKRU: ",
     breakpoint=r"int3: [0-9a-f]{4} \[#",
-    # 7.2 fills a module's text with int3 when it goes.
+    # 7.2 fills a module's text with int3 when it goes. Before, whoever ran it died of a page fault.
     erased_text="Code: (?:cc ){8,}<cc>",
     bad_fetch="#PF: supervisor instruction fetch in kernel mode",
-    # Above the kernel's own image there is nothing but modules; what went is no longer mapped.
+    # Modules are mapped from ffffffffc0000000 on, above the kernel's own image, and little else is. The
+    # memory of one that went is no longer mapped.
     fault_in_modules=r"unable to handle page fault for address: ffffffff[c-f][0-9a-f]{7}\b",
     beside_the_point=(
         r"page_fault_oops|\w*exc_\w+|asm_\w+|do_trap|do_error_trap|do_kern_addr_fault"
@@ -43,9 +44,11 @@ AMD64 = Architecture(
     pvh=True,
     qemu="qemu-system-x86_64",
     qemu_package="qemu-system-x86",
+    # Each device that is left out is one that the kernel need not look for at every boot.
     machine="q35,usb=off,vmport=off,smbus=off,sata=off,hpet=off",
     cpu_kvm="host",
-    # TCG executes `rep stosb` and `rep movsb` a byte at a time: without ERMS the kernel takes other ways.
+    # TCG executes `rep stosb` and `rep movsb` a byte at a time; without ERMS the kernel takes other ways.
+    # `smap` costs more, but stays: it catches a livepatch that reaches into user memory (docs/facts.md).
     cpu_tcg="max,erms=off",
     vmgenid=True,
     kvm_flags=("vmx", "svm"),
@@ -53,7 +56,10 @@ AMD64 = Architecture(
     kernel_words=(
         # Under emulation the TSC and the PIT drift apart, and the kernel spends a second finding out.
         "tsc=reliable",
+        # timer_irq_works() (arch/x86/kernel/apic/io_apic.c) wants some ticks within a short loop, which a
+        # busy host may not give a guest.
         "no_timer_check",
+        # The CPU's random numbers are enough to start with: getrandom() need not wait for others.
         "random.trust_cpu=on",
         "8250.nr_uarts=1",
     ),

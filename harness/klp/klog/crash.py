@@ -31,6 +31,7 @@ _STALLS = frozenset({Category.SOFT_LOCKUP, Category.HARD_LOCKUP, Category.RCU_ST
 _TOP_FRAMES = 5
 
 _PANIC = "Kernel panic - not syncing: "
+# The first that matches counts: PANIC, which all panics match, is what is left when no other category does.
 _BEGINNINGS = (
     (Category.OUT_OF_MEMORY, re.compile(f"{_PANIC}(?:Out of memory|System is deadlocked on memory)")),
     (Category.SOFT_LOCKUP, re.compile(f"watchdog: BUG: soft lockup|{_PANIC}softlockup:")),
@@ -44,15 +45,18 @@ _BEGINNINGS = (
     (Category.PANIC, re.compile(_PANIC)),
 )  # fmt: skip
 _BREAKPOINT = re.compile(rf"(?:^|: ){any_of(lambda crash: crash.breakpoint)}")
-# The emulator's race shows one breakpoint among true instructions.
+# An emulator with a thread for each vCPU may run an instruction that another vCPU is rewriting, and then
+# finds one breakpoint among true instructions (docs/facts.md). In erased text there is nothing else.
 _ERASED_TEXT = re.compile(any_of(lambda crash: crash.erased_text))
 
+# "? " marks an address that was found on the stack, but not by the unwinder (arch/x86/kernel/dumpstack.c).
 _FRAME = re.compile(r"^(?:\[<[0-9a-f]+>\])?\s+(\? )?([\w.$]+)\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[(\w+).*)?$")
 _CALL_TRACE = re.compile(any_of(lambda crash: crash.call_trace))
 _PC = re.compile(
     rf"{any_of(lambda crash: crash.kernel_pc)}"
     r"(([\w.$]+)\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[(\w+)[^\]]*\])?)"
 )
+# lib/nmi_backtrace.c: another CPU's stack, which softlockup_all_cpu_backtrace=1 in the guests asks for.
 _OTHER_CPU = re.compile(r"NMI backtrace for cpu \d+$")
 _CONTEXT = re.compile(rf"\s*<(/?){any_of(lambda crash: crash.interrupts)}>")
 _TRACE_END = re.compile(any_of(lambda crash: crash.trace_end))
@@ -104,7 +108,7 @@ class _Stack:
 
 
 def begins(line: str) -> Category | None:
-    """Return what a console line is the first of, if it begins a report. A WARNING: is none."""
+    """Return the category of the report that a console line begins, if any; a WARNING is no such report."""
     text = without_stamp(line)
     return next((category for category, pattern in _BEGINNINGS if pattern.match(text)), None)
 
@@ -117,7 +121,7 @@ def is_panic(line: str) -> bool:
 def closed(category: Category, lines: Iterable[str]) -> bool:
     """Whether a report has its last line, as far as that can be told from its lines.
 
-    With ``panic=-1`` the kernel ends the machine instead of writing a panic's last line.
+    With ``panic=-1`` the last line of a panic never comes: panic() restarts the machine before it.
     """
     if category in _PANICS:
         return any("---[ end Kernel panic" in line for line in lines)
@@ -165,7 +169,7 @@ def wordless(category: Category, title: str, lines: Sequence[str]) -> CrashRepor
 
 
 def fingerprint(category: Category, symbols: Sequence[str]) -> str:
-    """Return what equal ends share."""
+    """Return an id that equal ends share: the category and the topmost functions, without any offsets."""
     shared = "\n".join([category.value, *symbols[:_TOP_FRAMES]])
     return hashlib.sha256(shared.encode()).hexdigest()[:12]
 
@@ -197,7 +201,7 @@ def _meaningful(frames: list[Frame]) -> list[Frame]:
 
 
 def _stacks(texts: Iterable[str]) -> list[_Stack]:
-    """Return every stack of a report, in order. Lines of other CPUs may stand in the midst of one."""
+    """Return every stack of a report, in order; lines that are no frames may stand in the midst of one."""
     stacks = [_Stack()]
     in_trace = in_interrupt = False
     for text in texts:

@@ -10,7 +10,8 @@ from klp.klog.dialects import any_of
 
 # With CONFIG_PRINTK_CALLER a second bracket names the task or CPU; a console may have <level> before.
 _STAMP = re.compile(r"^(?:<\d+>)?\[ *\d+\.\d+\](?:\[ *[TC]\d+\])? ?")
-# What no scenario may cause unless it says so: kernel/panic.c, lib/bug.c, lockdep, RCU, hung_task.
+# What no scenario may cause unless it says so: kernel/panic.c, lib/bug.c, kernel/locking/lockdep.c,
+# kernel/rcu, kernel/hung_task.c, kernel/watchdog.c, net/core/dev.c, lib/ubsan.c, mm/kasan, lib/refcount.c.
 _ALARMS = re.compile(
     r"WARNING: |BUG: |kernel BUG at |Oops|rcu: INFO"
     r"|INFO: task .* blocked for more than|possible circular locking|suspicious RCU usage"

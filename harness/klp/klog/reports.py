@@ -21,6 +21,8 @@ _BELONGS = re.compile(
 
 def reports(lines: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     """Return each warning, oops or stall in a log with all of its lines."""
+    # From "cut here" to "end trace" every line belongs to the report, whatever it says. A stall or a lockup
+    # has neither line: it goes on for as long as the lines look like parts of a report.
     found: list[list[str]] = []
     cut = ended = True
     for line in lines:

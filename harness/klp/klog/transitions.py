@@ -9,8 +9,10 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-# What makes the kernel say which task a pass left behind: for /sys/kernel/debug/dynamic_debug/control.
+# What makes the kernel say which task a pass left behind: for /sys/kernel/debug/dynamic_debug/control. For
+# guests without probes only, which have few tasks: printed for very many, it has locked machines up.
 PASSES_TOLD_BY = "file kernel/livepatch/transition.c func klp_try_switch_task +p"
+# The function's name is part of the message (pr_debug("%s: …", __func__)), not a flag of dynamic debug.
 _LINE = re.compile(
     r"^\[\s*(?P<at>\d+\.\d+)\] livepatch: "
     r"(?:'(?P<patch>[^']+)': (?:starting (?P<begun>patching|unpatching) transition"
@@ -25,7 +27,8 @@ _COUNTED: Mapping[str, re.Pattern[str]] = {
 }
 # What `logged_counts` counts, in its order.
 COUNTED = tuple(_COUNTED)
-# Passes are about a second apart (schedule_delayed_work(&klp_transition_work, round_jiffies_relative(HZ))).
+# Passes are about a second apart: klp_try_complete_transition() calls
+# schedule_delayed_work(&klp_transition_work, round_jiffies_relative(HZ)).
 _ANOTHER_PASS_S = 0.8
 
 
@@ -35,8 +38,8 @@ class LoggedTransition(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         target: 1 patching, 0 unpatching.
         begun_s, ended_s: the log's time stamps.
-        passes: calls of klp_try_complete_transition: the one that completed, and those that said whom they
-            left behind (with `PASSES_TOLD_BY`; without it, one).
+        passes: calls of klp_try_complete_transition: the one that completed it, and those that named the
+            tasks they left behind. The kernel names them with `PASSES_TOLD_BY` only; without, it is 1.
     """
 
     patch: str

@@ -38,11 +38,12 @@ def probe_tools() -> tuple[ProbeTool, ...]:
 
 
 def _runs(program: Path) -> bool:
-    """Tell a tool from what tools share, which may have a BPF program beside it as well (klpname)."""
+    """Whether a file is a tool: what tools share has no #! line, though klpname has a BPF program, too."""
     return program.read_text(encoding="utf-8").startswith("#!")
 
 
 def _tool(program: Path) -> ProbeTool:
+    # Parsed, not imported: a tool imports bcc, which the guests have and the host need not.
     doc = ast.get_docstring(ast.parse(program.read_text(encoding="utf-8"))) or ""
     example = program.with_name(f"{program.stem}_example.txt")
     manual = program.parent / "man" / f"{program.stem}.8"

@@ -18,7 +18,8 @@ from klp.trace import events as ev
 from klp.trace.store import EventStore
 
 STREAM = "klp"
-# include/linux/panic.h: the letters of /proc/sys/kernel/tainted, by bit.
+# The kernel's letters for the bits of /proc/sys/kernel/tainted: kernel/panic.c, taint_flags. Its G, for a
+# bit 0 that is not set, is left out: it says nothing.
 _TAINTS = "PFSRMBUDAWCIOELKXTN"
 Action = Literal["load", "unload", "enable", "disable", "reverse", "force"]
 
@@ -54,7 +55,9 @@ class Observer:
 
         Args:
             errno: 0, or negative: how the kernel refused.
-            span: by the guest's own clock, for a step is judged by what came before and after it.
+            span: by the guest's own clock, because a step is judged by what came before and after it: told
+                by the host's, an rmmod came out before the free of its livepatch (docs/facts.md). None
+                where the guest shows no clock.
         """
         if span is None:
             self._record(ev.Step, action=action, subject=subject, errno=errno, duration_ns=0)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A recorded events.jsonl, read back in the order of time, or refused.
 
-The probes' streams lie interleaved in it, each in the order of its `seq`; `ts_ns` orders them among each
-other. The file is gone through twice: once for the four fields that every event has, which is enough to
-check the streams, and once in the order of time, a line decoded as it is asked for. So what stays in
-memory is two numbers a line.
+The streams of all probes are mixed in it. `seq` orders the events of one stream, `ts_ns` those of different
+streams. The file is read twice: once for the four fields that every event has, which is enough to check
+the streams, and once in the order of time, each line decoded only when it is asked for. So only two
+numbers a line stay in memory, for traces of a million events.
 
 What is refused, with the number of the line: a line that is no event (torn), a `seq` that does not
 follow (reordered, or a line was lost), a header of another schema version, an event after its probe's
@@ -62,7 +62,7 @@ def read_events(file: Path) -> Iterator[tuple[int, AnyEvent]]:
     """
     try:
         with file.open("rb") as opened:
-            if not file.stat().st_size:
+            if not file.stat().st_size:  # which mmap refuses
                 raise BadTrace(f"{file}: no events in it", hint=_AGAIN)
             with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 yield from _in_time(file, data)
@@ -74,7 +74,7 @@ def read_events(file: Path) -> Iterator[tuple[int, AnyEvent]]:
 
 def _in_time(file: Path, data: mmap.mmap) -> Iterator[tuple[int, AnyEvent]]:
     offsets, times = _Streams(file).outline(data)
-    order = sorted(range(len(times)), key=times.__getitem__)
+    order = sorted(range(len(times)), key=times.__getitem__)  # stable: equal times stay in file order
     for index in order:
         line = data[offsets[index] : offsets[index + 1] - 1]
         try:
@@ -116,6 +116,7 @@ class _Streams:
         except msgspec.DecodeError as error:
             raise _torn(self._file, number, line[:-1], error) from None
         probe, due = event.probe, self._next.get(event.probe, 0)
+        # Before the numbers: of another schema version is what the reader must know, not that it has a gap.
         if event.type == "header":
             self._check_schema(number, line)
         if event.seq != due:

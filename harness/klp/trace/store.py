@@ -48,14 +48,16 @@ class EventStore:
     def append(self, lines: list[bytes]) -> None:
         """Take whole lines as a probe wrote them; what is wrong with them is raised by `check`."""
         with self._lock:
-            if self._file.closed:
+            if self._file.closed:  # the thread that follows a probe ends with its connection, maybe later
                 return
+            # Before they are decoded: who looks for what was wrong with a line needs the line.
             self._file.writelines(line + b"\n" for line in lines)
             self._file.flush()
             for line in lines:
                 self._take(line)
 
     def _take(self, line: bytes) -> None:
+        # What is wrong is kept for `check`: in the thread that feeds the store nobody would catch it.
         try:
             event = decode(line)
         except msgspec.DecodeError as error:
@@ -87,9 +89,9 @@ class EventStore:
         """Add an event that is made on the host, by `probe`, after all that is in the store so far.
 
         Args:
-            ts_ns: the guest's clock as far as it is known here. An estimate must not put an observation
-                before what it was made after, so the event is stamped later than every other.
-            lasts_from_ns: of an event that lasted, when it began; its `duration_ns` is what lies between.
+            ts_ns: the guest's clock as far as the host knows it, which is an estimate. It must not put an
+                observation before what was seen earlier, so the event is stamped later than every other.
+            lasts_from_ns: when an event with a duration began: `duration_ns` is the time since then.
         """
         with self._lock:
             if self._file.closed:

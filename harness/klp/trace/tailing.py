@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One `tail` for several files: its command, and what it writes taken apart into each file's lines.
+"""One `tail` that follows several files, and its output taken apart into the lines of each file.
 
-A tail for each file would be simpler, and is 0.4 s of an emulated CPU's time for each guest more: every
-command over SSH is a process of the server, a shell and a program to be started.
+A tail for each file would be simpler, but costs each emulated guest 0.4 s more of CPU time: every command
+over SSH starts a process of the server, a shell and a program.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ _HEADING = re.compile(rb"==> (?P<file>/.*) <==")
 def command(files: Iterable[str]) -> str:
     """Return what follows files from their beginning on, each change under a heading that names its file.
 
-    It looks for changes with inotify, and ends when nobody reads any longer.
+    GNU tail looks for changes with inotify, and ends when nobody reads any longer. It must not be made to
+    poll (``-s 0.1``): that kept an idle emulated guest busy.
     """
     return shlex.join(["tail", "-v", "-c", "+1", "-f", *files])
 
@@ -28,9 +29,9 @@ def command(files: Iterable[str]) -> str:
 class Apart:
     """Takes apart what `command` writes: lines of JSON, in the order in which each file got them.
 
-    tail writes a line break before a heading, whether or not what came before it ended with one. So a line
-    that came last may be half of one, until what comes next is known; it is a whole one if it is whole as
-    JSON, for no beginning of an object is.
+    tail writes a line break before a heading, even where the text before it did not end with one. So the
+    line before a heading may be half a line, whose rest follows under the file's next heading. A line that
+    is whole as JSON is a whole line, because no proper beginning of a JSON object is valid JSON.
     """
 
     def __init__(self) -> None:

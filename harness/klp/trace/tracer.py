@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Probes in a guest: shipped, armed, drained and stopped.
 
-A probe runs on its own (setsid) and writes to a file of the guest; the host follows that file. So it
-outlives an SSH connection, and whoever connects later reads the same events from the start.
+A probe runs in a session of its own (setsid) and writes to a file in the guest; the host follows that file.
+So it outlives the SSH connection that started it, as it must in a guest that is saved and restored, and
+whoever connects later reads the same events from the first one on.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from klp.waiting import DeadlineMissed, wait_until
 log = logging.getLogger(__name__)
 
 PROBES = ("klptransition", "klpshadow", "klpcallbacks", "klpstates")
-# Told what to watch, so it is armed only when that is known, and asked for.
+# This one has to be told which functions to watch, so it is armed only once they are known, and on request.
 CONSISTENCY = "klpconsistency"
 _FOLDER = "/run/klp"
 _LOOK_S = 0.02
@@ -94,7 +95,8 @@ class Tracer:
     def watch(self, functions: Iterable[str]) -> None:
         """Arm klpconsistency, for T12, for functions told as PATCH:OBJECT:OLD:NEW (see its manual).
 
-        The livepatches must not be loaded yet.
+        The livepatches must not be loaded yet: the kernel arms a kprobe event ``module:symbol`` when the
+        module comes, before any of its code runs.
 
         Raises:
             CheckFailed, VmLost: as `arm`.
@@ -110,6 +112,7 @@ class Tracer:
         """
         follower = self._follower(processes)
         self._armed += [_Followed(each, follower) for each in processes]
+        # The header is a probe's first event, written once all is attached: nothing may be loaded before.
         for probe in self._armed:
             self._wait(probe, self._started(probe), _ARM_S, "start")
 
@@ -122,7 +125,7 @@ class Tracer:
         return follower
 
     def _started(self, probe: _Followed) -> Callable[[], bool]:
-        """Return what tells whether a probe has said that it is attached; raises if it works no more."""
+        """Return a function that tells whether a probe is attached, and raises if it gets nothing done."""
         worked, worked_at, looked_at = "", time.monotonic(), time.monotonic()
 
         def look() -> bool:
@@ -164,7 +167,10 @@ class Tracer:
             log.debug("what %s wrote ended in the middle of a line: %r", names, rest)
 
     def _gone(self, probe: _Followed) -> Callable[[], bool]:
-        """Return what tells whether a probe's process is gone, and so long that its last word has come."""
+        """Return a function that tells whether a probe's process was gone at two looks in a row.
+
+        The second look gives what it wrote last the time to reach the host.
+        """
         looked_at, gone = time.monotonic(), False
 
         def look() -> bool:
@@ -186,6 +192,7 @@ class Tracer:
             self.store.check()
             if done():
                 return True
+            # Looked at once more: what was waited for may have come between the two looks.
             if (gone() or not probe.follower.is_alive()) and not done():
                 raise self._dead(probe, what)
             return False
@@ -204,6 +211,9 @@ class Tracer:
 
     def mark(self) -> int:
         """Have every probe write out what it has seen so far; return the store's position after it.
+
+        Needed before a module is unloaded, which takes its symbols along: an event that is read after that
+        names no function of it.
 
         Raises:
             CheckFailed: a probe is dead or silent.
@@ -260,5 +270,6 @@ def traced(
             with progress.step(f"arming {', '.join(PROBES)}"):
                 tracer.arm()
         yield tracer
+        # Not after an error: a lost guest answers no more, and all that the probes told is in the file.
         with progress.step("draining the probes"):
             tracer.stop()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The facts of one place in two sets, held against each other: drafts of findings, not yet graded.
+"""The facts of one place in two sets, compared with each other: drafts of findings, not yet graded.
 
-Whether a test's p value is small enough is known only when all tests of the comparison are.
+They are graded when all tests of the comparison are made: p values are adjusted for the number of tests.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class Draft:
     """A difference before it is graded.
 
     Attributes:
-        test: the test it depends on; one that counts is among those that p values are adjusted for.
-        certain: why it is a regression whatever a test says; empty where it is not.
+        test: the test that decides whether it is a regression; None where no test was made.
+        certain: why it is a regression whatever a test says; empty where only a test can tell.
         worth: whether it is worth telling if it is no regression.
-        better: it is an improvement.
-        why_not: why no test counts, where none does.
+        better: whether it is an improvement.
+        why_not: why no test was made, where none was.
         rank: whether the test's effect is Cliff's delta, which has a limit of its own.
-        big: whether it is large enough to count at all.
+        big: whether the difference is large enough to count at all.
     """
 
     finding: Difference
@@ -121,7 +121,7 @@ class PlaceComparison:
         elif now < was:
             yield Draft(finding, better=True, certain="violated less often")
         elif base[Verdict.HELD] and not new[Verdict.HELD] and not name.startswith(RULE):
-            # Whether a rule can be observed is up to chance, as stragglers are.
+            # Rules are left out: whether a trace shows one at all may be chance, as stragglers are.
             yield Draft(finding, why_not="not observed any more")
 
     # --- what is there, or is not -----------------------------------------------------------------
@@ -199,7 +199,7 @@ class PlaceComparison:
     def _callbacks(self) -> Iterator[Draft]:
         known = Counter(each.callbacks for each in self._base)
         usual = known.most_common(1)[0][0]
-        # A guest that was lost is told as such, and not by what it came no more to do.
+        # A lost guest ran fewer callbacks. That it was lost is a finding of its own, so this is none.
         whole = [each for each in self._new if each.whole or not any(one.whole for one in self._base)]
         strange = Counter(each.callbacks for each in whole if each.callbacks not in known)
         for order, count in strange.items():
@@ -219,13 +219,14 @@ class PlaceComparison:
     def _times(self) -> Iterator[Draft]:
         for what in dict.fromkeys(name for each in (*self._base, *self._new) for name in each.times_ns):
             base, new = self._lasted(self._base, what), self._lasted(self._new, what)
-            # Both sets' values together decide whether there is a test, so that it stays a fair one.
+            # Both sets' values together decide whether there is a test. If one set's alone did, which tests
+            # are made would depend on the outcome, and their p values would say less than they seem to.
             if base and new and max(*base, *new) >= self._limits.longer_ms:
                 yield self._longer(what, base, new)
 
     @staticmethod
     def _lasted(samples: Sequence[Repetition], what: str) -> list[float]:
-        """Return milliseconds; none of a phase where there was a transition is 0."""
+        """Return milliseconds; 0 for a repetition whose transition had no such phase (retries, say)."""
         direction = what.partition(",")[0]
         return [
             each.times_ns.get(what, 0.0) / 1e6

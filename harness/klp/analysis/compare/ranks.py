@@ -50,7 +50,11 @@ def oftener(base: tuple[int, int], new: tuple[int, int]) -> Test:
 
 
 def could_matter(there: int, base: int, new: int, alpha: float) -> bool:
-    """Whether `there` occurrences among so many repetitions could be significant at all (Tarone)."""
+    """Whether `there` occurrences among so many repetitions could be significant at all (Tarone).
+
+    A test that could not, even if all occurrences were in the new set, is left out: with each test that is
+    made, every other one's adjusted p value grows.
+    """
     most = min(there, new)
     return oftener((there - most, base), (most, new)).p <= alpha
 

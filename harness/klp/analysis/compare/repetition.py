@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Facts of one repetition: what was there, how many, how long."""
+"""The facts of one repetition: what was there, how many of it, and how long it took."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ THE_CHECK = Place(kernel="", plan="the check as a whole")
 
 
 class Weight(StrEnum):
-    """When something that the base never had is held against the new set."""
+    """When something that the base never had counts as a regression of the new set."""
 
     ALWAYS = "always"  # once is enough
     STEADY = "steady"  # in every repetition, or significantly often
@@ -171,6 +171,7 @@ def _of_trace(histories: Sequence[History]) -> _Seen:
             for history in histories
             for _, each in history.callbacks.calls
         ],
+        # Of a trace with holes nothing: the event that tells of the free may be the one that was lost.
         left=[each for history in histories if not history.holes for each in history.ledger.left],
         log=[each.text for history in histories for _, each in history.seen.log if each.expected is None],
     )
@@ -214,6 +215,7 @@ def _of_straggler(who: str, one: Straggler, livepatch: str) -> Iterator[There]:
     end = f"switched by {one.switched_by}" if one.switched_by else "left pending"
     held = f"{one.comm}[{one.pid}] for {one.held_ns / 1e9:.2f} s, {end}"
     for reason in one.reasons:
+        # klp_check_and_switch_task() refuses whatever task runs on another CPU at that moment: chance.
         weight = Weight.CHANCE if reason == RUNNING else Weight.ALWAYS
         what = f"{who} held up by {task_name(one.comm)} {function(reason, livepatch)}"
         yield There(Kind.STRAGGLER, what, weight, held)

@@ -120,7 +120,7 @@ def _renamed(old: Repetitions, now: Repetitions) -> dict[Place, list[Repetition]
 
 
 def _in_both(old: Repetitions, now: Repetitions) -> list[Place]:
-    """Return the places that both have; of a trace whose plans are compared only if one of these is."""
+    """Return the places that both sets have; a trace as a whole only if a plan of it is among them."""
     both = [place for place in now if place in old]
     with_plans = {(each.kernel, each.scenario) for each in (*old, *now) if each.plan}
     shared = {(each.kernel, each.scenario) for each in both if each.plan}

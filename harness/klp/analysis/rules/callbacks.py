@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rules of callbacks: kernel/livepatch/core.h and core.c, Documentation/livepatch/callbacks.rst.
 
-Callbacks are optional: that one did not run proves nothing unless it is known to exist, which is known
-where it ran at another time.
+Callbacks are optional. That one did not run proves something only where it is known to exist, which is
+where it ran at another time of the trace: no event tells which callbacks a livepatch has.
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ def _beside_transition(leg: Leg, event: ev.Callback) -> tuple[bool, str]:
     ts_ns, mine = event.ts_ns, leg.patch == event.patch
     started = leg.started is not None and ts_ns >= leg.started[1].ts_ns
     ended = leg.completed is not None and ts_ns >= leg.completed[1].ts_ns
+    # Not the leg's target: klp_cancel_transition() sets 0 before it calls klp_complete_transition().
     target = leg.completed[1].target if leg.completed else leg.target
     where = "after completion" if ended else "after the start" if started else "before the start"
     if leg.over_at(ts_ns):
@@ -105,7 +106,8 @@ def _beside_transition(leg: Leg, event: ev.Callback) -> tuple[bool, str]:
 def symmetry(history: History) -> Finding:
     """Judge klp_pre_patch_callback's post_unpatch_enabled: callbacks.rst, 3, "symmetry".
 
-    Judged between two callbacks of one object: what was patched before the trace began is not.
+    Each callback of an object is judged by the one before it. The first of a trace is not: what ran before
+    the trace began is not known.
     """
     tally = Tally()
     for patch, name in history.callbacks.objects:
@@ -123,6 +125,8 @@ def symmetry(history: History) -> Finding:
 def _judge_post_unpatch(tally: Tally, history: History, before: Call, call: Call) -> None:
     previous = before[1]
     words = f"{_words(call)} after {_words(before)}"
+    # klp_pre_patch_callback() allows post-unpatch even where there is no pre-patch callback (core.h):
+    # then one post-unpatch may follow another.
     has_pre = history.callbacks.has(previous.patch, previous.object, "pre_patch")
     twice = previous.kind == "post_unpatch" and has_pre
     failed = previous.kind == "pre_patch" and bool(previous.result)
@@ -158,6 +162,7 @@ def loaded_only(history: History) -> Finding:
 
 def _absent(history: History, module: str, ts_ns: int) -> tuple[int, ev.ModuleNotice] | None:
     """Return the notice that shows that a module was not loaded at a moment, if one does."""
+    # Within a notice it counts as loaded: klp_module_coming() and klp_module_going() run its callbacks.
     own = [each for each in history.modules if each[1].module == module]
     before = [each for each in own if each[1].ts_ns <= ts_ns]
     if before:
@@ -210,13 +215,14 @@ def refusal(history: History) -> Finding:
         after = [
             each for each in history.callbacks.of(event.patch, event.object) if each[1].ts_ns > event.ts_ns
         ]
+        # A further pre-patch is that of the next try to load the livepatch or the module.
         if after and after[0][1].kind != "pre_patch":
             tally.lacking(f"{_words(call)}, and then {_words(after[0])}", number, after[0][0])
     return tally.finding("no pre-patch callback failed")
 
 
 def _refused(history: History, event: ev.Callback) -> tuple[int, int] | None:
-    """Return the call that ran a callback, and the errno it ended with."""
+    """Return the number of the event of the call that ran a callback, and the errno that call returned."""
     notice = history.notice_at(event.ts_ns, event.object)
     if notice:
         return notice[0], notice[1].errno
@@ -263,7 +269,7 @@ def no_pre_unpatch(history: History) -> Finding:
     f"{_ENDS} klp_cancel_transition klp_patch_object {_KINDS}",
 )
 def post_unpatch_alone(history: History) -> Finding:
-    """Judge klp_cancel_transition's klp_complete_transition: callbacks.rst, 3, "never started"."""
+    """Judge klp_complete_transition, called by klp_cancel_transition: callbacks.rst, 3, "never started"."""
     tally = Tally()
     for leg in history.legs:
         if not leg.cancelled or leg.started:

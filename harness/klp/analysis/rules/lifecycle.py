@@ -27,9 +27,9 @@ _ENDS = "klp_init_transition klp_start_transition klp_complete_transition"
 def sysfs(history: History) -> Finding:
     """Judge enabled_show, transition_show, replace_show, patched_show: sysfs-kernel-livepatch.
 
-    Reading sysfs takes the harness some tenths of a second: a value is right if it stood at any moment of
-    them. What was so before the trace began is not known. What leaves sysfs, in klp_free_patch_start, was
-    disabled or replaced before.
+    Reading sysfs takes the harness some tenths of a second; a value is right if it stood at any moment of
+    that time. What was so before the trace began is not known. A livepatch that is freed, and so leaves
+    sysfs (klp_free_patch_finish), must have been disabled or replaced before.
     """
     tally = Tally()
     standing = Standing(history)
@@ -66,7 +66,8 @@ def _enabled_by(history: History, free: ev.PatchFree) -> Leg | None:
 def stacking(history: History) -> Finding:
     """Judge klp_init_patch's list_add_tail, klp_patch_func's list_add_rcu: livepatch.rst, 5.2.
 
-    From the order of klp_patches, where there are several, and from what authors observed of it.
+    Judged by the order of klp_patches, where there are several, and by what commands showed in the guest
+    for which a livepatch's author says that they show this rule.
     """
     tally = Tally()
     before: tuple[str, ...] = ()
@@ -75,6 +76,7 @@ def stacking(history: History) -> Finding:
         kept = [name for name in before if name in each.patches]
         if len(each.patches) > 1:
             words = f"after {each.why}: {' < '.join(each.patches)}"
+            # klp_init_patch() adds to the end of klp_patches; the others keep their order.
             good = not before or list(each.patches) == kept + new
             tally.judge(good, words, number, sure=False)
         before = each.patches
@@ -119,16 +121,18 @@ def replacing(history: History) -> Finding:
 
 
 def _below(history: History, leg: Leg) -> tuple[str, ...]:
-    """Return the livepatches below one at its end; the stack is told with it once it was enabled.
+    """Return the livepatches that lay below one when its transition ended.
 
-    A transition that completes in its first pass ends before that: then all that was told lies below.
+    The stack is told when klp_enable_patch has returned. A transition that completes in its first pass ends
+    before that, within the call: then the new one is not in the stack as it was told last, and all others
+    lie below it.
     """
     stack = history.stack.before(leg.ended_ns or leg.last_ns) or ()
     return stack[: stack.index(leg.patch)] if leg.patch in stack else stack
 
 
 def _kept(history: History, leg: Leg, name: str) -> list[int]:
-    """Return what was patched of a replaced livepatch, and is still when the next transition begins."""
+    """Return what a replaced livepatch had patched and still patches when the next transition begins."""
     until = min((each.begun_ns for each in history.legs if each.begun_ns > leg.begun_ns), default=None)
     patched: dict[str, int] = {}
     for each in history.objects:
@@ -148,7 +152,7 @@ def _judge_nops(tally: Tally, history: History, leg: Leg, below: tuple[str, ...]
     mine = [each for each in leg.objects if each.event.patch == leg.patch and each.event.action == "patch"]
     for each in mine:
         if len(each.functions) < each.event.functions:
-            continue  # not all of them were told
+            continue  # the probe tells at most 32 functions of an object
         theirs = _changed(history, below, each, leg.begun_ns)
         own = {one.function for one in each.functions}
         nops = {one.function for one in each.functions if one.nop}
@@ -194,7 +198,8 @@ def _judge_left(tally: Tally, history: History, leg: Leg, below: tuple[str, ...]
 def removing(history: History) -> Finding:
     """Judge klp_free_patch_finish's module_put: livepatch.rst, 5.5. Removing.
 
-    A module that went away by force stays for good, and one whose references others hold, for long.
+    Not judged: a livepatch that was disabled or replaced by force, whose module the kernel never lets go,
+    and one whose module something else still refers to.
     """
     tally = Tally()
     removed: dict[str, int] = {}
@@ -213,6 +218,8 @@ def removing(history: History) -> Finding:
 
 def _freed_before(history: History, step: ev.Step) -> int | None:
     """Return the free of a livepatch that ended before a step began, if its module was let go by it."""
+    # klp_free_patch_finish() lets the module go after the livepatch's folder in sysfs is gone, in a work
+    # item: whoever waits for the folder to go may still find the module in use.
     begun = step.ts_ns - step.duration_ns
     frees = [(n, each) for n, each in history.stack.frees if each.patch == step.subject]
     frees = [(n, each) for n, each in frees if each.ts_ns < begun]
@@ -240,7 +247,7 @@ def _refused(history: History, step: ev.Step) -> bool:
     "klp",
 )
 def behaviour(history: History) -> Finding:
-    """Judge what each livepatch's author says can be observed of it: livepatch.rst, 5.2 and 5.4."""
+    """Judge the commands by which authors show what a livepatch changes: livepatch.rst, 5.2, 5.4."""
     tally = Tally()
     for number, each in history.seen.behaviours:
         if "L5" in each.rules or not each.rules:
@@ -250,6 +257,7 @@ def behaviour(history: History) -> Finding:
     return tally.finding("no observation was made of what a livepatch changes")
 
 
+# K livepatch, O out of tree, E unsigned: add_taint() and add_taint_module() in kernel/module/main.c.
 _ALLOWED_TAINT = set("KOE")
 
 
@@ -264,7 +272,7 @@ _ALLOWED_TAINT = set("KOE")
 def clean_log(history: History) -> Finding:
     """Judge the kernel's own reports, and add_taint(TAINT_LIVEPATCH): tainted-kernels.rst.
 
-    Of a span of a trace: what it adds to the flags, for none of them ever goes.
+    Of a span of a trace, only the flags that it adds are judged: the kernel never clears one.
     """
     tally = Tally()
     excused = any(each.expected for _, each in history.seen.log)
@@ -272,7 +280,7 @@ def clean_log(history: History) -> Finding:
         if line.expected is None:
             tally.judge(not alarms((line.text,)), line.text[:160], number)
     for number, taint in history.seen.taints:
-        # A warning that was expected taints the kernel for good.
+        # A warning that was expected taints the kernel for good: W, by __warn(), kernel/panic.c.
         allowed = _ALLOWED_TAINT | set(history.tainted) | ({"W"} if excused else set())
         wrong = set(taint.flags) - allowed
         tally.judge(not wrong, f"taint {taint.flags or 'none'}", number)

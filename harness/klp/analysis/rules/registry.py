@@ -37,7 +37,8 @@ def judge_all(history: History, only: Collection[str] = ()) -> tuple[RuleVerdict
 def merged(parts: Sequence[tuple[str, tuple[RuleVerdict, ...]]]) -> tuple[RuleVerdict, ...]:
     """Return what the traces of several guests of one run say together, each named before its words.
 
-    Violated by any is violated; else held by any is held: each guest is a machine of its own.
+    A rule that any of them violates is violated, else one that any of them holds is held: each guest is a
+    machine of its own, and its trace stands for itself.
     """
     if len(parts) == 1:
         return parts[0][1]

@@ -13,7 +13,7 @@ from klp.analysis.holes import bare
 
 Judge = Callable[[History], Finding]
 
-# The events of the harness have no header and no end: it writes as long as it lives.
+# klp itself: no probe that may be absent. Where it wrote nothing, there is nothing to observe.
 _HARNESS = "klp"
 
 
@@ -96,6 +96,7 @@ def verdict_of(judged: Judged, history: History) -> RuleVerdict:
     found, holes = judged.judge(history), holes_for(judged.rule, history)
     if found.gap:
         holes.append(found.gap)
+    # What was not seen breaks no rule in a trace with holes: the missing event may have been lost.
     broken = found.broken if holes else (*found.broken, *found.lacking)
     if broken:
         kind, why, evidence = Verdict.VIOLATED, broken[0].words, broken

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rules of shadow variables: kernel/livepatch/shadow.c, Documentation/livepatch/shadow-vars.rst.
 
-The ledger (harness/klp/analysis/shadow.py) judges each event as it passes, because there may be millions.
+The ledger (`klp.analysis.shadow`) judges each event as it passes, because there may be millions. What is
+here gives each of its findings a rule.
 """
 
 from __future__ import annotations

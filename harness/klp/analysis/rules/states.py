@@ -137,8 +137,9 @@ def not_cumulative(history: History) -> Finding:
 def lookups(history: History) -> Finding:
     """Judge klp_get_state and klp_get_prev_state: system-state.rst, 1.
 
-    What a livepatch carries is known from the decision on it, which names the installed ones too, lowest
-    first. The latest of them counts. A look-up of what no decision told is no observation.
+    Which states a livepatch carries is known from the decision on it (klp_is_patch_compatible), which also
+    names those installed, lowest first. klp_get_prev_state answers with the highest of them that has the
+    state. A look-up in a livepatch of which no decision was seen is no observation.
     """
     tally = Tally()
     for number, each in history.states.gets:
@@ -194,12 +195,12 @@ def _version(state: ev.State | None) -> str:
     "klp",
 )
 def life_cycles(history: History) -> Finding:
-    """Judge what was observed of the system's state in each case: system-state.rst, 3."""
+    """Judge by the commands that show the system's state in each case: system-state.rst, 3."""
     return observed(history, "V6")
 
 
 def observed(history: History, name: str) -> Finding:
-    """Return what the observations say that a livepatch's author made for a rule."""
+    """Return what the commands showed by which a livepatch's author wants to prove a rule."""
     tally = Tally()
     for number, each in history.seen.behaviours:
         if name in each.rules:

@@ -28,8 +28,8 @@ _PATHS = "klp_try_switch_task klp_update_patch_state klp_copy_process"
 def force(history: History) -> Finding:
     """Judge klp_force_transition and klp_free_patch_finish's module_put: livepatch.rst, 3, *force*.
 
-    The flag `forced` is set on what goes away: the livepatch itself when it is being disabled, those that
-    it replaces when it is a cumulative one being enabled.
+    The flag klp_patch.forced is set on the livepatches that go away: the one itself when it is being
+    disabled, those that it replaces when it is a cumulative one being enabled.
     """
     tally = Tally()
     for leg in history.legs:
@@ -43,6 +43,7 @@ def _judge_forced(tally: Tally, leg: Leg, history: History) -> None:
     for at, census in leg.census("forced"):
         words = f"{leg.told()} forced: {census.pending} of {census.tasks} tasks still pending"
         tally.judge(census.pending == 0, words, number, at)
+    # klp_force_transition() completes nothing itself: the work item's next pass does, up to a second later.
     after = next(((at, one) for at, one in leg.passes if one.ts_ns > forced.ts_ns), None)
     if after:
         words = f"{leg.told()} forced: the next pass left {after[1].left} tasks"
@@ -95,6 +96,7 @@ def _judge_cancelled(tally: Tally, leg: Leg) -> None:
         tally.breach(f"{leg.told()} was cancelled: only a patching one can be", number)
     if leg.completed is None:
         return
+    # klp_cancel_transition() sets klp_target_state to 0 before it calls klp_complete_transition().
     target = leg.completed[1].target
     words = f"{leg.told()} cancelled, and completed towards {target}"
     tally.judge(target == ev.UNPATCHED, words, number, leg.completed[0])
@@ -132,10 +134,10 @@ def fork(history: History) -> Finding:
 def consistency(history: History) -> Finding:
     """Judge klp_ftrace_handler's choice by current->patch_state: livepatch.rst, 3. Consistency model.
 
-    Judged for the livepatch in transition only: of others on the same function, the stack decides. A
-    no-op runs the old body by intent, and force gives consistency up. A task that is idle has yet to be
-    given its state by klp_init_transition, or is done with it by klp_complete_transition, which both name
-    the livepatch and the target while they go over the tasks.
+    Only the livepatch in transition is judged: for the functions of any other, the order of the livepatches
+    decides which version runs. A no-op runs the old body by intent, and force gives consistency up. A task
+    whose state is idle is not judged: klp_init_transition has not come to it yet, or
+    klp_complete_transition has been there; both go over all tasks while target and livepatch are set.
     """
     tally = Tally()
     for number, ran in history.ran:
@@ -155,7 +157,7 @@ def consistency(history: History) -> Finding:
 
 
 def _leg_of(history: History, ran: ev.Ran) -> Leg | None:
-    """Return the leg a count is of: the last one before it towards its target, if of its livepatch."""
+    """Return the leg that a count belongs to: the last before it with its target, if of its livepatch."""
     if ran.target == ev.IDLE:
         return None
     before = [leg for leg in history.legs if leg.begun_ns <= ran.ts_ns and leg.target == ran.target]
@@ -203,6 +205,8 @@ _SEEN = ("first pass", "retry pass", "exit", "idle", "scheduler", "force", "offl
 
 def _judge_sum(tally: Tally, leg: Leg) -> None:
     switches = sum(each.path in _SEEN for each in leg.tasks)
+    # At the entry of klp_start_transition(), not at its return: on 6.12 tasks switch while it still patches
+    # the static calls of cond_resched.
     counts = [(n, each) for n, each in leg.censuses if each.moment == "before_start"]
     if not counts or not counts[0][1].whole:
         tally.gap = "the census at a start is missing, or was cut short"
@@ -227,7 +231,8 @@ def _judge_no_scheduler(tally: Tally, leg: Leg) -> None:
             tally.breach(words, *each.events)
 
 
-# A probe's own process: it must not be what a transition waits for.
+# Names of a probe's own process, which must not be what a transition waits for. A task in a trampoline of
+# an fentry or fexit program has no ORC data, so its stack cannot be read: klp's probes use neither.
 _OWN_TASKS = ("klp", "bpftrace", "python3")
 
 

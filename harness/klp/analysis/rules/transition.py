@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules T1 to T9 of transitions: kernel/livepatch/transition.c, Documentation/livepatch/livepatch.rst."""
+"""Rules T1 to T8 of transitions: kernel/livepatch/transition.c, Documentation/livepatch/livepatch.rst."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _ENDS = "klp_init_transition klp_complete_transition"
 def one_at_a_time(history: History) -> Finding:
     """Judge klp_init_transition and __klp_enable_patch's -EBUSY: livepatch.rst, 5.2. Enabling.
 
-    An init is an observation if the transition before it was seen to complete, or not to; it also names
-    what the core thought at that moment: klp_transition_patch must not be set.
+    Each init is judged by whether the transition before it was seen to complete, and by what the core's own
+    klp_transition_patch was at that moment: it must not be set.
     """
     tally = Tally()
     before: Leg | None = None
@@ -97,8 +97,8 @@ def census_words(census: ev.Census) -> str:
 def transition_order(history: History) -> Finding:
     """Judge __klp_enable_patch, __klp_disable_patch, klp_complete_transition: livepatch.rst, 3.
 
-    Objects of a module that comes or goes meanwhile are patched outside of this order, within
-    klp_module_coming and klp_module_going; and klp_patch_object unpatches what it could not patch.
+    Objects of a module that comes or goes meanwhile are patched outside of this order, by klp_module_coming
+    and klp_module_going; and klp_patch_object unpatches an object that it could not patch to the end.
     """
     tally = Tally()
     for number, event in history.strays if history.legs else ():
@@ -139,7 +139,11 @@ def _judge_objects(tally: Tally, leg: Leg, history: History) -> None:
 
 
 def _needs_no_notice(history: History, event: ev.Object) -> bool:
-    """Whether an object's patching belongs to the transition itself: a module's may be by its notice."""
+    """Whether an object's patching belongs to the transition itself.
+
+    A module's object may also be patched because the module came (klp_module_coming). Only klpstates tells
+    of that, so without it no module's object is judged.
+    """
     if event.object == "vmlinux":
         return True
     unseen = "klpstates" not in history.headers or any(
@@ -152,6 +156,7 @@ def _in_its_place(leg: Leg, event: ev.Object) -> bool:
     """Patching belongs between init and start, unpatching after completion began or was cancelled."""
     started = leg.started[1].ts_ns if leg.started else None
     if event.action == "patch":
+        # klp_reverse_transition() patches nothing: what is to be patched still is.
         return not leg.reversal and (started is None or event.ts_ns <= started)
     end = leg.cancelled or leg.completed
     failing = started is None and not leg.reversal  # klp_patch_object undoes what it began
@@ -169,9 +174,9 @@ def _in_its_place(leg: Leg, event: ev.Object) -> bool:
 def every_task_once(history: History) -> Finding:
     """Judge klp_try_complete_transition and klp_complete_transition's WARN_ON_ONCE: livepatch.rst, 3.
 
-    A thread id that is born or dies in the transition may come back as another task's, and
-    klp_update_patch_state may still switch to the old target until klp_reverse_transition has cleared the
-    flags: neither is a second switch.
+    Two things look like a second switch and are none: the thread id of a task that died in the transition
+    may be given to a new one, and klp_update_patch_state may still switch a task to the old target until
+    klp_reverse_transition has cleared all flags.
     """
     tally = Tally()
     for leg in history.legs:
@@ -189,6 +194,7 @@ def _judge_completion(tally: Tally, leg: Leg, number: int, census: ev.Census) ->
     if not census.whole:
         tally.gap = "a census at a completion was cut short"
         return
+    # A transition that was cancelled completes towards 0, whatever the leg's target was.
     target = leg.completed[1].target if leg.completed else leg.target
     there = census.patched if target == ev.PATCHED else census.unpatched
     words = f"{leg.told()}, before completion: {census_words(census)}"
@@ -206,7 +212,7 @@ def _judge_completion(tally: Tally, leg: Leg, number: int, census: ev.Census) ->
 def refused_is_not_switched(history: History) -> Finding:
     """Judge klp_check_and_switch_task, klp_check_stack and klp_try_switch_task: livepatch.rst, 3.
 
-    A task that switched by itself while it was being tried is no contradiction, if that was seen.
+    A task may switch by itself while it is being tried. That contradicts nothing, if it was seen to.
     """
     return history.facts["T5"]
 
@@ -222,11 +228,13 @@ def refused_is_not_switched(history: History) -> Finding:
 def idle_afterwards(history: History) -> Finding:
     """Judge klp_complete_transition from its wait on: livepatch.rst, 3. Consistency model.
 
-    That it did not wait for the CPUs is said only of a trace in which others did.
+    It waits by klp_synchronize_transition, which compilers inline: that a completion did not wait is said
+    only of a trace that shows another wait, and so proves that its probe found the calls.
     """
     tally = Tally()
     for leg in history.legs:
         if leg.completed and leg.over_at(leg.last_ns + 1) and _waits_seen(history):
+            # After its beginning: a reversal that ended in this leg has waited before it.
             begun = leg.completed[1].ts_ns
             if not any(wait.ts_ns >= begun for _, wait in leg.waits):
                 tally.lacking(f"{leg.told()} completed and waited for no CPU", leg.completed[0])
@@ -251,9 +259,10 @@ def _waits_seen(history: History) -> bool:
     return any(leg.waits for leg in history.legs)
 
 
-# round_jiffies_relative(HZ) is 0.75 to 1.75 s; an emulated clock catches up, and a busy host is late.
+# round_jiffies_relative(HZ) is 0.75 to 1.75 s. Sooner, because the clock of an emulated guest catches up
+# after it stood still; later, because a busy host has no time for the guest.
 _SOONEST_NS, _LATEST_NS = 400_000_000, 10_000_000_000
-_SIGNAL_EVERY = 15
+_SIGNAL_EVERY = 15  # SIGNALS_TIMEOUT, transition.c
 
 
 @rule(
@@ -266,8 +275,8 @@ _SIGNAL_EVERY = 15
 def tries_again(history: History) -> Finding:
     """Judge klp_try_complete_transition's schedule_delayed_work and SIGNALS_TIMEOUT: livepatch.rst, 3.
 
-    A pass waits for klp_mutex, so one that comes late is judged only if no module came or went and no
-    livepatch was being enabled meanwhile. A reversal keeps the work that was due.
+    A pass waits for klp_mutex, so a late one is judged only if no module came or went and no livepatch was
+    being enabled meanwhile: these hold it. A reversal leaves the delayed work as it is scheduled already.
     """
     tally = Tally()
     for leg in history.legs:
@@ -290,6 +299,7 @@ def _mutex_held(history: History, begin_ns: int, end_ns: int) -> bool:
 
 
 def _judge_signals(tally: Tally, leg: Leg, number: int, one: ev.Pass) -> None:
+    # It is 0 in the first pass and counted up by each that fails: the pass that finds 15 is the sixteenth.
     count = one.core.signals_cnt
     due = count > 0 and count % _SIGNAL_EVERY == 0
     sent = [at for at, each in leg.signals if spans(one, each.ts_ns)]
@@ -305,7 +315,7 @@ def _judge_signals(tally: Tally, leg: Leg, number: int, one: ev.Pass) -> None:
 
 
 def _judge_stalled(tally: Tally, leg: Leg, history: History) -> None:
-    """A transition that is left alone: the trace goes on for long, and no pass comes."""
+    """Judge a transition that was left alone: the trace goes on for long, and no further pass comes."""
     if leg.completed or leg.reversed_by or not leg.passes or leg is not history.legs[-1]:
         return
     number, last = leg.passes[-1]
@@ -356,6 +366,7 @@ def _reversal_problems(leg: Leg, begun: ev.Reverse) -> list[str]:
         core = leg.started[1].core
         if core.target_state != leg.target:
             problems.append(f"started with target {core.target_state}")
+        # klp_reverse_transition() flips it before it starts again; None: no livepatch was in transition.
         if None not in (core.enabled, begun.core.enabled) and core.enabled == begun.core.enabled:
             problems.append(f"enabled stayed {core.enabled}")
     return problems

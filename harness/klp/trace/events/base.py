@@ -7,12 +7,13 @@ import msgspec
 
 SCHEMA = 2
 
-# Values of klp_target_state and task_struct.patch_state; the names differ by kernel, the values do not.
+# Values of klp_target_state and task_struct.patch_state. The names differ by kernel (KLP_UNDEFINED on 6.1,
+# KLP_TRANSITION_IDLE on 6.12), the values do not.
 IDLE, UNPATCHED, PATCHED = -1, 0, 1
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
-    """What every event has; see the module's text."""
+    """What every event has; the text of `klp.trace.events` explains the fields."""
 
     probe: str
     seq: int
@@ -42,7 +43,7 @@ class Core(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Missing(msgspec.Struct, frozen=True, kw_only=True):
-    """A kernel function this kernel has no probe point for, and what is not seen for that reason."""
+    """A kernel function for which this kernel has no probe point, and what is not seen for that reason."""
 
     symbol: str
     unseen: str

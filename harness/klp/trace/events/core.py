@@ -37,7 +37,7 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Compatible(Event, frozen=True, kw_only=True, tag="compatible"):
-    """klp_is_patch_compatible: the states of both sides, and what it decided."""
+    """klp_is_patch_compatible: the states of the new livepatch and of those installed, and its decision."""
 
     patch: str
     replace: bool
@@ -67,7 +67,7 @@ class Enable(Event, frozen=True, kw_only=True, tag="enable"):
 
 
 class PatchStack(Event, frozen=True, kw_only=True, tag="patch_stack"):
-    """klp_patches, lowest first, after `why` changed it or was about to."""
+    """The list klp_patches, lowest first, read when `why` had changed it or was about to."""
 
     why: Literal["enable", "complete", "free"]
     patches: tuple[str, ...]
@@ -81,7 +81,10 @@ class Replaced(Event, frozen=True, kw_only=True, tag="replaced"):
 
 
 class PatchFree(Event, frozen=True, kw_only=True, tag="patch_free"):
-    """klp_free_patch_finish: `forced` keeps the module pinned; `module_refs` is its count after."""
+    """klp_free_patch_finish. If `forced`, it keeps its reference to the module for good.
+
+    `module_refs` is the module's reference count afterwards.
+    """
 
     patch: str
     forced: bool
@@ -101,9 +104,9 @@ class ModuleNotice(Event, frozen=True, kw_only=True, tag="module"):
 class Ran(Event, frozen=True, kw_only=True, tag="ran"):
     """How often tasks of one patch state ran one version of a function in one transition.
 
-    Counted in the kernel; each row counts from the one before, so they add up. Rows are written at marks,
-    at the end of the transition and of the trace. `version`: ``old``,
-    the body in `object`, or ``new``, that of `patch`. `patch_state` is the tasks' own, `target` the
+    Counted in the kernel. A row counts what came since the row before it, so rows can be added. They are
+    written at marks, at the end of the transition, and at the end of the trace. `version`: ``old``, the
+    body in `object`, or ``new``, that in `patch`. `patch_state` is the tasks' own, `target` the
     transition's (-1: none was under way). `task` is the first that did so.
     """
 

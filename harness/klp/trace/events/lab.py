@@ -55,9 +55,9 @@ class Sysfs(Event, frozen=True, kw_only=True, tag="sysfs"):
 
 
 class Behaviour(Event, frozen=True, kw_only=True, tag="behaviour"):
-    """A command was run in the guest, and its output held against a pattern (L5).
+    """A command was run in the guest, and its output compared with a pattern (rule L5).
 
-    `rules` are those the author says this observation shows.
+    `rules` are those that this shows, as the livepatch's author says.
     """
 
     patch: str
@@ -91,8 +91,8 @@ class PatchStates(Event, frozen=True, kw_only=True, tag="patch_states"):
 class Control(Event, frozen=True, kw_only=True, tag="control"):
     """The same transition in a guest without probes, by that guest's kernel log (T14).
 
-    `passes` counts the one that completed it, and those of which the kernel said (by dynamic debug) whom
-    they left behind.
+    `passes` counts the pass that completed it, and those after which the kernel named, by dynamic debug,
+    the tasks that they left behind.
     """
 
     patch: str

@@ -120,7 +120,7 @@ class Exit(Event, frozen=True, kw_only=True, tag="exit"):
 
 
 class Signals(Event, frozen=True, kw_only=True, tag="signals"):
-    """klp_send_signals: the core woke and signalled the tasks that remain (every 15th pass)."""
+    """klp_send_signals, in pass 16 and every 15th after it: it wakes and signals the tasks that remain."""
 
     patch: str
     core: Core
@@ -143,7 +143,7 @@ class Complete(Event, frozen=True, kw_only=True, tag="complete"):
 
 
 class Cancel(Event, frozen=True, kw_only=True, tag="cancel"):
-    """klp_cancel_transition: it was initialised and never started."""
+    """klp_cancel_transition: the transition was initialised, and is ended before it was started."""
 
     patch: str
     core: Core
@@ -182,8 +182,8 @@ class Function(Event, frozen=True, kw_only=True, tag="function"):
 class Object(Event, frozen=True, kw_only=True, tag="object"):
     """klp_patch_object or klp_unpatch_object; `object` is ``vmlinux`` or a module.
 
-    `functions` counts the object's functions (no more than 32 have `Function` events); `nops_only`:
-    of them only the no-ops were taken away.
+    `functions` counts the object's functions, of which at most 32 have `Function` events; `nops_only`:
+    only the no-ops among them were taken away.
     """
 
     patch: str
