@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 # A running task switches in cond_resched() since commit e3ff7c609f39 (merged for 6.4), and in __schedule()
-# since 676e8cf70cb0 (seen on 7.2, not on 6.12), when it goes to sleep freezably. Before the first of the two
+# since 676e8cf70cb0 (seen on 7.2, not on 6.12), when it goes to sleep freezably. Before the first of them
 # there was no klp_sched_try_switch to probe, and a kthread that never sleeps could hold a transition up for
 # good.
 EARLIEST_SCHEDULER_SWITCH = (6, 4)
