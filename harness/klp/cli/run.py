@@ -86,6 +86,7 @@ def run(
         job = make_job(wished, image, layout.modules, steps)
         request = MachineRequest.from_settings(image, wanted, accelerator.accelerator)
         saved = partial(ensure_warm, library(wanted).cache, request, progress=steps)
+        # Made ready before anything is run: the first time, compiling the probes takes minutes.
         warm = None if cold else saved()
         bare = saved(probes=()) if control else None
     job_run = Run(
