@@ -33,7 +33,7 @@ _PHYS32_ENTRY = "18"
 
 
 def write_kernel(image: Path, destination: Path) -> None:
-    """Write what QEMU is to start: a bzImage's ELF kernel if that has a PVH entry, else the bzImage.
+    """Write what QEMU is to start: a vmlinux as it is; of a bzImage its ELF kernel if that has PVH.
 
     Raises:
         UsageError: `image` is no kernel, or a damaged one.
@@ -43,6 +43,7 @@ def write_kernel(image: Path, destination: Path) -> None:
         shutil.copyfile(image, destination)
         return
     extract_vmlinux(image, destination)
+    # QEMU takes an ELF kernel by its PVH entry alone; a bzImage unpacks itself in the guest.
     if not has_pvh_entry(destination):
         shutil.copyfile(image, destination)
 
