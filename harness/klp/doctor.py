@@ -24,8 +24,10 @@ from klp.settings import Settings
 from klp.vm.accel import AcceleratorVerdict, choose_accelerator
 
 _PYTHON = (3, 11)
+# What one image takes while it is built; klp.images.cache names the same where the disk is full.
 _IMAGE_GIB = 3
 _GIB = 2**30
+# mmdebstrap wants as many subordinate ids; it is also what useradd gives a new user.
 _RANGE = 65536
 _KVM = Path("/dev/kvm")
 _ID_FILES = (Path("/etc/subuid"), Path("/etc/subgid"))
@@ -127,7 +129,7 @@ def _as_root(command: str) -> str:
 
 
 def _id_range_checks() -> tuple[HostCheck, ...]:
-    """Root needs no subordinate ids: mmdebstrap works without a user namespace then."""
+    """Judge the user's subordinate ids; root needs none, for mmdebstrap then uses no user namespace."""
     if os.geteuid() == 0:
         return ()
     user = getpass.getuser()
@@ -152,6 +154,7 @@ def id_range_check(user: str, uid: int, subuid: str, subgid: str) -> HostCheck:
 
 def _first_free_id(text: str) -> int:
     rows = [line.split(":") for line in text.splitlines() if line.count(":") == 2]
+    # useradd begins at 100000 (SUB_UID_MIN of login.defs), too.
     return max([100_000, *(int(start) + int(count) for _, start, count in rows)])
 
 
@@ -164,7 +167,7 @@ def _user_namespaces() -> HostCheck:
 
 
 def _sandbox() -> HostCheck:
-    """Compilers run in what bubblewrap makes; a container may forbid it."""
+    """Judge whether bubblewrap works, in which compilers run: a container may forbid what it does."""
     return _trial(
         "compiler sandbox",
         ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-all", "true"],
@@ -173,7 +176,10 @@ def _sandbox() -> HostCheck:
 
 
 def _trial(name: str, command: list[str], *, mend: str) -> HostCheck:
-    """Judge by trying: `command` does nothing, in what is to be judged."""
+    """Judge a means of isolation by having it run a command that does nothing.
+
+    The knobs that forbid it differ between distributions and versions, so they are not read one by one.
+    """
     try:
         tried = run(command, check=False)
     except HostLacks as error:
@@ -200,7 +206,7 @@ def space_check(folder: Path, free: int, *, unbuilt: int) -> HostCheck:
 
 
 def _images(settings: Settings) -> tuple[set[str], HostCheck]:
-    """Return which series are built, and what that looks like."""
+    """Return which kernel series are built, and the line that says so; what is not built is no lack."""
     try:
         entries = Library(settings, Silent()).cache.entries()
     except HostLacks as error:
@@ -219,9 +225,14 @@ def built_series(manifests: Iterable[Manifest]) -> set[str]:
 
 
 def _accelerator(settings: Settings, layout: CacheLayout) -> tuple[AcceleratorVerdict | None, HostCheck]:
-    """TCG is slower and otherwise as good, so it is no lack."""
+    """Return what runs the guests, and the line that says so.
+
+    Emulation (TCG) is slower but does the same, so it is no lack. A /dev/kvm that this user may not open is
+    worth a hint, unless the settings ask for TCG.
+    """
     forbidden = _KVM.exists() and not os.access(_KVM, os.R_OK | os.W_OK)
     mend = f"sudo usermod --append --groups kvm {getpass.getuser()}, then log in anew"
+    # Without an image, no guest is booted to try KVM: doctor must be quick, and change nothing.
     try:
         verdict = choose_accelerator(settings, layout)
     except HostLacks as error:

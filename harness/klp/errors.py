@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every failure this package reports, and the exit code each one ends in.
+"""Every kind of failure that klp tells its user of, and the exit code each one ends in.
 
 ::
 
@@ -18,8 +18,8 @@
      |    +-- QemuGone                   the QEMU process ended or does not answer
      |    +-- GuestSilent                SSH, or a command over it, missed its deadline
      +-- HostLacks              exit 4   a tool, a permission or disk space is missing here
-          +-- Busy                       another process holds what we need
-    Interrupted                 exit 130 Ctrl-C or SIGTERM
+     |    +-- Busy                       another process holds what we need
+     +-- Interrupted            exit 130 Ctrl-C or SIGTERM
 """
 
 from __future__ import annotations
@@ -27,9 +27,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
+# Rooms add errors of their own below these (process.CommandFailed, images.cache.NotBuilt, …), which inherit
+# the exit code.
+
 
 class ExitCode(IntEnum):
-    """What the process tells its caller. README's table is checked against this enum."""
+    """The exit status of `klp`; a test compares README's table with it."""
 
     OK = 0
     CHECK_FAILED = 1
@@ -40,7 +43,7 @@ class ExitCode(IntEnum):
 
 
 class KlpError(Exception):
-    """A failure that is told in one line, with a hint that names the way out."""
+    """A failure that the user is shown as one line, and a hint: the one action that helps."""
 
     exit_code = ExitCode.CHECK_FAILED
 
@@ -64,6 +67,7 @@ class TransitionStuck(CheckFailed):
     """
 
     def __init__(self, livepatch: str, waited_s: float, pending: tuple[str, ...]) -> None:
+        # A host with many threads may have thousands pending; three name the culprit as well.
         who = "; ".join(pending[:3]) or "no pending task was found"
         more = f" and {len(pending) - 3} more" if len(pending) > 3 else ""
         super().__init__(
@@ -119,16 +123,17 @@ class Category(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CrashReport:
-    """A guest's end, told apart from every other; the kernel's own words where it had any.
+    """How a guest ended, in the kernel's own words where it had any; different ends can be told apart.
 
     Attributes:
         title: the kernel's one line about it.
         function: where it happened, without offset; empty where nothing tells.
         modules: those with a function in the call trace, topmost first.
         trace: the call trace as printed, without the frames the kernel marks as unreliable.
-        fingerprint: equal for equal ends; neither addresses nor offsets nor times are in it.
+        fingerprint: the same for the same kind of end in any guest: no address, offset or time is in it.
         lines: the whole report, as it stands on the console.
-        emulator_suspect: TCG may have run half-patched code; no livepatch is in the trace.
+        emulator_suspect: QEMU may be at fault, and no livepatch is in the trace: emulation with a thread
+            for each vCPU may execute an instruction that another vCPU has half rewritten (docs/facts.md).
     """
 
     category: Category
@@ -182,7 +187,7 @@ class GuestPanicked(VmLost):
 
 
 class GuestStalled(VmLost):
-    """The kernel said that a CPU, RCU or a task of the guest does not get on."""
+    """The guest's kernel reported a lockup, an RCU stall or a hung task."""
 
 
 class GuestOutOfMemory(VmLost):
@@ -194,7 +199,7 @@ class QemuGone(VmLost):
 
 
 class GuestSilent(VmLost):
-    """The guest is up as far as QEMU knows, and does not answer."""
+    """QEMU says that the guest runs, but nothing in it answers in time."""
 
 
 class HostLacks(KlpError):

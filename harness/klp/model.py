@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The frozen values that move from room to room, left to right in docs/architecture.md's picture."""
+"""The frozen values that most rooms hand on: a kernel, an image to boot it in, a module built for it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Kernel:
         name: what the user called it: ``6.12``, or the path of a build tree.
         release: ``uname -r`` of it.
         digest: of everything that went into it; equal digests boot the same bits.
-        image: uncompressed ELF vmlinux for PVH boot, or a bzImage where it has no PVH entry.
-        initrd: with just the modules that find the disks.
+        image: the uncompressed ELF kernel, which QEMU starts at its PVH entry; a bzImage where it has none.
+        initrd: holds klp's init, and only the modules that it takes to find the disks.
         disk: read-only ext4 with ``modules/RELEASE`` and ``src/``, labelled klp-kernel.
         build: the folder `make M=` is pointed at, as seen inside `toolchain`.
         toolchain: root folder with the compiler that built the kernel.
@@ -75,7 +75,7 @@ class Module:
         file: the .ko.
         vermagic: the kernel release and options it was built for.
         livepatch: whether MODULE_INFO(livepatch, "Y") is in it.
-        depends: modules it needs loaded before it.
+        depends: modules that must be loaded before it, by name; insmod does not do that by itself.
         licence: MODULE_LICENSE, or an empty string.
         sha256: hex digest of the file.
     """

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where klp reads its own data and where it writes: each root folder is chosen here, and nowhere else.
 
-So is the layout of a folder that several rooms read: the cache, and run folders. What one room alone writes
-and reads, such as the files of a cache entry or of a saved guest, is laid out in that room. Nothing here
-writes: folders are made by whoever fills them.
+The names inside a folder that several rooms read, the cache or a run folder, stand here too. What only one
+room writes and reads, such as the files of a cache entry or of a saved guest, that room names itself.
+Nothing here makes a folder: whoever fills it does.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PROBE_SOURCES = PROJECT / "probes"
 SAMPLE_PLANS = PACKAGE / "modules" / "samples.toml"
 HOST_PACKAGES = PACKAGE / "host-packages.txt"
 UNOBSERVABLE = PACKAGE / "testing" / "unobservable.toml"
-# Where `make test` has the verdicts of its tests, relative to where it runs.
+# The file that `make test` records its tests' verdicts in, and `klp coverage` reads if none is named.
 VERDICTS = Path("build") / "verdicts.jsonl"
 
 
@@ -67,6 +67,8 @@ def runs_root(setting: str = "") -> Path:
 
 def guests_root() -> Path:
     """Return the folder with one folder for each guest that `klp up` keeps alive."""
+    # The runtime folder is emptied when its user logs out or the host starts anew, as the guests are ended.
+    # With sudo or in a container the variable may name a folder that is not there.
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and Path(runtime).is_dir():
         return Path(runtime) / "klp" / "guests"

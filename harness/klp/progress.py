@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Progress of long work: in place on a terminal, plain lines elsewhere, always on stderr.
 
-The library only ever calls `Progress.step`; what is shown is decided once, by the CLI.
+The library calls `Progress.step` and `Progress.note`; the CLI alone decides how they are shown.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Says nothing: for tests, and for the library used without a CLI."""
+    """Shows nothing: for tests and for scripts."""
 
     @contextmanager
     def step(self, what: str) -> Iterator[None]:
@@ -43,7 +43,7 @@ class Silent:
 
 
 class NotesOnly:
-    """Passes notes on and says no steps: for work beside other work, whose steps would get in the way."""
+    """Passes notes on, but shows no steps: they would mix with those of the work beside it."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -107,6 +107,7 @@ class InPlace:
         mark = "[red]✗[/red]"
         try:
             with self._console.status(f"{indent}{shown}", spinner="line") as status:
+                # rich turns the spinner by itself, but shows other text only when it is given some.
                 stop = threading.Event()
                 ticker = threading.Thread(
                     target=self._tick, args=(status, f"{indent}{shown}", begun, stop), daemon=True
@@ -134,5 +135,5 @@ class InPlace:
 
 
 def for_console(console: Console) -> Progress:
-    """Choose by what is on the other end of stderr."""
+    """Return what suits the console: a line that is redrawn on a terminal, plain lines elsewhere."""
     return InPlace(console) if console.is_terminal else PlainLines(console)

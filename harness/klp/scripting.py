@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a script does with klp: have a kernel's image, build modules, run livepatches, read a run again.
 
-Each does what the `klp` command of its name does, and hands back values in place of printing.
+Each does what the `klp` command of its name does, and returns values where that prints.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def ensure_image(settings: Settings | None = None, *, progress: Progress | None 
     """Return the image of the settings' kernel, building what is missing of it: minutes, the first time.
 
     Args:
-        settings: `klp.settings.load` makes them, and is what counts without.
-        progress: where long work is told; nowhere without.
+        settings: made by `klp.settings.load`; without, those of this process.
+        progress: what shows the steps of long work; without, nothing does.
 
     Raises:
         UsageError: there is no such kernel, or its build tree lacks what is needed.
@@ -64,7 +64,8 @@ def run(
 ) -> RecordedRun:
     """Load, observe, disable and unload livepatches in a guest, under probes.
 
-    A guest that is lost is no exception here: the result's `error` tells it, beside all that was found.
+    A guest that is lost while a plan runs raises nothing: what was found until then is returned, and its
+    `error` says what happened.
 
     Args:
         what: as `build`; the kernel's own samples without any.

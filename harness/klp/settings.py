@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings: defaults, then ``klp/config.toml`` in the XDG configuration folder, then ``KLP_*``.
 
-A setting is declared once, in `Settings`: its type, its help, its range and its default. A key that is
-not listed is an error with file and line, never silently ignored.
+To add a setting, add a field to `Settings`: type, range, help line and default. Reading, checking and the
+variable ``KLP_NAME`` follow from it. A key that is no field is an error that names file and line.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def load(**changes: object) -> Settings:
 
 
 def _with_changes(settings: Settings, changes: Mapping[str, object]) -> Settings:
-    """Put what a caller asks for over what this process is set to."""
+    """Return the settings with `changes` over them; a value of None changes nothing."""
     given = {name: value for name, value in changes.items() if value is not None}
     try:
         return msgspec.convert({**msgspec.to_builtins(settings), **given}, Settings)
@@ -121,7 +121,7 @@ def _with_changes(settings: Settings, changes: Mapping[str, object]) -> Settings
 
 
 def _with_environment(settings: Settings) -> Settings:
-    """Put ``KLP_CACHE``, ``KLP_KERNEL``, … over what the file said."""
+    """Return the settings of the file with those of ``KLP_CACHE``, ``KLP_KERNEL``, … over them."""
     known = {f"KLP_{name.upper()}": name for name in Settings.__struct_fields__}
     _refuse_unknown({*known, "KLP_CONFIG"})
     changes: dict[str, Any] = {}
@@ -130,8 +130,10 @@ def _with_environment(settings: Settings) -> Settings:
             changes[name] = os.environ[variable]
     try:
         merged = {**msgspec.to_builtins(settings), **changes}
+        # Not strict: a variable is text, and "2048" is to become a number.
         return msgspec.convert(merged, Settings, strict=False)
     except msgspec.ValidationError as error:
+        # msgspec says where only in its message: `$.name` for a field, "name: " for `__post_init__`.
         wrong = next(
             (v for v, n in known.items() if f"$.{n}" in str(error) or f"{n}: " in str(error)), "KLP_*"
         )

@@ -44,13 +44,17 @@ def _parse_complaint(file: Path, text: str, said: str) -> str:
 
 
 def _shape_complaint(file: Path, text: str, said: str) -> str:
-    """Turn msgspec's ``… `key` … - at `$.a.b` `` into file, line and reason."""
+    """Turn msgspec's ``… `key` … - at `$.a.b` `` into file, line and reason.
+
+    msgspec names the field in its message only, and tomllib keeps no line numbers: so the message is taken
+    apart, and the line looked for in the text.
+    """
     reason, _, place = said.partition(" - at ")
     unknown = re.search(r"unknown field `([^`]+)`", reason)
     parts = re.findall(r"[\w-]+", place.replace("$", ""))
     key = unknown[1] if unknown else next((p for p in reversed(parts) if not p.isdigit()), "")
     table = [part for part in (parts if unknown else parts[:-1]) if not part.isdigit()]
-    own = re.match(r"(\w+): ", reason)  # by a __post_init__ of the whole: it names the key itself
+    own = re.match(r"(\w+): ", reason)  # of a __post_init__, which names the key in its own words
     line = _line_of(text, key or (own[1] if own else ""), table)
     if unknown:
         reason = f"unknown setting {unknown[1]}"
@@ -62,7 +66,8 @@ def _shape_complaint(file: Path, text: str, said: str) -> str:
 def _line_of(text: str, key: str, table: list[str]) -> int:
     """The first line that assigns `key` in `table` or opens a table of that name; 1 where none does.
 
-    Of an array's tables msgspec does not say which one it was.
+    Where a file has several ``[[table]]`` of that name it may be a line of the wrong one: msgspec does not
+    say which it was.
     """
     assigns = re.compile(rf"^\s*[\"']?{re.escape(key)}[\"']?\s*=")
     opens = re.compile(rf"^\s*\[+[^\]]*\b{re.escape(key)}\b")
@@ -73,6 +78,6 @@ def _line_of(text: str, key: str, table: list[str]) -> int:
             current = re.findall(r"[\w-]+", header[1])
         if opens.match(line) or (current == table and assigns.match(line)):
             return number
-        if assigns.match(line):  # such as one in an inline table
+        if assigns.match(line):  # better than line 1: it may be in an inline table
             elsewhere = elsewhere or number
     return elsewhere or 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`klp analyze`."""
+"""`klp analyze`: the rules' verdicts on a run that was recorded."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`klp build`."""
+"""`klp build`: livepatch sources to .ko files."""
 
 from __future__ import annotations
 

@@ -92,6 +92,7 @@ def check(
         _list(as_json=as_json)
         return ExitCode.OK
     check_writable(junit_file)
+    # Found before the check begins: `latest` is to be the newest check but this one.
     base = _found(against) if against else None
     if resume is not None:
         run, layout = _resumed(resume, patches, jobs, deadline_s)
@@ -153,7 +154,7 @@ def _settings_of(kernels: Sequence[str], deadline_s: float | None) -> list[Setti
 
 
 def _targets(each_settings: Sequence[Settings]) -> tuple[TargetKernel, ...]:
-    """Make every kernel ready first, so that one that cannot be had is told at once."""
+    """Return the kernels, their images built: one that cannot be had stops the check before it begins."""
     found = [bootable(each) for each in each_settings]
     return targets([(each.image, each.accelerator.accelerator.value) for each in found])
 
@@ -189,7 +190,7 @@ def _resumed(
 
 
 def _check_same(found: RecordedCheck, again: Sequence[Wanted], kernels: Sequence[TargetKernel]) -> None:
-    """Refuse to mix what was found of one livepatch, or kernel, with what another does."""
+    """Refuse to go on with a check if a livepatch or a kernel has changed: its results would be of both."""
     hint = "begin a new check"
     before = found.whole()
     for was, now in zip(before.livepatches, again, strict=False):

@@ -44,7 +44,7 @@ def kernel_option(function: F) -> F:
 
 
 def progress() -> Progress:
-    """Return where this process tells its progress: always stderr, so that stdout is data."""
+    """Return what shows this process's progress, always on stderr: stdout is for results."""
     return for_console(stderr)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`klp compare`."""
+"""`klp compare`: what became worse between two sets of runs."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`klp coverage`."""
+"""`klp coverage`: which tests observe which rule."""
 
 from __future__ import annotations
 

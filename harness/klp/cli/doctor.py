@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`klp doctor`."""
+"""`klp doctor`: what this host lacks."""
 
 from __future__ import annotations
 

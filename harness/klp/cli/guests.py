@@ -37,6 +37,7 @@ def exec_(name: str | None, command: tuple[str, ...]) -> int:
     """Run COMMAND in a guest; its streams and exit status become ours."""
     with keeper.connect(keeper.find(name)) as guest:
         stdin = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
+        # One word is a line for the guest's shell; several are a command and its arguments, as they stand.
         line = command[0] if len(command) == 1 else command
         result = guest.run(line, stdin=stdin, timeout_s=24 * 3600)
     click.echo(result.stdout, nl=False)
@@ -49,6 +50,7 @@ def exec_(name: str | None, command: tuple[str, ...]) -> int:
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def ssh(name: str | None, command: tuple[str, ...]) -> None:
     """Open a terminal in a guest, or run COMMAND on one, with OpenSSH."""
+    # OpenSSH takes this process's place: terminal, signals and exit status are then its own business.
     replace(keeper.ssh_command(keeper.find(name), command))
 
 

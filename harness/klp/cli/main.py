@@ -43,7 +43,8 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "doctor": ("klp.cli.doctor:doctor", "Say what this host has and lacks, and what mends it."),
 }
 
-# By these a shell asks for completions, of the command by each of its names.
+# A shell sets one of these to ask for completions; click makes the name from that of the command, which is
+# installed as klp and as klp-lab.
 _COMPLETING = ("_KLP_COMPLETE", "_KLP_LAB_COMPLETE")
 
 
@@ -85,7 +86,7 @@ def klp(debug: bool) -> None:
 
 
 def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
-    """Treat SIGTERM and SIGHUP as Ctrl-C: everything that was begun is ended in order."""
+    """Treat SIGTERM and SIGHUP as Ctrl-C: by the exception, every context manager ends what it began."""
     del signum, frame
     raise KeyboardInterrupt
 
@@ -110,7 +111,10 @@ def _tell_misuse(error: click.UsageError) -> None:
 
 
 def _invoke() -> int | None:
-    """Run the command; click's own `main` would keep some errors, such as a closed pipe, to itself."""
+    """Run the command and return its exit code.
+
+    Not by click's own `main`, which handles some errors itself, such as a closed pipe.
+    """
     if any(variable in os.environ for variable in _COMPLETING):
         klp.main()
     with klp.make_context("klp", sys.argv[1:]) as context:
@@ -143,7 +147,7 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.OK)
     except SystemExit as ended:
-        # rich has seen the same, and made it a 1, which would say that a check failed.
+        # rich met the closed pipe first and made it exit code 1, which would say that a check failed.
         if isinstance(ended.__context__, BrokenPipeError):
             sys.exit(ExitCode.OK)
         raise

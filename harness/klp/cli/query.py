@@ -63,7 +63,8 @@ def query(
 def _database(words: tuple[str, ...]) -> Database:
     wanted = settings()
     root = paths.runs_root(wanted.runs)
-    everything = (each for each in all_folders(root) if is_run(each))  # and no check: there may be many
+    # A check's runs, of which there may be many, are read only where the check is named.
+    everything = (each for each in all_folders(root) if is_run(each))
     found = read_runs(find_folders(words, root) if words else tuple(everything))
     if not found:
         raise UsageError(f"{root}: no runs yet", hint="klp run makes one")

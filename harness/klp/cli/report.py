@@ -46,6 +46,7 @@ def report(runs: tuple[str, ...], *, out: Path | None, against: str | None, perf
     shown = [read_whole(each) for each in find_folders(runs, root)]
     since = _since_base(read_to_compare(find_folder(against, root)), shown, wanted) if against else []
     if perfetto is not None:
+        # Imported here: protobuf, and plotly below, are large, and mostly one of the two is not asked for.
         from klp.report.perfetto import perfetto_trace
 
         _write(perfetto, perfetto_trace(shown))
@@ -57,7 +58,7 @@ def report(runs: tuple[str, ...], *, out: Path | None, against: str | None, perf
 
 
 def _since_base(base: Recorded, shown: Sequence[Recorded], wanted: Settings) -> list[SinceBase]:
-    """Return what became worse in each that is shown, but in the base itself."""
+    """Return what became worse in each run and check that is shown, except in the base itself."""
     others = [each for each in shown if Path(each.folder).resolve() != Path(base.folder).resolve()]
     return [SinceBase(each.name, base.name, compare_records(base, each, wanted)) for each in others]
 

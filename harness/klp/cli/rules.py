@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`klp rules`."""
+"""`klp rules`: the rules that traces are judged by."""
 
 from __future__ import annotations
 

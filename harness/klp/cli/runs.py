@@ -95,6 +95,7 @@ def rm(names: tuple[str, ...], *, yes: bool) -> int:
         click.confirm(f"remove {listed}?", abort=True, err=True)
     cache = CacheLayout(paths.cache_root(settings().cache))
     for folder in folders:
+        # The tables first: they are found by the folder, and would stay in the cache for good without it.
         for run in runs_below(folder):
             forget(run, cache)
         remove_folder(folder)

@@ -90,7 +90,7 @@ def selftests(
 def _prepared(
     wanted: Sequence[Settings], scripts: Sequence[str], out: Path | None, choices: Choices
 ) -> tuple[SelftestsRun, SelftestsLayout]:
-    """Build everything for every kernel first, so that what cannot be run is told at once."""
+    """Build everything for every kernel first, so that a failure stops the run before it begins."""
     kernels = [bootable(each) for each in wanted]
     steps = progress()
     with new_folder(wanted[0], out, "selftests") as folder:

@@ -29,7 +29,7 @@ _SAMPLE = "version-banner"
 
 
 class _Lines:
-    """Shows a transition as plain lines, one at each change; also where `Progress` says its notes."""
+    """Shows a transition as plain lines, one at each change; also the run's `Progress`."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -67,6 +67,7 @@ class _Picture:
     """Shows a transition in place: bar, phase, and who is stuck on what for how long."""
 
     def __init__(self, console: Console) -> None:
+        # Locked: events, and the tasks that hold a transition, come from several threads.
         self._watcher = Watcher()
         self._lock = threading.Lock()
         self._doing: list[str] = []

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every way to come by a kernel has in common: the protocol, and what it leaves in the cache.
+"""What all builders of kernels have in common: their methods, and the files they leave in the cache.
 
-`Library` picks the builder that a kernel's name asks for, and knows no more of it than stands here. To add
-another kind of kernel, write one more class of this shape, and one more line in `Library.builder`.
+`klp.images.library` picks a builder by the kernel's name, and uses nothing of it but what stands here. To
+add another kind of kernel, write one more class with these methods, and one more line in `Library.builder`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class KernelEntry:
 
 @dataclass(frozen=True, slots=True)
 class ModuleTools:
-    """What modules for a kernel are built with, and from: see `klp.model.Kernel` for each."""
+    """What modules for a kernel are built with; `klp.model.Kernel` explains each field."""
 
     build: Path
     toolchain: Path
@@ -79,7 +79,7 @@ class KernelBuilder(EntryBuilder, Protocol):
 
     @property
     def mark(self) -> dict[str, str]:
-        """Those of the inputs that every entry of this kernel has, however often it was rebuilt."""
+        """The inputs that stay the same when this kernel is rebuilt: they find its older entries."""
 
     def definition(self) -> ImageDefinition:
         """Return the definition whose guest boots the kernel, once it is seen that it can be booted.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A content-addressed store of folders.
 
-An entry is keyed by what went into it. It grows in ``building/`` and is renamed into place when it is
-whole, so whoever finds one may use it, and a builder that dies leaves nothing that looks finished.
+An entry is named by a digest of what went into it. It grows in ``building/`` and is renamed into place when
+it is whole, so whoever finds one may use it, and a builder that dies leaves nothing that looks finished.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from klp.process import CommandFailed
 from klp.progress import Progress
 
 MANIFEST = "manifest.json"
-# A marker that a folder is being filled by this process; see `_sweep`.
+# Locked by the process that fills a folder. The system lets go of the lock however that process ends, which
+# a file with its pid could not tell: pids are used again.
 _OWNER = "owner.lock"
 
 
@@ -35,7 +36,7 @@ Filled = tuple[dict[str, str], tuple[str, ...]]
 
 
 class EntryKind(StrEnum):
-    """What there is in a cache; the first half of an entry's name."""
+    """The kinds of entries; the first half of an entry's name, the digest being the second."""
 
     GUEST = "guest"  # a root disk that the kernels of a suite share
     KERNEL = "kernel"  # a kernel of Debian's, with the toolchain that builds modules for it
@@ -46,14 +47,14 @@ class EntryKind(StrEnum):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What an entry is, written last.
+    """What an entry is and was made from; written when all else of it is there.
 
     Attributes:
-        kind: a `EntryKind`; one of another version of klp may be none of ours.
+        kind: an `EntryKind`, or one that only another version of klp knows.
         digest: hex digest of `inputs`.
         inputs: what it was made from, in words.
         facts: what was learned in the making, such as the kernel's release.
-        files: relative path to SHA-256 of each file that `verify` reads again.
+        files: relative path to SHA-256, of the files that `klp image verify` reads again.
         size: bytes it takes on the disk.
         built: seconds since the epoch.
     """
@@ -80,14 +81,14 @@ def read_manifest(entry: Path) -> Manifest | None:
 
 
 class NotBuilt(KlpError):
-    """An entry is not there, and none is to be built."""
+    """An entry is missing, and the caller wanted none built."""
 
 
 class Cache:
     """The store under one root folder.
 
     Args:
-        building: whether what is missing is built; else it is told by `NotBuilt`.
+        building: whether what is missing is built; if not, it raises `NotBuilt`.
     """
 
     def __init__(self, layout: CacheLayout, progress: Progress, *, building: bool = True) -> None:
@@ -121,6 +122,7 @@ class Cache:
         if not self._building:
             raise NotBuilt(f"{entry}: not built")
         with _explained(self.layout.root), self._locked(kind, digest):
+            # Another process may have built it while this one waited for the lock.
             found = read_manifest(entry)
             if found:
                 return entry, found
@@ -153,7 +155,7 @@ class Cache:
                     msgspec.json.format(msgspec.json.encode(manifest), indent=1)
                 )
                 (growing / _OWNER).unlink(missing_ok=True)
-                os.sync()  # the rename must not reach the disk before what it names
+                os.sync()  # after a power cut, the name must not be there without the contents
                 remove_tree(entry)
                 growing.rename(entry)
             except BaseException:
@@ -222,7 +224,7 @@ def _explained(root: Path) -> Iterator[None]:
     """Turn a full or read-only disk into one line that names the folder and the way out."""
     try:
         yield
-    except CommandFailed as error:
+    except CommandFailed as error:  # a tool such as tar or mke2fs met it, and has only words for it
         if "No space left on device" not in error.output:
             raise
         raise _no_space(root) from error

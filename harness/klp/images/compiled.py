@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A build tree of our own: Debian's kernel source with another configuration, compiled here.
+"""A build tree that klp makes: Debian's kernel source with another configuration, compiled here.
 
-It is booted and built against as a user's tree is: give its folder to `Library.ensure`.
+Once compiled it is a build tree like a user's: `Library.ensure` takes its folder as a kernel's name.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from klp.progress import Progress
 
 # What building a whole kernel takes beside what builds modules for it.
 _PACKAGES = ("bc", "bison", "flex", "dwarves", "perl", "python3-minimal", "kmod", "cpio", "xz-utils")
-# Equal sources make equal kernels.
+# The kernel holds these in its version string; fixed, so that equal sources make equal kernels.
 _FIXED = ("KBUILD_BUILD_TIMESTAMP=2026-01-01", "KBUILD_BUILD_USER=klp", "KBUILD_BUILD_HOST=klp")
 
 
@@ -92,7 +92,7 @@ class CompiledTree:
     Args:
         folder: where the tree is, or will be.
         config: the options that are wanted; all others are off.
-        made_of: the source, and the compiler.
+        made_of: the kernel's source, with a compiler.
     """
 
     def __init__(self, folder: Path, config: Path, made_of: KernelSource, progress: Progress) -> None:
@@ -110,7 +110,7 @@ class CompiledTree:
         return _says(self._unpacked, self._made_of.version())
 
     def unpack(self) -> None:
-        """Unpack the source, unless it is there; an older version's tree gives way."""
+        """Unpack the source unless it is there; a tree of another version, or cut short, is replaced."""
         if self.is_unpacked():
             return
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -128,6 +128,7 @@ class CompiledTree:
         if _says(self._configured, file_digest(self._config)):
             return
         self._make(f"KCONFIG_ALLCONFIG={self._config}", "allnoconfig")
+        # Kconfig drops in silence what depends on an option that is off, or is called otherwise by now.
         asked, got = read_config(self._config), read_config(self.folder / ".config")
         lost = [f"CONFIG_{name}" for name, value in asked.items() if got.get(name) != value]
         if lost:
@@ -151,6 +152,7 @@ class CompiledTree:
         return self.folder / ".configured"
 
     def _make(self, *words: str) -> None:
+        # By name: Debian's compiler packages have no plain `gcc`.
         compiler = self._made_of.compiler
         tools = (f"CC={compiler}", f"HOSTCC={compiler}")
         argv = ["nice", "make", "-C", str(self.folder), *tools, *_FIXED, *words]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Debian packages to folders: the only caller of mmdebstrap.
+"""Debian packages to folders, by mmdebstrap, which nothing else calls.
 
 Packages are checked by apt against the archive's signature. As an ordinary user mmdebstrap works in a
 user namespace of its own (mode unshare); its result comes as a tar stream that we unpack as ourselves,
@@ -17,7 +17,7 @@ from klp.errors import HostLacks
 from klp.images.definition import ImageDefinition
 from klp.process import CommandFailed, pipe, run
 
-# Documentation and translations are a fifth of a root's files and of no use in it.
+# Documentation and translations: a fifth of a root's files, and of no use in it.
 _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 
 
@@ -80,6 +80,7 @@ def make_root(definition: ImageDefinition, mirror: str, packages: Sequence[str],
         definition, mirror, "--variant=apt", "--format=tar", f"--include={','.join(packages)}",
         *excludes,
     )  # fmt: skip
+    # An ordinary user can make no device nodes; a guest's kernel fills /dev itself (devtmpfs).
     unpack = ["tar", "--extract", "--file=-", f"--directory={destination}", "--no-same-owner",
               "--preserve-permissions", "--exclude=./dev/*"]  # fmt: skip
     try:
@@ -95,7 +96,7 @@ def unpack_package(package: Path, destination: Path) -> None:
 
 
 def _unreachable(error: CommandFailed) -> Exception:
-    """Say in words of ours why mmdebstrap failed; a full disk is told by the cache."""
+    """Return an error with apt's first complaint; a full disk stays as it is, for the cache explains it."""
     said = [line for line in error.output.splitlines() if line.startswith(("E:", "klp:", "W: "))]
     if "No space left on device" in error.output or not said:
         return error

@@ -26,7 +26,7 @@ class ImageDefinition(
         kernel_source: package with the kernel's source.
         selftest_modules: where in it the livepatch selftests keep their modules.
         toolchain_packages: what builds modules for the kernel, its compiler among them.
-        extra_suites: further suites of the same archive that the kernel comes from.
+        extra_suites: further suites of the same archive, such as backports, for a kernel from there.
     """
 
     name: str

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folders to disk images and initrds."""
+"""Disk images and initrds, made of folders without being root."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from klp.images.sandbox import as_root_of_files
 from klp.process import run
 
 _MIB = 2**20
-# Half as much again as the files for metadata and what a guest writes; sparse, so free on the host.
+# Half as much again as the files take: for metadata, and for what a guest writes. The image is sparse, so
+# on the host it costs nothing.
 _HEADROOM = 1.5
 
 
@@ -29,6 +30,7 @@ def make_ext4(folder: Path, image: Path, *, label: str, spare_mib: int = 64) -> 
 
     No journal: a guest's disk is an overlay that is thrown away, never recovered.
     """
+    # UUID and hash seed are fixed: mke2fs draws them at random, and equal folders are to make equal images.
     size_mib = int(tree_size(folder) * _HEADROOM) // _MIB + spare_mib
     image.unlink(missing_ok=True)
     run(as_root_of_files([
@@ -53,7 +55,7 @@ def make_initrd(files: Mapping[str, Path], scratch: Path, initrd: Path) -> None:
         target = scratch / inside
         target.parent.mkdir(parents=True, exist_ok=True)
         run(["cp", "--archive", source, target])
-    # cpio reads names from standard input, which the door to subprocess keeps shut.
+    # A shell, because cpio reads names from standard input, and `klp.process.run` gives commands none.
     run(["sh", "-c", 'cd "$1" && find . -mindepth 1 | LC_ALL=C sort |'
          ' cpio --create --quiet --format=newc --reproducible --owner=+0:+0 >"$2"',
          "sh", scratch, initrd])  # fmt: skip

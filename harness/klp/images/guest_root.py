@@ -16,12 +16,14 @@ from klp.images.definition import ImageDefinition
 from klp.progress import Progress
 
 # What every guest has: BCC for the probes, an SSH server to talk to, busybox as its init, and common tools.
+# dropbear, not OpenSSH, which starts a program anew for each connection: a restored guest took 0.8 s to the
+# first one with it, and takes 0.4 s now. `mount` is named because bookworm's minimal root has none.
 GUEST_PACKAGES = (
     "python3-bpfcc", "dropbear-bin", "openssh-sftp-server", "busybox-static", "kmod", "iproute2", "procps",
     "coreutils", "mount",
 )  # fmt: skip
 _SPARE_MIB = 1024
-# Raised whenever this code, or a hook, writes something else for the same definition: see stock.py.
+# Raised whenever this code, or a hook, makes something else of the same definition: see stock.py.
 _RECIPE = "1"
 
 
@@ -86,6 +88,7 @@ class GuestRoot:
 
 
 def _without_extra_suites(definition: ImageDefinition) -> ImageDefinition:
+    # They are the kernel's alone: without them 6.12 and 7.2, both on trixie, share one root disk.
     return msgspec.structs.replace(definition, extra_suites=())
 
 

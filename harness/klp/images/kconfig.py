@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernel configuration as a value, and what a kernel of a user's must have."""
+"""A kernel's .config as a value, and the options that a user's own kernel must have."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
     "livepatches": ("LIVEPATCH", "MODULES", "KALLSYMS", "SYSFS", "PROC_FS"),
     "probes": (
         "BPF_SYSCALL", "BPF_JIT", "BPF_EVENTS", "KPROBES", "KPROBE_EVENTS", "PERF_EVENTS",
-        # Where structures have what, and where the core calls through pointers.
+        # BTF tells the probes at which offsets structures have their fields; in /proc/kcore they find the
+        # instructions by which the core calls callbacks through pointers.
         "DEBUG_INFO_BTF", "PROC_KCORE",
     ),
     "the guest's disks and network": ("VIRTIO_PCI", "VIRTIO_BLK", "VIRTIO_NET", "EXT4_FS", "INET"),
@@ -32,7 +33,7 @@ def read_config(file: Path) -> dict[str, str]:
 
 
 def missing_options(config: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """Return what `config` lacks: the reason it is needed, to the options not set to y or m."""
+    """Return the options that `config` has neither as y nor as m, by what they are needed for."""
     lacks = {
         reason: tuple(name for name in names if config.get(name) not in ("y", "m"))
         for reason, names in REQUIRED.items()

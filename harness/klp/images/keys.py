@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two key pairs of a cache: by one its guests are known, the other opens them."""
+"""The two SSH key pairs of a cache: one its guests show as their host key, the other logs in to them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def ensure_key(file: Path) -> str:
     public = file.with_name(f"{file.name}.pub")
     if file.exists() and public.exists():
         return public.read_text().strip()
+    # Two processes that each made a pair would lock each other out of guests that are up.
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with FileLock(file.with_name(f"{file.name}.lock")):
         if not (file.exists() and public.exists()):
@@ -57,6 +58,7 @@ def _make_pair(file: Path, public: Path) -> None:
 
 def _write(file: Path, content: bytes, mode: int) -> None:
     """Write a file whole: another klp may be reading it."""
+    # The mode is given as it is made: a chmod later would leave the key readable by all for a moment.
     growing = file.with_name(f"{file.name}.{os.getpid()}")
     descriptor = os.open(growing, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "wb") as stream:

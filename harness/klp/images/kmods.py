@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A kernel's module folder: which files the initrd needs, in which order."""
+"""The modules that a kernel's initrd loads, in the order in which it must."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from klp.process import run
 # What finds the disks and the network in a guest of ours, by module name.
 BOOT_MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "ext4")
 # What some kernels want besides without saying so in modules.dep: until v6.14 ext4 asks the crypto
-# API for "crc32c" by name. Left out where the kernel has no such module.
+# API for "crc32c" by name (fs/ext4/super.c), of which only a MODULE_SOFTDEP tells. Left out where the
+# kernel has no such module.
 OPTIONAL_MODULES = ("crc32c_generic", "crc32c_intel", "virtio_rng")
 
 
@@ -32,6 +33,7 @@ def boot_closure(folder: Path) -> list[str]:
     Raises:
         UsageError: the kernel has one of them neither built in nor as a module.
     """
+    # The initrd's insmod looks up no dependencies, so their order is found here.
     depends = dict(_read_depends(folder / "modules.dep"))
     by_name = {listed_module(path): path for path in depends}
     builtin = {listed_module(line) for line in (folder / "modules.builtin").read_text().split()}
@@ -58,7 +60,7 @@ def _read_depends(file: Path) -> list[tuple[str, list[str]]]:
 
 
 def copy_plain(source: Path, destination: Path) -> None:
-    """Copy a module, decompressed: busybox insmod and an emulated guest should not unpack xz."""
+    """Copy a module, decompressed: in an emulated guest unpacking it would take longer than reading it."""
     if source.suffix == ".xz":
         destination.write_bytes(lzma.decompress(source.read_bytes()))
     elif source.suffix == ".zst":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a kernel's name to all it takes to boot it: the door to this room."""
+"""From a kernel's name to all it takes to boot it; other rooms begin here."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Library:
     """Every image of one cache, built when it is asked for.
 
     Args:
-        building: whether what is missing is built; else it is told by `NotBuilt`.
+        building: whether what is missing is built; if not, it raises `NotBuilt`.
     """
 
     def __init__(self, settings: Settings, progress: Progress, *, building: bool = True) -> None:
@@ -101,7 +101,11 @@ class Library:
         return StockEntry(entry).toolchain
 
     def _initrd(self, guest: GuestEntry, kernel: KernelEntry, manifest: Manifest) -> tuple[Path, str]:
-        """The initrd is an entry of its own: it changes with the guest's files, not with Debian."""
+        """Return the initrd, and the digest of its entry.
+
+        It is an entry of its own because it holds klp's own files for the guest: when they change, no
+        package need be fetched again.
+        """
         client = keys.ensure_key(self.layout.ssh_key)
         keys.ensure_key(self.layout.host_key)
         files = {inside: paths.GUEST_FILES / name for inside, name in _GUEST_FILES.items()}

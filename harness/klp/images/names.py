@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A kernel's name: what can be said of it before anything is opened.
+"""What a kernel's name means: a definition of vm-images/, or the folder of a build tree.
 
-The pytest plugin asks while tests are collected, which must cost nothing: this loads no other module of
-the room.
+The pytest plugin asks while tests are collected, which must cost nothing. So this module imports no other
+of the room, and opens no definition.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands inside a root folder, as root and as an ordinary user alike (bubblewrap)."""
+"""Commands inside another root folder, by bubblewrap, which needs no root: it makes a user namespace."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ def inside(
         "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", *binds,
         # The caller's PATH may name none of the root's folders.
         "--setenv", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin",
+        # A new session: without one, what runs inside could type into the user's terminal (TIOCSTI).
         "--unshare-all", "--die-with-parent", "--new-session", "--chdir", str(cwd), "--", *argv,
     ]  # fmt: skip
 
@@ -60,6 +61,6 @@ def _expose(root: Path, folder: Path, open_folders: set[Path], shared: frozenset
 
 
 def as_root_of_files(argv: Sequence[str | Path]) -> list[str]:
-    """Return `argv` run so that files of ours look like root's: mke2fs -d copies the owner it sees."""
+    """Return `argv`, run where our files look like root's: mke2fs -d writes the owner that it sees."""
     words = [str(word) for word in argv]
     return words if os.geteuid() == 0 else ["unshare", "--map-root-user", "--", *words]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kernel's source package: all of it unpacked, or only what klp works with.
 
-That is samples, selftests, documentation, and the kernel's own style checker.
+What it uses is the samples, selftests and documentation of livepatches, and the kernel's style checker.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SAMPLES_FOLDER = "samples/livepatch"
 SELFTESTS = "tools/testing/selftests/livepatch"
 DOCUMENTATION = "Documentation/livepatch"
 CHECKPATCH = "scripts/checkpatch.pl"
-# The checker reads these two, beside itself.
+# checkpatch.pl reads two lists that stand beside it.
 _CHECKED_BY = (CHECKPATCH, "scripts/spelling.txt", "scripts/const_structs.checkpatch")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A kernel of Debian's: the packages of its series, as the archive has them."""
+"""A kernel that Debian built: the newest packages of its series in the archive."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class StockKernel:
         return {"series": self.which.name}
 
     def definition(self) -> ImageDefinition:
-        """Return its own; Debian's kernels have what a guest needs."""
+        """Return its own. Nothing is checked: Debian's kernels have what a guest needs."""
         return self.which
 
     def inputs(self) -> dict[str, str]:
@@ -119,6 +119,7 @@ def _fill_boot(packages: Path, release: str, entry: StockEntry) -> None:
     for package in packages.glob("*.deb"):
         if not package.name.startswith("linux-source-"):
             debian.unpack_package(package, root)
+    # 7.2's packages have kernel and configuration in /usr/lib/modules/RELEASE, earlier ones in /boot.
     bzimage = _find(root, f"boot/vmlinuz-{release}", f"usr/lib/modules/{release}/vmlinuz")
     vmlinux.write_kernel(bzimage, entry.image)
     config = _find(root, f"boot/config-{release}", f"usr/lib/modules/{release}/config")
@@ -131,6 +132,7 @@ def _fill_boot(packages: Path, release: str, entry: StockEntry) -> None:
     (staging / "modules").mkdir(parents=True)
     modules.rename(staging / "modules" / release)
     run(["cp", "--archive", entry.toolchain / "usr/src", staging / "src"])
+    # BCC looks for a kernel's headers where these lead to.
     for link in ("build", "source"):
         there = entry.toolchain / "usr/lib/modules" / release / link
         if there.is_symlink():

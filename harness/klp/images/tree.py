@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A kernel build tree as something that can be booted and built against, whoever built it."""
+"""A kernel from a build tree, be it a user's or one that klp compiled (compiled.py)."""
 
 from __future__ import annotations
 
@@ -59,6 +59,7 @@ class TreeKernel:
         config = self._checked()
         wanted = compiler_of(config)
         known = definitions()
+        # The default kernel's first: its toolchain is the likeliest to be built already.
         default = known.get(Settings().kernel)
         for each in ([default] if default else []) + list(known.values()):
             if wanted in each.toolchain_packages:
@@ -157,7 +158,7 @@ def _image_of(tree: Path) -> Path:
 
 
 def _stamps(files: Iterable[Path]) -> str:
-    """Return what tells whether a file was written to: there are too many to read them each time."""
+    """Return times and sizes of files: a tree has too many to read each of them whenever it is used."""
     states = ((path, path.stat()) for path in files if path.exists())
     return " ".join(f"{path}:{state.st_mtime_ns}:{state.st_size}" for path, state in states)
 
@@ -178,7 +179,7 @@ def _modules_of(tree: Path) -> list[Path]:
 
 
 def _install_modules(tree: Path, destination: Path) -> None:
-    """Do what `make modules_install` does, without running the tree's makefiles as ourselves."""
+    """Do what `make modules_install` does, which would run the tree's makefiles outside of the sandbox."""
     destination.mkdir(parents=True)
     for module in _modules_of(tree):
         target = destination / "kernel" / module.relative_to(tree)

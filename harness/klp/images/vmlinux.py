@@ -27,13 +27,13 @@ _SETUP_SECTS = 0x1F1
 _MAGIC = 0x202
 _PAYLOAD = 0x248
 _SECTOR = 512
-# include/xen/interface/elfnote.h
-# XEN_ELFNOTE_PHYS32_ENTRY; a string, since pyelftools gives names to the numbers it knows from others.
+# XEN_ELFNOTE_PHYS32_ENTRY of include/xen/interface/elfnote.h. As text, for pyelftools gives a name in place
+# of some numbers, which mean other notes to others than Xen.
 _PHYS32_ENTRY = "18"
 
 
 def write_kernel(image: Path, destination: Path) -> None:
-    """Write what QEMU is to start of a vmlinux or bzImage: the ELF kernel, where that has a PVH entry.
+    """Write what QEMU is to start: a vmlinux as it is; of a bzImage its ELF kernel if that has PVH.
 
     Raises:
         UsageError: `image` is no kernel, or a damaged one.
@@ -43,6 +43,7 @@ def write_kernel(image: Path, destination: Path) -> None:
         shutil.copyfile(image, destination)
         return
     extract_vmlinux(image, destination)
+    # QEMU takes an ELF kernel by its PVH entry alone; a bzImage unpacks itself in the guest.
     if not has_pvh_entry(destination):
         shutil.copyfile(image, destination)
 
@@ -71,7 +72,11 @@ def extract_vmlinux(bzimage: Path, destination: Path) -> None:
 
 
 def _unpack(payload: bytes, bzimage: Path) -> bytes:
-    """Decompress by magic number; the kernel appends its own four-byte size, which is passed over."""
+    """Decompress by magic number.
+
+    To all but gzip's stream Kbuild appends the unpacked size in four bytes (size_append in
+    scripts/Makefile.lib), which a decompressor of whole files would call rubbish.
+    """
     if payload.startswith(b"\xfd7zXZ\0"):
         return lzma.LZMADecompressor().decompress(payload)
     if payload.startswith(b"\x1f\x8b"):
@@ -93,7 +98,7 @@ def _unpack(payload: bytes, bzimage: Path) -> bytes:
 def _bunzip2(payload: bytes) -> bytes:
     try:
         return bz2.BZ2Decompressor().decompress(payload)
-    except OSError as error:  # what the other decompressors have an error of their own for
+    except OSError as error:  # bz2 has no error of its own for a damaged stream
         raise EOFError(str(error)) from error
 
 

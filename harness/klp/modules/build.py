@@ -22,7 +22,8 @@ from klp.modules.sources import BuiltModule, ModuleSource
 from klp.process import Completed, run
 from klp.progress import Progress
 
-# Not TMPDIR: M= takes no blanks or colons, and /tmp is where every toolchain root has a tmpfs.
+# Not TMPDIR: the kernel's Makefile takes no blank, % or colon in M=, and a folder below /tmp can be bound
+# into every toolchain root, where /tmp is a tmpfs (images/sandbox.py).
 _SCRATCH_PARENT = "/tmp"
 _BUILT_BEFORE = shutil.ignore_patterns(
     "*.ko", "*.o", "*.mod", "*.mod.c", "*.cmd", "modules.order", "Module.symvers", ".git",
@@ -104,7 +105,7 @@ def _copy(recipe: Recipe, scratch: Path) -> None:
             shutil.copytree(
                 recipe.folder, scratch, ignore=_left_behind, copy_function=shutil.copy, dirs_exist_ok=True
             )
-    except shutil.Error as error:  # copytree goes on, and tells all at its end
+    except shutil.Error as error:  # copytree copies what it can, then raises one error with a list
         first, _, reason = error.args[0][0]
         raise UsageError(f"{first}: {reason}") from None
     except OSError as error:
@@ -118,24 +119,29 @@ def _copy(recipe: Recipe, scratch: Path) -> None:
 
 
 def _left_behind(folder: str, names: list[str]) -> set[str]:
-    # copytree with ignore_dangling_symlinks looks for what a relative link names in our own folder.
+    # Not copytree's ignore_dangling_symlinks, which resolves a relative link from the current folder.
     dangling = {name for name in names if not Path(folder, name).exists()}
     return _BUILT_BEFORE(folder, names) | dangling
 
 
 def _make(scratch: Path, kernel: Kernel) -> Completed:
     # Without the maps, debug info and __FILE__ would name the scratch folder: two builds of the same
-    # sources would differ. GCC tries the last map first.
+    # sources would differ. GCC tries the last map first: files lose the folder, and the folder becomes ".".
     maps = f"-ffile-prefix-map={scratch}=. -ffile-prefix-map={scratch}/="
     jobs = len(os.sched_getaffinity(0))
     argv = ["make", "-C", str(kernel.build), f"M={scratch}", f"KCFLAGS={maps}", f"-j{jobs}",
             *_compiler(kernel), "modules"]  # fmt: skip
     command = inside(kernel.toolchain, argv, cwd=scratch, writable=[scratch], readable=readable_for(kernel))
+    # The user's TMPDIR is passed on to commands, and need not be there inside the toolchain root.
     return run(command, check=False, env={"TMPDIR": "/tmp"})
 
 
 def _compiler(kernel: Kernel) -> list[str]:
-    """Debian's headers name their compiler themselves; a tree's makefiles take whatever `gcc` is."""
+    """Return the argument that names the compiler.
+
+    Debian's headers name it themselves; a tree's makefiles take `gcc`, and a toolchain root has no
+    compiler without a version in its name.
+    """
     if kernel.tree is None:
         return []
     return [f"CC={compiler_of(read_config(kernel.tree / '.config'))}"]
@@ -180,7 +186,10 @@ def _built(scratch: Path, folder: Path, kernel: Kernel) -> list[Module]:
 
 
 def _publish(modules: Iterable[Module], out: Path) -> tuple[Module, ...]:
-    """Copy all beside their places first, so that a full disk costs no module of an earlier build."""
+    """Put modules into `out`: all are copied before the first is put in its place.
+
+    So a full disk costs no module of an earlier build.
+    """
     published = []
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,8 @@ from klp.process import Completed
 
 # Since Linux 6.13 make works in the module's own folder, and the compiler names files relative to it.
 _RELATIVE = re.compile(r"^(In file included from |\s+from |)([^\s/:][^:\s]*)(?=:)")
+# Kbuild skips a module's BTF where it finds no vmlinux: 6.1's headers package has none. The module loads
+# without, and the probes read the BTF of the kernel itself.
 _NOISE = re.compile(
     r"^make(\[\d+\])?: (\*\*\* .*(Error \d+( \(ignored\))?|unfinished jobs\.+)$|Entering |Leaving )"
     r"|^Skipping BTF generation "
@@ -64,5 +66,5 @@ class Diagnostics:
         return line.replace(f"{elsewhere}/", self._prefix()).replace(elsewhere, str(self._folder))
 
     def _prefix(self) -> str:
-        """The folder as it stands before a file name: nothing at all for the current one."""
+        """Return what stands before a file's name in messages: nothing for the current folder."""
         return "" if self._folder == Path() else f"{str(self._folder).rstrip('/')}/"

@@ -3,7 +3,11 @@
 
 The kernel's own structures (include/linux/livepatch.h) lie in the module's data, and every pointer in them
 is a relocation: `klp_func` begins with a pointer to a string, the old function's name, and one to the new
-function; `klp_object` with one to its name (none for vmlinux) and one to its first `klp_func`.
+function; `klp_object` with one to its name (NULL, so no relocation, for vmlinux) and one to its first
+`klp_func`. They are found by these pairs of pointers, not by counting: both hold a kobject, whose size
+depends on the kernel's configuration.
+
+Modules of kpatch-build and klp-build make the structures when they are loaded: nothing is found in them.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from elftools.elf.elffile import ELFFile
 from klp.errors import NotALivepatch
 from klp.model import Module
 
-_POINTER = 8
+_POINTER = 8  # on every architecture of klp.arch
 _HINT = "the structures klp_func must be in .data, and not be made when the module is loaded"
 
 
@@ -62,9 +66,9 @@ class _Data:
 
 
 def watched(modules: Iterable[Module]) -> tuple[str, ...]:
-    """Return every function that some livepatches change, as klpconsistency is told of it.
+    """Return every function that some livepatches change, in the words of the probe klpconsistency.
 
-    One that has callbacks alone changes none.
+    That is LIVEPATCH:OBJECT:OLD:NEW. A livepatch that has only callbacks changes no function.
 
     Raises:
         NotALivepatch: none can be found in any of them.
@@ -91,6 +95,7 @@ def _changed(data: _Data) -> Iterator[_ChangedFunction]:
     objects = dict(_objects(data, funcs))
     for at in funcs:
         first = max((each for each in objects if each <= at), default=None)
+        # An array of klp_func belongs to the object whose pointer leads to its first one.
         if first is not None:
             yield _ChangedFunction(objects[first], data.string(at), data.function(at + _POINTER))
 
@@ -118,6 +123,7 @@ def _read(file: Path) -> _Data | None:
 
 
 def _functions(table: list[Any]) -> dict[_Target, str]:
+    # __pfx_… are objtool's names for the padding in front of functions (CONFIG_PREFIX_SYMBOLS, x86).
     return {
         _Target(each["st_shndx"], each["st_value"]): each.name
         for each in table

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a test calls a module by: a path beside the test, a folder of patches/, an upstream module."""
+"""A module as a test names it: a path beside the test, a folder of patches/, or an upstream module."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ def _upstream_file(word: str, kernel: Kernel) -> Path | None:
     if kernel.source is None or "/" in word:
         return None
     folders = (kernel.source / each for each in _UPSTREAM)
+    # The samples' files are named livepatch-sample.c, the selftests' test_klp_livepatch.c.
     names = (word, word.replace("_", "-"), word.replace("-", "_"))
     files = (folder / f"{name}.c" for folder in folders for name in names)
     return next((file for file in files if file.is_file()), None)

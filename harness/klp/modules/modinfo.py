@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a .ko says about itself, read without trusting a byte of it."""
+"""What a .ko says about itself. The file may come from anywhere: no byte of it is trusted."""
 
 from __future__ import annotations
 
@@ -139,7 +139,10 @@ def _check_kind(file: Path, elf: ELFFile) -> None:
 
 
 def _check_complete(file: Path, elf: ELFFile, size: int) -> None:
-    """Do as the kernel does: refuse a file whose headers or sections end beyond its end."""
+    """Refuse a file whose headers or sections end beyond its end.
+
+    The kernel does, too (kernel/module/main.c), but says only ENOEXEC, and only in a guest.
+    """
     count, offset = elf.num_sections(), elf["e_shoff"]
     if not offset or not count:
         raise NotALivepatch(f"{file}: has no sections", hint=_TRUNCATED_HINT)
@@ -157,7 +160,7 @@ def _truncated(file: Path, size: int, needed: int) -> NotALivepatch:
 
 
 def _parse(modinfo: bytes) -> dict[str, str]:
-    """Split ``key=value`` strings; of a key that is there twice, the first counts, as in the kernel."""
+    """Split ``key=value`` strings; of equal keys the first counts, as in the kernel's get_modinfo()."""
     found: dict[str, str] = {}
     for entry in modinfo.split(b"\0"):
         key, _, value = entry.decode(errors="replace").partition("=")

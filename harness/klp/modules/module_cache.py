@@ -2,7 +2,7 @@
 """Modules that were built before, by the digest of their sources and of the kernel they are for.
 
 Kbuild takes seconds for one small module, and every session of tests wants the same dozen folders. What
-nobody has asked for in a month is removed.
+nobody has asked for in a month is removed, when something else is kept.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _RECIPE = b"1"
 class ModuleCache:
     """A folder with a folder for each build.
 
-    A tree that its user builds (`Kernel.tree`) has no digest that tells what modules depend on, so nothing
-    is kept for it.
+    Nothing is kept for a tree that its user builds (`Kernel.tree`): modules depend on its makefiles and
+    scripts, too, which the digest of its kernel does not cover.
     """
 
     def __init__(self, root: Path) -> None:
@@ -39,6 +39,7 @@ class ModuleCache:
             return None
         digest = hashlib.sha256(_RECIPE + kernel.digest.encode())
         for file in sorted(each for each in sources.rglob("*") if each.is_file()):
+            # Each part with its length before it, so that no two folders make the same bytes.
             for part in (str(file.relative_to(sources)).encode(), file.read_bytes()):
                 digest.update(len(part).to_bytes(8, "little") + part)
         return self._root / digest.hexdigest()[:32]
@@ -47,8 +48,8 @@ class ModuleCache:
         """Return the modules of an earlier build, sorted; none if there is none."""
         found = sorted(place.glob("*.ko")) if place else []
         if place and found:
-            with suppress(OSError):
-                os.utime(place)
+            with suppress(OSError):  # a cache that cannot be written is good enough to read
+                os.utime(place)  # asked for now: `_forget` goes by this
         return found
 
     def keep(self, modules: Iterable[Module], place: Path | None) -> None:

@@ -19,7 +19,7 @@ from klp.toml import read_toml
 _PLAN_FILE = "patch.toml"
 
 RuleId = Annotated[str, msgspec.Meta(pattern=r"^[A-Z][0-9]+$")]
-# As sysfs and lsmod show it: the kernel turns the file's hyphens into underscores.
+# As sysfs and lsmod show it: Kbuild turns hyphens into underscores (KBUILD_MODNAME).
 ModuleName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_]+$")]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
@@ -34,7 +34,7 @@ class LogPhase(StrEnum):
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
-    """A table whose keys are closed: a misspelt one is an error, never a check that is left out."""
+    """A TOML table in which an unknown key is an error: a misspelt one would be a check never made."""
 
 
 class LoadedBefore(_Table, frozen=True):
@@ -121,7 +121,8 @@ class PatchPlan(_Table, frozen=True):
         load: what is loaded before it, in this order.
         observe: what is looked at before, during and after.
         log: what the kernel log must say.
-        settle: seconds to wait in the enabled phase, at most, for that phase's log lines.
+        settle: seconds to wait at most, once the livepatch is enabled, for the lines of that phase: a
+            livepatch may log from a timer or a thread.
         expect: reports in the kernel log that are no fault; for `klp check`.
         skip: scenarios of `klp check` that are not for it.
     """
@@ -204,7 +205,7 @@ def plain_plan(livepatch: Module, modules: Iterable[Module], word: str) -> Patch
 
 
 def module_name(word: str) -> str:
-    """Return a module's name as the kernel tells it, of what a plan or a user calls it."""
+    """Return a module's name as the kernel shows it, for a file name or for the name with hyphens."""
     return word.removesuffix(".ko").replace("-", "_")
 
 

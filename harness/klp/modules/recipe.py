@@ -48,7 +48,10 @@ def recipe_for(source: ModuleSource, kernel: Kernel) -> Recipe | BuiltModule:
 
 
 def _optional(source: SourceFolder, kernel: Kernel) -> bool:
-    """Whether a folder is of the kernel's own source, and builds only with options that are left off."""
+    """Whether a folder is of the kernel's own source and names every module under a CONFIG_ option.
+
+    Distributions leave the options of samples and tests off, and Kbuild would make nothing of the folder.
+    """
     top = kernel.source
     own = top is not None and source.folder.resolve().is_relative_to(top.resolve())
     return own and not _UNCONDITIONAL.search(source.kbuild)
@@ -64,7 +67,7 @@ def _samples(kernel: Kernel) -> Recipe:
 
 
 def _upstream(folder: Path) -> Recipe:
-    """Upstream's folders name modules under an option that distributions leave off: build them all."""
+    """Return how to build every C file of an upstream folder as a module, whatever its Kbuild says."""
     stems = sorted(file.stem for file in folder.glob("*.c") if not file.name.endswith(".mod.c"))
     if not stems:
         raise UsageError(f"{folder}: no C files in it")

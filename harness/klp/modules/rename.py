@@ -12,12 +12,13 @@ from klp.errors import NotALivepatch
 from klp.model import Module
 from klp.modules.modinfo import read_module
 
-# kernel/module/main.c: load_module() takes the name from one and compares it with the other.
+# Where load_module() finds the name (kernel/module/main.c): the second section is struct module, whose
+# name sysfs shows and no other module may have; errors and the blacklist go by .modinfo's.
 _SECTIONS = {".modinfo": b"name=%s\0", ".gnu.linkonce.this_module": b"%s\0"}
 
 
 def other_name(name: str) -> str:
-    """Return a name of equal length that differs in its last letter."""
+    """Return a name that differs in its last letter: of equal length, to be written over the old one."""
     return name[:-1] + ("x" if name[-1] != "x" else "y")
 
 

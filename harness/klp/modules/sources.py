@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a user's word stands for: a folder with a Kbuild, a C file, the upstream samples, or a built .ko.
 
-The word is looked at once, by `find_source`; from there on a value goes, with the digest of what it holds.
-How a kernel's Kbuild is given it is `modules.recipe`'s.
+`find_source` looks at the word once, and returns a value with a digest of the contents; nothing after it
+looks at the word again. `klp.modules.recipe` says how Kbuild is given such a value.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class SourceFolder:
 
     Attributes:
         name: what it is called in progress and messages.
-        word: what means the same from any folder.
+        word: what `find_source` understands in any current folder: a check may be resumed from another.
         digest: SHA-256, in hex, over names and contents of its sources; what Kbuild leaves behind aside.
         folder: as the user wrote it: compiler errors are told in these words.
         kbuild: text of its Kbuild.
@@ -52,7 +52,7 @@ class CFile:
     Attributes:
         name, word, digest: see `SourceFolder`; of the file and its headers.
         file: as the user wrote it.
-        headers: names of the headers beside it.
+        headers: names of all headers in its folder: which of them it includes is not looked into.
     """
 
     name: str
@@ -81,8 +81,8 @@ class UpstreamSamples:
     digest: str = SAMPLES_WORD
 
 
-# Each kind of thing that modules can be made of. Whoever tells them apart does so by `match`, and mypy
-# sees that none was forgotten.
+# Each kind of thing that modules can be made of. Code that tells them apart uses `match`, so that mypy
+# finds each place where a new kind is missing.
 ModuleSource = SourceFolder | CFile | BuiltModule | UpstreamSamples
 
 

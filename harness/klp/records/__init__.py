@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run and check folders: written, found, read into one value each, judged, compared. Prints nothing."""
+"""Run and check folders: written, found, read into one value each, judged, compared, made into tables."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""For `klp coverage`: the verdicts that tests write down, one line a test, and why some have none."""
+"""Files for `klp coverage`: each test's verdicts, and why some rules are never observed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Reasons(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def begin_session(file: Path) -> None:
-    """Make room for a session's verdicts; those of an earlier one go.
+    """Begin a session's file with nothing in it; what an earlier session wrote there goes.
 
     Raises:
         HostLacks: it cannot be written there.
@@ -32,8 +32,10 @@ def begin_session(file: Path) -> None:
 
 
 def add_test(file: Path, record: RecordedTest) -> None:
-    """Append a line; several processes may do so at once: O_APPEND, and one write."""
+    """Append a line to a session's file, which the workers of pytest-xdist share."""
     line = msgspec.json.encode(record) + b"\n"
+    # A single write to a file opened with O_APPEND is not torn apart by another process's; a stream's
+    # buffer might be flushed in two.
     opened = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         os.write(opened, line)
@@ -45,7 +47,7 @@ def read_tests(files: tuple[Path, ...]) -> tuple[RecordedTest, ...]:
     """Return what sessions wrote down, in the order of `files`.
 
     Raises:
-        UsageError: there is no such file, or a line in it is none of ours.
+        UsageError: there is no such file, or a line in it is no test's.
     """
     return tuple(record for file in files for record in _records(file))
 

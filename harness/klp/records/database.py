@@ -35,7 +35,8 @@ class Answer:
 
 
 def _connect() -> duckdb.DuckDBPyConnection:
-    # Nothing is fetched: what a query needs is in DuckDB's own wheel.
+    # Else DuckDB fetches an extension from the network for a function that it does not know. JSON and
+    # Parquet, all that is needed here, are in its wheel.
     return duckdb.connect(
         config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
     )
@@ -56,7 +57,7 @@ class TableWriter:
         self._connection = _connect()
 
     def write(self, folder: Path, run: str, events: Sequence[tuple[int, Path]], rows: Rows) -> None:
-        """Fill `folder`; `events` are the guests' numbers and files, all of them checked before."""
+        """Fill `folder`; `events` are the guests' numbers and files, which `klp.trace.reading` accepts."""
         folder.mkdir(parents=True)
         self._events(folder / "events.parquet", run, events)
         for table, each in rows.items():
@@ -68,7 +69,7 @@ class TableWriter:
             for each in columns("events")
             if each.name not in ("run", "guest")
         )
-        # A kernel's log line may be long, but never as long as DuckDB's own limit of 16 MiB.
+        # A line of events may hold a line of the kernel log, which is far below DuckDB's limit of 16 MiB.
         parts = [
             f"SELECT $run AS run, {guest}::BIGINT AS guest, *"
             f" FROM read_ndjson({_path(file)}, columns={{{own}}})"
@@ -79,6 +80,7 @@ class TableWriter:
 
     def _rows(self, target: Path, table: str, rows: Iterable[msgspec.Struct]) -> None:
         with tempfile.NamedTemporaryFile(suffix=".ndjson") as lines:
+            # Through a file: DuckDB reads one at once, and inserts Python's values one by one.
             lines.write(msgspec.json.Encoder().encode_lines(rows))
             lines.flush()
             self._copy(
@@ -148,5 +150,6 @@ class Database:
 
 
 def _refused(error: duckdb.Error) -> UsageError:
+    # DuckDB adds the statement with a mark under it, and proposals; the first paragraph says what is wrong.
     words = re.split(r"\n\s*\n|\n\s*LINE \d+:", str(error).strip())[0]
     return UsageError(f"query: {' '.join(words.split())}", hint=_DOCS)

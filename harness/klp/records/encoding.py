@@ -15,7 +15,7 @@ _Result = TypeVar("_Result", RunResult, CheckResult, SelftestsResult)
 
 
 class OtherSchema(msgspec.DecodeError):
-    """It is whole, and of another version of klp."""
+    """The file is whole, but a version of klp with other fields wrote it."""
 
 
 class _Head(msgspec.Struct):
@@ -48,6 +48,7 @@ def decode_selftests(text: bytes) -> SelftestsResult:
 
 
 def _decoded(text: bytes, kind: type[_Result], schema: int) -> _Result:
+    # The number first: fields that changed would else be reported as damage.
     found = msgspec.json.decode(text, type=_Head).schema
     if found != schema:
         age = "a newer" if found > schema else "an older"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which folders of runs and checks are meant: by path, name, pattern, or `latest`.
+"""The folders of runs and checks that a user's words name: by path, name, pattern, or `latest`.
 
-Names in the folder of runs begin with the time they were made at, so they are in the order of time.
+Names in the folder of runs begin with the time they were made at, so sorting them sorts by time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def is_run(folder: Path) -> bool:
         layout.summary.lstat()
     except FileNotFoundError:
         return layout.events.is_file()
-    except OSError:  # what may not be looked into is said to be so when it is read
+    except OSError:  # no permission: counts as a run, so that reading it can say so
         return folder.is_dir()
     return True
 
@@ -124,7 +124,7 @@ def _set(word: str, root: Path) -> Iterator[Path]:
 
 
 def _matching(pattern: str, root: Path) -> Iterator[Path]:
-    """Yield the runs and checks whose folders a pattern names, from here or in the folder of runs."""
+    """Yield the runs and checks that a pattern matches, in the current folder or in the folder of runs."""
     places = (Path("/"),) if pattern.startswith("/") else (Path(), root)
     folders = (each for place in places for each in sorted(place.glob(pattern.lstrip("/"))))
     found = [each.absolute() for each in folders if each.is_dir() and is_record(each)]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folders of runs and checks, read into one value each: `klp.analysis.recording`.
 
-The summaries are read first, which is all that `klp runs` needs of many; `with_runs` and `with_traces` add
-what else there is.
+`read` takes the summary alone, which is quick and all that `klp runs` needs. `with_runs` and `with_traces`
+add the rest; a trace may have a million events.
 """
 
 from __future__ import annotations
@@ -109,7 +109,9 @@ def read_whole(folder: Path) -> Recorded:
 
 
 def read_recording(recording: Path) -> RecordedRun:
-    """Return the traces of a run's folder, whatever its run.json says; or of one file of events.
+    """Return the traces of a run's folder, or of one file of events, without its run.json.
+
+    So a run that was cut short, which has no run.json, can still be judged.
 
     Raises:
         UsageError: there is no trace, or it cannot be trusted (`klp.trace.reading.BadTrace`).
@@ -133,7 +135,7 @@ def read_traces(run: RecordedRun) -> tuple[GuestTrace, ...]:
 
 
 def each_trace(run: RecordedRun) -> Iterator[GuestTrace]:
-    """Yield what the events of each guest of a run tell, so that one at a time need be kept.
+    """Yield what the events of each guest of a run tell; only one guest's need be in memory at a time.
 
     Raises:
         BadTrace: one cannot be trusted.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sets of runs and checks that are compared, read from their folders."""
+"""For `klp compare`: the two sets of runs and checks, read from their folders and compared."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ def read_set(words: Sequence[str], root: Path) -> RunSet:
 
 
 def read_to_compare(folder: Path) -> Recorded:
-    """Read what is compared of a run or check: the summaries, and a run's traces where it has no plans.
+    """Read what is compared of a run or check.
+
+    Of plans, the summaries have all of it. A run without plans, such as a test's, has it in its traces.
 
     Raises:
         UsageError: it cannot be read.

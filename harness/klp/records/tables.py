@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of run folders for `klp query`: made once for each run, made anew when its files change."""
+"""The tables of run folders for `klp query`, kept in the cache: made once, and again if the run changed."""
 
 from __future__ import annotations
 
@@ -83,10 +83,11 @@ def _shelf(folder: Path, cache: CacheLayout) -> Path:
 
 
 def _facts(run: RecordedRun) -> Iterator[tuple[str, str]]:
-    """What the tables depend on: the run's files, and what the tables are."""
+    """Yield what the tables depend on: the run's files, and which columns this version of klp has."""
     yield "tables", documentation()
     folder = Path(run.folder)
     for file in (RunLayout(folder).summary, *trace_files(folder)):
+        # Size and time, no digest: not to read a large trace again is what the tables are for.
         seen = file.stat()
         yield file.name, f"{seen.st_size} {seen.st_mtime_ns}"
 

@@ -12,7 +12,7 @@ from klp.records.reading import read_recording
 
 
 def judge(run: RecordedRun, only: Collection[str] = ()) -> tuple[RuleVerdict, ...]:
-    """Return the verdicts of a run's traces, which were read, on every rule, or on those in `only`."""
+    """Return the verdicts on a run whose traces were read: of every rule, or of those in `only`."""
     return merged([(each.file, judge_all(each.history, only)) for each in run.guests])
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folders of runs, checks and selftests: made, written whole, removed."""
+"""Folders of runs, checks and selftests: made, given their summaries, removed."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from klp.settings import Settings
 def new_folder(settings: Settings, out: Path | None, name: str) -> Iterator[RunLayout]:
     """Make the folder of a new run; nothing of an earlier run is ever written over.
 
-    The folder is for keeps once the block ends well; if it fails, nothing was run yet and what was
-    made is removed again.
+    The block prepares a run: builds modules, makes a guest ready. If it raises, nothing was run yet, and
+    the folder is removed again; if it ends well, the folder stays.
 
     Raises:
         UsageError: `out` is not empty, or something is in its way.
@@ -58,6 +58,7 @@ def _stamped(parent: Path, name: str) -> Path:
     for number in range(1, 1000):
         folder = parent / (f"{stamp}-{name}" if number == 1 else f"{stamp}-{name}-{number}")
         try:
+            # Making it is also the claim to it: of two processes in the same second, one fails here.
             folder.mkdir(parents=True)
         except FileExistsError:
             continue

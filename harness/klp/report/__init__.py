@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results to text and JSON. Computes nothing that a verdict depends on."""
+"""Results as text, tables, pages and files of other tools' formats; judges nothing."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A comparison with a base, as the report page takes it."""
+"""What the report page shows of a comparison with an earlier run or check."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class SinceBase:
     """What became worse in a run or check since a base; both by name.
 
     Attributes:
-        comparison: what `klp.analysis.compare` says; perhaps that they share nothing.
+        comparison: what `klp.analysis.compare` says; it may say that nothing is in both.
     """
 
     name: str

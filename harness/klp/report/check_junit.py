@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A check as JUnit XML: a suite a kernel, a case a scenario."""
+"""A check as JUnit XML: a suite for each kernel, in it a case for each scenario of each livepatch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from klp.report.junit import add_problem, counted, document, speakable
 
 
 def check_junit(result: CheckResult) -> bytes:
-    """Return the whole result as an XML document; what the check did not come to is an error."""
+    """Return the whole result as an XML document.
+
+    A scenario that the check did not come to is an error: left out, it would look as if all had passed.
+    """
     top = Et.Element("testsuites", name="klp check")
     begun = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(result.begun_at))
     top.extend(_suite(result, kernel, begun) for kernel in result.kernels)

@@ -18,7 +18,7 @@ _MISSING = Text("-", style="dim")
 
 
 def check_table(result: CheckResult) -> Group:
-    """Return the matrix of every livepatch: a line a scenario, a column a kernel."""
+    """Return a matrix for each livepatch: a line for each scenario, a column for each kernel."""
     parts: list[RenderableType] = []
     for livepatch in result.livepatches:
         parts += [

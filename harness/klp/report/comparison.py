@@ -15,7 +15,7 @@ from klp.analysis.compare.values import Comparison, Difference, Grade, Place, Se
 
 GRADE_STYLES = {Grade.REGRESSION: "red", Grade.TOLD: "yellow", Grade.BETTER: "green"}
 
-# A set may have hundreds of scenarios that the other one lacks; --json has them all.
+# A set may have hundreds of scenarios that the other lacks, with a note for each; --json has them all.
 _MOST_NOTES = 10
 
 
@@ -39,7 +39,7 @@ def _set_line(name: str, summary: SetSummary) -> str:
 
 
 def _of_place(found: Comparison, place: Place) -> Padding:
-    """Return two lines for each finding: long names fit any width so."""
+    """Return two lines for each finding: in one, a long name would leave no room for the figures."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

@@ -91,10 +91,11 @@ def _figures(views: Sequence[RunView]) -> dict[str, object]:
 
 
 def _embedded(value: object) -> Markup:
-    """Return JSON that cannot end the script element it stands in."""
+    """Return JSON that cannot end the script element it stands in: a task's name may be ``</script>``."""
     return Markup(msgspec.json.encode(value).decode().replace("<", "\\u003c"))
 
 
 def _packed(text: str) -> str:
-    """Return a script packed to 40 %, as the page's own script unpacks it."""
+    """Return a script packed to 40 % of its size; the page unpacks it as it is opened."""
+    # Without a time, so that equal runs make equal pages.
     return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()

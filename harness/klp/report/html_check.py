@@ -24,9 +24,12 @@ class OutcomeView:
 
 @dataclass(frozen=True, slots=True)
 class MatrixCell:
-    """One cell of the matrix: the verdict over all repetitions, how many have it, and where to read on.
+    """One cell of the matrix.
 
     Attributes:
+        verdict: over all repetitions; None where there is no outcome.
+        same: how many of the `of` repetitions have that verdict.
+        lost: a guest was lost in one of them.
         key: anchor of the first repetition with that verdict; empty where there is no outcome.
     """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the report page shows of runs: the figures' numbers, and what stands beside each other in it.
+"""What the report page shows of runs: which plans and transitions, and the numbers of their figures.
 
 Times in figures are seconds since the beginning of what is drawn.
 """
@@ -21,7 +21,7 @@ from klp.analysis.transitions import Transition
 # More bars than this make a figure that no browser draws in reasonable time, and nobody reads.
 MOST_BARS = 400
 PENDING = "left pending"
-# So many transitions of a plan are drawn, those that took longest: a scenario may have a hundred.
+# As many transitions of a plan are drawn, the longest ones: a scenario may have a hundred.
 MOST_FIGURES = 12
 
 
@@ -132,7 +132,8 @@ def _others(key: str, run: RecordedRun) -> Iterator[TransitionView]:
 
 
 def _transitions(key: str, plan: PlanResult, run: RecordedRun) -> Iterator[TransitionView]:
-    # The plan's own guest last: what another one's trace has at the very same time does not count.
+    # The plan's own guest last, to win: guests restored from one state share its clock, and may have
+    # transitions of equal name and time.
     guests = sorted(enumerate(run.guests, 1), key=lambda each: each[0] == plan.guest)
     drawn = {(each.leg.patch, each.leg.begun_ns): each for _, guest in guests for each in guest.legs}
     longest = sorted(plan.transitions, key=lambda each: -(each.duration_ns or 0))[:MOST_FIGURES]
@@ -147,7 +148,7 @@ def _transitions(key: str, plan: PlanResult, run: RecordedRun) -> Iterator[Trans
 
 def _figure(traced: TracedLeg) -> TransitionFigure:
     leg = traced.leg
-    # A task born switched waited for nothing, however late that was.
+    # A forked task begins with its parent's state: it waited for nothing, however late it was born.
     longest = sorted(leg.tasks, key=lambda each: (each.path == "fork", -each.at_ns))[:MOST_BARS]
     return TransitionFigure(
         tasks=tuple(_task_bar(leg, each) for each in longest),

@@ -112,7 +112,7 @@ def add_problem(element: Et.Element, kind: str, message: str, text: str) -> None
 
 
 def counted(element: Et.Element) -> None:
-    """Give a suite, or all of them, the counts of what is in it."""
+    """Set the counts of a suite, or of all suites, from the cases below it."""
     element.set("tests", str(len(list(element.iter("testcase")))))
     for attribute, kind in _TALLIES.items():
         element.set(attribute, str(len(list(element.iter(kind)))))

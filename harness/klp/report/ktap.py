@@ -12,7 +12,10 @@ _NESTED = "  "
 
 
 def ktap(result: SelftestsResult) -> str:
-    """Return the whole result; what did not run is in a plan and has no line, which parsers report."""
+    """Return the whole result.
+
+    What did not run has no line but is counted in its plan (``1..N``), so that parsers miss it and say so.
+    """
     lines = [_VERSION, f"1..{len(result.kernels)}"]
     for number, kernel in enumerate(result.kernels, 1):
         lines += [*_indented(_kernel_lines(kernel)), _line(number, kernel.name, good=kernel.good)]
@@ -36,7 +39,7 @@ def _kernel_lines(kernel: KernelResult) -> list[str]:
 
 
 def _script_lines(script: ScriptResult) -> list[str]:
-    """A subtest without any test would be an error; such a script has its own line alone."""
+    """Return the subtest of a script's cases; nothing without cases: an empty subtest is an error."""
     if not script.cases:
         return []
     lines = [_VERSION, f"# Subtest: {script.name}", f"1..{len(script.cases)}"]
@@ -76,7 +79,7 @@ def _line(number: int, name: str, *, good: bool, directive: str = "") -> str:
 
 
 def _plain(text: str) -> str:
-    """Make it one line in which # begins nothing."""
+    """Return a text as one line, with # escaped: it would begin a directive such as SKIP."""
     return " ".join(text.split()).replace("\\", "\\\\").replace("#", "\\#")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A transition as it goes, for people: a picture that is redrawn, or a line at each change."""
+"""A transition while it runs, for `klp trace`: a picture that is redrawn, or a line at each change."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.text import Text
 
 from klp.analysis.live import LiveTransition, StuckTask
 
+# A picture taller than the terminal could not be redrawn in place.
 _SHOWN_HOLDERS = 10
 _SHOWN_FRAMES = 6
 _BAR = 30

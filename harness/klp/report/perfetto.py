@@ -19,8 +19,10 @@ from klp.analysis.recording import GuestTrace, Recorded, RecordedCheck, TracedLe
 from klp.trace import events as ev
 
 Arguments = Mapping[str, str | int | bool]
+# Perfetto refuses track events that belong to no sequence of packets; one is enough for all.
 _SEQUENCE = 1
-# At one moment, what ends does so before what begins, and what lasts longer begins first.
+# The order at one moment, for Perfetto nests slices by the order of their packets: what ends does so before
+# anything begins, and what lasts longer begins first.
 _END, _POINT, _BEGIN = range(3)
 
 
@@ -177,7 +179,11 @@ def _attempts(trace: _Trace, track: int, tried: Sequence[ev.Attempt]) -> None:
 
 
 def _wait(trace: _Trace, track: int, leg: Leg, task: TaskSwitch, attempts: Sequence[ev.Attempt]) -> None:
-    """From the leg's start to the task's switch; it ends with an attempt that was under way just then."""
+    """Draw a task's wait, from the leg's start to the task's switch.
+
+    An attempt that was under way at the switch returns a little later; the wait is drawn until then,
+    for slices of one track must nest.
+    """
     begun = leg.started[1].ts_ns if leg.started else leg.begun_ns
     path = task.path or "left pending"
     arguments: Arguments = {"path": path, "failed_attempts": task.attempts, "livepatch": leg.patch}

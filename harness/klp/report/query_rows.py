@@ -135,7 +135,7 @@ def _tasks(run: str, guest: GuestTrace) -> Iterator[TaskRow]:
 
 
 def _plan(leg: Leg, guest: GuestTrace) -> str | None:
-    """Return the plan that had begun, and not ended, as a leg began."""
+    """Return the plan during which a leg (a transition in one direction) began; None outside of plans."""
     before = [each for _, each in guest.history.seen.plans if each.ts_ns <= leg.begun_ns]
     return before[-1].name if before and before[-1].moment == "begin" else None
 

@@ -16,18 +16,18 @@ from klp.report.table import STYLES, plain_table
 
 
 class Brief(msgspec.Struct, frozen=True, kw_only=True):
-    """A run folder in a line.
+    """What `klp runs` shows of a run folder.
 
     Attributes:
         run: the folder's name.
         path: the folder.
         kind: ``run``, or ``check`` for one of `klp check`.
         kernels: the releases it was made on.
-        asked: what these kernels were asked for by.
+        asked: the same kernels by the names that they were asked for by.
         begun_at: seconds since the epoch.
         duration_s: seconds.
         plans: how many plans were run, or scenarios.
-        verdict: its own.
+        verdict: over all of it; None where nothing was run.
         error: what ended it early, or why it cannot be read.
     """
 

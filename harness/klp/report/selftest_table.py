@@ -25,7 +25,7 @@ _CHECK_STYLES = {Verdict.HELD: "green", Verdict.VIOLATED: "red", Verdict.NOT_OBS
 
 
 def selftests_table(result: SelftestsResult) -> Group:
-    """Return a table for each kernel, a line a script and below it a line a case."""
+    """Return a table for each kernel: a line for each script, and below it one for each of its cases."""
     parts: list[RenderableType] = []
     for kernel in result.kernels:
         where = f"kernel {kernel.release} under {kernel.accelerator}"

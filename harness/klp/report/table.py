@@ -19,7 +19,6 @@ from klp.analysis.rule_checks import rule_name
 from klp.analysis.transitions import Straggler, Transition
 from klp.trace.events import PATCHED
 
-# How a verdict looks.
 STYLES = {Verdict.HELD: "green", Verdict.VIOLATED: "red", Verdict.NOT_OBSERVED: "yellow"}
 _NONE = "-"
 _TITLES = ("livepatch", "patch s", "unpatch s", "passes", "tasks", "shadow made/freed/left", "verdict")
@@ -57,7 +56,10 @@ def _title(same: Sequence[PlanResult]) -> str:
 
 
 def _line(cells: Sequence[Text], widths: Sequence[int]) -> Table:
-    """Return one line of the table; its columns are as wide as in every other line."""
+    """Return one line of the table, as a grid of its own with the widths of all others.
+
+    So lines of names, which keep to no column, can stand between two of them.
+    """
     line = Table.grid(padding=(0, 2, 0, 0))
     line.add_column(width=widths[0], overflow="fold")
     for width in widths[1:-1]:
@@ -159,7 +161,7 @@ def _callbacks(plan: PlanResult) -> list[str]:
 
 
 def failed_checks(result: RunResult) -> list[str]:
-    """Return a line for each check that did not hold, and for each rule that no plan was seen to break."""
+    """Return a line for each violated check, and for each violated rule that is not among the checks."""
     checks = [
         f"{plan.title}: {check.name}: {check.evidence}"
         for plan in result.plans

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The markers of tests: what they say, and whether they say it well."""
+"""The plugin's markers: what they say of a test, and what is wrong with one that was written badly."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ def _unknown(given: dict[str, Any]) -> str:
 
 
 def _kernels(*names: object, min: str = "", max: str = "", reason: str = "", **more: Any) -> str:
+    # Whatever leaves out a test, or excuses what it finds, must have a reason: the report says it in place
+    # of a result.
     bounds = [*names, *(each for each in (min, max) if each)]
     wrong = [each for each in bounds if not (isinstance(each, str) and _SERIES.fullmatch(each))]
     if wrong:

@@ -2,7 +2,8 @@
 """pytest for livepatches: a pristine guest for each test, modules, an armed trace, a checked kernel log.
 
 docs/writing-tests.md teaches it. Importing this, and collecting, boots nothing and loads neither SSH nor
-QMP: what works is imported when the first test that needs a guest is about to run.
+QMP: pytest loads every installed plugin in every project, so the rest of klp is imported only when the
+first test that needs a guest is about to run.
 """
 
 from __future__ import annotations
@@ -94,6 +95,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             kernels = [settings.load().kernel]
         except KlpError as error:  # a hook of collection can refuse, this one cannot
             kernels, metafunc.config.stash[_REFUSED] = [""], error.message
+    # In scope session, so that pytest puts the tests of one kernel one after the other: guests of another
+    # are ended first.
     metafunc.parametrize(
         _KERNEL, kernels, indirect=True, scope="session", ids=[Path(each).name for each in kernels]
     )
@@ -101,7 +104,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Refuse settings that are wrong, markers that say nothing, and kernels that are none."""
+    """Refuse wrong settings, markers without the argument they need, and unknown kernels.
+
+    Last of all plugins: what -k and -m left out has gone from `items` by then, and stops nobody.
+    """
     for item in items:
         kernel = _kernel_of(item)
         refused = config.stash.get(_REFUSED, "") if kernel == "" else ""
@@ -130,7 +136,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
         kernels = list(dict.fromkeys(kernel for kernel in used if kernel))
         first = _worker_number(session.config) % max(1, len(kernels))
         for kernel in kernels[first:] + kernels[:first]:
-            with suppress(KlpError):  # told by each test that needs it
+            with suppress(KlpError):  # remembered, and reported by each test that needs the kernel
                 _session(session.config).ready_kernel(kernel)
     return (yield)
 
@@ -157,7 +163,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Judge the guest and its kernel log once the test itself has passed."""
+    """Check the guest and its kernel log once the test itself has passed.
+
+    Here, not in a fixture's teardown: what they show is the test's failure, not an error after it.
+    """
     result = yield
     if case := item.stash.get(_CASE, None):
         case.check()
@@ -168,7 +177,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Tell a failure of the guest or the kernel in its own words, and name the folder that is kept."""
+    """Report a failure of the guest or the kernel without a traceback, and name the folder that is kept."""
     report = yield
     if _kernel_of(item) is None:
         return report
@@ -207,7 +216,7 @@ def _record(item: pytest.Item) -> None:
 
 
 def _short(item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException], error: KlpError) -> Any:
-    """Return the failure's story and the line of the test that met it."""
+    """Return what the failure tells, with the line of the test in which it was met."""
     from klp.drive.case import story
 
     where = ""
@@ -220,7 +229,7 @@ def _short(item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException], erro
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker of pytest-xdist what all workers share."""
+    """Give a worker of pytest-xdist what all workers share: label, folder of guest slots, and terminal."""
     from klp.testing import session, terminal
 
     if _SHARED not in node.config.stash:

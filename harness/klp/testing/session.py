@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A test session's kernels: each made ready when first asked for, guests of one at a time."""
+"""A test session's kernels: each made ready when first asked for; only one has guests at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from klp.lab.slots import GuestSlots
 from klp.progress import Progress
 from klp.vm.pool import size_that_fits
 
-# One guest in use and one being made ready; more would only take from the one in use.
+# One guest in use by a test and one being made ready for the next: pytest runs one test at a time, so more
+# would only take CPU time from the one in use.
 _AT_ONCE = 2
 
 
@@ -67,6 +68,7 @@ class Session:
                 self._kernels[kernel] = error
         found = self._kernels[kernel]
         if isinstance(found, KlpError):
+            # Raised once for each test: Python would add each one's frames to those before.
             raise found.with_traceback(None)
         return found
 

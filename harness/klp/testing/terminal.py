@@ -36,7 +36,7 @@ def path_for_workers(config: pytest.Config) -> str:
 
 
 class SessionTerminal:
-    """What is written to this is seen at once; whole lines only."""
+    """A stream that pytest's capture does not hold back; write whole lines to it."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -54,7 +54,7 @@ class SessionTerminal:
         try:
             with Path(self._path).open("a") as stream:
                 stream.write(text)
-        except OSError:  # a socket cannot be opened by its path; progress is no reason to fail
+        except OSError:  # a socket cannot be opened by path; progress is no reason to fail
             self._path = os.devnull
 
     def _here(self, text: str) -> None:
@@ -70,5 +70,5 @@ class SessionTerminal:
         """Do nothing: each write was."""
 
     def as_file(self) -> TextIO:
-        """Return this as the text stream that it is as far as its users go."""
+        """Return this for a parameter of type TextIO; of its methods rich uses only those that are here."""
         return cast("TextIO", self)
