@@ -52,8 +52,8 @@ def prepare_run(
         UsageError, BuildFailed, NotALivepatch: as `make_job`; or `out` is not empty.
         HostLacks, VmLost: there is no guest to be had; the folder is removed again.
     """
-    # In the block is what can fail before anything was run: the folder then goes again. The run itself comes
-    # after it, so that whatever happens to it, what it recorded stays.
+    # In the block is what can fail before anything was run: the folder then goes again. The run itself is
+    # outside, so that whatever happens to it, what it recorded stays.
     with new_folder(kernel.settings, out, kernel.image.kernel.release) as layout:
         job = make_job(wished, kernel.image, layout.modules, progress)
         warm = None if cold else ensure_warm(kernel.cache, kernel.request, progress=progress)
