@@ -57,6 +57,6 @@ $(INSTALLED): pyproject.toml .ci/requirements.txt | host
 lock:  ## pin pyproject.toml's dependencies anew in .ci/requirements.txt; ARGS=--upgrade: the newest
 	sh .ci/lock $(ARGS)
 
-clean:  ## remove .venv and caches of this checkout (built images stay: see `klp image remove`)
+clean:  ## remove .venv and caches of this checkout (built images stay: see `klp image rm`)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
