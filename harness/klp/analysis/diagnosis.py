@@ -60,7 +60,7 @@ class Seen:
         refusal: what was refused, if that ended the scenario.
         stuck: whether a transition that outlasted its deadline ended it.
         holders: of the tasks that held it those in the livepatch's own code: pid to function.
-        error: what ended it, in the words of the harness; empty if nothing did.
+        error: what ended it, in the words of klp; empty if nothing did.
         crash: the guest's end, if it was lost and that is known.
         inside: tasks that were in its code just before it was last unloaded, as ``name[pid]``.
     """

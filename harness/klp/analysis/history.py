@@ -78,7 +78,7 @@ class StackHistory:
 
 @dataclass(frozen=True, slots=True)
 class Observations:
-    """What the harness itself did and saw in the guest."""
+    """What klp itself did and saw in the guest."""
 
     plans: tuple[tuple[int, ev.Plan], ...]
     steps: tuple[tuple[int, ev.Step], ...]
@@ -104,7 +104,7 @@ class History:
         modules: coming and going.
         facts: findings on single events, by rule: T5 and T11.
         ran: which versions of functions ran, by klpconsistency.
-        seen: what the harness did and saw.
+        seen: what klp did and saw.
         holes: what this trace cannot show.
         tainted: the kernel's taint flags before the first event, where the events are a span of a trace.
         first_ns, last_ns: times of the first and the last event.

@@ -21,7 +21,9 @@ _name_option = click.option("-n", "--name", metavar="NAME", help="Which guest; n
 
 @click.command()
 @kernel_option
-@click.option("-n", "--name", default="lab", show_default=True, help="What to call the guest.")
+@click.option(
+    "-n", "--name", metavar="NAME", default="lab", show_default=True, help="What to call the guest."
+)
 def up(kernel: str | None, name: str) -> None:
     """Boot a guest that stays up until `klp down`."""
     wanted = bootable(settings(kernel=kernel))

@@ -83,6 +83,6 @@ def _plain_plans(word: str, built: Sequence[Module]) -> list[PatchPlan]:
     if not livepatches:
         raise NotALivepatch(
             f"{word}: no livepatch among its modules ({', '.join(each.name for each in built)})",
-            hint='a livepatch says MODULE_INFO(livepatch, "Y"); see docs/architecture.md',
+            hint='a livepatch says MODULE_INFO(livepatch, "Y"), as patches/version-banner does',
         )
     return [plain_plan(each, built, word) for each in livepatches]

@@ -88,7 +88,7 @@ class Lifecycle:
         canary = write_canary(self._guest.lab.guest, plan.name)
         life = ProbedLife(self._guest, plan, canary)
         error = life.live()
-        # What the probes saw has to stand in the trace before what the harness now says of it.
+        # What the probes saw has to stand in the trace before what klp now says of it.
         self._guest.tracer.mark()
         lines = lines_after(self._guest.lab.guest, canary)
         self._observer.log(lines)

@@ -13,7 +13,7 @@ class Watch(Protocol):
     """Gets what happens in a run while it happens; called from several threads."""
 
     def event(self, event: AnyEvent) -> None:
-        """Take an event as a probe, or the harness, wrote it."""
+        """Take an event as a probe, or klp, wrote it."""
 
     def slow(self, tasks: tuple[PendingTask, ...]) -> None:
         """Take the tasks that hold a transition which lasts, with their kernel stacks."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The guest's monotonic clock, by which the probes stamp their events: ktime_get().
 
-What the harness does and sees is told on the same clock, so that a trace can say what came before what.
+What klp does and sees is told on the same clock, so that a trace can say what came before what.
 A reading that is asked for over SSH is late by the way of its answer: on a busy host more than a tenth of a
 second, enough to put an rmmod before the free of its livepatch. So the clock is read in the guest, by the
 same line of shell that runs the command, right before it and right after it.

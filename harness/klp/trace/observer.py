@@ -25,7 +25,7 @@ Action = Literal["load", "unload", "enable", "disable", "reverse", "force"]
 
 
 class Observer:
-    """Writes the harness's events of one guest to a store.
+    """Writes klp's events of one guest to a store.
 
     Attributes:
         clock: by which they are stamped, and by which what is done to the guest is timed.

@@ -27,7 +27,7 @@ _ENDS = "klp_init_transition klp_start_transition klp_complete_transition"
 def sysfs(history: History) -> Finding:
     """Judge enabled_show, transition_show, replace_show, patched_show: sysfs-kernel-livepatch.
 
-    Reading sysfs takes the harness some tenths of a second; a value is right if it stood at any moment of
+    Reading sysfs takes klp some tenths of a second; a value is right if it stood at any moment of
     that time. What was so before the trace began is not known. A livepatch that is freed, and so leaves
     sysfs (klp_free_patch_finish), must have been disabled or replaced before.
     """

@@ -7,7 +7,7 @@ because JSON readers lose the low bits of 64-bit numbers; errno values are negat
 Every event has:
 
 - ``type``: which of the classes below it is;
-- ``probe``: the tool that wrote it, such as ``klptransition``; ``klp`` is the harness itself, whose
+- ``probe``: the tool that wrote it, such as ``klptransition``; ``klp`` for klp itself, whose
   events say what it did to the guest and what it saw there;
 - ``seq``: its number within that tool's output, from 0 without a gap: a gap is a torn stream;
 - ``ts_ns``: when it happened (for something that lasts: when it began).

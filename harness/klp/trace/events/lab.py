@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Events of klp itself, the harness: what it did, and what it saw there."""
+"""Events of klp itself: what it did, and what it saw there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Plan(Event, frozen=True, kw_only=True, tag="plan"):
 
 
 class Step(Event, frozen=True, kw_only=True, tag="step"):
-    """One thing the harness did, with the time of its end.
+    """One thing klp did, with the time of its end.
 
     `action`: ``load``, ``unload``, ``enable``, ``disable``, ``reverse``, ``force`` (through sysfs);
     `subject`: a module. `errno` is 0, or the negative errno with which the kernel refused.
@@ -43,7 +43,7 @@ class SysfsPatch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sysfs(Event, frozen=True, kw_only=True, tag="sysfs"):
-    """/sys/kernel/livepatch at a moment when no transition was being begun or ended by the harness.
+    """/sys/kernel/livepatch at a moment when no transition was being begun or ended by klp.
 
     `begun_ns`, `ended_ns`: the guest's own clock before the first file was read and after the last; null in
     traces recorded before klp asked for it.
