@@ -8,6 +8,7 @@ Its kernel is the same, so this shows how trees are read, not that other kernels
 from __future__ import annotations
 
 import gzip
+import json
 import shutil
 import struct
 from contextlib import contextmanager
@@ -134,6 +135,24 @@ def test_a_livepatch_built_against_it_works_on_it(tree_image, accelerator, tmp_p
         headers = f"/usr/src/linux-headers-{tree_image.kernel.release}"
         for name in ("include/linux/livepatch.h", "include/generated/autoconf.h", ".config"):
             assert lab.guest.run(["test", "-s", f"{headers}/{name}"]).status == 0, name
+
+
+def test_two_trees_of_one_release_share_no_folder_of_a_check(klp, library, tree, tree_image, tmp_path):
+    """What a kernel developer does: the same livepatch on the tree before and the tree after."""
+    other, out = tmp_path / "other", tmp_path / "out"
+    run(["cp", "--archive", "--link", tree, other])
+    with removed_after(library, other):
+        done = klp("check", "version-banner", "-k", tree, "-k", other, "-s", "modinfo", "-o", out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    outcomes = json.loads((out / "check.json").read_text())["outcomes"]
+    assert [(each["kernel"], each["scenario"], each["verdict"]) for each in outcomes] == [
+        (str(kernel), scenario, "held") for kernel in (tree, other) for scenario in ("build", "modinfo")
+    ]
+    release = tree_image.kernel.release
+    modules = {str(each.relative_to(out)) for each in out.rglob("*.ko")}
+    assert modules == {
+        f"{label}/version-banner/modules/klp_version_banner.ko" for label in (release, f"{release}-2")
+    }
 
 
 def test_a_changed_kernel_is_another_entry(library, tree, tree_image):
