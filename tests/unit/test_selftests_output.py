@@ -12,6 +12,7 @@ from klp.analysis.selftest_output import (
     PlannedCase,
     case_results,
     last_words,
+    logged_cases,
     open_case,
     planned_cases,
     ran_cases,
@@ -154,3 +155,25 @@ def test_seconds_run_from_a_cases_start_to_its_result() -> None:
     first, second = case_results(plan("a", "b"), output, 0, float)
     assert first.seconds == len("TEST: a ... ok")
     assert second.seconds == len("TEST: b ... ok")
+
+
+CONSOLE = (
+    "[   12.3] % insmod test_modules/test_klp.ko\r\n"
+    "[   13.0] ===== TEST: a =====\n[   13.5] livepatch: enabling\n[   14.0] ===== TEST: b (x) =====\r\n"
+    "[   14.1] sysrq: Trigger a crash\n"
+)
+
+
+def test_a_case_whose_output_was_lost_with_the_guest_is_known_by_its_log() -> None:
+    """The last words of a script are on their way over the network when its guest panics."""
+    logged = logged_cases(CONSOLE)
+    assert logged == ("a", "b (x)")
+    cut = "TEST: a ... ok\n"
+    found = case_results(plan("a", "b (x)", "c"), cut, None, float, logged)
+    assert [each.status for each in found] == [Status.OK, Status.DIED, Status.NOT_RUN]
+    assert open_case(cut, logged) == "b (x)"
+    assert open_case(cut) == ""
+    whole = "TEST: a ... ok\nTEST: b (x) ... "
+    assert case_results(plan("a", "b (x)", "c"), whole, None, float, logged) == case_results(
+        plan("a", "b (x)", "c"), whole, None, float
+    )

@@ -23,6 +23,8 @@ _BEGIN = re.compile(r"^TEST: (.*?) \.\.\. ", re.MULTILINE)
 # functions.sh writes "TEST: name ... " without a newline, and "ok" behind it; but what a command writes in
 # between ends in a newline, and then "ok" begins a line. Hence `search`, in the text behind the dots.
 _RESULT = re.compile(r"^(ok|not ok)$", re.MULTILINE)
+# functions.sh writes this to the kernel log as each case begins, besides what it writes to its output.
+_LOGGED = re.compile(r"===== TEST: (.*?) =====\r?$", re.MULTILINE)
 _COMPLAINT = re.compile(r"(?:ERROR|SKIP): (.*)|(skip all tests: .*)")
 
 
@@ -63,11 +65,23 @@ def _argument(words: str) -> str:
         return words.strip()
 
 
-def ran_cases(output: str) -> tuple[RanCase, ...]:
-    """Return the cases that began in a script's output; one without a result `died`."""
+def logged_cases(log: str) -> tuple[str, ...]:
+    """Return the cases that began by a kernel log's, or a console's, account."""
+    return tuple(each.strip() for each in _LOGGED.findall(log))
+
+
+def ran_cases(output: str, logged: Sequence[str] = ()) -> tuple[RanCase, ...]:
+    """Return the cases that began in a script's output; one without a result `died`.
+
+    Args:
+        logged: see `logged_cases`. A guest that panics takes the last of a script's output along, which was
+            on its way over the network, but not what its console has said.
+    """
     begins = list(_BEGIN.finditer(output))
     ends = [begin.start() for begin in begins[1:]] + [len(output)]
-    return tuple(_ran(output, begin, end) for begin, end in zip(begins, ends, strict=True))
+    ran = tuple(_ran(output, begin, end) for begin, end in zip(begins, ends, strict=True))
+    end = len(output)
+    return (*ran, *(RanCase(name, Status.DIED, end, end, "") for name in logged[len(ran) :]))
 
 
 def _ran(output: str, begin: re.Match[str], end: int) -> RanCase:
@@ -93,15 +107,17 @@ def case_results(
     output: str,
     exit_status: int | None,
     seconds_at: Callable[[int], float],
+    logged: Sequence[str] = (),
 ) -> tuple[CaseResult, ...]:
     """Return how each case ended: those that ran, and those that should have.
 
     Args:
         exit_status: of the script; null if it did not come to its end.
         seconds_at: tells when a position of the output was reached.
+        logged: see `ran_cases`.
     """
     skipped = exit_status == SKIP_CODE
-    ran = [_result(each, skipped, seconds_at) for each in ran_cases(output)]
+    ran = [_result(each, skipped, seconds_at) for each in ran_cases(output, logged)]
     results: list[CaseResult] = []
     for case in planned:
         place = next((n for n, each in enumerate(ran) if _named(case, each.name)), None)
@@ -164,7 +180,7 @@ def _end(exit_status: int | None) -> str:
     return f"the script exited {exit_status}"
 
 
-def open_case(output: str) -> str:
+def open_case(output: str, logged: Sequence[str] = ()) -> str:
     """Return the name of the case a script is in: begun, and without a result; empty if in none."""
-    ran = ran_cases(output)
+    ran = ran_cases(output, logged)
     return ran[-1].name if ran and ran[-1].status is Status.DIED else ""

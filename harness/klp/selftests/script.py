@@ -8,12 +8,12 @@ import secrets
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from klp.analysis.result import Check, check
-from klp.analysis.selftest_output import case_results, last_words, open_case, script_outcome
+from klp.analysis.selftest_output import case_results, last_words, logged_cases, open_case, script_outcome
 from klp.analysis.selftests import CaseResult, ScriptResult, Status
 from klp.errors import Interrupted, KlpError, VmLost
 from klp.guest.kernel_log import lines_after, write_canary
@@ -135,7 +135,8 @@ class _Run:
             return self._late(missed)
         except VmLost as lost:
             self._unit.own.dmesg.write_text(self._lab.machine.console.text())
-            return _died(self._unit, self._transcript, lost.message, lost)
+            logged = logged_cases(self._lab.machine.console.text())
+            return _died(self._unit, self._transcript, lost.message, lost, logged=logged)
         except KlpError as error:  # of the probes, or of shipping
             failure = error
         return self._conclude(exit_status, failure)
@@ -240,8 +241,10 @@ def _follow(guest: Guest, command: str, transcript: Transcript) -> Callable[[], 
     return lambda: not follower.is_alive()
 
 
-def _cases(unit: ScriptUnit, transcript: Transcript, exit_status: int | None) -> tuple[CaseResult, ...]:
-    return case_results(unit.script.cases, transcript.text, exit_status, transcript.seconds_at)
+def _cases(
+    unit: ScriptUnit, transcript: Transcript, exit_status: int | None, logged: Sequence[str] = ()
+) -> tuple[CaseResult, ...]:
+    return case_results(unit.script.cases, transcript.text, exit_status, transcript.seconds_at, logged)
 
 
 def _died(
@@ -251,16 +254,17 @@ def _died(
     lost: VmLost | None,
     *,
     checks: tuple[Check, ...] = (),
+    logged: Sequence[str] = (),
 ) -> ScriptResult:
     """Return the result of a script that did not come to its end."""
-    case = open_case(transcript.text)
+    case = open_case(transcript.text, logged)
     what = f"{message} (in case {case!r})" if case and case not in message else message
     said = last_words(transcript.text)
     return ScriptResult(
         name=unit.script.name, status=Status.DIED, exit_status=None, seconds=transcript.seconds,
         message=f"{what}: {said}" if said else what,
         report=lost.report.lines if lost and lost.report else (),
-        cases=_cases(unit, transcript, None), checks=checks, folder=_folder(unit),
+        cases=_cases(unit, transcript, None, logged), checks=checks, folder=_folder(unit),
     )  # fmt: skip
 
 
