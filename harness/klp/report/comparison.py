@@ -47,8 +47,8 @@ def _of_place(found: Comparison, place: Place) -> Padding:
         if each.place == place:
             what, base, new, why = difference_cells(each)
             grade = Text(each.grade.value, style=GRADE_STYLES[each.grade])
-            beside = Text(f"base: {base}; new: {new} ({why})", style="dim")
-            table.add_row(grade, Group(Text(what), beside))
+            values = Text(f"base: {base}; new: {new} ({why})", style="dim")
+            table.add_row(grade, Group(Text(what), values))
     return Padding(table, (0, 0, 0, 2))
 
 
