@@ -56,6 +56,7 @@ def callback_order(history: History) -> Finding:
             continue  # of a transition that began before the trace
         else:
             good, where = _beside_transition(leg, event)
+        # Not sure: to which leg or notice a call belongs is told by events that may be lost.
         tally.judge(good, f"{_words(call)} {where}", number, sure=False)
     return tally.finding("no callback ran")
 
@@ -88,6 +89,8 @@ def _beside_transition(leg: Leg, event: ev.Callback) -> tuple[bool, str]:
         "pre_unpatch": not started and not ended and leg.target == ev.UNPATCHED,
         "post_unpatch": ended and target == ev.UNPATCHED,
     }[event.kind]
+    # __klp_enable_patch() goes object by object, callback before patching: other objects may be patched by
+    # now, its own may not.
     if event.kind == "pre_patch" and fitting:
         fitting = not any(
             each.event.object == event.object and each.event.action == "patch" and each.event.ts_ns < ts_ns
@@ -113,6 +116,9 @@ def symmetry(history: History) -> Finding:
     for patch, name in history.callbacks.objects:
         calls = history.callbacks.of(patch, name)
         for before, call in pairwise(calls):
+            # Nothing in the kernel remembers that post-patch ran: pre-unpatch is left out only by a
+            # reversal, so its rule is judged by what ran before. For post-unpatch there is
+            # klp_callbacks.post_unpatch_enabled.
             if call[1].kind == "post_unpatch":
                 _judge_post_unpatch(tally, history, before, call)
             elif call[1].kind == "pre_unpatch" and history.callbacks.has(patch, name, "post_patch"):
@@ -169,6 +175,7 @@ def _absent(history: History, module: str, ts_ns: int) -> tuple[int, ev.ModuleNo
         number, last = before[-1]
         gone = last.action == "going" or last.errno != 0
         return (number, last) if gone and not spans(last, ts_ns) else None
+    # That it comes shows that it was away until then. Of a module that goes first, nothing is shown.
     return own[0] if own and own[0][1].action == "coming" else None
 
 
@@ -251,6 +258,7 @@ def no_pre_unpatch(history: History) -> Finding:
     for leg in history.legs:
         if not leg.reversal:
             continue
+        # Of a disabling that is reversed pre-unpatch has run already: that was in the leg before.
         calls = list(_within(history, leg))
         wrong = [each for each in calls if each[1].kind == "pre_unpatch"]
         for each in wrong:
@@ -274,6 +282,8 @@ def post_unpatch_alone(history: History) -> Finding:
     for leg in history.legs:
         if not leg.cancelled or leg.started:
             continue
+        # Pre-patch has run before: it is what failed, or of an object that was patched before the one that
+        # failed.
         calls = [each for each in _within(history, leg) if each[1].kind != "pre_patch"]
         for each in calls:
             words = f"{leg.told()} was never started: {_words(each)}"
@@ -332,6 +342,8 @@ def enabled_again(history: History) -> Finding:
         back = leg.reversal and leg.target == ev.PATCHED and before.patch == leg.patch
         if not back or leg.completed is None:
             continue
+        # No event tells of a module's init and exit. But load_module() has klp_module_coming() called
+        # before the one, and delete_module() klp_module_going() after the other (kernel/module/main.c).
         moved = [
             number
             for number, each in history.modules

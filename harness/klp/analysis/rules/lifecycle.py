@@ -138,6 +138,7 @@ def _kept(history: History, leg: Leg, name: str) -> list[int]:
     for each in history.objects:
         event = each.event
         late = until is not None and event.ts_ns >= until
+        # klp_discard_nops() takes only the no-ops from an object, which stays patched.
         if event.patch != name or event.errno or event.nops_only or late:
             continue
         if event.action == "patch":
@@ -156,8 +157,12 @@ def _judge_nops(tally: Tally, history: History, leg: Leg, below: tuple[str, ...]
         theirs = _changed(history, below, each, leg.begun_ns)
         own = {one.function for one in each.functions}
         nops = {one.function for one in each.functions if one.nop}
+        # klp_unpatch_replaced_patches() takes the replaced functions away for all tasks at once, which is
+        # right only where the new livepatch has every one of them, changed or as a no-op.
         uncovered, idle = theirs - own, nops - theirs
         words = f"{leg.patch}, {each.event.object}: {len(nops)} no-ops for {len(theirs)} replaced functions"
+        # Where nothing of theirs is known, they were patched before the trace began: the no-ops prove
+        # nothing.
         if uncovered or (idle and theirs):
             words += f"; wrong: {', '.join(sorted(uncovered | idle))}"
             tally.lacking(words, each.number)
@@ -227,6 +232,8 @@ def _freed_before(history: History, step: ev.Step) -> int | None:
         return None
     number, last = frees[-1]
     if last.forced:
+        # Marked as forced though nobody forced it: the removal is judged, and fails for the reference that
+        # is kept.
         return None if any(leg.forces and leg.begun_ns < last.ts_ns for leg in history.legs) else number
     return number if last.module_refs in (0, None) else None
 

@@ -56,6 +56,8 @@ def new_state(history: History) -> Finding:
     """Judge klp_is_patch_compatible, which asks only for installed states: system-state.rst, 2."""
     tally = Tally()
     for number, each in history.states.decisions:
+        # klp_is_patch_compatible() gives one answer for all states: refused for another's sake says nothing
+        # here.
         if _untouched(each) and _expected(each):
             tally.judge(each.compatible, _told(each), number)
     return tally.finding("no livepatch brought a new state")
@@ -83,6 +85,7 @@ def versions(history: History) -> Finding:
 def _judge_refused(tally: Tally, history: History, number: int, decision: ev.Compatible) -> None:
     tally.judge(not decision.compatible, _told(decision), number)
     enable = history.stack.enabling(decision.patch, decision.ts_ns)
+    # The decision is a bool: klp_enable_patch() makes -EINVAL of it, the same as of other faults.
     if enable and not decision.compatible:
         words = f"{_told(decision)}, and klp_enable_patch returned {enable[1].errno}"
         tally.judge(enable[1].errno == _EINVAL, words, number, enable[0])
@@ -169,6 +172,7 @@ def _below(history: History, ts_ns: int) -> tuple[str, ...] | None:
     """Return the livepatches below the one in transition, lowest first; None if that is not known."""
     leg = history.leg_at(ts_ns)
     stack = history.stack.before(ts_ns)
+    # Outside of a transition klp_get_prev_state() warns and finds nothing, whatever is installed.
     if leg is None or stack is None or leg.patch not in stack or leg.over_at(ts_ns):
         return None
     return stack[: stack.index(leg.patch)]

@@ -33,6 +33,8 @@ def force(history: History) -> Finding:
     """
     tally = Tally()
     for leg in history.legs:
+        # A reversal takes a force back: all tasks are in what is now the wrong state, and get their flags
+        # again.
         if leg.forces and not leg.reversed_by:
             _judge_forced(tally, leg, history)
     return tally.finding("no transition was forced")
@@ -40,6 +42,7 @@ def force(history: History) -> Finding:
 
 def _judge_forced(tally: Tally, leg: Leg, history: History) -> None:
     number, forced = leg.forces[0]
+    # klp_force_transition() calls klp_update_patch_state() for every task, wherever it runs or sleeps.
     for at, census in leg.census("forced"):
         words = f"{leg.told()} forced: {census.pending} of {census.tasks} tasks still pending"
         tally.judge(census.pending == 0, words, number, at)
@@ -54,6 +57,8 @@ def _judge_forced(tally: Tally, leg: Leg, history: History) -> None:
     gone = _going_away(leg, history)
     for at, free in history.stack.frees:
         if free.patch in gone and free.ts_ns > forced.ts_ns:
+            # A task that was forced may be in the old code still, at any later time: so
+            # klp_free_patch_finish() leaves out module_put() where klp_patch.forced is set.
             pinned = free.forced and free.module_refs != 0
             words = f"{free.patch} went away by force: forced {free.forced}, references {free.module_refs}"
             tally.judge(pinned, words, number, at)
@@ -92,6 +97,7 @@ def _judge_cancelled(tally: Tally, leg: Leg) -> None:
     number = leg.cancelled[0]
     if leg.started:
         tally.breach(f"{leg.told()} was cancelled after its start", leg.started[0], number)
+    # __klp_disable_patch() has no way to fail after its init: pre-unpatch callbacks return nothing.
     if leg.target != ev.PATCHED:
         tally.breach(f"{leg.told()} was cancelled: only a patching one can be", number)
     if leg.completed is None:
@@ -151,6 +157,7 @@ def consistency(history: History) -> Finding:
             f"{leg.told()}: {ran.function} ran {ran.version} {ran.count} times in patch_state"
             f" {ran.patch_state}, first by {ran.task.comm}[{ran.task.pid}]"
         )
+        # Not sure: to which leg a row belongs is told by events that may be lost.
         tally.judge(fitting, words, number, sure=False)
         tally.good(ran.count - 1)
     return tally.finding("no patched function ran in a transition")
@@ -160,6 +167,8 @@ def _leg_of(history: History, ran: ev.Ran) -> Leg | None:
     """Return the leg that a count belongs to: the last before it with its target, if of its livepatch."""
     if ran.target == ev.IDLE:
         return None
+    # A row is written after what it counts, at a mark or at the transition's end. If the transition was
+    # reversed meanwhile, the target tells in which of its legs that was.
     before = [leg for leg in history.legs if leg.begun_ns <= ran.ts_ns and leg.target == ran.target]
     return before[-1] if before and before[-1].patch == ran.patch else None
 

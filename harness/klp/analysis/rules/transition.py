@@ -74,6 +74,8 @@ def _judge_init_census(tally: Tally, leg: Leg, number: int, census: ev.Census) -
     if state == "before_init":
         good = census.idle == census.tasks and not census.pending and core.target_state == ev.IDLE
     else:
+        # No flag may be set yet: klp_start_transition() sets them, once func->transition and the objects
+        # are ready. A task that found one sooner would switch to functions that are not all there.
         opposite = census.unpatched if leg.target == ev.PATCHED else census.patched
         good = opposite == census.tasks and not census.pending and core.target_state == leg.target
     tally.judge(good, f"{leg.told()}, {state}: {census_words(census)}", number)
@@ -102,6 +104,7 @@ def transition_order(history: History) -> Finding:
     """
     tally = Tally()
     for number, event in history.strays if history.legs else ():
+        # Not of what lies before the first leg: the trace may begin in the middle of a transition.
         if event.ts_ns > history.legs[0].begun_ns and isinstance(event, ev.Start | ev.Complete):
             tally.lacking(f"{type(event).__name__.lower()} of {event.patch} without its init", number)
     for leg in history.legs:
@@ -119,6 +122,7 @@ def _judge_order(tally: Tally, leg: Leg) -> None:
     times = [each[1].ts_ns for each in seen]
     words = f"{leg.told()}: " + ", ".join(type(each[1]).__name__.lower() for each in seen)
     tally.judge(times == sorted(times), words, *(each[0] for each in seen))
+    # Of a reversal, too: it has cleared all flags by then, or tasks might switch the old way still.
     if leg.started:
         for number, census in leg.census("before_start"):
             words = f"{leg.told()}, before start: {census_words(census)}"
@@ -130,6 +134,8 @@ def _judge_objects(tally: Tally, leg: Leg, history: History) -> None:
         event = each.event
         if event.patch != leg.patch:
             continue
+        # Without it klp_ftrace_handler() (patch.c) takes the newest function for every task, switched or
+        # not.
         unset = [one.function for one in each.functions if not one.transition]
         words = f"{leg.told()}: {event.action} {event.object}"
         if unset:
@@ -180,6 +186,7 @@ def every_task_once(history: History) -> Finding:
     """
     tally = Tally()
     for leg in history.legs:
+        # Lacking, not broken: the end of a task whose thread id came to another may be what was lost.
         for task, number in leg.twice:
             tally.lacking(f"{leg.told()}: {task.comm}[{task.pid}] switched twice", *task.events, number)
         for task, number in leg.wrong_way:
@@ -238,6 +245,8 @@ def idle_afterwards(history: History) -> Finding:
             begun = leg.completed[1].ts_ns
             if not any(wait.ts_ns >= begun for _, wait in leg.waits):
                 tally.lacking(f"{leg.told()} completed and waited for no CPU", leg.completed[0])
+        # "completed" is counted as klp_complete_transition() returns, still under klp_mutex: no other
+        # transition can have begun by then.
         for number, census in leg.censuses:
             if census.moment != "completed":
                 continue
@@ -286,6 +295,8 @@ def tries_again(history: History) -> Finding:
             words = f"{leg.told()}: pass {following.number}, {gap / 1e9:.2f} s after the one before"
             tally.judge(gap >= _SOONEST_NS and not late, words, number, sure=False)
         for number, one in leg.passes:
+            # A pass that completes neither signals nor counts on: klp_try_complete_transition() does both
+            # only where tasks remain.
             if not one.complete:
                 _judge_signals(tally, leg, number, one)
         _judge_stalled(tally, leg, history)
@@ -310,12 +321,15 @@ def _judge_signals(tally: Tally, leg: Leg, number: int, one: ev.Pass) -> None:
         tally.breach(f"{words} sent signals", number, *sent)
     elif due:
         tally.judge(True, f"{words} sent signals", number, *sent)
+    # klp_start_transition() sets it to 0, also in a reversal; until then it keeps the value of the
+    # transition before.
     if count != one.number - 1:
         tally.breach(f"{words}: {one.number - 1} were expected", number)
 
 
 def _judge_stalled(tally: Tally, leg: Leg, history: History) -> None:
     """Judge a transition that was left alone: the trace goes on for long, and no further pass comes."""
+    # An earlier leg without an end was followed by another init: T1 judges that.
     if leg.completed or leg.reversed_by or not leg.passes or leg is not history.legs[-1]:
         return
     number, last = leg.passes[-1]
