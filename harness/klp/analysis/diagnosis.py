@@ -93,6 +93,7 @@ def _diagnosis(seen: Seen) -> Iterator[str]:
         yield refused(seen.refusal, seen.log, seen.history)
     elif seen.stuck:
         yield from stuck(seen)
+    # With a crash, all that the error says is that the guest was lost.
     elif seen.error and seen.crash is None:
         yield seen.error
     left = leaked(seen.history, seen.livepatch) if seen.history else ()

@@ -255,6 +255,7 @@ class TaskAccounts:
         self._switched(self._of(event.task), event.path, number, event.ts_ns, event.patch_state)
 
     def _switched(self, account: _Account, path: str, number: int, ts_ns: int, state: int) -> None:
+        # Not booked as its switch: to the target it has to go still, and that would count as a second one.
         if state != self._target:
             self.wrong_way.append((account.built(), number))
             return

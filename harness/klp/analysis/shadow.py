@@ -226,6 +226,7 @@ class LedgerBuilder:
                 good = event.variable is None and event.ctor_calls <= 1
                 good = good and (event.ctor_calls == 0 or bool(event.ctor_result))
             else:
+                # It runs under klp_shadow_lock, only after a second look-up there has found no variable.
                 good = event.ctor_calls == 0
             self._tallies["S4"].judge(good, what, number)
         elif event.result == "made" and event.zeroed is not None:
@@ -290,6 +291,8 @@ class LedgerBuilder:
         None if it cannot be told which call it was.
         """
         if calls := self._calls.pop((event.obj, event.id), []):
+            # Several calls for one variable wait for klp_shadow_lock: which of them freed it is not told.
+            # Where all have a destructor, or none, it does not matter.
             same = len(set(calls)) == 1
             wanted = calls.pop()
             if calls:

@@ -103,6 +103,7 @@ class Standing:
         }
         for what, value in files.items():
             traced = self._between(shown.name, what, sample)
+            # None: this kernel has no such file. 6.1 and 6.12 have no stack_order.
             if value is not None and traced:
                 yield what, value, traced
 

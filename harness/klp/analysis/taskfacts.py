@@ -77,6 +77,8 @@ class TaskFacts:
         self._doubtful.clear()
 
     def _fork(self, number: int, event: ev.Fork) -> None:
+        # Both are read as klp_copy_process() returns. copy_process() holds tasklist_lock, without which no
+        # pass tries the parent; and the parent is busy forking, so it cannot switch by itself.
         same = (event.child_state, event.child_pending) == (event.parent_state, event.parent_pending)
         words = (
             f"{event.parent.comm}[{event.parent.pid}] with patch_state {event.parent_state}"

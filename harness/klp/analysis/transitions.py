@@ -230,6 +230,7 @@ class LegBuilder:
             if self._current:
                 self._current.reversed_by = (number, event)
             self._close()
+            # After the close, by which the leg that is reversed has become the last of the finished ones.
             self._current = _Open(number, event, replace, before=self._finished[-1:])
         elif self._current is not None:
             self._current.take(number, event)

@@ -9,6 +9,7 @@ from klp.klog.lines import without_stamp
 
 # The number of a CPU or of an instance: kworker/0:1H, klp_sleep/3, swapper/1.
 _INSTANCE = re.compile(r"(?<=[/:])u?\d+")
+# Without 0x from eight digits on: shorter ones may be words, such as "added" or "feed".
 _ADDRESS = re.compile(r"\b0x[0-9a-f]+\b|\b[0-9a-f]{8,}\b", re.IGNORECASE)
 # Numbers, with or without a unit or a dot before what follows; one with a minus is an errno and stays.
 _NUMBER = re.compile(r"(?<![\w.-])\d+(?:\.\d+)*(?=(?:ns|us|ms|s|kB|K|M|KiB|MiB)?(?:\W|$))")
