@@ -154,6 +154,8 @@ class Tracer:
     def _start(self, name: str, options: str = "") -> ProbeProcess:
         out, err = _output(name), f"{_FOLDER}/trace/{name}.err"
         command = f"python3 {_FOLDER}/probes/{name}.py -j {options}"
+        # $! is the probe's own process: setsid forks only if it leads a process group, as nothing does that
+        # a shell without job control starts. Without the redirections it would hold the SSH channel open.
         started = self._guest.run(f"setsid {command} >{out} 2>{err} </dev/null & echo $!")
         return ProbeProcess(name, int(started.must(f"starting {name}").stdout))
 
@@ -222,6 +224,8 @@ class Tracer:
         number = self._marks
         if self._armed:
             pids = " ".join(str(probe.process.pid) for probe in self._armed)
+            # Each mark is waited for before the next: of a signal that is pending already, a second is
+            # dropped (signal(7)).
             self._guest.run(f"kill -USR1 {pids}").must("marking the trace")
         for probe in self._armed:
             self._wait(probe, partial(self.store.marked, probe.name, number), _DRAIN_S, "mark")
@@ -242,6 +246,8 @@ class Tracer:
         if not self._armed:
             return
         pids = " ".join(str(probe.process.pid) for probe in self._armed)
+        # A shell without job control has what it starts in the background ignore SIGINT. A probe blocks the
+        # signal and waits for it, and Linux keeps a blocked one (sig_ignored(), kernel/signal.c).
         self._guest.run(f"kill -INT {pids}").must("stopping the probes")
         for probe in self._armed:
             self._wait(probe, partial(self.store.ended, probe.name), _DRAIN_S, "end")
