@@ -35,6 +35,7 @@ def _held(layout: CheckLayout) -> Iterator[None]:
     except Timeout:
         raise Busy(f"{layout.root}: another klp is at work there", hint="wait for its end") from None
     try:
+        # Safe only under the lock: the guests of a check that still runs have the same names.
         for rubbish in (*layout.root.glob("*/.guest-*"), *layout.root.glob("*/.modules-*")):
             remove_tree(rubbish)
         yield
@@ -88,6 +89,7 @@ class CheckRun:
             return self._execute(host)
 
     def _execute(self, host: CheckHost) -> KlpError | None:
+        # What check.json says if a Ctrl-C, which is no KlpError, goes through the `finally` below.
         error: str | None = "interrupted"
         try:
             for kernel in self._order.kernels:
@@ -120,6 +122,8 @@ class CheckRun:
 
     def _of_one_guest(self, host: CheckHost, units: Sequence[CheckUnit]) -> None:
         """Perform the units that want guests of one kind, those first that others wait for."""
+        # Not beside the others: of a livepatch whose first transition does not end, each of them would
+        # wait out the whole deadline only to say so again.
         self._perform(host, [each for each in units if each.scenario == OPENER])
         rest = self._worth_trying([each for each in units if each.scenario != OPENER])
         self._perform(host, self._surveys(rest))
@@ -150,6 +154,8 @@ class CheckRun:
         learned = self._learned.get(_which(unit), Learned())
         if learned.objects:
             return learned
+        # A check that goes on where it was interrupted does not perform its first scenario again: what
+        # sysfs showed then stands in that scenario's run.json.
         layout = self._layout.scenario(unit.kernel.label, unit.livepatch.name, OPENER)
         found = read_run(layout.root)
         plans = found.result.plans if found and found.result else ()

@@ -48,6 +48,8 @@ def why_not(
         return _NOT_BUILT
     here = unit.kernel.release
     if learned.built_for != here:
+        # A .ko fits one kernel only. In a check of several that is expected, once one of them is its own;
+        # the vermagic of any other would be refused with ENOEXEC (check_modinfo, kernel/module/main.c).
         if learned.built_for in releases:
             return f"built for {learned.built_for}, and this kernel is {here}"
         return "" if unit.scenario == MODINFO else _NOT_FITTING
@@ -70,10 +72,14 @@ def _after_its_life(unit: CheckUnit, found: Mapping[Key, ScenarioOutcome], learn
     """Say why it cannot be tried: in an earlier unit it could not be enabled, or stayed in transition."""
     for key in unit.first:
         before = found.get(key)
+        # What `modinfo` finds is a forecast from the file; whether the kernel does refuse it, `life`
+        # tells.
         if before is None or before.verdict is not Verdict.VIOLATED or before.scenario == MODINFO:
             continue
         if any(each.startswith(DOES_NOT_END) for each in before.reasons):
             return _NO_END.format(before.scenario)
+        # Sysfs showed its objects once it was enabled: so a fault found later in its life stops no other
+        # scenario.
         if not learned.objects:
             return _NOT_LOADED.format(before.scenario)
     return ""

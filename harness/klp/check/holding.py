@@ -19,7 +19,11 @@ from klp.waiting import DeadlineMissed, wait_until
 
 _THREADS = "klp_hold/"
 _SLEEPING = "sleeping in "
+# Passes come each second; but on a busy emulated host 6.12 took 3.6 s from the start to the first pass,
+# and more than a minute beside a CPU that spins (docs/facts.md). The signal after 15 s does not free the
+# tasks: klp_send_signals (kernel/livepatch/transition.c) only wakes a kthread, and these go back to sleep.
 _HELD_S = 90.0
+# Each look has the probes write out what they have, which takes the guest's CPU from what is waited for.
 _LOOK_S = 0.3
 
 
@@ -82,9 +86,11 @@ class Holder:
     def _look(self, attempts: int) -> Leg | None:
         name = self._stage.livepatch.name
         legs = [each for each in self._stage.trace.history().legs if each.patch == name]
+        # The legs before it are those by which the holder was prepared, with nobody asleep.
         last = legs[-1] if legs else None
         if last is None:
             return None
+        # First, for a leg that has ended by now may have been held up before.
         if any(each.attempts >= attempts and _places(each) for each in _sleepers(last)):
             return last
         if last.outcome is not Outcome.UNFINISHED:

@@ -159,6 +159,8 @@ class CheckHost:
         """
         with self._lock:
             if unit.guest not in self._ready:
+                # Under the lock, minutes long as it is: two units that come at once would else both make
+                # it ready.
                 size = self.guests_at_once(unit.settings.memory_mib)
                 out = self._layout.kernel(unit.kernel.label)
                 self._ready[unit.guest] = ReadyKernel(unit.settings, out, self._progress, size=size)
@@ -199,6 +201,7 @@ class CheckHost:
         key = (unit.kernel.label, unit.livepatch.source)
         with self._lock:
             building = self._building.setdefault(key, threading.Lock())
+        # A lock for each source, so that one that compiles for long keeps no other waiting.
         with building:
             if key not in self._made:
                 self._made[key] = self._make(unit)
@@ -229,6 +232,8 @@ class CheckHost:
                 self._in_use.check()
                 if not unit.survey:
                     plan = msgspec.structs.replace(done.plan, repetition=unit.repetition)
+                    # Within the lease: it asks the guest for its log, and the guest's files are moved as
+                    # it is ended.
                     self._keep(case, folder, plan)
         except VmLost as lost:  # before the scenario: what befalls the guest later is its outcome
             why = f"its guest did not come up: {lost.message}"

@@ -97,6 +97,8 @@ def perform(
         ended.inapplicable = why.message
     except UsageError as error:  # a module of the scenario's own that cannot be had on this kernel
         ended.inapplicable = f"could not be tried: {error.message}"
+    # One command that hangs in the kernel, such as insmod in a callback, is the livepatch's fault; a guest
+    # that answers on neither connection is lost. A GuestSilent is a VmLost as well: hence the order.
     except GuestSilent as silent:
         ended.error = _stuck(case, silent)
         ended.lost = None if ended.error else silent
@@ -142,6 +144,7 @@ def _told(
     history = case.trace.remains()
     reasons = diagnose(_seen(case, candidate, stage, ended, history))
     lost = ended.lost
+    # A diagnosis outranks a loss: what was seen broken before the guest went is true whatever ended it.
     if reasons:
         verdict = Verdict.VIOLATED
     elif ended.inapplicable:
@@ -216,6 +219,7 @@ def _outside(lost: VmLost) -> bool:
     A kernel that hangs says so after a while (soft lockup, RCU stall, hung task); one that says nothing,
     and answers nobody, may as well be starved by its host.
     """
+    # Under emulation one vCPU may execute what another has half patched ("Oops: int3"; docs/facts.md).
     suspect = lost.report is not None and lost.report.emulator_suspect
     return isinstance(lost, QemuGone | BootFailed | GuestSilent) or suspect
 

@@ -173,6 +173,7 @@ def survey_for(unit: CheckUnit, scenario: str) -> CheckUnit:
 
 def outcome_of(unit: CheckUnit, verdict: Verdict, reasons: tuple[str, ...] = ()) -> ScenarioOutcome:
     """Return what came of a unit; what only a guest can tell is empty in it."""
+    # Whoever wants to see a fault again pastes this: it must name no more than what showed it.
     only = [] if unit.livepatch.alone else ["--livepatch", unit.livepatch.name]
     quick = ["--quick"] if unit.quick else []
     words = ["klp", "check", unit.livepatch.source.word, "--kernel", unit.kernel.name, *only,

@@ -41,6 +41,8 @@ from klp.modules.plan import LogPhase, module_name
 # What the kernel itself logs is there at once; for what a livepatch logs later, patch.toml has `settle`.
 _LOG_S = 2.0
 # Prints NAME[TID] of every task with code of module {} on its kernel stack.
+# Only of tasks that sleep or are preempted: of one that runs on another CPU the kernel gives no stack
+# (__unwind_start, arch/x86/kernel/unwind_orc.c), so to find none does not say that nobody is in it.
 _RUNNING = (
     "grep -ls '\\[{}\\]' /proc/[0-9]*/task/[0-9]*/stack | while read -r f; do t=${{f%/stack}}; "
     'printf "%s[%s]\\n" "$(cat $t/comm)" "${{t##*/}}"; done'
@@ -153,6 +155,8 @@ class Stage:
             CheckFailed: a probe is dead.
         """
         self.trace.mark()  # with the module go its symbols, by which the probes name who called
+        # Nothing but the functions it replaces is waited for: a timer, a work item or a kthread of its own
+        # may still run its code, and a module's reference count does not know of them.
         self.inside = self.running()
         self.livepatch.unload()
 
@@ -222,6 +226,9 @@ class Stage:
             CheckFailed, TransitionStuck: one could not be.
         """
         for subject in self.loaded:
+            # A replaced livepatch is freed, though its module stays: sysfs shows it no more, and writing
+            # to `enabled` cannot bring it back. Its module has to go and come again
+            # (klp_free_replaced_patches_async, kernel/livepatch/core.c).
             if isinstance(subject, LivepatchSubject) and not subject.state:
                 subject.unload()
                 subject.load(self._parameters[subject.name])
@@ -256,6 +263,8 @@ class Stage:
         """
         namesakes: tuple[str, ...] | None = None
         for each in self.candidate.plan.observe:
+            # A load that is refused after patching began is undone (klp_cancel_transition): all is as
+            # before it.
             pattern = getattr(each, Moment.BEFORE if moment is Moment.REFUSED else moment)
             if not pattern:
                 continue
@@ -266,6 +275,7 @@ class Stage:
                 )
             except Misbehaved as wrong:
                 said = wrong.output
+                # Only now, and once a moment: to read /proc/kallsyms takes an emulated CPU half a second.
                 if namesakes is None:
                     namesakes = self._namesakes() if moment is Moment.ENABLED else ()
                 misbehaviour = Misbehaviour(moment.value, each.command, pattern, said, before, namesakes)
@@ -319,6 +329,8 @@ def _namesakes(listed: str, objects: Sequence[PatchedFunctions]) -> Iterator[str
         for function in each.functions:
             name, _, position = function.partition(",")
             count = counts[name, each.object]
+            # Of such a name klp_find_object_symbol (kernel/livepatch/core.c) refuses position 0 with
+            # EINVAL, so the author gave one; and sources do not show in which order the kernel counts.
             if count > 1:
                 yield (
                     f"{name} exists {count} times in {each.object}, and .old_sympos = {position} was "

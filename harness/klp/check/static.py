@@ -31,6 +31,10 @@ def modinfo(module: Module, kernel: Kernel) -> tuple[str, ...]:
 
 
 def _complaints(module: Module, kernel: Kernel) -> Iterator[str]:
+    # Each is refused in its own way: without the mark by klp_enable_patch() with EINVAL, without a licence
+    # with ENOENT, for its symbol then counts as unknown (simplify_symbols), and for another kernel with
+    # ENOEXEC (check_modinfo; both kernel/module/main.c). An errno alone names none of the three to an
+    # author.
     if not module.livepatch:
         yield (
             f'{module.name} is not marked as a livepatch: MODULE_INFO(livepatch, "Y") is missing, and '

@@ -27,6 +27,8 @@ from klp.model import Module
 from klp.records.writing import add_pending, write_run
 from klp.waiting import DeadlineMissed, wait_until
 
+# A command in the kept shell costs the guest little; a new SSH channel each time took 0.08 s under
+# emulation.
 _LOOK_S = 0.1
 
 
@@ -263,6 +265,8 @@ class Case:
         """
         # Before anything is asked of the guest: a panic is then told as one, and not as silence.
         self.guest.lab.machine.check_alive()
+        # The log goes into the trace before its `end`: L6 and the rules that hold the log against the
+        # trace are judged on what stands there.
         lines = self.log.lines()
         excuses = expected.reasons(lines, (*self._promised.log, *expects))
         self._ready_guest.observer.log(lines, excuses)
@@ -316,6 +320,8 @@ class Case:
         layout, store = self._ready_guest.layout, self._ready_guest.tracer.store
         try:
             self.trace.mark()
+            # Over the second connection: on the first a command may still hang, which is why the test
+            # failed.
             layout.dmesg.write_text(self.guest.lab.diagnosis.run("dmesg").stdout)
         except VmLost:  # before KlpError, which it is as well
             layout.dmesg.write_text(self.guest.lab.machine.console.text())
@@ -323,6 +329,8 @@ class Case:
             error = f"{error}; {failure.message}" if error else failure.message
         layout.modules.mkdir(exist_ok=True)
         for module in self.modules.values():
+            # The very files, for a crash report names offsets in them, and a build of the same sources may
+            # differ.
             (layout.modules / module.file.name).write_bytes(module.file.read_bytes())
         result = RunResult(
             schema=RUN_SCHEMA,

@@ -103,6 +103,8 @@ class Lifecycle:
         """Judge a plan on its span: what the trace holds from `begun` on."""
         store, name = self._guest.tracer.store, module_name(life.plan.livepatch)
         span = store.numbered_since(begun)
+        # With what came before: by it the rules know what the probes can see, and which shadow variables
+        # are older than the plan.
         whole = history(span, store.numbered_before(begun))
         own = tuple(each for each in whole.transitions if each.patch == name)
         checks: list[Check] = [*([plan_checks.life_failed(error)] if error else []), *life.checks]

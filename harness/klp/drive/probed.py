@@ -37,6 +37,7 @@ from klp.trace.observer import Observer
 from klp.trace.tracer import Tracer
 from klp.waiting import DeadlineMissed, wait_until
 
+# Each look is a command in the guest, 0.08 s under emulation: more of them would slow what is waited for.
 _LOG_POLL_S = 0.2
 # klp_force_transition() completes nothing itself: the next pass does, up to a second later. A deadline that
 # was short enough to find the transition stuck may be too short for that.
@@ -147,6 +148,8 @@ class ProbedLife:
 
     def _load(self, module: Module, parameters: str) -> None:
         with self.guest.progress.step(f"load {module.name}"):
+            # Not as a livepatch, whose `load` waits and raises: `_settle` waits, for it can force the
+            # transition.
             self.guest.plain(module).load(parameters)
             self._loaded.append(module)
             if module.livepatch:

@@ -129,6 +129,7 @@ class Run:
         return None
 
     def _after_loss(self, lost: VmLost, *, progressed: bool) -> VmLost | None:
+        # Lost before any plan: by the host or the saved guest, and a fresh guest would meet the same.
         if not self._pending or not (progressed or self._in_plan):
             raise lost
         turn = self._pending[0]
@@ -229,6 +230,7 @@ class Run:
 
 def _verdicts(plans: Sequence[PlanResult], rules: Sequence[RuleVerdict]) -> list[Verdict]:
     """Return what a run's own verdict is made of: its plans, and the rules that were broken."""
+    # A rule that was not observed is no shortcoming of a run: most plans give few rules occasion.
     broken = [each.verdict for each in rules if each.verdict is Verdict.VIOLATED]
     return [*(plan.verdict for plan in plans), *broken]
 

@@ -115,6 +115,7 @@ class ModuleSubject:
             result, span = self._observer.clock.run(command)
         else:
             result, span = self._lab.guest.run(command), None
+        # From its words: the exit status of insmod, rmmod and echo is 1 whatever the kernel said.
         got = errno_of(result.stderr) if result.status else 0
         if self._observer:
             # It failed in words that `errno_of` does not know, so which errno the kernel gave is lost; the
@@ -131,6 +132,8 @@ class ModuleSubject:
         if not result.status:
             raise CheckFailed(f"{self.name}: {doing} succeeded{wanted}")
         said = result.stderr.strip().splitlines()[-1:] or [f"{result.command} said nothing"]
+        # insmod and bash name the errno alone; which of the many reasons for EINVAL it was, the kernel
+        # logs.
         last = self._lab.guest.run("dmesg | tail -n 1").stdout.strip()
         raise Refused(
             f"{self.name}: {doing} failed with {name_of(got)} ({said[0]}){wanted}",
@@ -244,6 +247,8 @@ class LivepatchSubject(ModuleSubject):
             CheckFailed: the kernel did otherwise than expected, or it does not go.
             TransitionStuck: the transition outlasted its deadline.
         """
+        # EBUSY while another livepatch is in transition: the kernel has one at a time
+        # (__klp_disable_patch, klp_transition_patch).
         got = self._write("disable", "enabled", 0, expect)
         if wait and not got:
             self.wait()
@@ -275,6 +280,9 @@ class LivepatchSubject(ModuleSubject):
         state = self.state
         if state is None or not state.transition:
             raise CheckFailed(f"{self.name}: not in transition, so there is nothing to reverse")
+        # `enabled` tells where a transition goes, from its start on (__klp_enable_patch,
+        # __klp_disable_patch), and enabled_store refuses the value that it has with EINVAL (all
+        # kernel/livepatch/core.c).
         self._write("reverse", "enabled", int(not state.enabled), 0)
 
     def force(self, *, wait: bool = True, expect: int | None = 0) -> int:
@@ -283,6 +291,8 @@ class LivepatchSubject(ModuleSubject):
         Raises:
             CheckFailed, TransitionStuck: as `load`.
         """
+        # force_store refuses with EINVAL a livepatch that is not the one in transition
+        # (kernel/livepatch/core.c).
         got = self._write("force", "force", 1, expect)
         if wait and not got:
             self.wait()

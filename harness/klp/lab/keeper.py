@@ -32,6 +32,7 @@ from klp.vm.request import MachineRequest
 from klp.waiting import DeadlineMissed, wait_until
 
 _LOOK_S = 0.05
+# A look at QEMU's process and its console file, here on the host: it costs the guest nothing.
 _WATCH_S = 0.2
 
 
@@ -131,6 +132,7 @@ def up(name: str, request: MachineRequest) -> KeptGuest:
         return found
 
     try:
+        # Longer than the keeper's own limit, so that it gives up first, and says why in failure.txt.
         limit_s = deadlines(request.accelerator).boot * 2
         return wait_until(look, what="guest", timeout_s=limit_s, every_s=_LOOK_S)
     except BaseException as error:
@@ -191,6 +193,7 @@ def connect(guest: KeptGuest) -> Guest:
 
 def ssh_command(guest: KeptGuest, words: tuple[str, ...]) -> list[str]:
     """Return the OpenSSH command that opens a terminal in a guest, its host key pinned."""
+    # A file of its own: the user's would gain an entry for a port of 127.0.0.1 that is another's tomorrow.
     known = _folder(guest.name).known_hosts
     known.write_text(f"[127.0.0.1]:{guest.port} {guest.host_key}\n")
     return [
@@ -208,6 +211,8 @@ def down(guest: KeptGuest) -> None:
     """
     folder = _folder(guest.name)
     try:
+        # The keeper is asked, and not QEMU's monitor: it also removes the disk overlay, and QEMU dies with
+        # it.
         os.kill(guest.keeper, signal.SIGTERM)
         wait_until(lambda: not _alive(folder), what="end", timeout_s=20, every_s=_LOOK_S)
     except ProcessLookupError:
@@ -253,6 +258,8 @@ def _hold(folder: _Folder, request: MachineRequest) -> None:
     make_overlay(request.image.root_disk, layout.disk)
     try:
         with Machine(request.spec(layout), layout.qemu_log, deadlines(request.accelerator)) as machine:
+            # Last, when the SSH server has said on the console that it listens: `up` takes the file for
+            # the sign.
             _announce(folder, request, guest_address(request, machine.ssh_port()))
 
             def ended() -> bool:

@@ -133,6 +133,8 @@ class ReadyKernel:
     @contextmanager
     def _one(self) -> Iterator[ReadyGuest]:
         """Make a guest ready; its folder is removed after it, or kept under the name it was given."""
+        # The process id, for workers of pytest-xdist share the folder; below it, so that what is kept is
+        # moved by a rename, within one file system.
         layout = RunLayout(self._out / f".guest-{os.getpid()}-{next(self._numbers)}")
         layout.root.mkdir(parents=True)
         ready_guest: ReadyGuest | None = None
@@ -159,6 +161,8 @@ class ReadyKernel:
         tracer.follow(self._warm.probes)
         lab.second()  # while the guest still answers: a test may make it deaf to a new connection
         observer = Observer(lab.guest, lab.livepatches, store)
+        # The canary last: what a restored kernel logs of itself, such as that it reseeds, is no test's
+        # doing.
         return ReadyGuest(lab, tracer, write_canary(lab.guest, "test"), layout, observer)
 
     def provenance(self, modules: Iterable[Module]) -> Provenance:
@@ -173,6 +177,8 @@ class ReadyKernel:
     def close(self) -> None:
         """End every guest; a later lease begins anew."""
         if self._pool is not None:
+            # Before the pool's end: its thread may be waiting for a slot that another process holds for
+            # long.
             self._closing.set()
             self._pool.__exit__(None, None, None)
             self._pool = None

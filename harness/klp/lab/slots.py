@@ -29,6 +29,7 @@ class GuestSlots:
     def __init__(self, folder: Path, count: Callable[[], int]) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        # Held while it is counted, so that a second process does not read a file that is still empty.
         with FileLock(folder / "count.lock"):
             count_file = folder / "count"
             if not count_file.exists():

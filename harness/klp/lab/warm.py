@@ -107,6 +107,8 @@ def _inputs(request: MachineRequest, probes: tuple[str, ...]) -> dict[str, str]:
     inputs = {
         "image": image.digest,
         "kernel": image.kernel.digest,
+        # A saved state loads into a machine of the same devices only, and of the same QEMU: else it is
+        # refused, or worse, goes on wrongly.
         "machine": " ".join(argv(spec)),
         "qemu": qemu_version(request.architecture),
         "recipe": _RECIPE,
@@ -119,6 +121,7 @@ def _inputs(request: MachineRequest, probes: tuple[str, ...]) -> dict[str, str]:
 def _whole(entry: Path, manifest: Manifest) -> bool:
     """Whether a snapshot is what was saved; read again only where a file seems to have changed."""
     try:
+        # By size and time first: to read some 500 MB for a digest takes longer than to restore the guest.
         if SnapshotFiles(entry).stamps() == manifest.facts["stamps"]:
             return True
     except FileNotFoundError:
@@ -220,6 +223,8 @@ def restored(warm: WarmStart, layout: RunLayout, *, keep_shell: bool = False) ->
     with ExitStack() as stack:
         stack.callback(layout.disk.unlink, missing_ok=True)
         make_overlay(warm.files.disk, layout.disk)
+        # QEMU goes on in this file: so a run's console log begins with the boot, though that was
+        # another's.
         shutil.copyfile(warm.files.console, layout.console)
         limits = deadlines(warm.request.accelerator)
         machine = stack.enter_context(resumed(warm.request.spec(layout), layout.qemu_log, limits))

@@ -53,6 +53,7 @@ def _ensure(run: RecordedRun, cache: CacheLayout, writer: TableWriter) -> Path:
     wanted = shelf / digest_of(dict(_facts(run)))
     if wanted.is_dir():
         return wanted
+    # Under a name of this process, and renamed when whole: two queries may make the same tables at once.
     growing = cache.tables / f"{wanted.name}.{os.getpid()}"
     try:
         _fill(run, growing, writer)

@@ -13,6 +13,8 @@ from klp.records.reading import read_recording
 
 def judge(run: RecordedRun, only: Collection[str] = ()) -> tuple[RuleVerdict, ...]:
     """Return the verdicts on a run whose traces were read: of every rule, or of those in `only`."""
+    # Judged guest by guest, for each has a clock and a numbering of its own: between two there is no
+    # order.
     return merged([(each.file, judge_all(each.history, only)) for each in run.guests])
 
 

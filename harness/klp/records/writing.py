@@ -68,6 +68,7 @@ def _stamped(parent: Path, name: str) -> Path:
 
 def add_pending(layout: RunLayout, tasks: Iterable[PendingTask]) -> None:
     """Write down who holds a stuck transition, each with its kernel stack; what is there already stays."""
+    # Appended: in one guest several transitions may get stuck, and each is told as it is found.
     with layout.pending.open("a") as file:
         for task in tasks:
             file.write("\n  ".join([task.line(), *task.stack]) + "\n")

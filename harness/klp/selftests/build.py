@@ -131,6 +131,7 @@ def make_bundle(selftests: Selftests, kernel: Kernel, out: Path, progress: Progr
     Raises:
         BuildFailed: the compiler refused something.
     """
+    # Kbuild leaves a NAME.mod.c beside each NAME.c in a tree that was built already, such as a user's own.
     stems = sorted(each.stem for each in selftests.modules.glob("*.c") if not each.name.endswith(".mod.c"))
     recipe = Recipe(selftests.modules, kbuild=every_module(*stems))
     modules = build_recipe("the selftests' modules", recipe, kernel, out / "modules", progress=progress)
@@ -150,6 +151,7 @@ def make_bundle(selftests: Selftests, kernel: Kernel, out: Path, progress: Progr
 
 
 def _as_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    # Unpacked by root, who gives files to their owners: the host's user is nobody in the guest.
     member.uid = member.gid = 0
     member.uname = member.gname = "root"
     return member

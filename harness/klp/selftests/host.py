@@ -74,6 +74,8 @@ class SelftestsHost:
             VmLost: the guest to be saved did not come up.
         """
         with self._lock:
+            # Under the lock, minutes long as it is: two scripts that come at once would else both save a
+            # guest.
             if unit.kernel not in self._pools:
                 self._pools[unit.kernel] = self._make(unit, wanted)
             return self._pools[unit.kernel]

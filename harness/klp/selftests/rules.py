@@ -28,6 +28,8 @@ _LOG_RULE = "L6"
 def trace_checks(events: Path) -> tuple[Check, ...]:
     """Return the verdicts on a script's recorded events; the file may be one of an older run."""
     with EventStore(Path(os.devnull)) as store:
+        # Checked for gaps first: where a stream is torn, a rule would take what is missing for what did
+        # not happen.
         store.append(events.read_bytes().splitlines())
         try:
             store.check()

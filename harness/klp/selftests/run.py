@@ -92,6 +92,8 @@ class SelftestsRun:
         return None
 
     def _one_kernel(self, units: Sequence[ScriptUnit]) -> None:
+        # For each kernel one, ended after it: guests that wait in a pool hold memory that the next
+        # kernel's need.
         own = SelftestsHost(self._cache, self._progress, self._choices.jobs)
         with SELFTEST_HOSTS.serving(self._layout.root, own) as host, ExitStack() as stack:
             executor = self._executor

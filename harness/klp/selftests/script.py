@@ -27,6 +27,7 @@ from klp.trace.tracer import ProbeProcess, traced
 from klp.vm.deadlines import deadlines
 from klp.waiting import DeadlineMissed, wait_until
 
+# Costs the guest nothing: what is looked at has come to this process already.
 _LOOK_S = 0.02
 _ARCHIVE = "/root/selftests.tar"
 # Elsewhere udev makes it. bash needs it for the <(…) of check_result (functions.sh): without it, a case
@@ -134,6 +135,8 @@ class _Run:
         except DeadlineMissed as missed:
             return self._late(missed)
         except VmLost as lost:
+            # Nobody can be asked for the log any more: what was printed on the console is all there is of
+            # it.
             self._unit.own.dmesg.write_text(self._lab.machine.console.text())
             logged = logged_cases(self._lab.machine.console.text())
             return _died(self._unit, self._transcript, lost.message, lost, logged=logged)
@@ -214,6 +217,7 @@ class _Run:
         status, message = script_outcome(cases, self._transcript.text, exit_status)
         checks = self._checks()
         if failure is not None:
+            # Not the script's fault, but a trace that may lack events says nothing by its silence.
             checks = (check("trace", False, failure.message), *checks)
         if exit_status is None:
             status, message = Status.DIED, failure.message if failure else message

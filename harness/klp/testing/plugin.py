@@ -135,6 +135,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
         used = (_kernel_of(each) for each in session.items if not _not_for(each))
         kernels = list(dict.fromkeys(kernel for kernel in used if kernel))
         first = _worker_number(session.config) % max(1, len(kernels))
+        # What two of them want at once, the cache's lock has one make and the other wait for.
         for kernel in kernels[first:] + kernels[:first]:
             with suppress(KlpError):  # remembered, and reported by each test that needs the kernel
                 _session(session.config).ready_kernel(kernel)
@@ -182,6 +183,7 @@ def pytest_runtest_makereport(
     if _kernel_of(item) is None:
         return report
     item.stash.setdefault(_OUTCOMES, []).append(report.outcome)
+    # Of the three reports the last: skipped in setup and failed in teardown are known by then as well.
     if report.when == "teardown":
         _record(item)
     if not report.failed or call.excinfo is None:
@@ -189,6 +191,7 @@ def pytest_runtest_makereport(
     error = call.excinfo.value
     if isinstance(error, KlpError) and not item.config.option.fulltrace:
         report.longrepr = _short(item, call.excinfo, error)
+    # The fixture's teardown comes after this, and keeps the guest's files if it finds it.
     item.stash[_ERROR] = call.excinfo.exconly()
     if _FOLDER in item.stash:
         report.sections.append(("klp run folder", str(item.stash[_FOLDER])))

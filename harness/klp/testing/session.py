@@ -78,6 +78,8 @@ class Session:
         if self._sharing.folder is None:
             return ReadyKernel(wanted, self.out, self._progress, size=size_that_fits(memory, _AT_ONCE))
         slots = GuestSlots(self._sharing.folder, lambda: size_that_fits(memory))
+        # A worker's share, so that no pool makes guests ready in slots that another worker's test waits
+        # for.
         size = max(1, min(_AT_ONCE, slots.count // self._sharing.workers))
         return ReadyKernel(wanted, self.out, self._progress, size=size, take_slot=slots.take)
 

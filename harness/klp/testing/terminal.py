@@ -60,6 +60,7 @@ class SessionTerminal:
     def _here(self, text: str) -> None:
         reporter: Any = self._config.pluginmanager.getplugin("terminalreporter")
         with uncaptured(self._config):
+            # Not there under `-p no:terminal`.
             if reporter is None:
                 sys.stderr.write(text)
                 return

@@ -58,6 +58,7 @@ def under_load(stage: Stage) -> None:
             stage.livepatch.unload()
         after = _work(stage)
     forked, switched = after.processes - before.processes, after.switches - before.switches
+    # A transition beside which nothing happened would prove nothing: so the numbers are told.
     called = " and ran its commands in a loop" if stage.commands else ""
     stage.note(f"the guest made {forked} processes and {switched} context switches meanwhile{called}")
     stage.tear_down()
@@ -80,6 +81,7 @@ def _busy(stage: Stage) -> Iterator[None]:
     group = int(stage.guest.run(started).must("starting the load").stdout)
     try:
         wait_until(
+            # Four processes a loop are more than it takes to start them: by then the loops go round.
             lambda: _work(stage).processes > begun.processes + len(lines) * 4,
             what="load", timeout_s=_BUSY_S, every_s=_LOOK_S,
         )  # fmt: skip

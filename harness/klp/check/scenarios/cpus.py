@@ -47,6 +47,7 @@ def cpu_goes(stage: Stage) -> None:
     holder.catch("old")
     stage.livepatch.disable()
     stage.livepatch.unload()
+    # Loaded a second time, for the holder found its functions by the livepatch's own entries.
     stage.load(wait=False)
     holder.await_held()
     _go_and_come(stage, cpu)

@@ -68,6 +68,7 @@ class _FtraceUser:
         if self._kind == "ftrace":
             file = f"{_INSTANCE}/set_ftrace_filter"
             self._some(f"echo '{each.filter}' >>{file}" for each in self._functions)
+            # After the filter: with an empty one the tracer is put on every function of the kernel.
             self._run(f"echo function >{_INSTANCE}/current_tracer")
             return
         letter = _KPROBES[self._kind]
@@ -87,6 +88,8 @@ class _FtraceUser:
             self._run(f"echo nop >{_INSTANCE}/current_tracer")
         else:
             self._run(f"echo 0 >{_INSTANCE}/events/{_GROUP}/enable")
+            # Disabled first, for an event in use is not removed (EBUSY); one by one, for klp's own probes
+            # have events in the same file.
             names = f"grep -o '{_GROUP}/f[0-9]*' {_TRACING}/kprobe_events"
             self._run(f'for e in $({names}); do echo "-:$e" >>{_TRACING}/kprobe_events || exit 1; done')
         self._run(f"rmdir {_INSTANCE}")
@@ -178,6 +181,7 @@ def _compare(
     stage: Stage, before: Counter[str], now: Counter[str], when: str, *, all_of_them: bool
 ) -> None:
     """See that functions which the author's commands call are seen called; new code may call fewer."""
+    # Not how often: the commands call as often each time, but other tasks of the guest may call as well.
     lost = [name for name in before if not now[name]]
     if lost and (all_of_them or len(lost) == len(before)):
         counts = ", ".join(f"{name} ({before[name]} before it)" for name in lost)

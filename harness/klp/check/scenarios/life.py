@@ -9,6 +9,8 @@ from klp.check.scenario import scenario
 from klp.check.stage import Stage
 from klp.drive.steps import Moment
 
+# Six samples either way, by which an object a cycle is told from chance (`klp.analysis.growth`). What is
+# kept once weighs less the more cycles lie between them.
 _CYCLES, _QUICK_CYCLES = 50, 6
 _SAMPLES = 5
 
@@ -43,6 +45,8 @@ def cycles(stage: Stage) -> None:
     """
     stage.set_up()
     _cycle(stage)
+    # At the start alone: on 7.x the first readings themselves have a cache grow, which would pass for a
+    # leak.
     taken = [Sample(0, settled(stage.guest))]
     wanted = _QUICK_CYCLES if stage.quick else _CYCLES
     for number in range(1, wanted):

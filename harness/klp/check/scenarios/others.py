@@ -82,6 +82,7 @@ def replaced_by_itself(stage: Stage) -> None:
     cumulative = _cumulative(stage)
     if not cumulative:
         _demand_stackable(stage)
+    # Under another name, for the kernel has one module of a name: a second load is refused with EEXIST.
     copy = stage.case.patch(renamed(stage.candidate.livepatch, stage.case.scratch))
     copy.load(stage.candidate.plan.parameters)
     if cumulative:
@@ -108,6 +109,8 @@ def replaced_by_empty(stage: Stage) -> None:
     callbacks = _has_callbacks(stage)
     empty = stage.case.livepatch("companion")
     got = empty.load("replace=1", expect=None)
+    # The errno alone does not tell: klp_enable_patch() has EINVAL for much else. The probes saw what
+    # klp_is_patch_compatible (kernel/livepatch/state.c) answered.
     if got == errno.EINVAL and _incompatible(stage):
         stage.note("refused: the empty livepatch does not carry the system states that it has installed")
         _leave(stage)
@@ -190,4 +193,5 @@ def _keeps_data(stage: Stage) -> bool:
 
 def _incompatible(stage: Stage) -> bool:
     decisions = stage.trace.history().states.decisions
+    # The last one, for the livepatch's own load was decided on as well.
     return bool(decisions) and not decisions[-1][1].compatible

@@ -62,6 +62,7 @@ def reverse_disable(stage: Stage) -> None:
     holder.await_held()
     stage.livepatch.reverse()
     _settled(stage)
+    # klp_reverse_transition() turns `enabled` round as well (kernel/livepatch/transition.c).
     if not stage.livepatch.enabled:
         stage.fault("its disabling was turned round, and yet it is not enabled")
     stage.observe(Moment.ENABLED)

@@ -58,6 +58,8 @@ def _targets(stage: Stage) -> tuple[str, ...]:
     names = stage.target_modules
     if not names:
         raise NotApplicable("it changes nothing but vmlinux, which neither comes nor goes")
+    # Such a symbol is resolved when the livepatch is loaded, and its module held from then on; one that is
+    # reached by a relocation of the livepatch's own (.klp.rela) is resolved when the object comes.
     needed = [name for name in names if name in stage.candidate.livepatch.depends]
     if needed:
         listed = ", ".join(needed)
@@ -116,6 +118,8 @@ def _come(stage: Stage, targets: tuple[str, ...], late: tuple[str, ...]) -> list
     coming = []
     for name in order:
         subject = _subject(stage, name)
+        # If its functions cannot be patched now, it is the target whose load fails: klp_module_coming()
+        # has the errno returned by init_module (prepare_coming_module, kernel/module/main.c).
         subject.load(planned.get(name, ""))
         coming.append(subject)
     for name in targets:
