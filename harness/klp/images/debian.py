@@ -69,8 +69,17 @@ def fetch_kernel(definition: ImageDefinition, mirror: str, destination: Path) ->
     return (destination / "klp" / "release").read_text().strip()
 
 
-def make_root(definition: ImageDefinition, mirror: str, packages: Sequence[str], destination: Path) -> None:
+def make_root(
+    definition: ImageDefinition,
+    mirror: str,
+    packages: Sequence[str],
+    destination: Path,
+    hooks: Sequence[str] = (),
+) -> None:
     """Unpack a minimal system with `packages` into `destination`, which must exist.
+
+    Args:
+        hooks: names of those in vm-images/hooks that then add to it.
 
     Raises:
         HostLacks: the archive cannot be reached, or packages are missing.

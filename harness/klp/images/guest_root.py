@@ -21,10 +21,13 @@ from klp.progress import Progress
 GUEST_PACKAGES = (
     "python3-bpfcc", "dropbear-bin", "openssh-sftp-server", "busybox-static", "kmod", "iproute2", "procps",
     "coreutils", "mount",
+    # What `klp check` finds the callers of a changed function with: its scenario `exercise`.
+    "util-linux", "e2fsprogs", "nftables", "keyutils", "attr", "acl", "netcat-openbsd",
 )  # fmt: skip
+_HOOKS = ("add-stressors.sh",)
 _SPARE_MIB = 1024
 # Raised whenever this code, or a hook, makes something else of the same definition: see stock.py.
-_RECIPE = "1"
+_RECIPE = "2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ class GuestRoot:
         entry, root = GuestEntry(into), into / "root"
         root.mkdir()
         with self.progress.step(f"guest root from {self.suite.suite} packages"):
-            debian.make_root(_without_extra_suites(self.suite), self.mirror, GUEST_PACKAGES, root)
+            debian.make_root(_without_extra_suites(self.suite), self.mirror, GUEST_PACKAGES, root, _HOOKS)
         with self.progress.step("root disk"):
             # The read-only kernel disk is mounted here, and bound over these (vm-images/guest).
             for folder in ("usr/lib/klp/kernel", "usr/lib/modules", "usr/src"):
