@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from klp.analysis.calls import FunctionCalls
 from klp.analysis.evidence import Verdict
 
 CHECK_SCHEMA = 1
@@ -58,6 +59,7 @@ class ScenarioOutcome(msgspec.Struct, frozen=True, kw_only=True):
         seconds: it took in its guest.
         command: repeats it alone.
         folder: its run folder, relative to the check's; empty where it took no guest.
+        calls: of each new function, in this scenario; empty where it took no guest, or was lost with it.
     """
 
     kernel: str
@@ -72,6 +74,7 @@ class ScenarioOutcome(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     command: str
     folder: str
+    calls: tuple[FunctionCalls, ...] = ()
 
     @property
     def key(self) -> tuple[str, str, str, int]:
