@@ -16,6 +16,7 @@ from rich.console import Console
 from klp.analysis.acquittal import judged
 from klp.analysis.calls import FunctionCalls, TaskCalls
 from klp.analysis.checked import COULD_NOT_BE_TRIED, NOT_TRIED, CheckResult, ScenarioOutcome
+from klp.analysis.compare.values import Kind
 from klp.analysis.evidence import Verdict
 from klp.analysis.exercised import exercised
 from klp.analysis.recording import RecordedCheck
@@ -23,7 +24,7 @@ from klp.records.encoding import decode_check, encode
 from klp.report.check_junit import EVERY_FUNCTION, check_junit
 from klp.report.check_table import check_closing, check_table
 from klp.report.runs import brief, runs_table
-from tests.unit.comparisons import check_of, outcome
+from tests.unit.comparisons import check_of, compared, outcome
 
 HELD, VIOLATED, UNSEEN = Verdict.HELD, Verdict.VIOLATED, Verdict.NOT_OBSERVED
 
@@ -263,3 +264,24 @@ def test_junit_has_a_case_for_what_ran() -> None:
     assert junit(gone)["life"] == [("error", "guest lost: QEMU was killed")]
     inapplicable = outcome("target-absent", UNSEEN, reasons=("vmlinux alone",))
     assert junit(check_of(life(), inapplicable), strict=True)["target-absent"][0][0] == "skipped"
+
+
+def kinds(base: CheckResult, new: CheckResult) -> list[tuple[str, str, str]]:
+    found = compared(RecordedCheck("base", "", base), RecordedCheck("new", "", new))
+    return [(each.grade.value, each.place.scenario, each.what) for each in found.findings
+            if each.kind is Kind.CALLS]  # fmt: skip
+
+
+def test_a_function_that_does_not_run_any_more_is_worse() -> None:
+    ran, idle = check_of(life()), check_of(life(calls=IDLE))
+    what = ("life together", "calls of livepatch_show of vmlinux")
+    assert kinds(ran, idle) == [("regression", *what)]
+    assert kinds(idle, ran) == [("better", *what)]
+    # In which scenario, how often, and a function that the base has not: none of it is worse.
+    elsewhere = (outcome("cycles", calls=RAN), life())
+    assert kinds(check_of(outcome("cycles"), life()), check_of(*elsewhere)) == []
+    assert kinds(ran, check_of(life(calls=(*RAN, calls("livepatch_new"))))) == []
+    assert kinds(idle, idle) == []
+    # Nor is it that fewer scenarios were tried, or that an earlier klp counted nothing.
+    assert kinds(check_of(life(), outcome("cycles")), idle) == []
+    assert kinds(check_of(life(calls=())), idle) == []

@@ -19,7 +19,7 @@ from klp.analysis.evidence import Verdict
 from klp.analysis.result import PatchedFunctions
 from klp.check.candidate import Wanted, livepatches_of
 from klp.check.engine import CheckRun
-from klp.check.gate import Learned, why_not
+from klp.check.gate import LOST_EARLY, Learned, why_not
 from klp.check.host import perform_unit
 from klp.check.outcomes import Outcomes
 from klp.check.plan import (
@@ -108,9 +108,10 @@ def unit_of(tmp_path: Path, scenario: str = "held-up", **changes: object) -> Che
 
 
 def came(
-    unit: CheckUnit, verdict: Verdict, *reasons: str
+    unit: CheckUnit, verdict: Verdict, reason: str = "", lost: bool = False
 ) -> dict[tuple[str, str, str, int], ScenarioOutcome]:
-    outcome = outcome_of(unit, verdict, reasons)
+    outcome = outcome_of(unit, verdict, (reason,) if reason else ())
+    outcome = msgspec.structs.replace(outcome, lost=lost)
     return {outcome.key: outcome}
 
 
@@ -121,7 +122,11 @@ def came(
         ("held-up", RELEASE, CHANGES, (VIOLATED, "it leaks"), ""),
         ("held-up", RELEASE, CHANGES, (VIOLATED, f"{DOES_NOT_END}: x"), "does not end: see `life`"),
         ("held-up", RELEASE, (), (VIOLATED, "refused"), "could not be loaded and enabled: see `life`"),
-        ("held-up", RELEASE, (), (UNSEEN, "its guest was lost"), ""),
+        ("held-up", RELEASE, (), (UNSEEN, "it is not for it"), ""),
+        ("held-up", RELEASE, CHANGES, (UNSEEN, "gone", True), "the guest was lost in `life`: see `life`"),
+        ("held-up", RELEASE, CHANGES, (VIOLATED, "it died", True), "not tried, for the guest was lost in"),
+        ("modinfo", RELEASE, CHANGES, (UNSEEN, "gone", True), ""),
+        ("life", RELEASE, CHANGES, (UNSEEN, "gone", True), ""),
         ("held-up", "", (), None, "could not be built: see `build`"),
         ("modinfo", "", (), None, "could not be built: see `build`"),
         ("modinfo", "5.10", (), None, ""),
@@ -135,7 +140,7 @@ def test_what_is_not_worth_trying(
     scenario: str,
     built_for: str,
     objects: tuple[PatchedFunctions, ...],
-    life: tuple[Verdict | str, ...] | None,
+    life: tuple[Verdict | str | bool, ...] | None,
     why: str,
 ) -> None:
     found = came(unit_of(tmp_path, "life"), *life) if life else {}
@@ -143,6 +148,15 @@ def test_what_is_not_worth_trying(
     said = why_not(unit_of(tmp_path, scenario), found, learned, {RELEASE, "6.1.0-9"})
     assert why in said
     assert bool(said) is bool(why)
+
+
+def test_a_guest_lost_in_a_survey_keeps_the_scenarios_from_being_tried_that_wait_for_it(
+    tmp_path: Path,
+) -> None:
+    learned = Learned(RELEASE, (), "QEMU was killed")
+    said = why_not(unit_of(tmp_path, "held-up"), {}, learned, {RELEASE})
+    assert said == f"{LOST_EARLY}QEMU was killed"
+    assert not why_not(unit_of(tmp_path, "modinfo"), {}, learned, {RELEASE})
 
 
 def test_what_the_author_leaves_out_is_left_out(tmp_path: Path) -> None:
