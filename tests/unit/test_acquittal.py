@@ -20,11 +20,14 @@ from klp.analysis.compare.values import Kind
 from klp.analysis.evidence import Verdict
 from klp.analysis.exercised import exercised
 from klp.analysis.recording import RecordedCheck
+from klp.cli.check import exit_of
+from klp.drive.ending import ended_verdict
 from klp.records.encoding import decode_check, encode
 from klp.report.check_junit import EVERY_FUNCTION, check_junit
 from klp.report.check_table import check_closing, check_table
 from klp.report.runs import brief, runs_table
 from tests.unit.comparisons import check_of, compared, outcome
+from tests.unit.runfolders import result_of, sample
 
 HELD, VIOLATED, UNSEEN = Verdict.HELD, Verdict.VIOLATED, Verdict.NOT_OBSERVED
 
@@ -285,3 +288,39 @@ def test_a_function_that_does_not_run_any_more_is_worse() -> None:
     # Nor is it that fewer scenarios were tried, or that an earlier klp counted nothing.
     assert kinds(check_of(life(), outcome("cycles")), idle) == []
     assert kinds(check_of(life(calls=())), idle) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "worse", "usual", "strictly"),
+    [
+        (check_of(life()), False, 0, 0),
+        (check_of(life()), True, 1, 1),
+        (check_of(life(calls=IDLE)), False, 0, 1),
+        (check_of(life(), complete=False), False, 0, 1),
+        (check_of(life(VIOLATED, "it leaks")), False, 1, 1),
+        (check_of(life(UNSEEN, "gone", lost=True)), False, 3, 3),
+        (check_of(life(VIOLATED, "it died", lost=True)), False, 1, 1),
+    ],
+)
+def test_the_exit_code(found: CheckResult, worse: bool, usual: int, strictly: int) -> None:
+    assert exit_of(found, worse=worse) == usual
+    assert exit_of(found, worse=worse, strict=True) == strictly
+
+
+@pytest.mark.parametrize(
+    ("error", "plans", "verdict"),
+    [
+        (None, (HELD,), HELD),
+        (None, (), UNSEEN),
+        ("QEMU was killed", (UNSEEN,), UNSEEN),
+        ("the guest is lost: oops", (VIOLATED,), VIOLATED),
+        ("the guest is lost: oops", (HELD,), VIOLATED),
+        ("it failed", (), VIOLATED),
+    ],
+)
+def test_the_run_of_a_lost_guest_is_never_held(
+    error: str | None, plans: tuple[Verdict, ...], verdict: Verdict
+) -> None:
+    [plan] = result_of(sample()).plans
+    own = [msgspec.structs.replace(plan, verdict=each) for each in plans]
+    assert ended_verdict(error, own) is verdict

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pickle
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,7 +20,7 @@ from klp.analysis.result import PatchedFunctions
 from klp.check.candidate import Wanted, livepatches_of
 from klp.check.engine import CheckRun
 from klp.check.gate import LOST_EARLY, Learned, why_not
-from klp.check.host import perform_unit
+from klp.check.host import UnitOutcome, perform_unit
 from klp.check.outcomes import Outcomes
 from klp.check.plan import (
     CheckOrder,
@@ -226,6 +226,41 @@ def test_another_executor_performs_units_in_processes_of_its_own(tmp_path: Path)
         verdicts = {each.scenario: each.verdict for each in run.result.outcomes}
         assert verdicts == {"build": HELD, "modinfo": HELD}
         assert run.result.complete
+
+
+class Prepared(Executor):
+    """Gives each unit the outcome that was prepared for its scenario; a survey counts as one."""
+
+    def __init__(self, outcomes: dict[str, UnitOutcome]) -> None:
+        self.asked: list[str] = []
+        self._outcomes = outcomes
+
+    def submit(self, fn: object, /, *args: object, **kwargs: object) -> Future[UnitOutcome]:
+        unit = args[0]
+        assert isinstance(unit, CheckUnit)
+        name = "survey" if unit.survey else unit.scenario
+        self.asked.append(name)
+        done: Future[UnitOutcome] = Future()
+        outcome = self._outcomes[name]
+        done.set_result(outcome if unit.survey else replace(outcome, outcome=outcome_of(unit, HELD)))
+        return done
+
+
+def test_a_guest_that_is_lost_in_a_survey_is_told_of(tmp_path: Path) -> None:
+    """A survey has no outcome of its own: what it was for would else be held, or tried in vain."""
+    executor = Prepared({
+        "build": UnitOutcome(None, built_for=RELEASE), "survey": UnitOutcome(None, lost="QEMU was killed"),
+    })  # fmt: skip
+    order = CheckOrder((Wanted("banner", find_source(str(KO)), None),), targets([(image("6.12"), "tcg")]),
+                       ("build", "on-top"))  # fmt: skip
+    run = CheckRun(order, CheckLayout(tmp_path), Settings(), progress=Silent(), executor=executor)
+    assert run.execute() is None
+    assert executor.asked == ["build", "survey"]
+    [_, on_top] = run.result.outcomes
+    assert (on_top.verdict, on_top.lost) == (UNSEEN, True)
+    assert run.result.headlines[0].startswith("guest lost: on-top on 6.12: not tried, for the guest was")
+    assert run.result.headlines[0].endswith(": QEMU was killed")
+    assert (run.result.verdict, run.result.complete) == (UNSEEN, True)
 
 
 def test_a_module_for_another_kernel_is_told_by_the_kernels_of_the_check(tmp_path: Path) -> None:

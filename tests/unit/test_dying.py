@@ -20,7 +20,7 @@ def warned(words: str, *frames: str, modules: str = LOADED, where: str = "lib/ko
     """A warning as the kernel prints one."""
     return [
         "[   12.000001] ------------[ cut here ]------------",
-        f"[   12.000002] {words}",
+        f"[   12.000002] {words}.",
         f"[   12.000003] WARNING: CPU: 0 PID: 300 at {where} f+0x5d/0x70",
         f"[   12.000004] {modules}",
         "[   12.000005] Call Trace:",
@@ -31,8 +31,8 @@ def warned(words: str, *frames: str, modules: str = LOADED, where: str = "lib/ko
     ]
 
 
-KOBJECT = "kobject: '(null)' (00000000d1c1a4b1): is not initialized, yet kobject_put() is being called."
-LIST = "list_del corruption. prev->next should be ffff88800310f0a8, but was dead000000000100."
+KOBJECT = "kobject: '(null)' (00000000d1c1a4b1): is not initialized, yet kobject_put() is being called"
+LIST = "list_del corruption. prev->next should be ffff88800310f0a8, but was dead000000000100"
 TIMER = (
     "ODEBUG: free active (active state 0) object: 00000000a1b2 object type: timer_list hint: "
     f"livepatch_tick+0x0/0x20 [{FIX}]"
@@ -99,7 +99,7 @@ def test_what_others_did_is_not(lines: list[str]) -> None:
 
 
 LIST_DEATH = [
-    f"[   20.1] {LIST}",
+    f"[   20.1] {LIST}.",
     "[   20.2] ------------[ cut here ]------------",
     "[   20.3] kernel BUG at lib/list_debug.c:62!",
     "[   20.4] Oops: invalid opcode: 0000 [#1] PREEMPT SMP NOPTI",

@@ -63,7 +63,7 @@ def broken_thing(lines: Sequence[str]) -> tuple[str, str]:
         text = without_stamp(line).strip()
         for pattern, words in _BROKEN:
             if pattern.search(text):
-                return words, text
+                return words, text.removesuffix(".")
     return "", ""
 
 

@@ -114,7 +114,7 @@ def check(
     console.print(check_closing(run.result), style=f"bold {STYLES[run.result.verdict]}", soft_wrap=True)
     if failure:
         raise failure
-    return _exit_code(run.result, worse=worse, strict=strict)
+    return exit_of(run.result, worse=worse, strict=strict)
 
 
 def _found(word: str) -> RecordedCheck:
@@ -137,7 +137,13 @@ def _became_worse(base: RecordedCheck, new: CheckLayout, console: Console) -> bo
     return bool(found.regressions)
 
 
-def _exit_code(result: CheckResult, *, worse: bool, strict: bool) -> int:
+def exit_of(result: CheckResult, *, worse: bool = False, strict: bool = False) -> int:
+    """Return the exit code of a check.
+
+    Args:
+        worse: anything became worse since the check that it is held against.
+        strict: only a check whose own verdict is held is a success.
+    """
     if worse or result.violated:
         return ExitCode.CHECK_FAILED
     # Also with --strict: a CI that reads 3 knows that another try may tell more.

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from klp.analysis.evidence import Verdict, overall
+from klp.analysis.evidence import Verdict
 from klp.analysis.result import RUN_SCHEMA, PlanResult, RunResult
 from klp.analysis.rules.registry import RuleVerdict
 from klp.drive.commands import guest_path
-from klp.drive.ending import LastLook, look_last
+from klp.drive.ending import LastLook, ended_verdict, look_last
 from klp.drive.subject import LivepatchSubject, ModuleSubject
 from klp.drive.trace import Trace
 from klp.errors import CheckFailed, KlpError, VmLost
@@ -357,16 +357,10 @@ class Case:
             unseen=self._ready_guest.tracer.missing(),
             error=error,
             rules=tuple(self.verdicts.values()),
-            verdict=_verdict(error, plans),
+            verdict=ended_verdict(error, plans),
         )
         write_run(layout, result)
         self._ready_guest.keep_as = folder
-
-
-def _verdict(error: str | None, plans: Sequence[PlanResult]) -> Verdict:
-    """Return a run's verdict: of a lost guest that a plan tells of, what that plan says, and never held."""
-    verdict = overall(each.verdict for each in plans)
-    return Verdict.VIOLATED if error and (verdict is Verdict.HELD or not plans) else verdict
 
 
 def story(error: KlpError) -> str:

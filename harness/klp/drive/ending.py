@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from klp.analysis.evidence import Verdict, overall
+from klp.analysis.result import PlanResult
 from klp.errors import KlpError, VmLost
 from klp.lab.lab import Lab
 
@@ -35,3 +37,13 @@ def look_last(lab: Lab, log: Path, mark: Callable[[], object]) -> LastLook:
     except KlpError as failure:
         return LastLook(failure=failure.message)
     return LastLook()
+
+
+def ended_verdict(error: str | None, plans: Sequence[PlanResult]) -> Verdict:
+    """Return the verdict of a test's run: what its plans say; but held only if nothing went wrong.
+
+    Args:
+        error: what went wrong, in words: also that the guest was lost, which a plan may put down to nobody.
+    """
+    verdict = overall(each.verdict for each in plans)
+    return Verdict.VIOLATED if error and (verdict is Verdict.HELD or not plans) else verdict
