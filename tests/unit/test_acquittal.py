@@ -83,6 +83,7 @@ def test_all_that_ran_in_all_scenarios_is_held() -> None:
         (IDLE, "livepatch_show never ran on 6.12: nothing is known of what it does"),
         (HIDDEN, "livepatch_show never ran on 6.12: nothing is known of what it does "
                  "(its object gone was never loaded)"),
+        ((calls("", old="show", uncounted="its name is not known"),), "the new show never ran on 6.12: "),
         ((), "no new function of fix was seen to run on 6.12: nothing is known of what it does"),
         ((*RAN, *(calls("livepatch_other"),)), "livepatch_other never ran on 6.12: nothing is known of"),
     ],

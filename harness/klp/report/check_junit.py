@@ -61,7 +61,7 @@ def _element(kernel: str, livepatch: str, name: str, seconds: float) -> Et.Eleme
 def _ran(ran: Exercised, *, strict: bool) -> Et.Element:
     """Return the case that says whether a livepatch's functions all ran."""
     case = _element(ran.kernel, ran.livepatch, EVERY_FUNCTION, 0.0)
-    lines = [f"{each.new} never ran: {each.unknown}" for each in ran.never_ran]
+    lines = [f"{each.name} never ran: {each.unknown}" for each in ran.never_ran]
     if ran.seen and ran.applies:
         Et.SubElement(case, "system-out").text = speakable(ran.told())
     elif strict and ran.applies:
