@@ -252,7 +252,7 @@ class CheckHost:
         outcome = outcome_of(unit, done.verdict, done.reasons)
         return msgspec.structs.replace(
             outcome, notes=done.notes, rules=done.rules, lost=done.lost, seconds=round(seconds, 3),
-            folder=str(folder.relative_to(self._layout.root)),
+            calls=done.calls, folder=str(folder.relative_to(self._layout.root)),
         )  # fmt: skip
 
 

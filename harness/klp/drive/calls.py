@@ -26,7 +26,7 @@ _VMLINUX = "vmlinux"
 # Entries of a histogram: the kernel allocates all of them when it is made, 350 bytes each (docs/facts.md),
 # and takes a power of two from 128 on (kernel/trace/tracing_map.h). `_ALL` is what functions share.
 _LEAST, _MOST, _ALL = 128, 1024, 4096
-# By bash alone: 300 functions take an emulated guest half a second, a program for each half a minute.
+# By bash alone: 300 functions take an emulated guest three seconds, a program for each half a minute.
 _KEY = "hist:keys=common_pid.execname"
 _ARM = (
     'for each; do name=${each%% *}; { echo "p:$group/$name ${each#* }" >>kprobe_events && '
@@ -35,9 +35,10 @@ _ARM = (
 )
 _READ = (
     'mapfile -t events <kprobe_profile && for each in "${events[@]}"; do '
-    "set -- $each; [[ $1 == ${group}_* ]] || continue; echo $1 $2 $3; "
+    "set -- $each; [[ $1 == ${group}_+([0-9]) ]] || continue; echo $1 $2 $3; "
     '(( ! $2 )) || { mapfile lines <events/$group/$1/hist; printf %s "${lines[@]}"; }; done'
 )
+_CLEAR = f"for each in events/$group/${{group}}_*; do echo {_KEY}:clear >$each/trigger; done"
 _DISARM = (
     f"for each in events/$group/${{group}}_*; do echo '!{_KEY}' >$each/trigger; "
     'echo "-:$group/${each##*/}" >>kprobe_events; done'
@@ -170,7 +171,7 @@ class CallCounter:
         for number in symbols:
             self._refused.pop(number, None)
         if done.status:
-            self._refused |= dict.fromkeys(symbols, _said(done.stderr))
+            self._refused |= dict.fromkeys(symbols, f"this guest cannot count: {_said(done.stderr)}")
         self._refused |= refusals(done.stdout, self._group)
 
     def _put_by_address(self, several: Mapping[int, CountedFunction]) -> None:
@@ -184,7 +185,7 @@ class CallCounter:
         self._put({number: address for number, address in found.items() if address})
 
     def read(self) -> tuple[FunctionCalls, ...]:
-        """Return the calls since `arm`, function by function.
+        """Return the calls since `arm` or `clear`, function by function.
 
         Raises:
             VmLost: the guest was lost meanwhile, or does not answer.
@@ -203,6 +204,15 @@ class CallCounter:
             )
             for number, each in enumerate(self.functions)
         )  # fmt: skip
+
+    def clear(self) -> None:
+        """Count from 0 again.
+
+        Raises:
+            VmLost: the guest was lost meanwhile, or does not answer.
+        """
+        if len(self._refused) < len(self.functions):
+            self._guest.run(self._in_tracefs(_CLEAR))
 
     def disarm(self) -> None:
         """Count no longer, and forget what was counted; the kernel takes 0.1 s for each function.
@@ -232,7 +242,9 @@ def refusals(text: str, group: str) -> dict[int, str]:
         name, _, refused = line.rpartition(" ")
         if refused == "refused" and name.startswith(f"{group}_"):
             found[int(name.removeprefix(f"{group}_"))] = f"the kernel refuses to count it: {_said(said)}"
-        said = line
+            said = ""
+        else:
+            said = line
     return found
 
 
