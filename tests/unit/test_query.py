@@ -91,6 +91,22 @@ def test_shadow_variables_live_and_stay(runs: Path) -> None:
     assert rows[1]["freed_ns"] is None
 
 
+def test_calls_are_told_by_function_and_caller(runs: Path) -> None:
+    trace, cat = sample(), ev.CallsByTask(comm="cat", pid=7, calls=2)
+    own = {"patch": "p", "object": "vmlinux", "old": "f", "new": "g"}
+    begun = next(each.ts_ns for each in trace.events if isinstance(each, ev.Plan))
+    tasks = (cat, ev.CallsByTask(comm="cat", pid=8, calls=1), ev.CallsByTask(comm="sh", pid=9, calls=1))
+    trace.put(ev.Calls, at=begun + 1, **own, tasks=tasks, dropped=3, uncounted=None)
+    trace.put(ev.Calls, **own, tasks=(), dropped=0, uncounted="why")
+    write_run(runs / "c-6.12", trace)
+    rows = ask("SELECT * FROM calls ORDER BY calls DESC", "c-6.12")
+    assert [(row["plan"], row["calls"], row["tasks"]) for row in rows] == [
+        ("livepatch-sample", 7, 3), (None, 0, 0),
+    ]  # fmt: skip
+    assert json.loads(str(rows[0]["callers"])) == {"cat": 3, "sh": 1}
+    assert [(row["dropped"], row["uncounted"]) for row in rows] == [(3, None), (0, "why")]
+
+
 def test_lives_of_one_address_are_told_apart() -> None:
     trace = Trace()
     trace.put(ev.ShadowFreed, obj="0x1", id=2, variable="0xa", age_ns=None, dtor=False, dtor_calls=0)

@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
+
+from klp.trace import events as ev
 
 
 class TaskCalls(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,3 +41,21 @@ class FunctionCalls(msgspec.Struct, frozen=True, kw_only=True):
     def calls(self) -> int:
         """How often it ran."""
         return sum(each.calls for each in self.tasks) + self.dropped
+
+
+def calls_of(event: ev.Calls) -> FunctionCalls:
+    """Return what a trace tells of one function's calls."""
+    return FunctionCalls(
+        object=event.object, old=event.old, new=event.new, dropped=event.dropped,
+        tasks=tuple(TaskCalls(task=each.comm, pid=each.pid, calls=each.calls) for each in event.tasks),
+        uncounted=event.uncounted or "",
+    )  # fmt: skip
+
+
+def fields_of(calls: FunctionCalls) -> dict[str, Any]:
+    """Return one function's calls as the fields of the event that `calls_of` takes."""
+    tasks = (ev.CallsByTask(comm=each.task, pid=each.pid, calls=each.calls) for each in calls.tasks)
+    return {
+        "object": calls.object, "old": calls.old, "new": calls.new, "tasks": tuple(tasks),
+        "dropped": calls.dropped, "uncounted": calls.uncounted or None,
+    }  # fmt: skip

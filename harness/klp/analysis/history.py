@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar, get_args
 
+from klp.analysis.calls import FunctionCalls, calls_of
 from klp.analysis.evidence import Finding
 from klp.analysis.holes import Hole, HoleBuilder
 from klp.analysis.legs import Leg, ObjectSeen
@@ -88,6 +89,11 @@ class Observations:
     taints: tuple[tuple[int, ev.Taint], ...]
     states: tuple[tuple[int, ev.PatchStates], ...]
     controls: tuple[tuple[int, ev.Control], ...]
+    calls: tuple[tuple[int, ev.Calls], ...] = ()
+
+    def calls_of(self, patch: str) -> tuple[FunctionCalls, ...]:
+        """Return how often a livepatch's functions ran; empty where nobody counted."""
+        return tuple(calls_of(each) for _, each in self.calls if each.patch == patch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +184,7 @@ def history(
 _KEPT: tuple[type[ev.AnyEvent], ...] = (
     ev.Callback, ev.Compatible, ev.StateGet, ev.Enable, ev.PatchStack, ev.Replaced, ev.PatchFree,
     ev.ModuleNotice, ev.Ran, ev.Plan, ev.Step, ev.Sysfs, ev.Behaviour, ev.LoggedLine, ev.Taint,
-    ev.PatchStates, ev.Control,
+    ev.PatchStates, ev.Control, ev.Calls,
 )  # fmt: skip
 _SHADOW = frozenset(get_args(ev.ShadowEvent))
 _TRANSITION = frozenset(get_args(ev.TransitionEvent))
@@ -281,6 +287,7 @@ class _Builder:
             taints=self._all(ev.Taint),
             states=self._all(ev.PatchStates),
             controls=self._all(ev.Control),
+            calls=self._all(ev.Calls),
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from klp.analysis.calls import FunctionCalls
 from klp.analysis.evidence import Verdict
 from klp.analysis.history import History
 from klp.analysis.rules.rule import RuleVerdict
@@ -79,6 +80,7 @@ class PlanResult(msgspec.Struct, frozen=True, kw_only=True):
         error: the first failure, in words; null if there was none.
         repetition: from 1; a run may repeat each of its plans.
         guest: which of the run's guests it ran in, from 1: its events are in that one's file.
+        calls: of each of the livepatch's own functions, as far as the guest lived to tell them.
     """
 
     name: str
@@ -93,6 +95,7 @@ class PlanResult(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
     repetition: int = 1
     guest: int = 1
+    calls: tuple[FunctionCalls, ...] = ()
 
     @property
     def title(self) -> str:

@@ -257,7 +257,7 @@ class CheckHost:
         return msgspec.structs.replace(
             outcome, notes=done.notes, rules=done.rules, lost=done.lost, seconds=round(seconds, 3),
             callbacks_only=bool(done.objects) and not any(each.functions for each in done.objects),
-            folder=str(folder.relative_to(self._layout.root)),
+            calls=done.calls, folder=str(folder.relative_to(self._layout.root)),
         )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from klp.analysis.calls import FunctionCalls
 from klp.analysis.checked import COULD_NOT_BE_TRIED
 from klp.analysis.diagnosis import Seen, diagnose
 from klp.analysis.dying import dying_words
@@ -53,6 +54,7 @@ class Performed:
 
     Attributes:
         verdict, reasons, notes, rules, lost: as in `klp.analysis.checked.ScenarioOutcome`.
+        calls: of each of the livepatch's own functions; empty where the guest was lost.
         objects: what the livepatch changes, if it was ever loaded.
         plan: the same for the scenario's own run.json.
     """
@@ -62,6 +64,7 @@ class Performed:
     notes: tuple[str, ...]
     rules: dict[str, Verdict]
     lost: bool
+    calls: tuple[FunctionCalls, ...]
     objects: tuple[PatchedFunctions, ...]
     plan: PlanResult
 
@@ -75,6 +78,7 @@ class _Ended:
     lost: VmLost | None = None
     lines: tuple[str, ...] = ()
     reports: tuple[tuple[str, ...], ...] = field(default=())
+    calls: tuple[FunctionCalls, ...] = ()
 
 
 def perform(
@@ -116,6 +120,7 @@ def perform(
 
 def _drive(stage: Stage, scenario: Scenario) -> None:
     """Drive it; where the livepatch's load is refused, see that it left nothing behind."""
+    stage.counter.arm()
     try:
         scenario.drive(stage)
     except Refused as refusal:
@@ -130,6 +135,7 @@ def _close(case: Case, stage: Stage | None, ended: _Ended) -> None:
         return
     expects = stage.expects if stage else ()
     try:
+        ended.calls = stage.counted() if stage else ()
         lines = case.close(expects)
         ended.lines = lines
         ended.reports = expected.unexpected(lines, expects)
@@ -163,8 +169,8 @@ def _told(
         notes = (*notes, f"done until then: {_steps(history)}")
     plan = _plan(candidate.livepatch.name, scenario, history, ended)
     checks = _checks(scenario, verdict, reasons)
-    plan = msgspec.structs.replace(plan, objects=objects, checks=checks, verdict=verdict)
-    return Performed(verdict, reasons, notes, case.observed(), lost is not None, objects, plan)
+    plan = msgspec.structs.replace(plan, objects=objects, checks=checks, verdict=verdict, calls=ended.calls)
+    return Performed(verdict, reasons, notes, case.observed(), lost is not None, ended.calls, objects, plan)
 
 
 def _slow(history: History, livepatch: str) -> Iterator[str]:

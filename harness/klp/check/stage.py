@@ -25,10 +25,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import assert_never
 
+from klp.analysis.calls import FunctionCalls
 from klp.analysis.diagnosis import Misbehaviour
 from klp.analysis.result import PatchedFunctions
 from klp.check.candidate import Candidate
 from klp.drive import steps
+from klp.drive.calls import CallCounter, new_functions, untold
 from klp.drive.case import Case, KernelLog, TestedGuest
 from klp.drive.steps import LifeStep, Moment, life_of, removal_of, set_up_of
 from klp.drive.subject import LivepatchSubject, Misbehaved, ModuleSubject, not_enabled
@@ -40,6 +42,8 @@ from klp.modules.plan import LogPhase, module_name
 
 # What the kernel itself logs is there at once; for what a livepatch logs later, patch.toml has `settle`.
 _LOG_S = 2.0
+# Names the events by which calls are counted.
+_COUNTED = "klp_calls"
 # Prints NAME[TID] of every task with code of module {} on its kernel stack.
 # Only of tasks that sleep or are preempted: of one that runs on another CPU the kernel gives no stack
 # (__unwind_start, arch/x86/kernel/unwind_orc.c), so to find none does not say that nobody is in it.
@@ -70,6 +74,7 @@ class Stage:
         trace: what the probes see: `Trace.events`, `transitions`, `history`.
         log: the kernel log: `KernelLog.find`, `wait`.
         livepatch: the livepatch, shipped, not loaded.
+        counter: counts the calls of the livepatch's own functions; `perform` arms it.
         quick: whether only a first look is wanted (``--quick``).
         loaded: the modules that `set_up` loaded, in order.
     """
@@ -94,6 +99,7 @@ class Stage:
         self.expects = tuple(Expected(each.pattern, each.reason) for each in candidate.plan.expect)
         self._objects = objects
         self.livepatch: LivepatchSubject = case.patch(candidate.livepatch)
+        self.counter = CallCounter(self.guest, new_functions(candidate.livepatch), _COUNTED)
 
     @property
     def objects(self) -> tuple[PatchedFunctions, ...]:
@@ -307,6 +313,20 @@ class Stage:
         """Return the tasks with code of the livepatch's module on their kernel stack, as ``name[pid]``."""
         script = _RUNNING.format(self.livepatch.name)
         return tuple(self.guest.run(script).stdout.splitlines())
+
+    def counted(self) -> tuple[FunctionCalls, ...]:
+        """Return how often each of the livepatch's own functions ran by now, and write that into the trace.
+
+        A copy of it under another name has functions of its own, which are not counted.
+
+        Raises:
+            VmLost: the guest was lost meanwhile, or does not answer.
+        """
+        # Before anything is asked of the guest: a panic is then told as one, and not as silence.
+        self.guest.lab.machine.check_alive()
+        found = self.counter.read() or untold(self._objects)
+        self.case.tell_calls(self.livepatch.name, found)
+        return found
 
     def fault(self, words: str) -> None:
         """Say what is wrong with the livepatch, in the words of its author, and go on."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from klp.analysis.calls import FunctionCalls, fields_of
 from klp.analysis.evidence import Verdict
 from klp.analysis.result import RUN_SCHEMA, PlanResult, RunResult
 from klp.analysis.rules.registry import RuleVerdict
@@ -254,6 +255,11 @@ class Case:
     def _keep_pending(self, tasks: tuple[PendingTask, ...]) -> None:
         self.pending = tasks
         add_pending(self._ready_guest.layout, tasks)
+
+    def tell_calls(self, livepatch: str, calls: Iterable[FunctionCalls]) -> None:
+        """Write into the trace how often a livepatch's own functions ran."""
+        for each in calls:
+            self._ready_guest.observer.calls(livepatch, **fields_of(each))
 
     def close(self, expects: Iterable[expected.Expected] = ()) -> tuple[str, ...]:
         """See that the guest lives, end its trace, and judge it; return the kernel log's lines.

@@ -6,10 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from klp.analysis import plan_checks
+from klp.analysis.calls import fields_of
 from klp.analysis.evidence import Verdict, overall
 from klp.analysis.history import history
 from klp.analysis.result import Check, PlanResult, callback_calls
 from klp.analysis.rule_checks import plan_verdicts, rule_checks
+from klp.drive.calls import CallCounter, new_functions, untold
 from klp.drive.commands import guest_path
 from klp.drive.control import Controls
 from klp.drive.probed import ProbedGuest, ProbedLife
@@ -70,6 +72,7 @@ class Lifecycle:
             lab, tracer, self._observer, modules, layout, progress, deadline_s, slow, force
         )
         self._controls = controls or {}
+        self._counters: dict[str, CallCounter] = {}
 
     def ship(self) -> None:
         """Copy every module into the guest."""
@@ -86,6 +89,7 @@ class Lifecycle:
         begun = self._guest.tracer.mark()
         self._observer.begin(plan.name, name)
         canary = write_canary(self._guest.lab.guest, plan.name)
+        counter = self._counting(name)
         life = ProbedLife(self._guest, plan, canary)
         error = life.live()
         # What the probes saw has to stand in the trace before what klp now says of it.
@@ -96,8 +100,22 @@ class Lifecycle:
         for same in self._controls.get(plan.name, ()):
             lasted = int(same.seconds * 1e9)
             self._observer.control(same.patch, same.target, passes=same.passes, duration_ns=lasted)
+        for each in counter.read() or untold(life.objects):
+            self._observer.calls(name, **fields_of(each))
         self._observer.end(plan.name, name)
         return self._judge(life, begun, lines, error)
+
+    def _counting(self, livepatch: str) -> CallCounter:
+        """Have the calls of a livepatch's own functions counted from 0; it is not loaded."""
+        if livepatch in self._counters:
+            self._counters[livepatch].clear()
+            return self._counters[livepatch]
+        module = self._guest.modules.get(livepatch)
+        functions = new_functions(module) if module else ()
+        counter = CallCounter(self._guest.lab.guest, functions, f"klp_calls{len(self._counters)}")
+        counter.arm()
+        self._counters[livepatch] = counter
+        return counter
 
     def _judge(self, life: ProbedLife, begun: int, lines: tuple[str, ...], error: str | None) -> PlanResult:
         """Judge a plan on its span: what the trace holds from `begun` on."""
@@ -122,4 +140,5 @@ class Lifecycle:
             log=lines,
             error=error,
             verdict=overall(each.verdict for each in checks),
+            calls=whole.seen.calls_of(name),
         )

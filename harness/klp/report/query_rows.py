@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
 
+from klp.analysis.calls import calls_of
 from klp.analysis.evidence import evidence_line
-from klp.analysis.legs import Leg
 from klp.analysis.recording import GuestTrace, RecordedRun
 from klp.analysis.result import RunResult
-from klp.report.query_tables import RunRow, ShadowRow, TaskRow, TransitionRow, VerdictRow
+from klp.report.query_tables import CallsRow, RunRow, ShadowRow, TaskRow, TransitionRow, VerdictRow
 
 Rows = Mapping[str, Sequence[msgspec.Struct]]
 
@@ -51,11 +52,13 @@ def rows_of(run: RecordedRun, guests: Iterable[GuestTrace]) -> Rows:
         "transitions": [],
         "tasks": [],
         "shadows": [],
+        "calls": [],
     }
     for each in guests:
         rows["transitions"] += _transitions(name, each)
         rows["tasks"] += _tasks(name, each)
         rows["shadows"] += _shadows(name, each)
+        rows["calls"] += _calls(name, each)
     return rows
 
 
@@ -99,7 +102,7 @@ def _transitions(run: str, guest: GuestTrace) -> Iterator[TransitionRow]:
         yield TransitionRow(
             run=run,
             guest=guest.number,
-            plan=_plan(traced.leg, guest),
+            plan=_plan(traced.leg.begun_ns, guest),
             transition=number,
             patch=each.patch,
             target=each.target,
@@ -120,7 +123,7 @@ def _tasks(run: str, guest: GuestTrace) -> Iterator[TaskRow]:
             yield TaskRow(
                 run=run,
                 guest=guest.number,
-                plan=_plan(leg, guest),
+                plan=_plan(leg.begun_ns, guest),
                 transition=number,
                 patch=leg.patch,
                 target=leg.target,
@@ -134,9 +137,9 @@ def _tasks(run: str, guest: GuestTrace) -> Iterator[TaskRow]:
             )
 
 
-def _plan(leg: Leg, guest: GuestTrace) -> str | None:
-    """Return the plan during which a leg (a transition in one direction) began; None outside of plans."""
-    before = [each for _, each in guest.history.seen.plans if each.ts_ns <= leg.begun_ns]
+def _plan(ts_ns: int, guest: GuestTrace) -> str | None:
+    """Return the plan that was under way at a moment; None outside of plans."""
+    before = [each for _, each in guest.history.seen.plans if each.ts_ns <= ts_ns]
     return before[-1].name if before and before[-1].moment == "begin" else None
 
 
@@ -154,4 +157,26 @@ def _shadows(run: str, guest: GuestTrace) -> Iterator[ShadowRow]:
             freed_ns=each.freed_ns,
             age_ns=(each.freed_ns or 0) - (each.made_ns or 0) if whole else None,
             caller=each.caller,
+        )
+
+
+def _calls(run: str, guest: GuestTrace) -> Iterator[CallsRow]:
+    for _, event in guest.history.seen.calls:
+        each = calls_of(event)
+        callers: Counter[str] = Counter()
+        for one in each.tasks:
+            callers[one.task] += one.calls
+        yield CallsRow(
+            run=run,
+            guest=guest.number,
+            plan=_plan(event.ts_ns, guest),
+            patch=event.patch,
+            object=each.object,
+            old=each.old,
+            new=each.new,
+            calls=each.calls,
+            tasks=len(each.tasks),
+            callers=dict(callers.most_common()),
+            dropped=each.dropped,
+            uncounted=event.uncounted,
         )

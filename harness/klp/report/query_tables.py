@@ -126,12 +126,30 @@ class ShadowRow(msgspec.Struct, frozen=True, kw_only=True):
     caller: Annotated[str | None, _("who made it: function+0xOFFSET [module]")]
 
 
+class CallsRow(msgspec.Struct, frozen=True, kw_only=True):
+    """How often one of a livepatch's own functions ran, counted at its entry in one plan or scenario."""
+
+    run: _S
+    guest: _Guest
+    plan: _Plan
+    patch: _Patch
+    object: Annotated[str, _("what it changes: vmlinux, or a module")]
+    old: Annotated[str, _("the function whose place it takes")]
+    new: Annotated[str, _("the livepatch's own; empty where its file does not tell it")]
+    calls: Annotated[int, _("how often it ran")]
+    tasks: Annotated[int, _("tasks that called it")]
+    callers: Annotated[dict[str, int], _("each name of a task with its calls")]
+    dropped: Annotated[int, _("calls that the kernel gave to no task; they are among `calls`")]
+    uncounted: Annotated[str | None, _("why it was not counted; null where it was")]
+
+
 ROWS: Mapping[str, type[msgspec.Struct]] = {
     "runs": RunRow,
     "verdicts": VerdictRow,
     "transitions": TransitionRow,
     "tasks": TaskRow,
     "shadows": ShadowRow,
+    "calls": CallsRow,
 }
 
 

@@ -96,6 +96,10 @@ class Observer:
         """Write down the same transition as a guest without probes made it (see `Control`)."""
         self._record(ev.Control, patch=patch, target=target, passes=passes, duration_ns=duration_ns)
 
+    def calls(self, patch: str, **fields: Any) -> None:
+        """Write down how often one of a livepatch's functions ran; `fields` are those of `Calls`."""
+        self._record(ev.Calls, patch=patch, **fields)
+
     def patch_states(self) -> dict[str, int]:
         """Sample the patch state of every thread, write it down, and return it."""
         tasks = self._livepatches.patch_states()

@@ -48,6 +48,8 @@ from klp.trace.events.core import (
 )
 from klp.trace.events.lab import (
     Behaviour,
+    Calls,
+    CallsByTask,
     Control,
     LoggedLine,
     PatchStates,
@@ -96,6 +98,8 @@ __all__ = [
     "Behaviour",
     "Callback",
     "Callers",
+    "Calls",
+    "CallsByTask",
     "Cancel",
     "Census",
     "Compatible",
@@ -181,7 +185,7 @@ ShadowEvent = (
     | ShadowTotals
 )
 StateEvent = Compatible | StateGet | Enable | PatchStack | Replaced | PatchFree | ModuleNotice
-HarnessEvent = Plan | Step | Sysfs | Behaviour | LoggedLine | Taint | PatchStates | Control
+HarnessEvent = Plan | Step | Sysfs | Behaviour | LoggedLine | Taint | PatchStates | Control | Calls
 AnyEvent = (
     Header | Mark | Lost | End | TransitionEvent | ShadowEvent | Callback | StateEvent | Ran | HarnessEvent
 )

@@ -82,6 +82,30 @@ class Taint(Event, frozen=True, kw_only=True, tag="taint"):
     flags: str
 
 
+class CallsByTask(msgspec.Struct, frozen=True, kw_only=True):
+    """How often one task called a function; `comm` is its name at its first call (at most 15 bytes)."""
+
+    comm: str
+    pid: int
+    calls: int
+
+
+class Calls(Event, frozen=True, kw_only=True, tag="calls"):
+    """How often a livepatch's own function ran, counted at its entry from before its first load until now.
+
+    `object`, `old`: what it takes the place of. `dropped`: calls beyond those of `tasks`, which the kernel
+    could not give to one. `uncounted`: why nothing could be counted, or null.
+    """
+
+    patch: str
+    object: str
+    old: str
+    new: str
+    tasks: tuple[CallsByTask, ...]
+    dropped: int
+    uncounted: str | None
+
+
 class PatchStates(Event, frozen=True, kw_only=True, tag="patch_states"):
     """A sample of /proc/PID/task/TID/patch_state: thread id (as a string) to state."""
 
