@@ -450,7 +450,7 @@ def test_misuse_is_one_line(folder, tmp_path) -> None:
     (check / "check.json").write_bytes(text[:-9])
     code, line = failure(folder, str(check))
     assert (code, "check.json is cut or damaged" in line) == (2, True)
-    (check / "check.json").write_bytes(text.replace(b'"schema": 1', b'"schema": 9', 1))
+    (check / "check.json").write_bytes(text.replace(b'"schema": 2', b'"schema": 9', 1))
     code, line = failure(folder, "a-6.12", "--against", str(check))
     assert (code, "of a newer klp (schema 9" in line) == (2, True)
     (check / "check.json").write_bytes(text)

@@ -132,6 +132,9 @@ def test_a_lost_guest_is_told_first_whatever_else_there_is() -> None:
     assert worse.headlines[:2] == (
         "guest lost: cycles on 6.12: QEMU was killed", "1 scenario found a fault: life on 6.12"
     )  # fmt: skip
+    # It says nothing of whether the livepatch is for that kernel.
+    [ran] = check_of(life(UNSEEN, "gone", lost=True)).exercised
+    assert ran.applies
     # As it would be if a scenario had held before its guest went.
     assert check_of(life(lost=True)).verdict is UNSEEN
 

@@ -71,11 +71,16 @@ class Performed:
 
 @dataclass(slots=True)
 class _Ended:
-    """How a scenario's drive ended, and what guest and kernel log said after it."""
+    """How a scenario's drive ended, and what guest and kernel log said after it.
+
+    Attributes:
+        hangs: a command hangs, and the guest lives: that the connection it hangs on is silent is no loss.
+    """
 
     inapplicable: str = ""
     error: KlpError | None = None
     lost: VmLost | None = None
+    hangs: bool = False
     lines: tuple[str, ...] = ()
     reports: tuple[tuple[str, ...], ...] = field(default=())
     calls: tuple[FunctionCalls, ...] = ()
@@ -107,7 +112,8 @@ def perform(
     # that answers on neither connection is lost. A GuestSilent is a VmLost as well: hence the order.
     except GuestSilent as silent:
         ended.error = _stuck(case, silent)
-        ended.lost = None if ended.error else silent
+        ended.hangs = ended.error is not None
+        ended.lost = None if ended.hangs else silent
     except VmLost as lost:
         ended.lost = lost
     except HostLacks:
@@ -145,6 +151,8 @@ def _close(case: Case, stage: Stage | None, ended: _Ended) -> None:
         ended.error = ended.error or error
     # A kernel may die of what was left in it a moment after all had held.
     ended.lost = ended.lost or case.last_look()
+    if ended.hangs and isinstance(ended.lost, GuestSilent):
+        ended.lost = None
 
 
 def _told(
