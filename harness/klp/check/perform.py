@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from klp.analysis.callback_times import slow_callbacks
 from klp.analysis.diagnosis import Seen, diagnose
 from klp.analysis.evidence import Verdict
 from klp.analysis.history import History
@@ -142,7 +143,9 @@ def _told(
 ) -> Performed:
     # What has come by now: `_close` had the probes write out all they had, and a lost guest writes no more.
     history = case.trace.remains()
-    reasons = diagnose(_seen(case, candidate, stage, ended, history))
+    slow = slow_callbacks(history, candidate.livepatch.name, case.settings.callback_limit_s)
+    seen = _seen(case, candidate, stage, ended, history)
+    reasons = diagnose(replace(seen, faults=(*seen.faults, *slow.faults)))
     lost = ended.lost
     # A diagnosis outranks a loss: what was seen broken before the guest went is true whatever ended it.
     if reasons:
@@ -154,7 +157,7 @@ def _told(
     else:
         verdict = Verdict.HELD
     objects = stage.known_objects if stage else ()
-    notes = (*(stage.notes if stage else ()), *_slow(history, candidate.livepatch.name))
+    notes = (*(stage.notes if stage else ()), *_slow(history, candidate.livepatch.name), *slow.notes)
     if lost:
         notes = (*notes, f"done until then: {_steps(history)}")
     plan = _plan(candidate.livepatch.name, scenario, history, ended)
