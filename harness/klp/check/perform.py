@@ -36,6 +36,7 @@ from klp.errors import (
 )
 from klp.guest.errnos import name_of
 from klp.klog import expected
+from klp.modules.modinfo import can_be_removed
 
 # The kernel tries again once a second (klp_try_complete_transition): more than a few tries are told.
 _SLOW_NS = 3_000_000_000
@@ -191,7 +192,11 @@ def _seen(case: Case, candidate: Candidate, stage: Stage | None, ended: _Ended, 
     blamed = lost is not None and not _outside(lost)
     refusal = None
     if isinstance(error, Refused):
-        refusal = Refusal(error.action, error.subject, name_of(error.errno), error.said)
+        refusal = Refusal(
+            error.action, error.subject, name_of(error.errno), error.said,
+            no_exit=error.subject in candidate.modules
+            and not can_be_removed(candidate.modules[error.subject].file),
+        )  # fmt: skip
     return Seen(
         livepatch=candidate.livepatch.name,
         history=history,
