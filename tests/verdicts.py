@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from klp import paths
@@ -26,6 +26,7 @@ class Expected:
         says: found in the first reason that `klp check` gives for a bad one.
         held_up: whether a transition of it never ends.
         near: the bad one that a good one is most like.
+        bare: whether it is tried without its patch.toml.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Expected:
     says: str = ""
     held_up: bool = False
     near: str = ""
+    bare: bool = False
 
     def named_by(self, reason: str) -> bool:
         """Whether a reason names the fault."""
@@ -56,6 +58,17 @@ def expected() -> tuple[Expected, ...]:
         for name, each in told["good"].items()
     ]
     return (*bad, *good)
+
+
+def expected_bare() -> tuple[Expected, ...]:
+    """Return the bad ones whose fault is named without their patch.toml as well, and where."""
+    scenarios = {name: each["bare"] for name, each in tomllib.loads(FILE.read_text())["bad"].items()
+                 if "bare" in each}  # fmt: skip
+    return tuple(
+        replace(each, scenarios=(scenarios[each.name],), bare=True)
+        for each in expected()
+        if each.fault and each.name in scenarios
+    )
 
 
 def _word(name: str) -> str:

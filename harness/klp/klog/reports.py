@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from klp.klog.dialects import any_of
-from klp.klog.lines import alarms, without_stamp
+from klp.klog.lines import alarming, without_stamp
 
 _CUT = "------------[ cut here ]------------"
 _END = "---[ end trace"
@@ -25,16 +25,15 @@ def reports(lines: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     # has neither line: it goes on for as long as the lines look like parts of a report.
     found: list[list[str]] = []
     cut = ended = True
-    for line in lines:
+    for line, wrong in zip(lines, alarming(lines), strict=True):
         text = without_stamp(line)
-        alarming = bool(alarms((text,)))
         if text.startswith(_CUT):
             found.append([line])
             cut, ended = True, False
-        elif not ended and (cut or alarming or _BELONGS.match(text)):
+        elif not ended and (cut or wrong or _BELONGS.match(text)):
             found[-1].append(line)
             ended = text.startswith(_END)
-        elif alarming:
+        elif wrong:
             found.append([line])
             cut, ended = False, False
         else:
