@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
-from klp.analysis.checked import CHECK_SCHEMA, CheckResult, ScenarioOutcome
+from klp.analysis.acquittal import judged
+from klp.analysis.checked import CHECK_SCHEMA, CheckResult, ScenarioOutcome, verdict_words
 from klp.check.plan import CheckOrder, CheckUnit, Key
 from klp.paths import CheckLayout
 from klp.progress import Progress
@@ -52,7 +53,9 @@ class Outcomes:
         self.write(None)
         took = f", {outcome.seconds:.1f} s" if outcome.seconds else ""
         why = f": {outcome.reasons[0]}" if outcome.reasons else ""
-        what = f"{outcome.livepatch} {outcome.scenario}: {outcome.verdict.value}"
+        what = (
+            f"{outcome.livepatch} {outcome.scenario}: {verdict_words(outcome.verdict, lost=outcome.lost)}"
+        )
         self._progress.note(f"{len(self._found)}/{len(self._planned)} {what}{took}{why}")
 
     def write(self, error: str | None) -> None:
@@ -60,15 +63,15 @@ class Outcomes:
         write_check(self._layout, self.result(error))
 
     def result(self, error: str | None) -> CheckResult:
-        """Return all that was found so far."""
+        """Return all that was found so far, with the verdict that it comes to."""
         order = self._order
-        return CheckResult(
+        return judged(CheckResult(
             schema=CHECK_SCHEMA, klp=__version__, qemu=qemu_version(), begun_at=self._begun,
             ended_at=time.time(), livepatches=tuple(each.summary for each in order.livepatches),
             kernels=tuple(each.summary for each in order.kernels), scenarios=order.scenarios,
             quick=order.quick, repeat=order.repeat, outcomes=tuple(self._in_order()), error=error,
             complete=all(key in self._found for key in self._planned),
-        )  # fmt: skip
+        ))  # fmt: skip
 
     def _in_order(self) -> Iterator[ScenarioOutcome]:
         return (self._found[key] for key in self._planned if key in self._found)
