@@ -16,6 +16,8 @@ _ALARMS = re.compile(
     r"WARNING: |BUG: |kernel BUG at |Oops|rcu: INFO"
     r"|INFO: task .* blocked for more than|possible circular locking|suspicious RCU usage"
     r"|unregister_netdevice: waiting|watchdog: BUG|UBSAN:|KASAN:|refcount_t:"
+    # mm/slub.c, mm/page_poison.c; mm/kfence says "BUG: ".
+    r"|BUG \S+ \((?:Not t|T)ainted\b|\[[\w ]+ overwritten\] 0x|pagealloc: (?:memory corrupt|single bit)"
     rf"|{any_of(lambda crash: crash.alarms)}|{any_of(lambda crash: crash.call_trace)}"
 )
 
