@@ -36,6 +36,7 @@ class CheckedKernel(msgspec.Struct, frozen=True, kw_only=True):
         release: ``uname -r``.
         kernel_digest, image_digest: of what was booted.
         accelerator: kvm or tcg.
+        debug: by what it looked for faults in memory (``--debug``), as words of a command line.
     """
 
     name: str
@@ -43,6 +44,12 @@ class CheckedKernel(msgspec.Struct, frozen=True, kw_only=True):
     kernel_digest: str
     image_digest: str
     accelerator: str
+    debug: str = ""
+
+    @property
+    def title(self) -> str:
+        """Its release, and that it looked for faults in memory if it did."""
+        return f"{self.release} (debug)" if self.debug else self.release
 
 
 class ScenarioOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +121,11 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
         """Return the outcomes of one cell of the matrix: one for each repetition that there is."""
         wanted = (kernel, livepatch, scenario)
         return tuple(each for each in self.outcomes if each.key[:3] == wanted)
+
+    @property
+    def debug(self) -> bool:
+        """Whether its kernels looked for faults in memory (``--debug``)."""
+        return any(each.debug for each in self.kernels)
 
     @property
     def violated(self) -> tuple[ScenarioOutcome, ...]:

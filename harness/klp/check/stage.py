@@ -28,6 +28,7 @@ from typing import assert_never
 from klp.analysis.diagnosis import Misbehaviour
 from klp.analysis.result import PatchedFunctions
 from klp.check.candidate import Candidate
+from klp.check.damage import find_damage
 from klp.drive import steps
 from klp.drive.case import Case, KernelLog, TestedGuest
 from klp.drive.steps import LifeStep, Moment, life_of, removal_of, set_up_of
@@ -155,6 +156,8 @@ class Stage:
             CheckFailed: a probe is dead.
         """
         self.trace.mark()  # with the module go its symbols, by which the probes name who called
+        if self.case.debug:
+            find_damage(self.guest)  # with the symbols go the names of who allocated and freed, too
         # Nothing but the functions it replaces is waited for: a timer, a work item or a kthread of its own
         # may still run its code, and a module's reference count does not know of them.
         self.inside = self.running()

@@ -27,7 +27,7 @@ def _suite(result: CheckResult, kernel: CheckedKernel, begun: str) -> Et.Element
     seconds = sum(each.seconds for each in own)
     suite = Et.Element("testsuite", name=speakable(kernel.name), time=f"{seconds:.3f}", timestamp=begun)
     properties = Et.SubElement(suite, "properties")
-    for key in ("release", "kernel_digest", "image_digest", "accelerator"):
+    for key in ("release", "kernel_digest", "image_digest", "accelerator", "debug"):
         Et.SubElement(properties, "property", name=key, value=speakable(getattr(kernel, key)))
     suite.extend(_case(each) for each in own)
     for livepatch in result.livepatches:
