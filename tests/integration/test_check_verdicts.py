@@ -51,7 +51,7 @@ def batches(request):
 
 
 def _batch(kernel: str, scenario: str, each: Expected) -> tuple[object, ...]:
-    return kernel, scenario, bool(each.fault), each.held_up
+    return kernel, scenario, bool(each.fault), each.held_up, each.debug
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +72,9 @@ def outcomes(klp, batches, tmp_path_factory):
 
 def _check(klp, kernel, scenario, livepatches, out):
     deadline = _HELD_UP_S if any(each.held_up for each in livepatches) else _DEADLINE_S
+    debug = ["--debug"] if livepatches[0].debug else []
     finished = klp(
-        "check", *(each.word for each in livepatches), "--kernel", kernel, "--scenario", scenario,
+        "check", *debug, *(each.word for each in livepatches), "--kernel", kernel, "--scenario", scenario,
         "--quick", "--deadline", deadline, "--out", out, "--json",
     )  # fmt: skip
     assert finished.returncode in (ExitCode.OK, ExitCode.CHECK_FAILED), finished.stderr
