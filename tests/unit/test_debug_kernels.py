@@ -55,6 +55,7 @@ def line(wanted: MachineRequest) -> str:
 
 def test_what_a_kernel_has_built_in_is_what_it_is_given() -> None:
     assert debugging_of({}) == MemoryDebugging((), kfence=False)
+    assert not debugging_of({"SLUB_DEBUG": "n", "PAGE_POISONING": "0", "KFENCE": "m"}).summary
     assert debugging_of({"SLUB_DEBUG": "y"}).summary == "slub_debug=FZPU"
     assert debugging_of({"PAGE_POISONING": "y"}).summary == "page_poison=1"
     assert debugging_of({"KFENCE": "y"}).summary == "kfence.sample_interval=1"

@@ -174,8 +174,8 @@ def test_a_warning_of_another_place_is_a_report_of_its_own() -> None:
 
 
 def test_a_diagnosis_names_it() -> None:
-    seen = Seen("klp_bad_out_of_bounds", reports=(lines("7.2-slub-past-end"),) * 3)
-    [reason] = diagnose(seen)
+    found = (*[lines("7.2-slub-past-end")] * 3, lines("6.12-slub-aftermath"))
+    [reason] = diagnose(Seen("klp_bad_out_of_bounds", reports=found))
     assert reason.startswith("out of bounds: something wrote past the end of an object of kmalloc-64")
 
 
