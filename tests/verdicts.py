@@ -25,6 +25,7 @@ class Expected:
         fault: what is wrong with a bad one, in a few words; None for a good one.
         says: found in the first reason that `klp check` gives for a bad one.
         held_up: whether a transition of it never ends.
+        debug: whether it takes a kernel that looks for faults in memory.
         near: the bad one that a good one is most like.
         bare: whether it is tried without its patch.toml.
     """
@@ -37,6 +38,7 @@ class Expected:
     held_up: bool = False
     near: str = ""
     bare: bool = False
+    debug: bool = False
 
     def named_by(self, reason: str) -> bool:
         """Whether a reason names the fault."""
@@ -49,14 +51,17 @@ def expected() -> tuple[Expected, ...]:
     bad = [
         Expected(
             name, str(LIVEPATCHES / "bad" / name), (each["scenario"],),
-            each["fault"], each["says"], each.get("held_up", False),
+            each["fault"], each["says"], each.get("held_up", False), debug=each.get("debug", False),
         )
         for name, each in told["bad"].items()
     ]  # fmt: skip
     good = [
-        Expected(name, _word(name), tuple(each["scenarios"]), near=each.get("near", ""))
+        Expected(
+            name, _word(name), tuple(each["scenarios"]),
+            near=each.get("near", ""), debug=each.get("debug", False),
+        )
         for name, each in told["good"].items()
-    ]
+    ]  # fmt: skip
     return (*bad, *good)
 
 

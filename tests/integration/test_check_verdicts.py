@@ -56,7 +56,7 @@ def batches(request):
 
 
 def _batch(kernel: str, scenario: str, each: Expected) -> tuple[object, ...]:
-    return kernel, scenario, bool(each.fault), each.held_up, each.bare
+    return kernel, scenario, bool(each.fault), each.held_up, each.bare, each.debug
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +78,9 @@ def outcomes(klp, batches, tmp_path_factory):
 def _check(klp, kernel, scenario, livepatches, out):
     paths = [_without_plan(each, out.parent) if each.bare else each.word for each in livepatches]
     deadline = _HELD_UP_S if any(each.held_up for each in livepatches) else _DEADLINE_S
+    debug = ["--debug"] if livepatches[0].debug else []
     finished = klp(
-        "check", *paths, "--kernel", kernel, "--scenario", scenario,
+        "check", *debug, *paths, "--kernel", kernel, "--scenario", scenario,
         "--quick", "--deadline", deadline, "--out", out, "--json",
     )  # fmt: skip
     assert finished.returncode in (ExitCode.OK, ExitCode.CHECK_FAILED), finished.stderr

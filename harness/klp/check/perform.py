@@ -21,6 +21,7 @@ from klp.analysis.refusals import Refusal
 from klp.analysis.result import Check, PatchedFunctions, PlanResult, callback_calls, check
 from klp.analysis.words import stories
 from klp.check.candidate import Candidate
+from klp.check.damage import find_damage
 from klp.check.scenario import Scenario
 from klp.check.stage import NotApplicable, Stage
 from klp.drive.case import Case
@@ -138,6 +139,8 @@ def _close(case: Case, stage: Stage | None, ended: _Ended) -> None:
     expects = stage.expects if stage else ()
     try:
         ended.calls = stage.counted() if stage else ()
+        if case.debug:
+            find_damage(case.guest)
         lines = case.close(expects)
         ended.lines = lines
         ended.reports = expected.unexpected(lines, expects)

@@ -29,6 +29,7 @@ from klp.analysis.calls import FunctionCalls
 from klp.analysis.diagnosis import Misbehaviour
 from klp.analysis.result import PatchedFunctions
 from klp.check.candidate import Candidate
+from klp.check.damage import find_damage
 from klp.drive import steps
 from klp.drive.calls import CallCounter, new_functions, untold
 from klp.drive.case import Case, KernelLog, TestedGuest
@@ -170,6 +171,8 @@ class Stage:
             self.note(f"not unloaded, for patch.toml says that it stays: {self.stays}")
             return
         self.trace.mark()  # with the module go its symbols, by which the probes name who called
+        if self.case.debug:
+            find_damage(self.guest)  # with the symbols go the names of who allocated and freed, too
         # Nothing but the functions it replaces is waited for: a timer, a work item or a kthread of its own
         # may still run its code, and a module's reference count does not know of them.
         self.inside = self.running()

@@ -245,6 +245,11 @@ class Case:
         return self._ready_kernel.settings
 
     @property
+    def debug(self) -> bool:
+        """Whether the guest's kernel looks for faults in memory."""
+        return self._ready_kernel.settings.debug
+
+    @property
     def scratch(self) -> Path:
         """A folder on the host for modules that are made for this test alone; it goes with the guest."""
         return self._ready_guest.layout.modules

@@ -20,6 +20,8 @@ _ALARMS = re.compile(
     r"|kernel BUG at \S+:\d+!|(?:Internal error: )?Oops: .*[0-9a-f]{4,} \[#\d+\]|rcu: INFO: "
     r"|INFO: task \S.* blocked .*for more than \d|unregister_netdevice: waiting|(?:NMI )?watchdog: BUG"
     r"|UBSAN: \S+ in |KASAN: |refcount_t: "
+    # mm/slub.c, mm/page_poison.c; mm/kfence says "BUG: ".
+    r"|BUG \S+ \((?:Not t|T)ainted\b|\[[\w ]+ overwritten\] 0x|pagealloc: (?:memory corrupt|single bit)"
     rf"|{any_of(lambda crash: crash.alarms)}|{any_of(lambda crash: crash.call_trace)}"
 )
 # Anybody may begin a line so. The kernel tells more at once: on which CPU it was, and its stack.
