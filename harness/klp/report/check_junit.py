@@ -36,7 +36,7 @@ def _suite(result: CheckResult, kernel: CheckedKernel, begun: str, *, strict: bo
     seconds = sum(each.seconds for each in own)
     suite = Et.Element("testsuite", name=speakable(kernel.name), time=f"{seconds:.3f}", timestamp=begun)
     properties = Et.SubElement(suite, "properties")
-    for key in ("release", "kernel_digest", "image_digest", "accelerator"):
+    for key in ("release", "kernel_digest", "image_digest", "accelerator", "debug"):
         Et.SubElement(properties, "property", name=key, value=speakable(getattr(kernel, key)))
     Et.SubElement(properties, "property", name="verdict", value=result.words)
     for line in result.headlines:

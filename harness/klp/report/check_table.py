@@ -51,7 +51,7 @@ def _matrix(result: CheckResult, livepatch: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("scenario", no_wrap=True)
     for kernel in result.kernels:
-        table.add_column(kernel.release, no_wrap=True)
+        table.add_column(kernel.title, no_wrap=True)
     for scenario in result.scenarios:
         cells = [_cell(result.of(each.name, livepatch, scenario)) for each in result.kernels]
         table.add_row(Text(scenario), *cells)
