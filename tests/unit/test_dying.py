@@ -61,9 +61,9 @@ def told(lines: list[str], end: str = ENDED) -> tuple[str, ...]:
         (warned(TIMER), f"freed or used in the wrong state, by livepatch_tick of {FIX}: ODEBUG"),
         (warned(REFCOUNT, modules=UNLOADED), f"count went wrong, after {FIX} was unloaded: ref"),
         (warned("sysfs: cannot create duplicate filename '/kernel/klp_fix_state'"), "in sysfs was taken"),
-        (warned(SLAB), "memory was used wrongly, while"),
+        (warned(SLAB), "Right Redzone overwritten"),
         ([f"kobject: kobject_add_internal failed for x with -EEXIST in '{FIX}'"], "in sysfs was taken"),
-        (warned("BUG: KFENCE: out-of-bounds write in livepatch_show+0x1/0x2 [klp_fix]"), "memory was used"),
+        (warned("BUG: KFENCE: out-of-bounds write in livepatch_show+0x1/0x2 [klp_fix]"), "livepatch_show of klp_fix"),
         (warned("something odd", f"livepatch_show+0x10/0x40 [{FIX}]"), "the kernel log has a report: some"),
     ],
 )  # fmt: skip

@@ -100,6 +100,9 @@ def _owner(report: CrashReport) -> str:
 
 def broke(block: Sequence[str], livepatch: str) -> str:
     """Return what a report says was broken, by whom, in the kernel's words; empty where it says nothing."""
+    memory = memory_report(block)
+    if memory is not None:
+        return memory_fault(memory, livepatch)
     meaning, line = broken_thing(block)
     return f"{meaning}{whose(block, livepatch)}: {line}" if meaning else ""
 
