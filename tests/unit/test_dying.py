@@ -63,7 +63,8 @@ def told(lines: list[str], end: str = ENDED) -> tuple[str, ...]:
         (warned("sysfs: cannot create duplicate filename '/kernel/klp_fix_state'"), "in sysfs was taken"),
         (warned(SLAB), "Right Redzone overwritten"),
         ([f"kobject: kobject_add_internal failed for x with -EEXIST in '{FIX}'"], "in sysfs was taken"),
-        (warned("BUG: KFENCE: out-of-bounds write in livepatch_show+0x1/0x2 [klp_fix]"), "livepatch_show of klp_fix"),
+        (warned("BUG: KFENCE: out-of-bounds write in livepatch_show+0x1/0x2 [klp_fix]"),
+         "livepatch_show of klp_fix"),
         (warned("something odd", f"livepatch_show+0x10/0x40 [{FIX}]"), "the kernel log has a report: some"),
     ],
 )  # fmt: skip
