@@ -7,10 +7,12 @@ import random
 from collections.abc import Iterator
 from io import StringIO
 from itertools import product
+from pathlib import Path
 from xml.etree import ElementTree as Et
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
 from klp.analysis.acquittal import judged
@@ -21,13 +23,14 @@ from klp.analysis.evidence import Verdict
 from klp.analysis.exercised import exercised
 from klp.analysis.recording import RecordedCheck
 from klp.cli.check import exit_of
+from klp.cli.main import klp
 from klp.drive.ending import ended_verdict
 from klp.records.encoding import decode_check, encode
 from klp.report.check_junit import EVERY_FUNCTION, check_junit
 from klp.report.check_table import check_closing, check_problems, check_table, check_totals
 from klp.report.runs import brief, runs_table
 from tests.unit.comparisons import check_of, compared, outcome
-from tests.unit.runfolders import result_of, sample
+from tests.unit.runfolders import result_of, sample, write_run
 
 HELD, VIOLATED, UNSEEN = Verdict.HELD, Verdict.VIOLATED, Verdict.NOT_OBSERVED
 
@@ -331,3 +334,11 @@ def test_the_run_of_a_lost_guest_is_never_held(
     [plan] = result_of(sample()).plans
     own = [msgspec.structs.replace(plan, verdict=each) for each in plans]
     assert ended_verdict(error, own) is verdict
+
+
+def test_analyze_says_first_that_a_run_ended_early(tmp_path: Path) -> None:
+    lost = write_run(tmp_path / "lost", sample(), error="QEMU was killed by signal 9", verdict=UNSEEN)
+    shown = CliRunner().invoke(klp, ["analyze", str(lost)], catch_exceptions=False).stdout
+    assert shown.startswith("not observed, ended early: QEMU was killed by signal 9\n")
+    whole = write_run(tmp_path / "whole", sample())
+    assert "ended early" not in CliRunner().invoke(klp, ["analyze", str(whole)]).stdout
