@@ -74,7 +74,7 @@ def test_a_good_one_is_held_and_one_that_does_not_build_costs_only_itself(klp, b
     [ran] = [each for each in result["exercised"] if each["functions"]]
     assert (ran["livepatch"], ran["functions"][0]["new"]) == (
         "version-banner",
-        "livepatch_version_proc_show",
+        "klp_version_proc_show",
     )
     assert ran["functions"][0]["calls"] > 0
     assert "6.12 version-banner build" in worse.stdout
