@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from klp.analysis.acquittal import judged
 from klp.analysis.checked import CHECK_SCHEMA, CheckedKernel, CheckedLivepatch, CheckResult, ScenarioOutcome
 from klp.analysis.compare.sets import RunSet, compare_sets
 from klp.analysis.compare.values import CompareLimits, Comparison, Difference, Grade, Kind
@@ -81,7 +82,7 @@ def outcome(scenario: str, verdict: Verdict = Verdict.HELD, **changes: object) -
 
 
 def check_of(*outcomes: ScenarioOutcome, **changes: object) -> CheckResult:
-    """A check with these outcomes."""
+    """A check with these outcomes, and the verdict that they come to."""
     kernels = tuple(
         CheckedKernel(
             name=name, release=f"{name}.1", kernel_digest="a", image_digest="b", accelerator="tcg"
@@ -98,7 +99,7 @@ def check_of(*outcomes: ScenarioOutcome, **changes: object) -> CheckResult:
         scenarios=tuple(dict.fromkeys(each.scenario for each in outcomes)), quick=False,
         repeat=max(each.repetition for each in outcomes), outcomes=outcomes, error=None, complete=True,
     )  # fmt: skip
-    return msgspec.structs.replace(whole, **changes)
+    return judged(msgspec.structs.replace(whole, **changes))
 
 
 def check_run(result: CheckResult, **traces: Trace) -> RecordedCheck:

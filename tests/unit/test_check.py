@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from klp import paths
+from klp.analysis.acquittal import judged
 from klp.analysis.checked import CHECK_SCHEMA, CheckedKernel, CheckedLivepatch, CheckResult, ScenarioOutcome
 from klp.analysis.evidence import Verdict
 from klp.analysis.growth import Meter, Sample, growth
@@ -29,7 +30,7 @@ from klp.records.encoding import encode
 from klp.records.finding import find_check_folder, find_folder, find_folders
 from klp.records.reading import read_check, read_runs
 from klp.records.writing import write_check
-from klp.report.check_junit import check_junit
+from klp.report.check_junit import EVERY_FUNCTION, check_junit
 from klp.report.check_table import check_problems, check_totals
 
 HELD, VIOLATED, UNSEEN = Verdict.HELD, Verdict.VIOLATED, Verdict.NOT_OBSERVED
@@ -47,12 +48,12 @@ def outcome(scenario: str, verdict: Verdict, *reasons: str, lost: bool = False) 
 
 
 def result(*outcomes: ScenarioOutcome, scenarios: tuple[str, ...] = ("life", "cycles")) -> CheckResult:
-    return CheckResult(
+    return judged(CheckResult(
         schema=CHECK_SCHEMA, klp="0", qemu="7", begun_at=0.0, ended_at=9.0,
         livepatches=(CheckedLivepatch(name="fix", word="/src/fix", digest="d"),), kernels=(KERNEL,),
         scenarios=scenarios, quick=False, repeat=1, outcomes=outcomes, error=None,
         complete=len(outcomes) == len(scenarios),
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 def test_scenarios_are_chosen_in_their_own_order() -> None:
@@ -286,10 +287,11 @@ def test_junit_has_a_case_for_every_scenario() -> None:
     top = Et.fromstring(check_junit(msgspec.structs.replace(told, error="interrupted")))
     [suite] = top
     counts = [suite.get(each) for each in ("tests", "failures", "errors", "skipped")]
-    assert counts == ["5", "1", "2", "1"]
+    assert counts == ["6", "1", "2", "2"]
     cases = {case.get("name"): [each.tag for each in case] for case in suite.iter("testcase")}
     assert cases == {
-        "life": [], "cycles": ["failure"], "cpus": ["skipped"], "load": ["error"], "never": ["error"],
+        EVERY_FUNCTION: ["skipped"], "life": [], "cycles": ["failure"], "cpus": ["skipped"],
+        "load": ["error"], "never": ["error"],
     }  # fmt: skip
     missing = next(case for case in suite.iter("testcase") if case.get("name") == "never")
     assert missing[0].get("message") == "interrupted"

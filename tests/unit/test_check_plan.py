@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pickle
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,8 +19,8 @@ from klp.analysis.evidence import Verdict
 from klp.analysis.result import PatchedFunctions
 from klp.check.candidate import Wanted, livepatches_of
 from klp.check.engine import CheckRun
-from klp.check.gate import Learned, why_not
-from klp.check.host import perform_unit
+from klp.check.gate import LOST_EARLY, Learned, why_not
+from klp.check.host import UnitOutcome, perform_unit
 from klp.check.outcomes import Outcomes
 from klp.check.plan import (
     CheckOrder,
@@ -108,9 +108,10 @@ def unit_of(tmp_path: Path, scenario: str = "held-up", **changes: object) -> Che
 
 
 def came(
-    unit: CheckUnit, verdict: Verdict, *reasons: str
+    unit: CheckUnit, verdict: Verdict, reason: str = "", lost: bool = False
 ) -> dict[tuple[str, str, str, int], ScenarioOutcome]:
-    outcome = outcome_of(unit, verdict, reasons)
+    outcome = outcome_of(unit, verdict, (reason,) if reason else ())
+    outcome = msgspec.structs.replace(outcome, lost=lost)
     return {outcome.key: outcome}
 
 
@@ -121,7 +122,11 @@ def came(
         ("held-up", RELEASE, CHANGES, (VIOLATED, "it leaks"), ""),
         ("held-up", RELEASE, CHANGES, (VIOLATED, f"{DOES_NOT_END}: x"), "does not end: see `life`"),
         ("held-up", RELEASE, (), (VIOLATED, "refused"), "could not be loaded and enabled: see `life`"),
-        ("held-up", RELEASE, (), (UNSEEN, "its guest was lost"), ""),
+        ("held-up", RELEASE, (), (UNSEEN, "it is not for it"), ""),
+        ("held-up", RELEASE, CHANGES, (UNSEEN, "gone", True), "the guest was lost in `life`: see `life`"),
+        ("held-up", RELEASE, CHANGES, (VIOLATED, "it died", True), "not tried, for the guest was lost in"),
+        ("modinfo", RELEASE, CHANGES, (UNSEEN, "gone", True), ""),
+        ("life", RELEASE, CHANGES, (UNSEEN, "gone", True), ""),
         ("held-up", "", (), None, "could not be built: see `build`"),
         ("modinfo", "", (), None, "could not be built: see `build`"),
         ("modinfo", "5.10", (), None, ""),
@@ -135,7 +140,7 @@ def test_what_is_not_worth_trying(
     scenario: str,
     built_for: str,
     objects: tuple[PatchedFunctions, ...],
-    life: tuple[Verdict | str, ...] | None,
+    life: tuple[Verdict | str | bool, ...] | None,
     why: str,
 ) -> None:
     found = came(unit_of(tmp_path, "life"), *life) if life else {}
@@ -143,6 +148,15 @@ def test_what_is_not_worth_trying(
     said = why_not(unit_of(tmp_path, scenario), found, learned, {RELEASE, "6.1.0-9"})
     assert why in said
     assert bool(said) is bool(why)
+
+
+def test_a_guest_lost_in_a_survey_keeps_the_scenarios_from_being_tried_that_wait_for_it(
+    tmp_path: Path,
+) -> None:
+    learned = Learned(RELEASE, (), "QEMU was killed")
+    said = why_not(unit_of(tmp_path, "held-up"), {}, learned, {RELEASE})
+    assert said == f"{LOST_EARLY}QEMU was killed"
+    assert not why_not(unit_of(tmp_path, "modinfo"), {}, learned, {RELEASE})
 
 
 def test_what_the_author_leaves_out_is_left_out(tmp_path: Path) -> None:
@@ -212,6 +226,41 @@ def test_another_executor_performs_units_in_processes_of_its_own(tmp_path: Path)
         verdicts = {each.scenario: each.verdict for each in run.result.outcomes}
         assert verdicts == {"build": HELD, "modinfo": HELD}
         assert run.result.complete
+
+
+class Prepared(Executor):
+    """Gives each unit the outcome that was prepared for its scenario; a survey counts as one."""
+
+    def __init__(self, outcomes: dict[str, UnitOutcome]) -> None:
+        self.asked: list[str] = []
+        self._outcomes = outcomes
+
+    def submit(self, fn: object, /, *args: object, **kwargs: object) -> Future[UnitOutcome]:
+        unit = args[0]
+        assert isinstance(unit, CheckUnit)
+        name = "survey" if unit.survey else unit.scenario
+        self.asked.append(name)
+        done: Future[UnitOutcome] = Future()
+        outcome = self._outcomes[name]
+        done.set_result(outcome if unit.survey else replace(outcome, outcome=outcome_of(unit, HELD)))
+        return done
+
+
+def test_a_guest_that_is_lost_in_a_survey_is_told_of(tmp_path: Path) -> None:
+    """A survey has no outcome of its own: what it was for would else be held, or tried in vain."""
+    executor = Prepared({
+        "build": UnitOutcome(None, built_for=RELEASE), "survey": UnitOutcome(None, lost="QEMU was killed"),
+    })  # fmt: skip
+    order = CheckOrder((Wanted("banner", find_source(str(KO)), None),), targets([(image("6.12"), "tcg")]),
+                       ("build", "on-top"))  # fmt: skip
+    run = CheckRun(order, CheckLayout(tmp_path), Settings(), progress=Silent(), executor=executor)
+    assert run.execute() is None
+    assert executor.asked == ["build", "survey"]
+    [_, on_top] = run.result.outcomes
+    assert (on_top.verdict, on_top.lost) == (UNSEEN, True)
+    assert run.result.headlines[0].startswith("guest lost: on-top on 6.12: not tried, for the guest was")
+    assert run.result.headlines[0].endswith(": QEMU was killed")
+    assert (run.result.verdict, run.result.complete) == (UNSEEN, True)
 
 
 def test_a_module_for_another_kernel_is_told_by_the_kernels_of_the_check(tmp_path: Path) -> None:

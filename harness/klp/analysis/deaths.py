@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from klp.analysis.dying import broken_thing, whose
 from klp.errors import CrashReport
 from klp.klog.dialects import any_of
 
@@ -30,11 +31,14 @@ _UNRELIABLE = re.compile(r"\s\? ([\w.]+)\+0x")
 _CUT = "[ cut here ]"
 
 
-def crashed(report: CrashReport, livepatch: str, inside: Sequence[str] = ()) -> str:
+def crashed(
+    report: CrashReport, livepatch: str, inside: Sequence[str] = (), said: Sequence[Sequence[str]] = ()
+) -> str:
     """Return a guest's end in words.
 
     Args:
         inside: tasks that were in the livepatch's code just before it was unloaded, ``name[pid]``.
+        said: see `klp.analysis.dying.dying_words`: what the kernel said before, and at its end.
     """
     if _after_its_end(report.lines, livepatch):
         return (
@@ -51,6 +55,9 @@ def crashed(report: CrashReport, livepatch: str, inside: Sequence[str] = ()) -> 
     twice = _freed_twice(report.lines, livepatch)
     if twice:
         return f"{twice}; the kernel died of it ({report.category.value}: {report.title})"
+    for block in said:
+        if found := broke(block, livepatch):
+            return f"{found}; the kernel died of it ({report.category.value}: {report.title})"
     where = f" in {report.function}{_owner(report)}" if report.function else ""
     below = f", called by {livepatch}" if livepatch in report.modules and livepatch not in where else ""
     return f"the kernel died: {report.category.value}{where}{below}: {report.title}"
@@ -87,6 +94,21 @@ def _owner(report: CrashReport) -> str:
         if found and found[1].split(".")[0] == report.function:
             return f" of {found[2]}"
     return ""
+
+
+def broke(block: Sequence[str], livepatch: str) -> str:
+    """Return what a report says was broken, by whom, in the kernel's words; empty where it says nothing."""
+    meaning, line = broken_thing(block)
+    return f"{meaning}{whose(block, livepatch)}: {line}" if meaning else ""
+
+
+def lost_after(block: Sequence[str], livepatch: str, end: str) -> str:
+    """Return what a kernel reported before its guest was lost in a way that says nothing of it.
+
+    Args:
+        end: how the guest was lost, in words.
+    """
+    return f"{broke(block, livepatch) or reported(block, livepatch)}; then the guest was lost: {end}"
 
 
 def reported(lines: Sequence[str], livepatch: str) -> str:

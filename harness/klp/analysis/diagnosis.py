@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from klp.analysis.deaths import crashed, reported
+from klp.analysis.deaths import crashed, lost_after, reported
 from klp.analysis.evidence import Verdict
 from klp.analysis.history import History
 from klp.analysis.legs import Leg, LegOutcome
@@ -63,6 +63,8 @@ class Seen:
         error: what ended it, in the words of klp; empty if nothing did.
         crash: the guest's end, if it was lost and that is known.
         inside: tasks that were in its code just before it was last unloaded, as ``name[pid]``.
+        said: what a lost guest's kernel had said of the livepatch, see `klp.analysis.dying`.
+        end: how the guest was lost, in words; empty if it was not.
     """
 
     livepatch: str
@@ -78,6 +80,8 @@ class Seen:
     error: str = ""
     crash: CrashReport | None = None
     inside: tuple[str, ...] = ()
+    said: tuple[tuple[str, ...], ...] = ()
+    end: str = ""
 
 
 def diagnose(seen: Seen) -> tuple[str, ...]:
@@ -87,7 +91,9 @@ def diagnose(seen: Seen) -> tuple[str, ...]:
 
 def _diagnosis(seen: Seen) -> Iterator[str]:
     if seen.crash is not None:
-        yield crashed(seen.crash, seen.livepatch, seen.inside)
+        yield crashed(seen.crash, seen.livepatch, seen.inside, seen.said)
+    else:
+        yield from (lost_after(each, seen.livepatch, seen.end) for each in seen.said)
     yield from (misbehaved(each, seen) for each in seen.misbehaved if each.moment == REFUSED)
     if seen.refusal is not None:
         yield refused(seen.refusal, seen.log, seen.history)

@@ -6,12 +6,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
+import msgspec
 from filelock import FileLock, Timeout
 
 from klp.analysis.checked import CheckResult
 from klp.analysis.evidence import Verdict
-from klp.check.gate import Learned, why_not
+from klp.check.gate import LOST_EARLY, Learned, why_not
 from klp.check.host import CHECK_HOSTS, CheckHost, UnitOutcome, perform_unit
 from klp.check.outcomes import Outcomes
 from klp.check.plan import CheckOrder, CheckUnit, TargetKernel, outcome_of, planned_units, survey_for
@@ -144,7 +146,10 @@ class CheckRun:
         for unit in units:
             why = why_not(unit, self._outcomes.found, self._known(unit), self._releases)
             if why:
-                self._outcomes.record(outcome_of(unit, Verdict.NOT_OBSERVED, (why,)))
+                outcome = outcome_of(unit, Verdict.NOT_OBSERVED, (why,))
+                # A survey has no outcome of its own that could tell of its guest.
+                lost = why.startswith(LOST_EARLY)
+                self._outcomes.record(msgspec.structs.replace(outcome, lost=lost))
             else:
                 wanted.append(unit)
         return wanted
@@ -159,7 +164,7 @@ class CheckRun:
         layout = self._layout.scenario(unit.kernel.label, unit.livepatch.name, OPENER)
         found = read_run(layout.root)
         plans = found.result.plans if found and found.result else ()
-        return Learned(learned.built_for, plans[0].objects if plans else ())
+        return replace(learned, objects=plans[0].objects if plans else ())
 
     def _perform(self, host: CheckHost, units: Sequence[CheckUnit]) -> None:
         """Have units performed, as many at once as the executor does; record what comes of each."""
@@ -184,7 +189,7 @@ class CheckRun:
     def _take(self, unit: CheckUnit, done: UnitOutcome) -> None:
         known = self._known(unit)
         self._learned[_which(unit)] = Learned(
-            done.built_for or known.built_for, done.objects or known.objects
+            done.built_for or known.built_for, done.objects or known.objects, done.lost or known.lost
         )
         if done.outcome is not None:
             self._outcomes.record(done.outcome)

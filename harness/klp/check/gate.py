@@ -6,17 +6,20 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from klp.analysis.checked import ScenarioOutcome
+from klp.analysis.checked import NOT_TRIED, ScenarioOutcome
 from klp.analysis.diagnosis import DOES_NOT_END
 from klp.analysis.evidence import Verdict
 from klp.analysis.result import PatchedFunctions
 from klp.check.plan import CheckUnit, Key
 from klp.check.static import BUILD, MODINFO
 
-_NO_END = "not tried, for its transition does not end: see `{}`"
-_NOT_LOADED = "not tried, for it could not be loaded and enabled: see `{}`"
-_NOT_BUILT = "not tried, for it could not be built: see `build`"
-_NOT_FITTING = "not tried, for it is built for another kernel: see `modinfo`"
+_NO_END = f"{NOT_TRIED}its transition does not end: see `{{}}`"
+_NOT_LOADED = f"{NOT_TRIED}it could not be loaded and enabled: see `{{}}`"
+_NOT_BUILT = f"{NOT_TRIED}it could not be built: see `build`"
+_NOT_FITTING = f"{NOT_TRIED}it is built for another kernel: see `modinfo`"
+_LOST = f"{NOT_TRIED}the guest was lost in `{{0}}`: see `{{0}}`"
+# How the reason of a unit begins for which no guest was of use: one was lost before it, in a survey.
+LOST_EARLY = f"{NOT_TRIED}the guest was lost as it was found out what it changes: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +29,12 @@ class Learned:
     Attributes:
         built_for: the release that its module was built for; empty if it was not built.
         objects: what it changes; empty if it was never loaded.
+        lost: why the guest was lost in which that was to be found out; empty where none was.
     """
 
     built_for: str = ""
     objects: tuple[PatchedFunctions, ...] = ()
+    lost: str = ""
 
 
 def why_not(
@@ -55,7 +60,11 @@ def why_not(
         return "" if unit.scenario == MODINFO else _NOT_FITTING
     if unit.scenario == MODINFO:
         return ""
-    return _left_out_by_author(unit) or _after_its_life(unit, found, learned)
+    return (
+        _left_out_by_author(unit)
+        or _after_a_loss(unit, found, learned)
+        or _after_its_life(unit, found, learned)
+    )
 
 
 def _left_out_by_author(unit: CheckUnit) -> str:
@@ -66,6 +75,17 @@ def _left_out_by_author(unit: CheckUnit) -> str:
     if plan.kernels and unit.kernel.name not in plan.kernels:
         return f"patch.toml says it is for {', '.join(plan.kernels)} only"
     return next((each.reason for each in plan.skip if each.scenario == unit.scenario), "")
+
+
+def _after_a_loss(unit: CheckUnit, found: Mapping[Key, ScenarioOutcome], learned: Learned) -> str:
+    """Say why it cannot be tried: whatever took the guest of a plain life would take this one's as well.
+
+    Each scenario that loads it would lose a guest of its own, minutes and all, to say the same again.
+    """
+    lost = next((found[key] for key in unit.first if key in found and found[key].lost), None)
+    if lost is not None:
+        return _LOST.format(lost.scenario)
+    return f"{LOST_EARLY}{learned.lost}" if learned.lost else ""
 
 
 def _after_its_life(unit: CheckUnit, found: Mapping[Key, ScenarioOutcome], learned: Learned) -> str:

@@ -55,11 +55,13 @@ class UnitOutcome:
         outcome: for check.json; None of a survey.
         objects: what its livepatch changes, if it was loaded.
         built_for: the release that its module was built for, if it was built.
+        lost: why the guest of a survey was lost, if it was; of any other unit its outcome says so.
     """
 
     outcome: ScenarioOutcome | None
     objects: tuple[PatchedFunctions, ...] = ()
     built_for: str = ""
+    lost: str = ""
 
 
 def perform_unit(unit: CheckUnit, objects: tuple[PatchedFunctions, ...]) -> UnitOutcome:
@@ -237,10 +239,12 @@ class CheckHost:
                     self._keep(case, folder, plan)
         except VmLost as lost:  # before the scenario: what befalls the guest later is its outcome
             why = f"its guest did not come up: {lost.message}"
+            if unit.survey:
+                return UnitOutcome(None, lost=why)
             outcome = outcome_of(unit, Verdict.NOT_OBSERVED, (why,))
             return UnitOutcome(msgspec.structs.replace(outcome, lost=True))
         if unit.survey:
-            return UnitOutcome(None, done.objects)
+            return UnitOutcome(None, done.objects, lost=done.reasons[0] if done.lost else "")
         return UnitOutcome(self._outcome(unit, done, seconds, folder), done.objects)
 
     def _keep(self, case: Case, folder: Path, plan: PlanResult) -> None:
@@ -252,7 +256,9 @@ class CheckHost:
         outcome = outcome_of(unit, done.verdict, done.reasons)
         return msgspec.structs.replace(
             outcome, notes=done.notes, rules=done.rules, lost=done.lost, seconds=round(seconds, 3),
-            calls=done.calls, folder=str(folder.relative_to(self._layout.root)),
+            calls=done.calls,
+            callbacks_only=bool(done.objects) and not any(each.functions for each in done.objects),
+            folder=str(folder.relative_to(self._layout.root)),
         )  # fmt: skip
 
 

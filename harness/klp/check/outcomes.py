@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
+from klp.analysis.acquittal import judged
 from klp.analysis.checked import CHECK_SCHEMA, CheckResult, ScenarioOutcome
 from klp.check.plan import CheckOrder, CheckUnit, Key
 from klp.paths import CheckLayout
@@ -60,15 +61,15 @@ class Outcomes:
         write_check(self._layout, self.result(error))
 
     def result(self, error: str | None) -> CheckResult:
-        """Return all that was found so far."""
+        """Return all that was found so far, with the verdict that it comes to."""
         order = self._order
-        return CheckResult(
+        return judged(CheckResult(
             schema=CHECK_SCHEMA, klp=__version__, qemu=qemu_version(), begun_at=self._begun,
             ended_at=time.time(), livepatches=tuple(each.summary for each in order.livepatches),
             kernels=tuple(each.summary for each in order.kernels), scenarios=order.scenarios,
             quick=order.quick, repeat=order.repeat, outcomes=tuple(self._in_order()), error=error,
             complete=all(key in self._found for key in self._planned),
-        )  # fmt: skip
+        ))  # fmt: skip
 
     def _in_order(self) -> Iterator[ScenarioOutcome]:
         return (self._found[key] for key in self._planned if key in self._found)

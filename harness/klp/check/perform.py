@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from klp.analysis.calls import FunctionCalls
+from klp.analysis.checked import COULD_NOT_BE_TRIED
 from klp.analysis.diagnosis import Seen, diagnose
+from klp.analysis.dying import dying_words
 from klp.analysis.evidence import Verdict
 from klp.analysis.history import History
 from klp.analysis.legs import LegOutcome
@@ -100,7 +102,7 @@ def perform(
     except NotApplicable as why:
         ended.inapplicable = why.message
     except UsageError as error:  # a module of the scenario's own that cannot be had on this kernel
-        ended.inapplicable = f"could not be tried: {error.message}"
+        ended.inapplicable = f"{COULD_NOT_BE_TRIED}{error.message}"
     # One command that hangs in the kernel, such as insmod in a callback, is the livepatch's fault; a guest
     # that answers on neither connection is lost. A GuestSilent is a VmLost as well: hence the order.
     except GuestSilent as silent:
@@ -141,6 +143,8 @@ def _close(case: Case, stage: Stage | None, ended: _Ended) -> None:
         ended.lost = lost
     except CheckFailed as error:
         ended.error = ended.error or error
+    # A kernel may die of what was left in it a moment after all had held.
+    ended.lost = ended.lost or case.last_look()
 
 
 def _told(
@@ -209,7 +213,17 @@ def _seen(case: Case, candidate: Candidate, stage: Stage | None, ended: _Ended, 
         crash=lost.report if blamed and lost else None,
         holders=_in_own_code(case, candidate.livepatch.name),
         inside=stage.inside if stage else (),
+        said=_dying_words(case, candidate, stage) if lost else (),
+        end=lost.message if lost else "",
     )
+
+
+def _dying_words(case: Case, candidate: Candidate, stage: Stage | None) -> tuple[tuple[str, ...], ...]:
+    """Return what a lost guest's kernel had said of the livepatch, but for what patch.toml expects."""
+    foreign = case.modules.keys() - candidate.modules.keys()
+    said = dying_words(case.console(), candidate.livepatch.name, foreign)
+    expects = stage.expects if stage else ()
+    return tuple(each for each in said if not any(one.matches(each) for one in expects))
 
 
 def _in_own_code(case: Case, livepatch: str) -> tuple[tuple[int, str], ...]:

@@ -14,7 +14,7 @@ from klp.cli.common import print_json, settings, stdout
 from klp.errors import ExitCode, UsageError
 from klp.paths import runs_root
 from klp.records.finding import find_folder
-from klp.records.reading import read_recording
+from klp.records.reading import read_recording, read_run
 from klp.records.verdicts import judge
 from klp.report.rules import verdicts_table
 
@@ -33,11 +33,16 @@ def analyze(run: str, as_json: bool, only: tuple[str, ...]) -> int:
     if unknown:
         raise UsageError(f"{unknown[0]}: no such rule", hint="`klp rules` lists them")
     file = Path(run)
-    recorded = read_recording(file if file.is_file() else find_folder(run, runs_root(settings().runs)))
+    recording = file if file.is_file() else find_folder(run, runs_root(settings().runs))
+    recorded = read_recording(recording)
     verdicts = judge(recorded, only)
     if as_json:
         print_json(verdicts)
     else:
+        ended = read_run(recording).result if recording.is_dir() else None
+        if ended and ended.error:
+            # First: what a guest that was lost did not come to is in no rule's words.
+            stdout.print(f"{ended.verdict.value}, ended early: {ended.error}", soft_wrap=True)
         for leg in (each.leg for guest in recorded.guests for each in guest.legs):
             for line in stories(leg):
                 stdout.print(line, soft_wrap=True)

@@ -35,7 +35,7 @@ from klp.records.reading import read_check
 from klp.records.sets import compare_records, read_to_compare
 from klp.records.writing import new_folder
 from klp.report.check_junit import check_junit
-from klp.report.check_table import check_problems, check_table
+from klp.report.check_table import check_closing, check_problems, check_table
 from klp.report.comparison import closing, comparison_table
 from klp.report.table import STYLES, plain_table
 from klp.settings import Settings
@@ -56,6 +56,7 @@ from klp.settings import Settings
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Run folder; new or empty.")
 @click.option("--resume", metavar="RUN", help="Go on with a check that was interrupted; without PATH.")
 @click.option("--against", metavar="RUN", help="Say what became worse since an earlier check.")
+@click.option("--strict", is_flag=True, help="For CI: exit code 1 unless the check's own verdict is held.")
 @click.option("--junit", "junit_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Write JUnit XML, too.")  # fmt: skip
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print check.json instead of the matrix.")
@@ -75,6 +76,7 @@ def check(
     out: Path | None,
     resume: str | None,
     against: str | None,
+    strict: bool,
     junit_file: Path | None,
     as_json: bool,
     jobs: int | None,
@@ -85,7 +87,8 @@ def check(
 
     PATH is a folder of patches/, a folder with a Kbuild, a .c file, a .ko, or `samples`. RUN is the folder
     of an earlier check, its name in the folder of runs, or `latest`. Exit code 0: no scenario found a
-    fault, and with --against nothing became worse.
+    fault, no guest was lost, and with --against nothing became worse; with --strict, each new function was
+    seen to run as well, and all that applies was tried.
     """
     names = chosen(scenarios, quick=quick)
     if only_list:
@@ -104,11 +107,14 @@ def check(
     try:
         failure = run.execute()
     finally:  # an interrupted check shows what it has
-        _show(run.result, layout, junit_file, as_json=as_json)
+        _show(run.result, layout, junit_file, as_json=as_json, strict=strict)
+    console = stderr if as_json else stdout
+    worse = not failure and base is not None and _became_worse(base, layout, console)
+    # Last, where a terminal or a CI's log is looked at first.
+    console.print(check_closing(run.result), style=f"bold {STYLES[run.result.verdict]}", soft_wrap=True)
     if failure:
         raise failure
-    worse = base is not None and _became_worse(base, layout, stderr if as_json else stdout)
-    return _exit_code(run.result, worse=worse)
+    return exit_of(run.result, worse=worse, strict=strict)
 
 
 def _found(word: str) -> RecordedCheck:
@@ -131,10 +137,19 @@ def _became_worse(base: RecordedCheck, new: CheckLayout, console: Console) -> bo
     return bool(found.regressions)
 
 
-def _exit_code(result: CheckResult, *, worse: bool) -> int:
-    if worse or any(each.verdict is Verdict.VIOLATED for each in result.outcomes):
+def exit_of(result: CheckResult, *, worse: bool = False, strict: bool = False) -> int:
+    """Return the exit code of a check.
+
+    Args:
+        worse: anything became worse since the check that it is held against.
+        strict: only a check whose own verdict is held is a success.
+    """
+    if worse or result.violated:
         return ExitCode.CHECK_FAILED
-    return ExitCode.VM_LOST if any(each.lost for each in result.outcomes) else ExitCode.OK
+    # Also with --strict: a CI that reads 3 knows that another try may tell more.
+    if result.lost:
+        return ExitCode.VM_LOST
+    return ExitCode.CHECK_FAILED if strict and result.verdict is not Verdict.HELD else ExitCode.OK
 
 
 def _wanted(patches: Sequence[str], only: Sequence[str]) -> tuple[Wanted, ...]:
@@ -214,9 +229,11 @@ def _list(*, as_json: bool) -> None:
         stdout.print(plain_table(("scenario", "", "", "what it does"), rows))
 
 
-def _show(result: CheckResult, layout: CheckLayout, junit_file: Path | None, *, as_json: bool) -> None:
+def _show(
+    result: CheckResult, layout: CheckLayout, junit_file: Path | None, *, as_json: bool, strict: bool
+) -> None:
     if junit_file is not None:
-        write_output(junit_file, check_junit(result))
+        write_output(junit_file, check_junit(result, strict=strict))
     if as_json:
         click.echo(encode(result).decode(), nl=False)
     else:

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from klp import paths
+from klp.analysis.checked import GUEST_LOST
 from klp.analysis.evidence import Verdict
 from klp.cli.common import print_json, settings, stdout
 from klp.errors import ExitCode, UsageError
@@ -22,7 +23,7 @@ from klp.report.runs import Brief, brief, runs_table
 
 _AGO = re.compile(r"(\d+)([mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_VERDICTS = [each.value for each in Verdict]
+_VERDICTS = [*(each.value for each in Verdict), GUEST_LOST]
 
 
 @click.group(invoke_without_command=True)
@@ -76,7 +77,9 @@ def _wanted(run: Brief, kernel: str | None, verdict: str | None, after: float) -
     if run.begun_at is None:  # nothing is known of it that a filter could match
         return not (kernel or verdict or after)
     of_kernel = kernel is None or kernel in run.asked or any(_begins(each, kernel) for each in run.kernels)
-    return of_kernel and verdict in (None, run.verdict and run.verdict.value) and run.begun_at >= after
+    known = [run.verdict.value] if run.verdict else []
+    lost = [GUEST_LOST] if run.lost else []
+    return of_kernel and verdict in (None, *known, *lost) and run.begun_at >= after
 
 
 def _begins(release: str, kernel: str) -> bool:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from klp.analysis.calls import FunctionCalls, fields_of
-from klp.analysis.evidence import Verdict, overall
+from klp.analysis.evidence import Verdict
 from klp.analysis.result import RUN_SCHEMA, PlanResult, RunResult
 from klp.analysis.rules.registry import RuleVerdict
 from klp.drive.commands import guest_path
+from klp.drive.ending import LastLook, ended_verdict, look_last
 from klp.drive.subject import LivepatchSubject, ModuleSubject
 from klp.drive.trace import Trace
 from klp.errors import CheckFailed, KlpError, VmLost
@@ -21,7 +22,7 @@ from klp.guest.kernel_log import lines_after
 from klp.guest.livepatch import Livepatches, PendingTask
 from klp.guest.ssh import CommandResult
 from klp.kernels import series
-from klp.klog import expected
+from klp.klog import canary, expected
 from klp.klog.lines import without_stamp
 from klp.lab.ready import ReadyGuest, ReadyKernel
 from klp.model import Module
@@ -200,6 +201,7 @@ class Case:
         ready_guest.observer.begin(name, livepatch)
         self.modules: dict[str, Module] = {}
         self.pending: tuple[PendingTask, ...] = ()
+        self._last_look: LastLook | None = None
         self.guest = TestedGuest(ready_guest)
         self.trace = Trace(ready_guest)
         self.log = KernelLog(ready_guest, ready_kernel.settings.deadline_s)
@@ -316,6 +318,24 @@ class Case:
         verdicts = ((name, each.verdict) for name, each in self.verdicts.items())
         return {name: verdict for name, verdict in verdicts if verdict is not Verdict.NOT_OBSERVED}
 
+    def console(self) -> tuple[str, ...]:
+        """Return what the guest's console says since the test began; nothing where that is not on it."""
+        lines = self.guest.lab.machine.console.text().splitlines()
+        try:
+            return canary.after(self._ready_guest.canary, lines)
+        except CheckFailed:
+            return ()
+
+    def last_look(self) -> VmLost | None:
+        """Take the guest's kernel log, for its folder, and return how it was lost by then, if it was.
+
+        It is looked at once; nothing is asked of the guest after it.
+        """
+        if self._last_look is None:
+            lab, log = self.guest.lab, self._ready_guest.layout.dmesg
+            self._last_look = look_last(lab, log, self.trace.mark)
+        return self._last_look.lost
+
     def keep(self, folder: Path, error: str | None, plans: tuple[PlanResult, ...] = ()) -> None:
         """Have the guest's files kept in `folder`, with what they are, once the guest is ended.
 
@@ -324,15 +344,9 @@ class Case:
             plans: what is told of livepatches in it.
         """
         layout, store = self._ready_guest.layout, self._ready_guest.tracer.store
-        try:
-            self.trace.mark()
-            # Over the second connection: on the first a command may still hang, which is why the test
-            # failed.
-            layout.dmesg.write_text(self.guest.lab.diagnosis.run("dmesg").stdout)
-        except VmLost:  # before KlpError, which it is as well
-            layout.dmesg.write_text(self.guest.lab.machine.console.text())
-        except KlpError as failure:
-            error = f"{error}; {failure.message}" if error else failure.message
+        self.last_look()
+        failure = self._last_look.failure if self._last_look else ""
+        error = "; ".join(each for each in (error, failure) if each) or None
         layout.modules.mkdir(exist_ok=True)
         for module in self.modules.values():
             # The very files, for a crash report names offsets in them, and a build of the same sources may
@@ -349,7 +363,7 @@ class Case:
             unseen=self._ready_guest.tracer.missing(),
             error=error,
             rules=tuple(self.verdicts.values()),
-            verdict=Verdict.VIOLATED if error else overall(each.verdict for each in plans),
+            verdict=ended_verdict(error, plans),
         )
         write_run(layout, result)
         self._ready_guest.keep_as = folder

@@ -7,10 +7,13 @@ from typing import TypeVar
 
 import msgspec
 
+from klp.analysis.acquittal import judged
 from klp.analysis.checked import CHECK_SCHEMA, CheckResult
 from klp.analysis.result import RUN_SCHEMA, RunResult
 from klp.analysis.selftests import SELFTESTS_SCHEMA, SelftestsResult
 
+# Of a check.json that has neither the check's own verdict nor the calls of its functions.
+_UNCOUNTED_SCHEMA = 1
 _Result = TypeVar("_Result", RunResult, CheckResult, SelftestsResult)
 
 
@@ -38,7 +41,13 @@ def decode_run(text: bytes) -> RunResult:
 
 
 def decode_check(text: bytes) -> CheckResult:
-    """Read a check.json; raises as `decode_run`."""
+    """Read a check.json, also one of version 1; raises as `decode_run`.
+
+    Version 1 counted no calls: of such a check nothing can be held, and its verdict says so.
+    """
+    if msgspec.json.decode(text, type=_Head).schema == _UNCOUNTED_SCHEMA:
+        earlier = _decoded(text, CheckResult, _UNCOUNTED_SCHEMA)
+        return judged(msgspec.structs.replace(earlier, schema=CHECK_SCHEMA))
     return _decoded(text, CheckResult, CHECK_SCHEMA)
 
 

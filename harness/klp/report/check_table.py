@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A check's result for people: a matrix of scenarios and kernels, then what is wrong."""
+"""A check's result for people: its verdict and why, a matrix of scenarios and kernels, what is wrong."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from klp.analysis.checked import CheckResult, ScenarioOutcome
+from klp.analysis.checked import GUEST_LOST, CheckResult, ScenarioOutcome
 from klp.analysis.evidence import Verdict, overall
 from klp.report.table import STYLES
 
@@ -18,8 +19,11 @@ _MISSING = Text("-", style="dim")
 
 
 def check_table(result: CheckResult) -> Group:
-    """Return a matrix for each livepatch: a line for each scenario, a column for each kernel."""
-    parts: list[RenderableType] = []
+    """Return the verdict and its headlines, then a matrix for each livepatch.
+
+    A matrix has a line for each scenario, a column for each kernel.
+    """
+    parts: list[RenderableType] = [*_head(result), Text()]
     for livepatch in result.livepatches:
         parts += [
             Text(f"{livepatch.name} ({livepatch.word})", style="bold"),
@@ -27,6 +31,20 @@ def check_table(result: CheckResult) -> Group:
         ]
         parts.append(Text())
     return Group(*parts, Text(check_totals(result)))
+
+
+def _head(result: CheckResult) -> Iterator[RenderableType]:
+    yield Text(result.words, style=f"bold {STYLES[result.verdict]}")
+    for each in result.headlines:
+        yield Padding(Text(each), (0, 0, 0, 2))
+
+
+def check_closing(result: CheckResult) -> str:
+    """Return the verdict with the headline that tells most, in one line: for the end of all output."""
+    words = result.words
+    first = result.headlines[0] if result.headlines else "nothing was tried"
+    # Not twice in one line that a guest was lost.
+    return f"{words}: {first.removeprefix(f'{GUEST_LOST}: ')}"
 
 
 def _matrix(result: CheckResult, livepatch: str) -> Table:

@@ -66,7 +66,12 @@ class CheckView:
     @property
     def verdict(self) -> Verdict:
         """What the check comes to."""
-        return overall(each.verdict for each in self.check.whole().outcomes)
+        return self.check.whole().verdict
+
+    @property
+    def words(self) -> str:
+        """The same in a word or two, a lost guest first."""
+        return self.check.whole().words
 
 
 def check_view(key: str, check: RecordedCheck) -> CheckView:

@@ -10,7 +10,8 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from klp.analysis.evidence import Verdict, overall
+from klp.analysis.checked import verdict_words
+from klp.analysis.evidence import Verdict
 from klp.analysis.recording import Recorded, RecordedCheck, RecordedRun
 from klp.report.table import STYLES, plain_table
 
@@ -28,6 +29,7 @@ class Brief(msgspec.Struct, frozen=True, kw_only=True):
         duration_s: seconds.
         plans: how many plans were run, or scenarios.
         verdict: over all of it; None where nothing was run.
+        lost: under how many scenarios of a check a guest was lost.
         error: what ended it early, or why it cannot be read.
     """
 
@@ -40,7 +42,13 @@ class Brief(msgspec.Struct, frozen=True, kw_only=True):
     duration_s: float | None = None
     plans: int | None = None
     verdict: Verdict | None = None
+    lost: int = 0
     error: str | None = None
+
+    @property
+    def words(self) -> str:
+        """The verdict in a word or two, a lost guest first; empty where nothing was run."""
+        return verdict_words(self.verdict, lost=bool(self.lost)) if self.verdict else ""
 
 
 def brief(recorded: Recorded) -> Brief:
@@ -79,7 +87,8 @@ def _of_check(check: RecordedCheck) -> Brief:
         begun_at=result.begun_at,
         duration_s=result.ended_at - result.begun_at,
         plans=len(result.outcomes),
-        verdict=overall(each.verdict for each in result.outcomes) if result.outcomes else None,
+        verdict=result.verdict if result.outcomes else None,
+        lost=len(result.lost),
         error=result.error,
     )
 
@@ -94,5 +103,5 @@ def _cells(run: Brief) -> tuple[object, ...]:
     if run.begun_at is None or run.duration_s is None:
         return (None, None, None, None, Text(run.error or "", style="red"))
     begun = datetime.fromtimestamp(run.begun_at).strftime("%Y-%m-%d %H:%M:%S")
-    verdict = Text(run.verdict.value, style=STYLES[run.verdict]) if run.verdict else None
+    verdict = Text(run.words, style=STYLES[run.verdict]) if run.verdict else None
     return (" ".join(run.kernels), begun, round(run.duration_s, 1), run.plans, verdict)

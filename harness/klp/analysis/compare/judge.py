@@ -93,6 +93,7 @@ class PlaceComparison:
         yield from self._passes()
         yield from self._callbacks()
         yield from self._leaks()
+        yield from self._calls()
         yield from self._times()
 
     def _finding(self, kind: Kind, what: str, base: str, new: str, runs: Sequence[str]) -> Difference:
@@ -175,6 +176,19 @@ class PlaceComparison:
             elif min(new) > max(base):
                 certain = "always more than in the base"
             yield self._numbers(key, base, new, certain, worth=median(new) > median(base))
+
+    def _calls(self) -> Iterator[Draft]:
+        """Yield the functions that ran in one set and never in the other; how often is not compared."""
+        for key in self._keys(Kind.CALLS):
+            base, new = self._values(self._base, key), self._values(self._new, key)
+            if base and new and bool(max(base)) is not bool(max(new)):
+                better = bool(max(new))
+                finding = self._finding(
+                    Kind.CALLS, f"calls of {key[1]}", _spread(base), _spread(new),
+                    [] if better else [each.run for each in self._new],
+                )  # fmt: skip
+                why = "never ran in the base" if better else "ran in the base, and does not any more"
+                yield Draft(finding, better=better, certain=why)
 
     def _keys(self, kind: Kind) -> list[tuple[Kind, str]]:
         keys = dict.fromkeys(key for each in (*self._base, *self._new) for key in each.counts)

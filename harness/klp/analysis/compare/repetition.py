@@ -26,6 +26,8 @@ from klp.klog.reports import reports
 _CUT = "------------[ cut here"
 # What the verdict of a plan or scenario itself is called.
 WHOLE = "as a whole"
+# As many scenarios are named one by one.
+_NAMED = 4
 # What is said of a check itself.
 THE_CHECK = Place(kernel="", plan="the check as a whole")
 
@@ -57,7 +59,7 @@ class Repetition:
         release: of its kernel.
         there: by what they are.
         verdicts: of the whole, each check and each rule, by name, with words.
-        counts: passes and shadow variables left, by kind and what is counted.
+        counts: passes, shadow variables left, and calls of new functions, by kind and what is counted.
         times_ns: of each phase, by direction and phase; the mean of its transitions.
         callbacks: in order.
     """
@@ -105,10 +107,20 @@ def repetitions(run: RecordedRun) -> Iterator[Repetition]:
 
 
 def scenarios(check: RecordedCheck) -> Iterator[Repetition]:
-    """Yield each repetition of each scenario, and the check as a whole as one."""
+    """Yield each repetition of each scenario, and the check as a whole as one.
+
+    The calls of each livepatch on each kernel are another: which scenario a function ran in may be chance.
+    """
     result = check.whole()
     yield Repetition(check.name, THE_CHECK, "", "", there=_ended_early(result.error))
     kernels = {each.name: each for each in result.kernels}
+    for ran in result.exercised:
+        if ran.functions:
+            where = kernels[ran.kernel]
+            together = _together(result.scenarios)
+            place = Place(kernel=ran.kernel, livepatch=ran.livepatch, scenario=together)
+            counts = {(Kind.CALLS, f"{each.new} of {each.object}"): each.calls for each in ran.functions}
+            yield Repetition(check.name, place, where.release, where.accelerator, counts=counts)
     for each in result.outcomes:
         where = kernels[each.kernel]
         place = Place(kernel=each.kernel, livepatch=each.livepatch, scenario=each.scenario)
@@ -119,6 +131,12 @@ def scenarios(check: RecordedCheck) -> Iterator[Repetition]:
         run = check.runs.get(each.folder)
         plans = run.whole().plans if run else ()
         yield _with_facts(repetition, _of_result(plans[0], lost=each.lost)) if plans else repetition
+
+
+def _together(scenarios: Sequence[str]) -> str:
+    """Return what a check's scenarios are called together: other ones may call other functions."""
+    listed = f"all {len(scenarios)} scenarios" if len(scenarios) > _NAMED else " and ".join(scenarios)
+    return f"{listed} together"
 
 
 def _ended_early(error: str | None) -> dict[tuple[Kind, str], There]:

@@ -20,6 +20,7 @@ class Kind(StrEnum):
     PASSES = "passes"
     CALLBACKS = "callbacks"
     LEAK = "leak"
+    CALLS = "calls"
     MESSAGE = "kernel message"
     PHASE = "phase"
 
