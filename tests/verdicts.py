@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from klp import paths
@@ -25,7 +25,9 @@ class Expected:
         fault: what is wrong with a bad one, in a few words; None for a good one.
         says: found in the first reason that `klp check` gives for a bad one.
         held_up: whether a transition of it never ends.
+        debug: whether it takes a kernel that looks for faults in memory.
         near: the bad one that a good one is most like.
+        bare: whether it is tried without its patch.toml.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Expected:
     says: str = ""
     held_up: bool = False
     near: str = ""
+    bare: bool = False
+    debug: bool = False
 
     def named_by(self, reason: str) -> bool:
         """Whether a reason names the fault."""
@@ -47,15 +51,29 @@ def expected() -> tuple[Expected, ...]:
     bad = [
         Expected(
             name, str(LIVEPATCHES / "bad" / name), (each["scenario"],),
-            each["fault"], each["says"], each.get("held_up", False),
+            each["fault"], each["says"], each.get("held_up", False), debug=each.get("debug", False),
         )
         for name, each in told["bad"].items()
     ]  # fmt: skip
     good = [
-        Expected(name, _word(name), tuple(each["scenarios"]), near=each.get("near", ""))
+        Expected(
+            name, _word(name), tuple(each["scenarios"]),
+            near=each.get("near", ""), debug=each.get("debug", False),
+        )
         for name, each in told["good"].items()
-    ]
+    ]  # fmt: skip
     return (*bad, *good)
+
+
+def expected_bare() -> tuple[Expected, ...]:
+    """Return the bad ones whose fault is named without their patch.toml as well, and where."""
+    scenarios = {name: each["bare"] for name, each in tomllib.loads(FILE.read_text())["bad"].items()
+                 if "bare" in each}  # fmt: skip
+    return tuple(
+        replace(each, scenarios=(scenarios[each.name],), bare=True)
+        for each in expected()
+        if each.fault and each.name in scenarios
+    )
 
 
 def _word(name: str) -> str:

@@ -31,6 +31,7 @@ class Kernel:
         source: samples, selftests, documentation and checkpatch from the kernel's source, or None.
         tree: a user's own build tree, seen inside the toolchain at the same path; else None.
         architecture: of the CPU it runs on, by its name in `klp.arch`.
+        config: the file of the configuration it was built with; None where it is not known.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Kernel:
     source: Path | None
     tree: Path | None = None
     architecture: str = "amd64"
+    config: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,9 +47,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     deadline_s: Annotated[
         float, msgspec.Meta(gt=0), _("seconds a transition may take before it is called stuck")
     ] = 60.0
+    callback_limit_s: Annotated[
+        float, msgspec.Meta(gt=0),
+        _("`klp check`: seconds above which a livepatch's callback is at fault: it holds klp_mutex"),
+    ] = 10.0  # fmt: skip
     mitigations: Annotated[
         bool, _("leave the kernel's CPU-bug mitigations on in the guest (slower)")
     ] = False  # fmt: skip
+    debug: Annotated[
+        bool, _("boot the guest's kernel with what it has built in to find faults in memory (slower)")
+    ] = False
     compare_alpha: Annotated[
         float, msgspec.Meta(gt=0, lt=1),
         _("`klp compare`: the p value, adjusted for the number of tests, up to which one counts"),

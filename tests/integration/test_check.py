@@ -58,6 +58,9 @@ def test_a_good_one_is_held_and_one_that_does_not_build_costs_only_itself(klp, b
     assert {"T4", "T6", "L4", "L5", "L6"} <= {
         rule for rule, verdict in good["life"]["rules"].items() if verdict == "held"
     }
+    calls = {name: each["calls"] for name, each in good.items() if name in ("life", "cycles")}
+    assert {each["new"] for own in calls.values() for each in own} == {"klp_version_proc_show"}
+    assert [len(calls[name][0]["tasks"]) for name in ("life", "cycles")] == [1, 6]
     bad = found["version-banner-2", "build"]
     assert bad["verdict"] == "violated"
     assert "#error not for this kernel" in bad["reasons"][0]
@@ -70,6 +73,13 @@ def test_a_good_one_is_held_and_one_that_does_not_build_costs_only_itself(klp, b
     assert Et.parse(xml).getroot().get("failures") == "1"
     worse = klp("check", broken, "-k", "6.12", "-s", "modinfo", "--against", out, "-o", tmp_path / "worse")
     assert worse.returncode == 1
+    result = json.loads((out / "check.json").read_text())
+    [ran] = [each for each in result["exercised"] if each["functions"]]
+    assert (ran["livepatch"], ran["functions"][0]["new"]) == (
+        "version-banner",
+        "livepatch_version_proc_show",
+    )
+    assert ran["functions"][0]["calls"] > 0
     assert "6.12 version-banner build" in worse.stdout
     assert "1 regression, " in worse.stdout
 
@@ -95,7 +105,9 @@ def test_an_interrupted_check_goes_on_where_it_stopped(klp, banner, tmp_path):
     assert f"{banner}: its sources have changed since {out}" in refused.stderr
 
 
-def test_a_lost_guest_costs_only_its_own_scenario(banner, tmp_path):
+def test_a_guest_lost_in_its_life_is_told_first_and_stops_what_would_wait_for_the_same(
+    klp, banner, tmp_path
+):
     out = tmp_path / "run"
     with checking(banner, "-s", "life", "-s", "enable-again", "--jobs", "1", "-o", out) as running:
         os.kill(wait_until(lambda: begun(running.pid, out), what="scenario", timeout_s=300, every_s=0.1), 9)
@@ -104,8 +116,18 @@ def test_a_lost_guest_costs_only_its_own_scenario(banner, tmp_path):
     _, life, again = outcomes(out)
     assert (life["verdict"], life["lost"]) == ("not observed", True)
     assert "QEMU was killed by signal 9" in life["reasons"][0]
-    assert "guest lost" in stdout
-    assert again["verdict"] == "held"
+    assert stdout.startswith("guest lost\n  guest lost: life on 6.12: ")
+    assert stdout.splitlines()[-1].startswith("guest lost: life on 6.12: the guest was lost, which tells")
+    assert again["verdict"] == "not observed"
+    assert again["reasons"] == ["not tried, for the guest was lost in `life`: see `life`"]
+    result = json.loads((out / "check.json").read_text())
+    assert (result["verdict"], result["headlines"][0][:29]) == (
+        "not observed",
+        "guest lost: life on 6.12: the",
+    )
+    # Nobody's fault, as far as anyone knows: neither in the run's own folder.
+    assert json.loads((out / life["folder"] / "run.json").read_text())["verdict"] == "not observed"
+    assert "ended early: QEMU was killed by signal 9" in klp("analyze", out / life["folder"]).stdout
     assert (out / life["folder"] / "events.jsonl").stat().st_size
 
 

@@ -15,6 +15,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
+from klp.analysis.calls import FunctionCalls, TaskCalls
 from klp.analysis.checked import CheckResult
 from klp.analysis.evidence import Verdict, overall
 from klp.records.encoding import decode_run
@@ -48,6 +49,18 @@ def folder(tmp_path_factory):
     return root
 
 
+CALLS = (
+    FunctionCalls(
+        object="vmlinux", old="cmdline_proc_show", new="livepatch_cmdline_proc_show",
+        tasks=(TaskCalls(task="cat", pid=300, calls=1_240), TaskCalls(task="sh", pid=301, calls=2)),
+    ),
+    FunctionCalls(
+        object="klp_target", old="klp_target_answer", new="livepatch_answer",
+        uncounted="its object klp_target was never loaded",
+    ),
+)  # fmt: skip
+
+
 def outcomes(fails=False):
     """Three scenarios on two kernels, one of them twice; in the second check, one fails on one kernel."""
     for kernel, name, repetition in itertools.product(
@@ -59,6 +72,7 @@ def outcomes(fails=False):
             yield outcome(
                 name, Verdict.VIOLATED if bad else Verdict.HELD, kernel=kernel, repetition=repetition,
                 folder=folder, reasons=("held up 2.0 s by task3[3]",) if bad else (),
+                calls=CALLS if folder else (),
             )  # fmt: skip
 
 
@@ -225,6 +239,17 @@ def test_the_matrix_of_a_check_says_what_check_json_says(check_page, folder) -> 
             assert texts(target, "h3 .verdict") == [verdict.value]
             assert scenario in texts(target, "h3")[0]
     assert check_page.get_log("browser") == []
+
+
+def test_the_verdict_of_a_check_and_why_stand_above_its_matrix(check_page, folder) -> None:
+    result = msgspec.json.decode((folder / "check/check.json").read_bytes(), type=CheckResult)
+    head = check_page.find_element(By.CSS_SELECTOR, ".head")
+    assert texts(head, "h3 .verdict") == texts(check_page, "header .verdict") == ["violated"]
+    assert texts(head, ".headlines li") == list(result.headlines)
+    assert texts(head, "[data-number=calls]") == ["3,726", "0"] * 2
+    assert texts(head, "[data-number=tasks]") == ["6", "0"] * 2
+    matrix = check_page.find_element(By.CSS_SELECTOR, ".matrix")
+    assert head.rect["y"] + head.rect["height"] <= matrix.rect["y"]
 
 
 def test_each_outcome_has_its_reasons_its_command_and_its_trace(check_page, folder) -> None:

@@ -24,7 +24,7 @@ from klp.cli.check import exit_of
 from klp.drive.ending import ended_verdict
 from klp.records.encoding import decode_check, encode
 from klp.report.check_junit import EVERY_FUNCTION, check_junit
-from klp.report.check_table import check_closing, check_table
+from klp.report.check_table import check_closing, check_problems, check_table, check_totals
 from klp.report.runs import brief, runs_table
 from tests.unit.comparisons import check_of, compared, outcome
 from tests.unit.runfolders import result_of, sample
@@ -83,6 +83,7 @@ def test_all_that_ran_in_all_scenarios_is_held() -> None:
         (IDLE, "livepatch_show never ran on 6.12: nothing is known of what it does"),
         (HIDDEN, "livepatch_show never ran on 6.12: nothing is known of what it does "
                  "(its object gone was never loaded)"),
+        ((calls("", old="show", uncounted="its name is not known"),), "the new show never ran on 6.12: "),
         ((), "no new function of fix was seen to run on 6.12: nothing is known of what it does"),
         ((*RAN, *(calls("livepatch_other"),)), "livepatch_other never ran on 6.12: nothing is known of"),
     ],
@@ -123,6 +124,9 @@ def test_a_lost_guest_is_told_first_whatever_else_there_is() -> None:
     assert found.headlines[0] == "guest lost: cycles on 6.12: QEMU was killed"
     assert printed(found)[:2] == ["guest lost", "  guest lost: cycles on 6.12: QEMU was killed"]
     assert check_closing(found) == "guest lost: cycles on 6.12: QEMU was killed"
+    assert check_totals(found) == "1 guest lost: 1 held, 0 violated, 1 not observed"
+    [(_, text)] = check_problems(found)
+    assert text.startswith("fix cycles on 6.12: guest lost\n  QEMU was killed\n  again: ")
     worse = check_of(life(VIOLATED, "it leaks"), gone)
     assert (worse.verdict, worse.words) == (VIOLATED, "guest lost, violated")
     assert worse.headlines[:2] == (

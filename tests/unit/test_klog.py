@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from klp.klog.lines import alarms, without_stamp
+from klp.klog.reports import reports
 from klp.klog.transitions import logged_counts
 
 # From kernel/panic.c, lib/bug.c, arch/x86/mm/fault.c, kernel/rcu, kernel/locking, kernel/hung_task.c, …
@@ -41,6 +42,18 @@ HARMLESS = [
     "debug: nothing",
     "rcu: Hierarchical SRCU implementation.",
     "NMI watchdog: Perf NMI watchdog permanently disabled",
+    # A livepatch that logs what it mends, with its name before it, or without.
+    "klp_fix: mends: kernel Oops in version_proc_show",
+    "klp_fix: spurious WARNING: bad banner",
+    "klp_fix: BUG: kernel NULL pointer dereference, address: 0000000000000000",
+    "klp_fix: no more Oops: 0002 [#1] PREEMPT SMP",
+    "klp_fix: ends UBSAN: array-index-out-of-bounds in fs/x.c",
+    "klp_fix: refcount_t: underflow; use-after-free.",
+    "klp_fix: Call Trace: is what you saw before it",
+    "BUG: in version_proc_show is mended",
+    "WARNING: this machine was livepatched",
+    "Oops: sorry, said the banner",
+    "kernel BUG at boot is mended",
 ]
 
 
@@ -56,7 +69,19 @@ def test_what_is_said_in_passing_is_none(line: str) -> None:
 
 
 def test_alarms_keep_their_order() -> None:
-    assert alarms(("x", "BUG: b", "y", "WARNING: a", "BUG: b")) == ("BUG: b", "WARNING: a", "BUG: b")
+    bug, warning = (
+        "BUG: scheduling while atomic: insmod/1/0x2",
+        "WARNING: CPU: 1 PID: 12 at fs/x.c:1 f+0x1/0x2",
+    )
+    assert alarms(("x", bug, "y", warning, bug)) == (bug, warning, bug)
+
+
+@pytest.mark.parametrize("more", ["CPU: 0 UID: 0 PID: 1 Comm: cat", "Modules linked in: x", "Call Trace:"])
+def test_what_anybody_may_say_is_an_alarm_with_what_only_the_kernel_shows(more: str) -> None:
+    first = "[    1.0] BUG: a word that no list has"
+    assert first in alarms((first, "[    1.0] in_atomic(): 1", f"[    1.0] {more}"))
+    assert first not in alarms((first, *["[    1.0] klp_fix: a line"] * 9, f"[    1.0] {more}"))
+    assert reports((first, "[    1.0] klp_fix: a line")) == ()
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from klp.modules.plan import read_plan
+from klp.modules.plan import module_name, read_plan
 from tests.unit.test_patches import named
-from tests.verdicts import LIVEPATCHES, Expected, expected
+from tests.verdicts import LIVEPATCHES, Expected, expected, expected_bare
 
 BAD = sorted(folder for folder in (LIVEPATCHES / "bad").iterdir() if folder.is_dir())
 GOOD = sorted(folder for folder in (LIVEPATCHES / "good").iterdir() if folder.is_dir())
@@ -45,7 +45,7 @@ def test_the_plan_is_of_its_folder(folder: Path) -> None:
     plan = read_plan(folder / "patch.toml")
     assert plan.name == folder.name
     assert plan.livepatch.startswith(f"klp_{folder.parent.name}_")
-    assert set(named(folder)) == {plan.livepatch, *(each.module for each in plan.load)}
+    assert set(map(module_name, named(folder))) == {plan.livepatch, *(each.module for each in plan.load)}
     assert plan.observe, "a livepatch that nobody can see"
 
 
@@ -68,6 +68,12 @@ def table() -> dict[str, list[str]]:
     """Return the rows of docs/checking.md's last table by their first cell."""
     rows = CHECKING.read_text().rpartition("\n\n|")[2].splitlines()[2:]
     return {cells(row)[0]: cells(row) for row in rows if row.startswith("|")}
+
+
+def test_the_docs_show_which_are_named_without_their_plan() -> None:
+    text = CHECKING.read_text().partition("Without their `patch.toml`")[2].partition("\n\n|")[2]
+    rows = [cells(row)[:2] for row in text.partition("\n\n")[0].splitlines()[2:]]
+    assert rows == [[each.name, *each.scenarios] for each in expected_bare()]
 
 
 def test_the_docs_show_what_klp_check_says_of_each_bad_one() -> None:

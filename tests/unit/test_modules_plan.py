@@ -55,6 +55,17 @@ def test_everything_is_read(tmp_path: Path) -> None:
     assert (line.when, line.pattern) == (LogPhase.UNLOADED, r"freed \d+")
 
 
+def test_workloads_and_why_it_stays(tmp_path: Path) -> None:
+    text = WHOLE.replace('"unloaded"', '"enabled"').replace("settle = 3", 'stays = "no exit"')
+    text += '[[workload]]\ncommand = "ip link"\n[[workload]]\ncommand = "mount x"\nmay-fail = true\n'
+    plan = read_plan(written(tmp_path, text))
+    assert plan.stays == "no exit"
+    assert [(each.command, each.may_fail) for each in plan.workload] == [
+        ("ip link", False),
+        ("mount x", True),
+    ]
+
+
 def test_a_plan_of_plain_modules_alone(tmp_path: Path) -> None:
     plan = read_plan(written(tmp_path, 'name="a"\nsummary="b"\n[[load]]\nmodule="c"\n'))
     assert (plan.livepatch, plan.settle, plan.log) == ("", 0, ())
@@ -78,6 +89,7 @@ def test_a_list_of_plans(tmp_path: Path) -> None:
         ("settle = 3", "settle = -1", 8, "settle"),
         ("settle = 3", "settle_s = 3", 8, "unknown setting settle_s"),
         ('"unloaded"', '"later"', 22, "when"),
+        ("settle = 3", 'stays = "x"', 1, "it stays, so that no log line comes when it is unloaded"),
         ('"T1"', '"t1"', 4, "rules"),
         ('"klp_a"', '"klp-a"', 6, "livepatch"),
         ('"target"', '"../x"', 11, "module"),

@@ -12,6 +12,7 @@ from html import unescape
 import msgspec
 import pytest
 
+from klp.analysis.calls import FunctionCalls, TaskCalls
 from klp.analysis.checked import ScenarioOutcome
 from klp.analysis.costs import attempt_costs
 from klp.analysis.curve import tasks_left
@@ -278,3 +279,32 @@ def test_reasons() -> None:
         "running on a CPU (1 time), sleeping in f (3 times)"
     )
     assert html_data.PENDING == "left pending"
+
+
+def test_a_check_says_its_own_verdict_first_with_the_calls_it_rests_on() -> None:
+    ran = FunctionCalls(
+        object="vmlinux", old="show", new="livepatch_<show>",
+        tasks=(TaskCalls(task="<cat>", pid=7, calls=1_240),),
+    )  # fmt: skip
+    idle = FunctionCalls(object="gone", old="f", new="livepatch_f", uncounted="its object is not loaded")
+    check = checked(outcome("life", calls=(ran, idle)), outcome("cycles", Verdict.HELD, calls=(ran,)))
+    text = report_page([check])
+    head = text[text.index('id="check1-verdict"') : text.index('class="matrix"')]
+    assert '<span class="verdict not-observed">not observed</span>' in head
+    for line in check.result.headlines:
+        assert f"<li>{line}</li>" in unescape(head)
+    cells = re.findall(r'data-number="(\w+)">([^<]*)<', head)
+    assert cells == [("calls", "2,480"), ("tasks", "2"), ("calls", "0"), ("tasks", "0")]
+    assert "<cat> 2,480" in unescape(head)
+    assert "livepatch_<show>" in unescape(head)
+    assert "never ran</span>: its object is not loaded" in head
+
+
+def test_a_lost_guest_is_told_before_all_else() -> None:
+    text = report_page([checked(outcome("life", Verdict.NOT_OBSERVED, lost=True, reasons=("killed",)))])
+    badge = '<span class="verdict not-observed">guest lost</span>'
+    assert badge in text[: text.index("<form")]
+    assert text.index("<li>guest lost: life on 6.12: killed</li>") < text.index('class="matrix"')
+    assert '<p class="error">Guest lost.</p>' in text
+    died = report_page([checked(outcome("life", Verdict.VIOLATED, lost=True, reasons=("died",)))])
+    assert '<span class="verdict violated">guest lost, violated</span>' in died

@@ -82,6 +82,7 @@ def test_an_unknown_key_is_told_with_file_and_line(config: Write) -> None:
         ("cpus = 0", "cpus: Expected `int` >= 1"),
         ("memory_mib = 1", "memory_mib: Expected `int` >= 256"),
         ("deadline_s = 0", "deadline_s: Expected `float` > 0.0"),
+        ("callback_limit_s = 0", "callback_limit_s: Expected `float` > 0.0"),
         ('accelerator = "fast"', "accelerator: Invalid enum value 'fast'"),
         ('mitigations = "no"', "mitigations: Expected `bool`, got `str`"),
         ("compare_alpha = 1.0", "compare_alpha: Expected `float` < 1.0"),

@@ -233,3 +233,13 @@ def test_a_plan_for_another_kernel_is_left_out(tmp_path: Path) -> None:
     assert dry(str(folder), tmp_path)[-1] == "# nothing here is for kernel 6.12: the run ends here"
     (folder / "patch.toml").write_text(plan.replace("7.2", "6.12"))
     assert "insmod /run/klp/modules/fix.ko" in dry(str(folder), tmp_path)
+
+
+def test_of_a_livepatch_that_stays_nothing_is_unloaded() -> None:
+    plan = PatchPlan(
+        name="n", summary="s", livepatch="fix", load=(Entry(module="a"),), stays="no exit",
+        observe=(Observation(command="true", after="y"),),
+    )  # fmt: skip
+    assert life_of(plan) == (
+        Load("a"), Load("fix"), LookAtSysfs("fix"), Disable("fix"), Observe(Moment.AFTER),
+    )  # fmt: skip

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from klp.klog.crash import FATAL
 from klp.vm.console import Console
 
 READY = b"[61] Nov 21 13:47:14 Not backgrounding\r\n"
@@ -130,3 +131,10 @@ def test_the_tail_has_no_empty_lines(file: Path, grow: Grow) -> None:
 def test_another_line_is_not_ready(file: Path, grow: Grow, line: bytes) -> None:
     grow(line)
     assert not Console(file).ready()
+
+
+def test_whoever_speaks_of_a_panic_has_none(file: Path, grow: Grow) -> None:
+    console = Console(file)
+    grow(b"[    2.0] klp_fix: mends: Kernel panic - not syncing: stack is corrupted\n")
+    assert console.panic() is None
+    assert console.loss(FATAL) is None

@@ -103,7 +103,7 @@ def _never_ran(result: CheckResult, ran: Sequence[Exercised]) -> Iterator[str]:
     for one in ran:
         if not one.seen:
             for function in one.never_ran:
-                who = f"{function.new}{_whose(result, one)} never ran"
+                who = f"{function.name}{_whose(result, one)} never ran"
                 kernels.setdefault((who, function.unknown), []).append(one.kernel)
             if not one.functions:
                 who = f"no new function of {one.livepatch} was seen to run"

@@ -51,6 +51,7 @@ class CheckedKernel(msgspec.Struct, frozen=True, kw_only=True):
         release: ``uname -r``.
         kernel_digest, image_digest: of what was booted.
         accelerator: kvm or tcg.
+        debug: by what it looked for faults in memory (``--debug``), as words of a command line.
     """
 
     name: str
@@ -58,6 +59,12 @@ class CheckedKernel(msgspec.Struct, frozen=True, kw_only=True):
     kernel_digest: str
     image_digest: str
     accelerator: str
+    debug: str = ""
+
+    @property
+    def title(self) -> str:
+        """Its release, and that it looked for faults in memory if it did."""
+        return f"{self.release} (debug)" if self.debug else self.release
 
 
 class ScenarioOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,6 +163,11 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     def lost(self) -> tuple[ScenarioOutcome, ...]:
         """Return the outcomes under which a guest was lost."""
         return tuple(each for each in self.outcomes if each.lost)
+
+    @property
+    def debug(self) -> bool:
+        """Whether its kernels looked for faults in memory (``--debug``)."""
+        return any(each.debug for each in self.kernels)
 
     @property
     def violated(self) -> tuple[ScenarioOutcome, ...]:

@@ -7,8 +7,10 @@ import re
 from collections.abc import Sequence
 
 from klp.analysis.dying import broken_thing, whose
+from klp.analysis.memory_faults import memory_fault
 from klp.errors import CrashReport
 from klp.klog.dialects import any_of
+from klp.klog.memory import memory_report
 
 _FRAME = re.compile(r"(?<!\? )\b([A-Za-z_][\w.]*)\+0x[0-9a-f]+/0x[0-9a-f]+ \[(\w+)")
 # A bare address where a symbol should be, or a jump to a page that is not there: the code there has gone,
@@ -113,6 +115,9 @@ def lost_after(block: Sequence[str], livepatch: str, end: str) -> str:
 
 def reported(lines: Sequence[str], livepatch: str) -> str:
     """Return a report of the kernel log in one line: what it says, and where in the livepatch."""
+    memory = memory_report(lines)
+    if memory is not None:
+        return memory_fault(memory, livepatch)
     texts = [line.strip() for line in lines if _CUT not in line] or [*lines]
     twice = _freed_twice(texts, livepatch)
     if twice:

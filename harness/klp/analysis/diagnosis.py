@@ -15,6 +15,7 @@ from klp.analysis.rules.rule import RuleVerdict
 from klp.analysis.shadow import ShadowVariable, module_of
 from klp.analysis.words import stories
 from klp.errors import CrashReport
+from klp.klog.memory import telling
 from klp.trace.events import PATCHED
 
 _HELD_BY = 3
@@ -106,7 +107,7 @@ def _diagnosis(seen: Seen) -> Iterator[str]:
     yield from left
     yield from (misbehaved(each, seen) for each in seen.misbehaved if each.moment != REFUSED)
     if seen.crash is None:
-        yield from (reported(each, seen.livepatch) for each in seen.reports)
+        yield from (reported(each, seen.livepatch) for each in telling(seen.reports))
     yield from seen.faults
     yield from _broken_rules(seen, told_leak=bool(left))
 

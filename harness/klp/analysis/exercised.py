@@ -36,6 +36,11 @@ class FunctionExercise(msgspec.Struct, frozen=True, kw_only=True):
     why_not: str = ""
 
     @property
+    def name(self) -> str:
+        """What it is called; by what it takes the place of where its own name is not known."""
+        return self.new or f"the new {self.old}"
+
+    @property
     def unknown(self) -> str:
         """What it means that it never ran, in words."""
         why = f" ({self.why_not})" if self.why_not else ""

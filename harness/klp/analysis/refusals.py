@@ -62,12 +62,14 @@ class Refusal:
         subject: the module.
         errno: its name, such as ``EINVAL``.
         said: what insmod, rmmod or the shell said.
+        no_exit: whether it has an init function, and none for its exit.
     """
 
     action: str
     subject: str
     errno: str
     said: str
+    no_exit: bool = False
 
 
 def refused(refusal: Refusal, log: Sequence[str], history: History | None) -> str:
@@ -77,6 +79,12 @@ def refused(refusal: Refusal, log: Sequence[str], history: History | None) -> st
         log: the kernel log's lines, without stamps, since the scenario began.
         history: its trace, which knows the states of both sides.
     """
+    if refusal.action == "unload" and refusal.no_exit:
+        return (
+            f"unload of {refusal.subject} was refused with {refusal.errno}: it has no module_exit(), and a "
+            "module with an init function and no exit function is never removed; if it is to stay, "
+            'patch.toml can say so: stays = "REASON"'
+        )
     states = "; ".join(_states(history, refusal.subject)) if history and refusal.action == "load" else ""
     why = states or meaning(log) or meaning((refusal.said,)) or refusal.said
     return f"{refusal.action} of {refusal.subject} was refused with {refusal.errno}: {why}"

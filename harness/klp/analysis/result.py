@@ -112,6 +112,8 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
         kernel_digest, image_digest: of what was booted.
         accelerator: kvm or tcg, and why.
         memory_mib, cpus: of the guest.
+        debug: by what its kernel looked for faults in memory, as words of a command line; empty if it did
+            not.
         modules: module name to SHA-256 of its file.
         probes: probe file name to SHA-256.
     """
@@ -129,6 +131,12 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     cpus: int
     modules: dict[str, str]
     probes: dict[str, str]
+    debug: str = ""
+
+    @property
+    def title(self) -> str:
+        """Its kernel's release, and that it looked for faults in memory if it did."""
+        return f"{self.kernel} (debug)" if self.debug else self.kernel
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):

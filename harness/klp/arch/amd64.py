@@ -9,7 +9,7 @@ _CRASH = CrashDialect(
     alarms="general protection fault",
     oops=(
         r"BUG: (?:kernel NULL pointer dereference|unable to handle|.*stack guard page was hit)"
-        r"|traps: PANIC: double fault|\S.*: [0-9a-f]{4} \[#\d+\]"
+        r"|traps: PANIC: double fault|(?:Oops: )?[^\s:][^:]*: [0-9a-f]{4} \[#\d+\]"
     ),
     call_trace="Call Trace:",
     trace_end="</TASK>",

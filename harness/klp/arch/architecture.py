@@ -14,7 +14,7 @@ class CrashDialect:
     at once (`klp.klog.dialects`). Each is looked for after the line's time stamp.
 
     Attributes:
-        alarms: words, anywhere in a line, by which the CPU's own complaints are known.
+        alarms: beginnings of the lines by which the CPU's own complaints are known.
         oops: beginnings of an oops's first line.
         call_trace: beginning of the line above the functions.
         trace_end: a line of its own below the last function of a task.

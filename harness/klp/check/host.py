@@ -27,7 +27,7 @@ from klp.check.candidate import Candidate, candidate, modules_of
 from klp.check.perform import Performed, perform
 from klp.check.plan import CheckUnit, outcome_of
 from klp.check.registry import SCENARIOS
-from klp.check.static import BUILD, MODINFO, modinfo
+from klp.check.static import BUILD, MODINFO, modinfo, object_names
 from klp.drive.case import Case, Promised
 from klp.errors import BuildFailed, Interrupted, KlpError, UsageError, VmLost
 from klp.files import remove_tree
@@ -144,8 +144,7 @@ class CheckHost:
         if unit.scenario == BUILD:
             return self._build(unit)
         if unit.scenario == MODINFO:
-            reasons = modinfo(self._candidate(unit).livepatch, unit.kernel.image.kernel)
-            return UnitOutcome(outcome_of(unit, Verdict.VIOLATED if reasons else Verdict.HELD, reasons))
+            return self._modinfo(unit)
         return self._in_guest(unit, objects)
 
     def guests_at_once(self, memory_mib: int) -> int:
@@ -191,6 +190,13 @@ class CheckHost:
         outcome = outcome_of(unit, Verdict.HELD)
         outcome = msgspec.structs.replace(outcome, seconds=round(made.seconds, 3))
         return UnitOutcome(outcome, built_for=release_of(one.livepatch))
+
+    def _modinfo(self, unit: CheckUnit) -> UnitOutcome:
+        one, kernel = self._candidate(unit), unit.kernel.image.kernel
+        names = object_names(one.livepatch, one.modules, kernel)
+        reasons = (*modinfo(one.livepatch, kernel), *names.faults)
+        outcome = outcome_of(unit, Verdict.VIOLATED if reasons else Verdict.HELD, reasons)
+        return UnitOutcome(msgspec.structs.replace(outcome, notes=names.notes))
 
     def _candidate(self, unit: CheckUnit) -> Candidate:
         made = self._modules(unit)
@@ -256,9 +262,8 @@ class CheckHost:
         outcome = outcome_of(unit, done.verdict, done.reasons)
         return msgspec.structs.replace(
             outcome, notes=done.notes, rules=done.rules, lost=done.lost, seconds=round(seconds, 3),
-            calls=done.calls,
             callbacks_only=bool(done.objects) and not any(each.functions for each in done.objects),
-            folder=str(folder.relative_to(self._layout.root)),
+            calls=done.calls, folder=str(folder.relative_to(self._layout.root)),
         )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from klp.analysis.acquittal import judged
-from klp.analysis.checked import CHECK_SCHEMA, CheckResult, ScenarioOutcome
+from klp.analysis.checked import CHECK_SCHEMA, CheckResult, ScenarioOutcome, verdict_words
 from klp.check.plan import CheckOrder, CheckUnit, Key
 from klp.paths import CheckLayout
 from klp.progress import Progress
@@ -53,7 +53,9 @@ class Outcomes:
         self.write(None)
         took = f", {outcome.seconds:.1f} s" if outcome.seconds else ""
         why = f": {outcome.reasons[0]}" if outcome.reasons else ""
-        what = f"{outcome.livepatch} {outcome.scenario}: {outcome.verdict.value}"
+        what = (
+            f"{outcome.livepatch} {outcome.scenario}: {verdict_words(outcome.verdict, lost=outcome.lost)}"
+        )
         self._progress.note(f"{len(self._found)}/{len(self._planned)} {what}{took}{why}")
 
     def write(self, error: str | None) -> None:

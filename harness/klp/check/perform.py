@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from klp.analysis.callback_times import slow_callbacks
 from klp.analysis.calls import FunctionCalls
 from klp.analysis.checked import COULD_NOT_BE_TRIED
 from klp.analysis.diagnosis import Seen, diagnose
@@ -20,6 +21,7 @@ from klp.analysis.refusals import Refusal
 from klp.analysis.result import Check, PatchedFunctions, PlanResult, callback_calls, check
 from klp.analysis.words import stories
 from klp.check.candidate import Candidate
+from klp.check.damage import find_damage
 from klp.check.scenario import Scenario
 from klp.check.stage import NotApplicable, Stage
 from klp.drive.case import Case
@@ -38,6 +40,7 @@ from klp.errors import (
 )
 from klp.guest.errnos import name_of
 from klp.klog import expected
+from klp.modules.modinfo import can_be_removed
 
 # The kernel tries again once a second (klp_try_complete_transition): more than a few tries are told.
 _SLOW_NS = 3_000_000_000
@@ -136,6 +139,8 @@ def _close(case: Case, stage: Stage | None, ended: _Ended) -> None:
     expects = stage.expects if stage else ()
     try:
         ended.calls = stage.counted() if stage else ()
+        if case.debug:
+            find_damage(case.guest)
         lines = case.close(expects)
         ended.lines = lines
         ended.reports = expected.unexpected(lines, expects)
@@ -152,7 +157,9 @@ def _told(
 ) -> Performed:
     # What has come by now: `_close` had the probes write out all they had, and a lost guest writes no more.
     history = case.trace.remains()
-    reasons = diagnose(_seen(case, candidate, stage, ended, history))
+    slow = slow_callbacks(history, candidate.livepatch.name, case.settings.callback_limit_s)
+    seen = _seen(case, candidate, stage, ended, history)
+    reasons = diagnose(replace(seen, faults=(*seen.faults, *slow.faults)))
     lost = ended.lost
     # A diagnosis outranks a loss: what was seen broken before the guest went is true whatever ended it.
     if reasons:
@@ -164,7 +171,7 @@ def _told(
     else:
         verdict = Verdict.HELD
     objects = stage.known_objects if stage else ()
-    notes = (*(stage.notes if stage else ()), *_slow(history, candidate.livepatch.name))
+    notes = (*(stage.notes if stage else ()), *_slow(history, candidate.livepatch.name), *slow.notes)
     if lost:
         notes = (*notes, f"done until then: {_steps(history)}")
     plan = _plan(candidate.livepatch.name, scenario, history, ended)
@@ -198,7 +205,11 @@ def _seen(case: Case, candidate: Candidate, stage: Stage | None, ended: _Ended, 
     blamed = lost is not None and not _outside(lost)
     refusal = None
     if isinstance(error, Refused):
-        refusal = Refusal(error.action, error.subject, name_of(error.errno), error.said)
+        refusal = Refusal(
+            error.action, error.subject, name_of(error.errno), error.said,
+            no_exit=error.subject in candidate.modules
+            and not can_be_removed(candidate.modules[error.subject].file),
+        )  # fmt: skip
     return Seen(
         livepatch=candidate.livepatch.name,
         history=history,

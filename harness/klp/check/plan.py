@@ -35,11 +35,13 @@ class TargetKernel:
     Attributes:
         accelerator: kvm or tcg.
         label: what its folder is called, unlike that of any other kernel of the check.
+        debug: by what it looks for faults in memory; empty if it does not.
     """
 
     image: Image
     accelerator: str
     label: str
+    debug: str = ""
 
     @property
     def name(self) -> str:
@@ -56,7 +58,7 @@ class TargetKernel:
         """What check.json says of it."""
         return CheckedKernel(
             name=self.name, release=self.release, kernel_digest=self.image.kernel.digest,
-            image_digest=self.image.digest, accelerator=self.accelerator,
+            image_digest=self.image.digest, accelerator=self.accelerator, debug=self.debug,
         )  # fmt: skip
 
 
@@ -176,8 +178,9 @@ def outcome_of(unit: CheckUnit, verdict: Verdict, reasons: tuple[str, ...] = ())
     # Whoever wants to see a fault again pastes this: it must name no more than what showed it.
     only = [] if unit.livepatch.alone else ["--livepatch", unit.livepatch.name]
     quick = ["--quick"] if unit.quick else []
+    debug = ["--debug"] if unit.settings.debug else []
     words = ["klp", "check", unit.livepatch.source.word, "--kernel", unit.kernel.name, *only,
-             "--scenario", unit.scenario, *quick]  # fmt: skip
+             "--scenario", unit.scenario, *quick, *debug]  # fmt: skip
     return ScenarioOutcome(
         kernel=unit.kernel.name, livepatch=unit.livepatch.name, scenario=unit.scenario,
         repetition=unit.repetition, verdict=verdict, reasons=reasons, notes=(), rules={}, lost=False,

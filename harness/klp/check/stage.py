@@ -29,6 +29,7 @@ from klp.analysis.calls import FunctionCalls
 from klp.analysis.diagnosis import Misbehaviour
 from klp.analysis.result import PatchedFunctions
 from klp.check.candidate import Candidate
+from klp.check.damage import find_damage
 from klp.drive import steps
 from klp.drive.calls import CallCounter, new_functions, untold
 from klp.drive.case import Case, KernelLog, TestedGuest
@@ -151,16 +152,27 @@ class Stage:
             if not left_out:
                 self._take(step)
 
+    @property
+    def stays(self) -> str:
+        """Why its module stays loaded for good, as patch.toml says; empty where it can be unloaded."""
+        return self.candidate.plan.stays
+
     def unload(self) -> None:
         """Unload the livepatch, which must be disabled; note in `inside` which tasks are in its code now.
 
-        Should the guest die of it, they are who ran code that is no longer there.
+        Should the guest die of it, they are who ran code that is no longer there. One that stays, by
+        patch.toml, is left where it is, and a note says so.
 
         Raises:
             Refused: the kernel did not let it go.
             CheckFailed: a probe is dead.
         """
+        if self.stays:
+            self.note(f"not unloaded, for patch.toml says that it stays: {self.stays}")
+            return
         self.trace.mark()  # with the module go its symbols, by which the probes name who called
+        if self.case.debug:
+            find_damage(self.guest)  # with the symbols go the names of who allocated and freed, too
         # Nothing but the functions it replaces is waited for: a timer, a work item or a kthread of its own
         # may still run its code, and a module's reference count does not know of them.
         self.inside = self.running()
@@ -176,10 +188,12 @@ class Stage:
     def tear_down(self) -> None:
         """Unload what was loaded by `set_up`, the last one first.
 
+        Where the livepatch stays, they do, too: it may hold them.
+
         Raises:
             CheckFailed, TransitionStuck: one did not go.
         """
-        while self.loaded:
+        while self.loaded and not self.stays:
             self._take_all(removal_of(self.loaded[-1].name))
 
     def live(self) -> None:
@@ -243,9 +257,12 @@ class Stage:
         """Load the livepatch with patch.toml's parameters; see `LivepatchSubject.load`.
 
         Raises:
+            NotApplicable: it was loaded before, and stays.
             CheckFailed: the kernel did otherwise than expected.
             TransitionStuck: the transition outlasted its deadline.
         """
+        if self.stays and self.livepatch.loaded:
+            raise NotApplicable(f"patch.toml says that it stays, and this loads it twice: {self.stays}")
         got = self.livepatch.load(self.candidate.plan.parameters, wait=wait, expect=expect)
         if not got and not self._objects:
             self._objects = self._changes()

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be told of a livepatch without a guest: whether it builds, and what its .modinfo says."""
+"""What can be told of a livepatch without a guest: whether it builds, its .modinfo, and its objects."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from klp.check.objects import ObjectNames, judge_names
+from klp.images.kmods import modules_on
 from klp.model import Kernel, Module
+from klp.modules.functions import objects_of
 from klp.modules.modinfo import release_of
 
 # include/linux/license.h: license_is_gpl_compatible(). klp_enable_patch() is EXPORT_SYMBOL_GPL.
@@ -28,6 +31,23 @@ class StaticScenario:
 def modinfo(module: Module, kernel: Kernel) -> tuple[str, ...]:
     """Return why this kernel would refuse a module as a livepatch, a line each, from its .modinfo alone."""
     return tuple(_complaints(module, kernel))
+
+
+def object_names(module: Module, own: Collection[str], kernel: Kernel) -> ObjectNames:
+    """Return what is to be said of the modules that a livepatch changes.
+
+    Nothing where they are named only when it is loaded, or the kernel does not list its modules.
+
+    Args:
+        own: the modules that its sources gave.
+
+    Raises:
+        HostLacks: this host has no tool to read the kernel's list.
+    """
+    objects, known = objects_of(module), modules_on(kernel)
+    if objects is None or known is None:
+        return ObjectNames()
+    return judge_names(objects, own, known, kernel.release)
 
 
 def _complaints(module: Module, kernel: Kernel) -> Iterator[str]:
@@ -55,6 +75,6 @@ STATIC: dict[str, StaticScenario] = {
     each.name: each
     for each in (
         StaticScenario(BUILD, "Kbuild makes modules of the sources, with the kernel's own compiler"),
-        StaticScenario(MODINFO, "licence, livepatch mark, vermagic and length of name"),
+        StaticScenario(MODINFO, "licence, livepatch mark, vermagic, length of name, objects"),
     )
 }

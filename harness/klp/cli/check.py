@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -50,6 +51,7 @@ from klp.settings import Settings
 @click.option("-l", "--livepatch", "only", multiple=True, metavar="L",
               help="One of the livepatches that PATH holds; may be repeated.")  # fmt: skip
 @click.option("--quick", is_flag=True, help="The first minute's worth.")
+@click.option("--debug", is_flag=True, help="On kernels that look for faults in memory; slower.")
 @click.option(
     "--repeat", type=click.IntRange(min=1), default=1, metavar="N", help="Run each scenario N times."
 )
@@ -72,6 +74,7 @@ def check(
     scenarios: tuple[str, ...],
     only: tuple[str, ...],
     quick: bool,
+    debug: bool,
     repeat: int,
     out: Path | None,
     resume: str | None,
@@ -98,11 +101,12 @@ def check(
     # Found before the check begins: `latest` is to be the newest check but this one.
     base = _found(against) if against else None
     if resume is not None:
-        run, layout = _resumed(resume, patches, jobs, deadline_s)
+        run, layout = _resumed(resume, patches, jobs, deadline_s, debug=debug)
     else:
         livepatches = _wanted(patches, only)
-        each_settings = _settings_of(kernels, deadline_s)
+        each_settings = _settings_of(kernels, deadline_s, debug=debug)
         order = CheckOrder(livepatches, _targets(each_settings), names, quick=quick, repeat=repeat)
+        check_alike(base, order)
         run, layout = _fresh(order, each_settings[0], out, jobs)
     try:
         failure = run.execute()
@@ -163,15 +167,21 @@ def _wanted(patches: Sequence[str], only: Sequence[str]) -> tuple[Wanted, ...]:
     return tuple(each for each in found if not only or each.name in only)
 
 
-def _settings_of(kernels: Sequence[str], deadline_s: float | None) -> list[Settings]:
-    named = [settings(kernel=each, deadline_s=deadline_s) for each in dict.fromkeys(kernels)]
-    return named or [settings(deadline_s=deadline_s)]
+def _settings_of(kernels: Sequence[str], deadline_s: float | None, *, debug: bool) -> list[Settings]:
+    shared = {"deadline_s": deadline_s, "debug": debug or None}
+    named = [settings(kernel=each, **shared) for each in dict.fromkeys(kernels)]
+    return named or [settings(**shared)]
 
 
 def _targets(each_settings: Sequence[Settings]) -> tuple[TargetKernel, ...]:
     """Return the kernels, their images built: one that cannot be had stops the check before it begins."""
     found = [bootable(each) for each in each_settings]
-    return targets([(each.image, each.accelerator.accelerator.value) for each in found])
+    known = targets([(each.image, each.accelerator.accelerator.value) for each in found])
+    looking = [each.request.looking for each in found]
+    return tuple(
+        replace(kernel, debug=each.summary if each else "")
+        for kernel, each in zip(known, looking, strict=True)
+    )
 
 
 def _fresh(
@@ -183,13 +193,17 @@ def _fresh(
 
 
 def _resumed(
-    word: str, patches: Sequence[str], jobs: int | None, deadline_s: float | None
+    word: str, patches: Sequence[str], jobs: int | None, deadline_s: float | None, *, debug: bool
 ) -> tuple[CheckRun, CheckLayout]:
     if patches:
         raise UsageError("--resume goes on with what the check has; name no PATH")
     found = _found(word)
     before, layout = found.whole(), CheckLayout(Path(found.folder))
-    each_settings = [settings(kernel=each.name, deadline_s=deadline_s) for each in before.kernels]
+    if debug and not before.debug:
+        raise UsageError(f"{found.folder}: begun without --debug", hint="begin a new check")
+    each_settings = [
+        settings(kernel=each.name, deadline_s=deadline_s, debug=before.debug) for each in before.kernels
+    ]
     again = livepatches_of(list(dict.fromkeys(each.word for each in before.livepatches)))
     names = {each.name for each in before.livepatches}
     chosen_again = tuple(each for each in again if each.name in names)
@@ -216,6 +230,17 @@ def _check_same(found: RecordedCheck, again: Sequence[Wanted], kernels: Sequence
     for earlier, kernel in zip(before.kernels, kernels, strict=True):
         if earlier.image_digest != kernel.image.digest:
             raise UsageError(f"kernel {earlier.name} has changed since {found.folder}", hint=hint)
+
+
+def check_alike(base: RecordedCheck | None, order: CheckOrder) -> None:
+    """Refuse to compare with a check whose kernels look for faults in memory where these do not.
+
+    Scenarios take longer in such a kernel, and it finds what others do not.
+    """
+    debug = any(each.debug for each in order.kernels)
+    if base is not None and base.whole().debug != debug:
+        how = "without --debug" if debug else "with --debug"
+        raise UsageError(f"{base.folder}: was checked {how}", hint="compare with a check of the same kind")
 
 
 def _list(*, as_json: bool) -> None:

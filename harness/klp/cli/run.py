@@ -39,6 +39,7 @@ from klp.report.table import failed_checks, rules_line, run_table
 )
 @click.option("--retry-lost", is_flag=True, help="Run a plan once more if its guest is lost under it.")
 @click.option("--force", is_flag=True, help="Force a transition that outlasts its deadline.")
+@click.option("--debug", is_flag=True, help="On a kernel that looks for faults in memory; slower.")
 @click.option("--control", is_flag=True, help="Do the same without probes, too: see whether they disturb.")
 @click.option("--consistency", is_flag=True, help="See which version of each function tasks run (T12).")
 @click.option("--dry-run", is_flag=True, help="Print every step and the QEMU command; run nothing.")
@@ -52,6 +53,7 @@ def run(
     repeat: int,
     retry_lost: bool,
     force: bool,
+    debug: bool,
     control: bool,
     consistency: bool,
     dry_run: bool,
@@ -62,7 +64,7 @@ def run(
     PATCH is a folder of patches/, a folder with a Kbuild, a .c file, a .ko, or `samples`, the default: the
     seven livepatch samples of the kernel's own source.
     """
-    wanted = settings(kernel=kernel, **limits)
+    wanted = settings(kernel=kernel, debug=debug or None, **limits)
     wished = wishes(patches or (SAMPLES_WORD,))
     if dry_run:
         choices = RunChoices(cold, repeat, retry_lost, force, control, consistency)

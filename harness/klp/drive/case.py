@@ -27,6 +27,7 @@ from klp.klog.lines import without_stamp
 from klp.lab.ready import ReadyGuest, ReadyKernel
 from klp.model import Module
 from klp.records.writing import add_pending, write_run
+from klp.settings import Settings
 from klp.waiting import DeadlineMissed, wait_until
 
 # A command in the kept shell costs the guest little; a new SSH channel each time took 0.08 s under
@@ -237,6 +238,16 @@ class Case:
     def resident(self, module: Module, path: str) -> ModuleSubject:
         """Return a plain module whose file is in the guest already."""
         return ModuleSubject(self.guest.lab, module, path, self._ready_guest.observer)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of its guest."""
+        return self._ready_kernel.settings
+
+    @property
+    def debug(self) -> bool:
+        """Whether the guest's kernel looks for faults in memory."""
+        return self._ready_kernel.settings.debug
 
     @property
     def scratch(self) -> Path:

@@ -90,7 +90,12 @@ LifeStep = Act | LookAtSysfs | Observe | AwaitLog
 
 
 def life_of(plan: PatchPlan) -> tuple[LifeStep, ...]:
-    """Return all that a plan says is done, in order."""
+    """Return all that a plan says is done, in order.
+
+    Of a livepatch that stays nothing is unloaded, what was loaded before it neither: it may hold that.
+    """
+    if plan.stays:
+        return (*set_up_of(plan), *_own_life(plan))
     return (
         *set_up_of(plan),
         *(_own_life(plan) if plan.livepatch else ()),
@@ -124,7 +129,8 @@ def _own_life(plan: PatchPlan) -> Iterator[LifeStep]:
     yield Disable(name)
     yield from _observation(plan, Moment.AFTER)
     yield from _log(plan, LogPhase.DISABLED)
-    yield Unload(name)
+    if not plan.stays:
+        yield Unload(name)
 
 
 def _observation(plan: PatchPlan, moment: Moment) -> tuple[LifeStep, ...]:

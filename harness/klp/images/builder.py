@@ -45,6 +45,7 @@ class ModuleTools:
     toolchain: Path
     source: Path | None
     tree: Path | None
+    config: Path | None = None
 
 
 class EntryBuilder(Protocol):

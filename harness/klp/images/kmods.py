@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The modules that a kernel's initrd loads, in the order in which it must."""
+"""The modules of a kernel: which there are, and those that its initrd loads, in order."""
 
 from __future__ import annotations
 
 import gzip
 import lzma
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from klp.errors import UsageError
+from klp.model import Kernel
 from klp.process import run
 
 # What finds the disks and the network in a guest of ours, by module name.
@@ -54,8 +56,42 @@ def boot_closure(folder: Path) -> list[str]:
     return list(ordered)
 
 
+@dataclass(frozen=True, slots=True)
+class KernelModules:
+    """The modules of a kernel, by name.
+
+    Attributes:
+        loadable: those that can be loaded.
+        builtin: those that are part of vmlinux, and never come or go.
+    """
+
+    loadable: frozenset[str]
+    builtin: frozenset[str]
+
+
+def modules_on(kernel: Kernel) -> KernelModules | None:
+    """Return the modules on a kernel's disk; None where its lists cannot be read.
+
+    Raises:
+        HostLacks: there is no debugfs(8) here.
+    """
+    loadable = {listed_module(path) for path, _ in _depends(_on_disk(kernel, "modules.dep"))}
+    builtin = {listed_module(line) for line in _on_disk(kernel, "modules.builtin").split()}
+    return KernelModules(frozenset(loadable), frozenset(builtin)) if loadable | builtin else None
+
+
+def _on_disk(kernel: Kernel, name: str) -> str:
+    """Return a text file of a kernel's modules; empty if there is none."""
+    # debugfs reads ext4 without mounting it, for which it would take root.
+    return run(["debugfs", "-R", f"cat /modules/{kernel.release}/{name}", kernel.disk], check=False).stdout
+
+
 def _read_depends(file: Path) -> list[tuple[str, list[str]]]:
-    lines = (line.partition(":") for line in file.read_text().splitlines())
+    return _depends(file.read_text())
+
+
+def _depends(text: str) -> list[tuple[str, list[str]]]:
+    lines = (line.partition(":") for line in text.splitlines())
     return [(path, needs.split()) for path, _, needs in lines]
 
 

@@ -162,5 +162,5 @@ def _kernel_of(builder: KernelBuilder, entry: KernelEntry, manifest: Manifest, i
     return Kernel(
         name=builder.name, release=release, digest=manifest.digest, image=entry.image, initrd=initrd,
         disk=entry.disk, build=tools.build, toolchain=tools.toolchain, source=tools.source,
-        tree=tools.tree,
+        tree=tools.tree, config=tools.config,
     )  # fmt: skip

@@ -102,7 +102,7 @@ class StockKernel:
         """Return the entry's own toolchain, with the headers package in it."""
         own = StockEntry(entry)
         headers = Path("/usr/src") / f"linux-headers-{release}"
-        return ModuleTools(build=headers, toolchain=own.toolchain, source=own.source, tree=None)
+        return ModuleTools(headers, own.toolchain, own.source, tree=None, config=own.config)
 
     def _extract_source(self, packages: Path, entry: StockEntry) -> None:
         [package] = packages.glob("linux-source-*.deb")

@@ -137,8 +137,9 @@ class TreeKernel:
         """
         toolchain = self.toolchain_of(self.definition())
         return ModuleTools(
-            build=self.tree, toolchain=toolchain, source=_source_of(self.tree), tree=self.tree
-        )
+            build=self.tree, toolchain=toolchain, source=_source_of(self.tree), tree=self.tree,
+            config=self.tree / ".config",
+        )  # fmt: skip
 
 
 def _source_of(tree: Path) -> Path | None:

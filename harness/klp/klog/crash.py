@@ -40,8 +40,8 @@ _BEGINNINGS = (
     (Category.RCU_STALL, re.compile(
         f"rcu: INFO: rcu_\\w+ (?:self-detected stall|detected (?:expedited )?stalls)|{_PANIC}RCU Stall")),
     (Category.HUNG_TASK, re.compile(f"INFO: task .* blocked .*for more than|{_PANIC}hung_task:")),
-    (Category.OOPS, re.compile(rf"kernel BUG at |{any_of(lambda crash: crash.oops)}")),
-    (Category.OOM_KILL, re.compile(r"(?!\s)[^\[\]]* invoked oom-killer: ")),
+    (Category.OOPS, re.compile(rf"kernel BUG at \S+:\d+!|{any_of(lambda crash: crash.oops)}")),
+    (Category.OOM_KILL, re.compile(r"(?!\s)[^\[\]]* invoked oom-killer: gfp_mask=")),
     (Category.PANIC, re.compile(_PANIC)),
 )  # fmt: skip
 _BREAKPOINT = re.compile(rf"(?:^|: ){any_of(lambda crash: crash.breakpoint)}")

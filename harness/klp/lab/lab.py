@@ -15,6 +15,7 @@ from klp.model import Accelerator, Image
 from klp.paths import RunLayout
 from klp.progress import Progress
 from klp.vm.deadlines import deadlines
+from klp.vm.debugging import START_KFENCE
 from klp.vm.machine import Machine, make_overlay
 from klp.vm.request import MachineRequest
 
@@ -60,6 +61,16 @@ def connected(request: MachineRequest, machine: Machine, stack: ExitStack) -> La
     return Lab(request.image, machine, guest, Livepatches(guest, second), second)
 
 
+def start_looking(guest: Guest, request: MachineRequest) -> None:
+    """Have the guest's kernel begin to look for faults in memory by what is not at it since its boot.
+
+    Raises:
+        CheckFailed: the guest refused it.
+    """
+    if request.looking and request.looking.kfence:
+        guest.run(START_KFENCE).must("starting KFENCE")
+
+
 def connection_limits(accel: Accelerator) -> ConnectionLimits:
     """Return the seconds each step of talking to a guest may take."""
     all_of_them = deadlines(accel)
@@ -93,6 +104,7 @@ def booted(request: MachineRequest, layout: RunLayout, progress: Progress) -> It
             machine = stack.enter_context(Machine(spec, layout.qemu_log, deadlines(accelerator)))
         with progress.step("connecting"):
             lab = connected(request, machine, stack)
+        start_looking(lab.guest, request)
         yield lab
 
 

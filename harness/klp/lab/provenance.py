@@ -35,6 +35,7 @@ def provenance(request: MachineRequest, modules: Iterable[Module], accelerator_r
         accelerator_reason=accelerator_reason,
         memory_mib=request.memory_mib,
         cpus=request.cpus,
+        debug=request.looking.summary if request.looking else "",
         modules={module.name: module.sha256 for module in modules},
         probes={probe.name: file_digest(probe) for probe in paths.probe_files()},
     )

@@ -21,7 +21,7 @@ from klp.errors import HostLacks, VmLost
 from klp.files import digest_of, file_digest
 from klp.guest.ssh import Guest
 from klp.images.cache import Cache, EntryKind, Manifest, damaged_files
-from klp.lab.lab import Lab, connected, connection_limits, guest_address
+from klp.lab.lab import Lab, connected, connection_limits, guest_address, start_looking
 from klp.paths import RunLayout
 from klp.progress import Progress
 from klp.trace.store import EventStore
@@ -234,6 +234,7 @@ def restored(warm: WarmStart, layout: RunLayout, *, keep_shell: bool = False) ->
         # Its wall clock stands where it was saved, and nothing but us tells it the time. Its random numbers
         # need no help: vmgenid has the kernel reseed them ("crng reseeded due to virtual machine fork").
         lab.guest.run(f"date --set @{time.time():.3f}").must("setting the guest's clock")
+        start_looking(lab.guest, warm.request)
         yield lab
 
 

@@ -63,6 +63,18 @@ def imports(file: Path) -> frozenset[str]:
         return frozenset(each.name for each in symbols if each["st_shndx"] == "SHN_UNDEF" and each.name)
 
 
+def can_be_removed(file: Path) -> bool:
+    """Whether a module, as `read_module` accepts it, has an exit function, or no init function either.
+
+    The kernel removes no other (delete_module, kernel/module/main.c: EBUSY).
+    """
+    with file.open("rb") as stream:
+        table = ELFFile(stream).get_section_by_name(".symtab")
+        symbols = table.iter_symbols() if isinstance(table, SymbolTableSection) else ()
+        names = {each.name for each in symbols if each["st_shndx"] != "SHN_UNDEF"}
+    return "cleanup_module" in names or "init_module" not in names
+
+
 def check_loadable(module: Module, kernel: Kernel) -> None:
     """Refuse a module that was built for another kernel.
 

@@ -108,6 +108,17 @@ class Skip(_Table, frozen=True):
     reason: Text
 
 
+class Workload(_Table, frozen=True):
+    """A command in the guest that calls what the livepatch changes; for the scenario `exercise`.
+
+    Attributes:
+        may_fail: whether it may end with an exit status other than 0.
+    """
+
+    command: Text
+    may_fail: bool = False
+
+
 class PatchPlan(_Table, frozen=True):
     """What one livepatch proves, and how to see it.
 
@@ -125,6 +136,9 @@ class PatchPlan(_Table, frozen=True):
             livepatch may log from a timer or a thread.
         expect: reports in the kernel log that are no fault; for `klp check`.
         skip: scenarios of `klp check` that are not for it.
+        workload: what calls the functions that it changes; for `klp check`.
+        stays: why its module stays loaded for good, on purpose, so that nobody is to unload it; empty where
+            it can be unloaded. It can be disabled either way.
     """
 
     name: Text
@@ -139,6 +153,8 @@ class PatchPlan(_Table, frozen=True):
     settle: Seconds = 0.0
     expect: tuple[ExpectedReport, ...] = ()
     skip: tuple[Skip, ...] = ()
+    workload: tuple[Workload, ...] = ()
+    stays: str = ""
 
     def is_for(self, kernel: str) -> bool:
         """Whether it is for a kernel of that name."""
@@ -147,6 +163,10 @@ class PatchPlan(_Table, frozen=True):
     def __post_init__(self) -> None:
         if not (self.livepatch or self.load):
             raise ValueError(f"{self.name}: names no livepatch, and no module to load")
+        if self.stays and not self.livepatch:
+            raise ValueError(f"{self.name}: stays is said of a livepatch, and it names none")
+        if self.stays and any(each.when is LogPhase.UNLOADED for each in self.log):
+            raise ValueError(f"{self.name}: it stays, so that no log line comes when it is unloaded")
 
 
 class _PlanList(_Table, frozen=True):

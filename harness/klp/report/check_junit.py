@@ -36,7 +36,7 @@ def _suite(result: CheckResult, kernel: CheckedKernel, begun: str, *, strict: bo
     seconds = sum(each.seconds for each in own)
     suite = Et.Element("testsuite", name=speakable(kernel.name), time=f"{seconds:.3f}", timestamp=begun)
     properties = Et.SubElement(suite, "properties")
-    for key in ("release", "kernel_digest", "image_digest", "accelerator"):
+    for key in ("release", "kernel_digest", "image_digest", "accelerator", "debug"):
         Et.SubElement(properties, "property", name=key, value=speakable(getattr(kernel, key)))
     Et.SubElement(properties, "property", name="verdict", value=result.words)
     for line in result.headlines:
@@ -61,7 +61,7 @@ def _element(kernel: str, livepatch: str, name: str, seconds: float) -> Et.Eleme
 def _ran(ran: Exercised, *, strict: bool) -> Et.Element:
     """Return the case that says whether a livepatch's functions all ran."""
     case = _element(ran.kernel, ran.livepatch, EVERY_FUNCTION, 0.0)
-    lines = [f"{each.new} never ran: {each.unknown}" for each in ran.never_ran]
+    lines = [f"{each.name} never ran: {each.unknown}" for each in ran.never_ran]
     if ran.seen and ran.applies:
         Et.SubElement(case, "system-out").text = speakable(ran.told())
     elif strict and ran.applies:

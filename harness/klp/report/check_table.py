@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from klp.analysis.checked import GUEST_LOST, CheckResult, ScenarioOutcome
+from klp.analysis.checked import GUEST_LOST, CheckResult, ScenarioOutcome, verdict_words
 from klp.analysis.evidence import Verdict, overall
 from klp.report.table import STYLES
 
@@ -51,7 +51,7 @@ def _matrix(result: CheckResult, livepatch: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("scenario", no_wrap=True)
     for kernel in result.kernels:
-        table.add_column(kernel.release, no_wrap=True)
+        table.add_column(kernel.title, no_wrap=True)
     for scenario in result.scenarios:
         cells = [_cell(result.of(each.name, livepatch, scenario)) for each in result.kernels]
         table.add_row(Text(scenario), *cells)
@@ -72,18 +72,20 @@ def _cell(outcomes: Sequence[ScenarioOutcome]) -> Text:
 
 
 def check_totals(result: CheckResult) -> str:
-    """Return how many scenarios ended how, in one line."""
+    """Return how many scenarios ended how, in one line, lost guests first."""
     counts = Counter(each.verdict for each in result.outcomes)
     counted = ", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict)
-    return counted if result.complete else f"{counted}; not complete"
+    lost = f"{len(result.lost)} guest{'s' * (len(result.lost) > 1)} lost: " if result.lost else ""
+    return f"{lost}{counted}{'' if result.complete else '; not complete'}"
 
 
 def check_problems(result: CheckResult) -> Iterator[tuple[ScenarioOutcome, str]]:
     """Yield what is to be said of each outcome: why it is not held, what to note, how to repeat it."""
     for each in result.outcomes:
-        if each.verdict is Verdict.HELD and not each.notes:
+        if each.verdict is Verdict.HELD and not each.notes and not each.lost:
             continue
-        heading = f"{each.livepatch} {each.scenario} on {each.kernel}: {each.verdict.value}"
+        words = verdict_words(each.verdict, lost=each.lost)
+        heading = f"{each.livepatch} {each.scenario} on {each.kernel}: {words}"
         lines = [heading, *(f"  {reason}" for reason in each.reasons), *(f"  ({n})" for n in each.notes)]
         if each.verdict is Verdict.VIOLATED or each.lost:
             lines.append(f"  again: {each.command}")

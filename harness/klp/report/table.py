@@ -33,6 +33,8 @@ def run_table(result: RunResult) -> Group:
     Names of functions and tasks are long and many; in columns of their own they would be cut to bits.
     """
     where = f"kernel {result.provenance.kernel} under {result.provenance.accelerator}"
+    if result.provenance.debug:
+        where += f", looking for faults in memory ({result.provenance.debug})"
     plans = _repetitions(result)
     heading = [Text(title, style="dim") for title in _TITLES]
     rows = [_cells(same) for same in plans]

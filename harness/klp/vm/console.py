@@ -12,6 +12,7 @@ from pathlib import Path
 
 from klp.errors import Category, CrashReport
 from klp.klog import crash
+from klp.klog.lines import without_stamp
 
 # Said by vm-images/guest/init, or by the kernel when it cannot go on.
 _BOOT_FAILURE = re.compile(r"klp: boot failed: (.*)")
@@ -71,7 +72,7 @@ class Console:
 
     def _look_at(self, line: str) -> None:
         self._ready = self._ready or bool(_READY.search(line))
-        panic, failure = _PANIC.search(line), _BOOT_FAILURE.search(line)
+        panic, failure = _PANIC.match(without_stamp(line)), _BOOT_FAILURE.search(line)
         if panic and self._panic is None:
             self._panic = panic[1].strip()
         if failure and self._boot_failure is None:

@@ -9,6 +9,7 @@ from klp import arch
 from klp.model import Accelerator, Image
 from klp.paths import RunLayout
 from klp.settings import Settings
+from klp.vm.debugging import MemoryDebugging, memory_debugging
 from klp.vm.spec import MachineSpec
 from klp.vm.start import Boot, MachineStart, Save, SaveAgain
 
@@ -23,6 +24,7 @@ class MachineRequest:
         memory_mib: MiB of memory.
         cpus: virtual CPUs.
         mitigations: leave the kernel's CPU-bug mitigations on.
+        looking: by what its kernel looks for faults in memory; None of a kernel that does not.
         start: by booting, or from a snapshot.
     """
 
@@ -31,12 +33,20 @@ class MachineRequest:
     memory_mib: int = 1024
     cpus: int = 2
     mitigations: bool = False
+    looking: MemoryDebugging | None = None
     start: MachineStart = field(default_factory=Boot)
 
     @classmethod
     def from_settings(cls, image: Image, settings: Settings, accelerator: Accelerator) -> MachineRequest:
-        """Return the machine that boots `image` as the settings want it."""
-        return cls(image, accelerator, settings.memory_mib, settings.cpus, settings.mitigations)
+        """Return the machine that boots `image` as the settings want it.
+
+        Raises:
+            UsageError: its kernel is to look for faults in memory, and has nothing built in to do so.
+        """
+        return cls(
+            image, accelerator, settings.memory_mib, settings.cpus, settings.mitigations,
+            memory_debugging(image.kernel) if settings.debug else None,
+        )  # fmt: skip
 
     @property
     def architecture(self) -> arch.Architecture:
@@ -61,5 +71,6 @@ class MachineRequest:
             memory_mib=self.memory_mib,
             cpus=self.cpus,
             mitigations=self.mitigations,
+            append=self.looking.words if self.looking else (),
             start=self.start,
         )

@@ -119,7 +119,7 @@ def scenarios(check: RecordedCheck) -> Iterator[Repetition]:
             where = kernels[ran.kernel]
             together = _together(result.scenarios)
             place = Place(kernel=ran.kernel, livepatch=ran.livepatch, scenario=together)
-            counts = {(Kind.CALLS, f"{each.new} of {each.object}"): each.calls for each in ran.functions}
+            counts = {(Kind.CALLS, f"{each.name} of {each.object}"): each.calls for each in ran.functions}
             yield Repetition(check.name, place, where.release, where.accelerator, counts=counts)
     for each in result.outcomes:
         where = kernels[each.kernel]

@@ -149,7 +149,7 @@ def _summary(runs: RunSet) -> SetSummary:
     where = [each.whole().provenance for each in runs.runs]
     kernels = [each for check in runs.checks for each in check.whole().kernels]
     names = (*(each.name for each in runs.runs), *(each.name for each in runs.checks))
-    releases = (*(each.kernel for each in where), *(each.release for each in kernels))
+    releases = (*(each.title for each in where), *(each.title for each in kernels))
     accelerators = (*(each.accelerator for each in where), *(each.accelerator for each in kernels))
     return SetSummary(
         runs=tuple(dict.fromkeys(names)),

@@ -110,7 +110,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SetSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the two sets: its runs, the releases of its kernels, and its accelerators."""
+    """One of the two sets: its runs, its kernels by release and kind, and its accelerators."""
 
     runs: tuple[str, ...]
     kernels: tuple[str, ...]

@@ -9,7 +9,7 @@ from klp.analysis.legs import Leg, LegOutcome, ObjectSeen
 from klp.analysis.rules.rule import rule
 from klp.analysis.rules.states import observed
 from klp.analysis.standing import Standing
-from klp.klog.lines import alarms
+from klp.klog.lines import alarming
 from klp.trace import events as ev
 
 _CORE = "kernel/livepatch/core.c"
@@ -283,12 +283,12 @@ def clean_log(history: History) -> Finding:
     """
     tally = Tally()
     excused = any(each.expected for _, each in history.seen.log)
-    for number, line in history.seen.log:
+    wrong = alarming([each.text for _, each in history.seen.log])
+    for (number, line), is_wrong in zip(history.seen.log, wrong, strict=True):
         if line.expected is None:
-            tally.judge(not alarms((line.text,)), line.text[:160], number)
+            tally.judge(not is_wrong, line.text[:160], number)
     for number, taint in history.seen.taints:
         # A warning that was expected taints the kernel for good: W, by __warn(), kernel/panic.c.
         allowed = _ALLOWED_TAINT | set(history.tainted) | ({"W"} if excused else set())
-        wrong = set(taint.flags) - allowed
-        tally.judge(not wrong, f"taint {taint.flags or 'none'}", number)
+        tally.judge(not set(taint.flags) - allowed, f"taint {taint.flags or 'none'}", number)
     return tally.finding("the kernel log was not recorded")

@@ -55,7 +55,7 @@ def under_load(stage: Stage) -> None:
             stage.observe(Moment.ENABLED)
             stage.livepatch.disable()
             stage.observe(Moment.AFTER)
-            stage.livepatch.unload()
+            stage.unload()
         after = _work(stage)
     forked, switched = after.processes - before.processes, after.switches - before.switches
     # A transition beside which nothing happened would prove nothing: so the numbers are told.

@@ -46,7 +46,7 @@ def cpu_goes(stage: Stage) -> None:
     holder = Holder(stage)
     holder.catch("old")
     stage.livepatch.disable()
-    stage.livepatch.unload()
+    stage.unload()
     # Loaded a second time, for the holder found its functions by the livepatch's own entries.
     stage.load(wait=False)
     holder.await_held()
@@ -64,7 +64,7 @@ def cpu_goes(stage: Stage) -> None:
     stage.livepatch.wait_gone()
     _put(stage, cpu, online=True)
     stage.observe(Moment.AFTER)
-    stage.livepatch.unload()
+    stage.unload()
     stage.tear_down()
 
 
@@ -83,7 +83,7 @@ def _live(stage: Stage) -> None:
     stage.observe(Moment.ENABLED)
     stage.livepatch.disable()
     stage.observe(Moment.AFTER)
-    stage.livepatch.unload()
+    stage.unload()
 
 
 def _spare(stage: Stage) -> int:

@@ -162,7 +162,7 @@ def _both_orders(stage: Stage, user: _FtraceUser) -> None:
     stage.observe(Moment.AFTER)
     _compare(stage, before, user.calls(), "after it was disabled", all_of_them=True)
     user.detach()
-    stage.livepatch.unload()
+    stage.unload()
     stage.load()
     user.attach()
     stage.observe(Moment.ENABLED)
@@ -172,7 +172,7 @@ def _both_orders(stage: Stage, user: _FtraceUser) -> None:
     stage.observe(Moment.ENABLED)
     stage.livepatch.disable()
     stage.observe(Moment.AFTER)
-    stage.livepatch.unload()
+    stage.unload()
     stage.tear_down()
     _tell(stage, before)
 

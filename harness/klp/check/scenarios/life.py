@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from klp.analysis.growth import Sample, growth
+from klp.check.damage import count_all
 from klp.check.memory import sample, settled
 from klp.check.scenario import scenario
 from klp.check.stage import Stage
@@ -43,6 +44,8 @@ def cycles(stage: Stage) -> None:
 
     The first is left out: in it the kernel allocates what it then keeps for every later one.
     """
+    if stage.case.debug and (cost := count_all(stage.guest)):
+        stage.note(cost)
     stage.set_up()
     _cycle(stage)
     # At the start alone: on 7.x the first readings themselves have a cache grow, which would pass for a

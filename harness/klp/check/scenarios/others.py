@@ -39,7 +39,7 @@ def on_top(stage: Stage) -> None:
         stage.note("it replaced the other livepatch, being cumulative")
     stage.livepatch.disable()
     stage.observe(Moment.AFTER)
-    stage.livepatch.unload()
+    stage.unload()
     if companion.loaded:
         companion.disable()
         companion.unload()
@@ -64,7 +64,7 @@ def underneath(stage: Stage) -> None:
     stage.observe(Moment.ENABLED)
     companion.load(functions)
     stage.livepatch.disable()
-    stage.livepatch.unload()
+    stage.unload()
     stage.observe(Moment.AFTER)
     companion.disable()
     companion.unload()
@@ -92,11 +92,12 @@ def replaced_by_itself(stage: Stage) -> None:
         stage.note("it is not cumulative: its copy was stacked on it")
         stage.livepatch.disable()
         stage.observe(Moment.ENABLED)
-    stage.livepatch.unload()
+    stage.unload()
     stage.observe(Moment.ENABLED)
     copy.disable()
     stage.observe(Moment.AFTER)
-    copy.unload()
+    if not stage.stays:
+        copy.unload()
     stage.tear_down()
 
 
@@ -124,7 +125,7 @@ def replaced_by_empty(stage: Stage) -> None:
         stage.note("replaced; what its callbacks set up stays, for they do not run when it is replaced")
         return
     stage.observe(Moment.AFTER)
-    stage.livepatch.unload()
+    stage.unload()
     empty.disable()
     empty.unload()
     stage.observe(Moment.AFTER)
@@ -135,7 +136,7 @@ def _leave(stage: Stage) -> None:
     stage.observe(Moment.ENABLED)
     stage.livepatch.disable()
     stage.observe(Moment.AFTER)
-    stage.livepatch.unload()
+    stage.unload()
     stage.tear_down()
 
 

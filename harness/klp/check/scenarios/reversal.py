@@ -31,7 +31,7 @@ def held_up(stage: Stage) -> None:
     holder.await_held(_SEVERAL)
     holder.let_go()
     _gone(stage)
-    stage.livepatch.unload()
+    stage.unload()
     stage.tear_down()
 
 
@@ -44,7 +44,7 @@ def reverse_enable(stage: Stage) -> None:
     # The sleeper has not switched yet, so it is where the reversal leads: nothing holds that up.
     stage.livepatch.reverse()
     _gone(stage)
-    stage.livepatch.unload()
+    stage.unload()
     holder.let_go()
     stage.load()
     stage.observe(Moment.ENABLED)
@@ -77,7 +77,7 @@ def _prepared(stage: Stage) -> Holder:
     holder = Holder(stage)
     holder.catch("old")
     stage.livepatch.disable()
-    stage.livepatch.unload()
+    stage.unload()
     return holder
 
 
@@ -96,5 +96,5 @@ def _gone(stage: Stage) -> None:
 def _leave(stage: Stage) -> None:
     stage.livepatch.disable()
     stage.observe(Moment.AFTER)
-    stage.livepatch.unload()
+    stage.unload()
     stage.tear_down()

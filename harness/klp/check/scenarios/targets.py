@@ -27,7 +27,7 @@ def target_absent(stage: Stage) -> None:
     for name in targets:
         _demand_patched(stage, name, patched=False)
     stage.livepatch.disable()
-    stage.livepatch.unload()
+    stage.unload()
     stage.tear_down()
 
 
@@ -47,7 +47,7 @@ def target_comes_and_goes(stage: Stage) -> None:
     stage.observe(Moment.ENABLED)
     stage.livepatch.disable()
     stage.observe(Moment.AFTER)
-    stage.livepatch.unload()
+    stage.unload()
     for subject in reversed(coming):
         subject.unload()
     stage.tear_down()
