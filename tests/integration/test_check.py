@@ -58,6 +58,9 @@ def test_a_good_one_is_held_and_one_that_does_not_build_costs_only_itself(klp, b
     assert {"T4", "T6", "L4", "L5", "L6"} <= {
         rule for rule, verdict in good["life"]["rules"].items() if verdict == "held"
     }
+    calls = {name: each["calls"] for name, each in good.items() if name in ("life", "cycles")}
+    assert {each["new"] for own in calls.values() for each in own} == {"klp_version_proc_show"}
+    assert [len(calls[name][0]["tasks"]) for name in ("life", "cycles")] == [1, 6]
     bad = found["version-banner-2", "build"]
     assert bad["verdict"] == "violated"
     assert "#error not for this kernel" in bad["reasons"][0]

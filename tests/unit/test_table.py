@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from klp.analysis.calls import FunctionCalls, TaskCalls
 from klp.analysis.legs import LegOutcome
 from klp.analysis.result import (
     RUN_SCHEMA,
@@ -100,6 +101,16 @@ def test_the_table_tells_everything() -> None:
     [plain] = [line for line in text.splitlines() if line.startswith("plain")]
     assert plain.split() == ["plain", *["-"] * 5, "held"]
     assert "a plain module" in text
+
+
+def test_what_ran_of_it_is_told_of_all_repetitions_together() -> None:
+    assert "exercised" not in rendered(result(FULL))
+    cat = TaskCalls(task="cat", pid=7, calls=2)
+    ran, idle = (FunctionCalls(object="vmlinux", old=name, new=f"new_{name}") for name in ("f", "g"))
+    once = msgspec.structs.replace(FULL, calls=(msgspec.structs.replace(ran, tasks=(cat,)), idle))
+    assert "exercised 1 of 2 functions, 2 calls by 1 task" in rendered(result(once))
+    again = msgspec.structs.replace(once, repetition=2)
+    assert "exercised 1 of 2 functions, 4 calls by 2 tasks" in rendered(result(once, again))
 
 
 def test_the_longest_held_stands_first() -> None:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from klp.analysis.evidence import Verdict, overall
+from klp.analysis.exercised import exercised
 from klp.analysis.result import PlanResult, RunResult
 from klp.analysis.rule_checks import rule_name
 from klp.analysis.transitions import Straggler, Transition
@@ -118,6 +119,7 @@ def _details(same: Sequence[PlanResult]) -> list[str]:
     usual, _ = orders.most_common(1)[0]
     return [
         *_changes(first),
+        *_exercised(same),
         *(f"left behind: {line}" for line in _stragglers(same)),
         *(f"callbacks of {line}" for line in usual),
         *([f"callbacks differ in {len(same) - orders[usual]} repetitions"] if len(orders) > 1 else []),
@@ -134,6 +136,12 @@ def _changes(plan: PlanResult) -> list[str]:
     ]
     bare = [each.object for each in plan.objects if not each.functions]
     return [*lines, f"has callbacks alone for {', '.join(bare)}"] if bare else lines
+
+
+def _exercised(same: Sequence[PlanResult]) -> list[str]:
+    """How much of what it changes was seen to run, of several repetitions in all of them together."""
+    counted = [(each.title, each.calls) for each in same if each.calls]
+    return [exercised("", same[0].livepatch, counted).told()] if counted else []
 
 
 def _seconds(found: list[Transition]) -> str:
