@@ -8,18 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from klp.modules.plan import module_name, read_plan
+from klp.modules.plan import read_plan
+from tests.unit.test_patches import named
 from tests.verdicts import LIVEPATCHES, Expected, expected, expected_bare
 
 BAD = sorted(folder for folder in (LIVEPATCHES / "bad").iterdir() if folder.is_dir())
 GOOD = sorted(folder for folder in (LIVEPATCHES / "good").iterdir() if folder.is_dir())
 CHECKING = Path(__file__).parents[2] / "docs/checking.md"
-
-
-def built(folder: Path) -> set[str]:
-    """Return the names of the modules that a folder's Kbuild builds, as the kernel calls them."""
-    words = re.findall(r"^obj-m \+= ([\w-]+)\.o$", (folder / "Kbuild").read_text(), re.MULTILINE)
-    return set(map(module_name, words))
 
 
 def of(kind: str) -> dict[str, Expected]:
@@ -50,7 +45,7 @@ def test_the_plan_is_of_its_folder(folder: Path) -> None:
     plan = read_plan(folder / "patch.toml")
     assert plan.name == folder.name
     assert plan.livepatch.startswith(f"klp_{folder.parent.name}_")
-    assert built(folder) == {plan.livepatch, *(each.module for each in plan.load)}
+    assert set(named(folder)) == {plan.livepatch, *(each.module for each in plan.load)}
     assert plan.observe, "a livepatch that nobody can see"
 
 

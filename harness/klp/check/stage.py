@@ -34,6 +34,7 @@ from klp.drive.steps import LifeStep, Moment, life_of, removal_of, set_up_of
 from klp.drive.subject import LivepatchSubject, Misbehaved, ModuleSubject, not_enabled
 from klp.drive.trace import Trace
 from klp.errors import CheckFailed, KlpError
+from klp.guest.livepatch import LivepatchState
 from klp.klog.expected import Expected
 from klp.model import Kernel
 from klp.modules.plan import LogPhase, module_name
@@ -291,7 +292,7 @@ class Stage:
                 said = wrong.output
                 # Only now, and once a moment: to read /proc/kallsyms takes an emulated CPU half a second.
                 if namesakes is None:
-                    namesakes = self._namesakes() if moment is Moment.ENABLED else ()
+                    namesakes = self._why_unchanged() if moment is Moment.ENABLED else ()
                 misbehaviour = Misbehaviour(moment.value, each.command, pattern, said, before, namesakes)
                 self.misbehaved.append(misbehaviour)
             self._heard[each.command] = said
@@ -299,6 +300,13 @@ class Stage:
     def _said(self, command: str) -> str | None:
         """Return what a command said last, or None if it was not run yet."""
         return self._heard.get(command)
+
+    def _why_unchanged(self) -> tuple[str, ...]:
+        """Return, in words, what may keep an enabled livepatch from changing what its author expects."""
+        state = self.livepatch.state
+        if state is None:
+            return ()
+        return (*unpatched(state), *self._namesakes())
 
     def _namesakes(self) -> tuple[str, ...]:
         """Return, in words, the changed functions whose name is in their object several times."""
@@ -329,6 +337,18 @@ class Stage:
     def note(self, words: str) -> None:
         """Say what was seen that is no fault, but worth knowing: numbers, how often, by which way."""
         self.notes.append(words)
+
+
+def unpatched(state: LivepatchState) -> tuple[str, ...]:
+    """Return, in words, the objects of an enabled livepatch that are not patched, as sysfs shows it."""
+    if not state.objects:
+        return ("sysfs shows no object of it: an object with neither .name nor .funcs ends the array",)
+    absent = [each.name for each in state.objects if each.patched is False]
+    return tuple(
+        f"its object {name} is not patched: no module of that name is loaded"
+        + (f" (a module's name has underscores: {own}?)" if (own := module_name(name)) != name else "")
+        for name in absent
+    )
 
 
 def namesakes(listed: str, objects: Sequence[PatchedFunctions]) -> tuple[str, ...]:
