@@ -28,6 +28,7 @@ from typing import assert_never
 from klp.analysis.diagnosis import Misbehaviour
 from klp.analysis.result import PatchedFunctions
 from klp.check.candidate import Candidate
+from klp.check.resident import module_of_the_kernel
 from klp.drive import steps
 from klp.drive.case import Case, KernelLog, TestedGuest
 from klp.drive.steps import LifeStep, Moment, life_of, removal_of, set_up_of
@@ -125,14 +126,19 @@ class Stage:
         return tuple(each.command for each in self.candidate.plan.observe)
 
     def module(self, name: str) -> ModuleSubject:
-        """Ship a module that the livepatch's own sources gave, such as its target.
+        """Return a module: one that the livepatch's own sources gave, shipped, else one of the kernel's.
+
+        What one of the kernel's needs is loaded by then.
 
         Raises:
-            NotApplicable: they gave none of that name.
+            NotApplicable: there is none of that name.
         """
         found = self.candidate.modules.get(module_name(name))
         if found is None:
-            raise NotApplicable(f"{name} is not among the modules built with the livepatch")
+            subject = module_of_the_kernel(self.case, name)
+            if subject is None:
+                raise NotApplicable(f"{name} is neither built with it nor a module of the guest's kernel")
+            return subject
         return self.case.patch(found) if found.livepatch else self.case.plain(found)
 
     def set_up(self, *, without: Sequence[str] = ()) -> None:
@@ -172,6 +178,10 @@ class Stage:
 
     def _load(self, name: str, parameters: str) -> ModuleSubject:
         subject = self.module(name)
+        if name not in self.candidate.modules and subject.loaded:
+            # Of the kernel's own, such as the driver of the guest's disk: it cannot be had otherwise.
+            self.note(f"{name} was loaded already, with whatever parameters")
+            return subject
         subject.load(parameters)
         self.loaded.append(subject)
         self._parameters[subject.name] = parameters
@@ -219,17 +229,17 @@ class Stage:
             case _:
                 assert_never(step)
 
-    def _subject(self, name: str) -> ModuleSubject:
-        """Return the livepatch, or what `set_up` loaded, by its name."""
-        return {each.name: each for each in (*self.loaded, self.livepatch)}[name]
+    def _subject(self, name: str) -> ModuleSubject | None:
+        """Return the livepatch, or what `set_up` loaded, by its name; None if it was there before."""
+        return {each.name: each for each in (*self.loaded, self.livepatch)}.get(name)
 
     def _remove(self, name: str) -> None:
         subject = self._subject(name)
         if subject is self.livepatch:
             self.unload()
-            return
-        subject.unload()
-        self.loaded.remove(subject)
+        elif subject is not None:
+            subject.unload()
+            self.loaded.remove(subject)
 
     def put_back(self) -> None:
         """Load those livepatches of `set_up` again that the livepatch replaced, so that it can once more.
