@@ -19,7 +19,7 @@ def told(*calls: tuple[str, str, int]) -> tuple[tuple[str, ...], tuple[str, ...]
     trace = Trace()
     for patch, object_, ms in calls:
         trace.put(
-            ev.Callback, patch=patch, object=object_, kind="post_patch", function="livepatch_post",
+            ev.Callback, patch=patch, object=object_, kind="post_patch", function="livepatch_post [fix]",
             result=None, duration_ns=ms * MS, task=SHELL,
         )  # fmt: skip
     slow = slow_callbacks(history(enumerate(trace.events)), "fix", LIMIT_S)

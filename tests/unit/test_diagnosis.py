@@ -10,8 +10,9 @@ from klp.analysis.history import history
 from klp.analysis.refusals import Refusal, meaning
 from klp.analysis.result import PatchedFunctions
 from klp.analysis.rules.registry import judge_all
-from klp.check.stage import namesakes
+from klp.check.stage import namesakes, unpatched
 from klp.errors import Category
+from klp.guest.livepatch import LivepatchState, PatchedObject
 from klp.klog import crash
 from klp.trace import events as ev
 from tests.unit.traces import Trace, task
@@ -287,3 +288,30 @@ def test_a_broken_rule_is_told_once_and_in_better_words_where_there_are_any() ->
 
 def test_what_is_good_is_not_talked_about() -> None:
     assert diagnose(Seen(FIX, history(Trace().numbered()))) == ()
+
+
+def state(*objects: PatchedObject) -> LivepatchState:
+    return LivepatchState(FIX, True, False, None, None, objects)
+
+
+def test_an_object_that_is_not_patched_is_named() -> None:
+    vmlinux, absent = PatchedObject("vmlinux", ("f,1",), True), PatchedObject("a-b", ("g,1",), False)
+    assert unpatched(state(vmlinux, PatchedObject("old", (), None))) == ()
+    assert unpatched(state(vmlinux, absent)) == (
+        "its object a-b is not patched: no module of that name is loaded (a module's name has underscores: "
+        "a_b?)",
+    )
+
+
+def test_a_livepatch_whose_objects_the_kernel_does_not_see() -> None:
+    assert unpatched(state()) == (
+        "sysfs shows no object of it: an object with neither .name nor .funcs ends the array",
+    )
+
+
+def test_a_module_without_an_exit_function_is_told_from_one_in_use() -> None:
+    said = "rmmod: ERROR: could not remove module klp_fix: Device or resource busy"
+    [told] = diagnose(Seen(FIX, refusal=Refusal("unload", FIX, "EBUSY", said, no_exit=True)))
+    assert told.startswith(f"unload of {FIX} was refused with EBUSY: it has no module_exit()")
+    [other] = diagnose(Seen(FIX, refusal=Refusal("unload", FIX, "EBUSY", said)))
+    assert other == f"unload of {FIX} was refused with EBUSY: {said}"

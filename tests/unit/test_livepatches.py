@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from klp.modules.plan import module_name, read_plan
+from klp.modules.plan import read_plan
 from tests.unit.test_patches import named
 from tests.verdicts import LIVEPATCHES, Expected, expected, expected_bare
 
@@ -45,7 +45,7 @@ def test_the_plan_is_of_its_folder(folder: Path) -> None:
     plan = read_plan(folder / "patch.toml")
     assert plan.name == folder.name
     assert plan.livepatch.startswith(f"klp_{folder.parent.name}_")
-    assert set(map(module_name, named(folder))) == {plan.livepatch, *(each.module for each in plan.load)}
+    assert set(named(folder)) == {plan.livepatch, *(each.module for each in plan.load)}
     assert plan.observe, "a livepatch that nobody can see"
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from klp.errors import NotALivepatch, UsageError
 from klp.model import Kernel
-from klp.modules.modinfo import check_loadable, read_module
+from klp.modules.modinfo import can_be_removed, check_loadable, read_module
 
 RELEASE = "6.12.117+deb13-amd64"
 KO = Path(__file__).parents[1] / "data/modules/klp_version_banner.ko"
@@ -133,3 +133,12 @@ def test_a_module_without_the_mark_is_no_livepatch(tmp_path: Path) -> None:
     unmarked.write_bytes(CONTENT.replace(b"livepatch=Y\0", b"livepatch=N\0"))
     assert read_module(KO).livepatch
     assert not read_module(unmarked).livepatch
+
+
+def test_a_module_without_an_exit_function_can_never_be_removed(tmp_path):
+    assert can_be_removed(KO)
+    file = tmp_path / "no_exit.ko"
+    file.write_bytes(KO.read_bytes().replace(b"cleanup_module\0", b"cleanup_modulx\0"))
+    assert not can_be_removed(file)
+    file.write_bytes(file.read_bytes().replace(b"init_module\0", b"init_modulx\0"))
+    assert can_be_removed(file)

@@ -47,10 +47,11 @@ def _words(calls: list[ev.Callback], above_s: float, up_to_s: float = float("inf
     for call in calls:
         took_s = call.duration_ns / 1e9
         if above_s < took_s <= up_to_s:
+            function = call.function.partition(" ")[0].partition("+")[0]
             kind = call.kind.replace("_", "-")
             # As measured: on a busy or emulated host a callback takes longer than it would elsewhere.
             yield (
-                f"its {kind} callback {call.function.split('+')[0]} for {call.object} took {took_s:.1f} s, "
+                f"its {kind} callback {function} for {call.object} took {took_s:.1f} s, "
                 "with klp_mutex held: no module is loaded or removed and no livepatch enabled or disabled "
                 "meanwhile"
             )

@@ -35,7 +35,8 @@ class Misbehaviour:
         moment: ``before``, ``enabled`` or ``after``; ``refused`` after a load that was refused.
         command, pattern, output: what was run, what must be found in its output, and that.
         said: what the same command said the time before, or None.
-        namesakes: in words, the changed functions whose name several functions of the kernel have.
+        namesakes: in words, the changed functions whose name several functions of the kernel have, and the
+            objects that are not patched.
     """
 
     moment: str

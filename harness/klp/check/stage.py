@@ -30,6 +30,7 @@ from klp.analysis.diagnosis import Misbehaviour
 from klp.analysis.result import PatchedFunctions
 from klp.check.candidate import Candidate
 from klp.check.damage import find_damage
+from klp.check.resident import module_of_the_kernel
 from klp.drive import steps
 from klp.drive.calls import CallCounter, new_functions, untold
 from klp.drive.case import Case, KernelLog, TestedGuest
@@ -37,6 +38,7 @@ from klp.drive.steps import LifeStep, Moment, life_of, removal_of, set_up_of
 from klp.drive.subject import LivepatchSubject, Misbehaved, ModuleSubject, not_enabled
 from klp.drive.trace import Trace
 from klp.errors import CheckFailed, KlpError
+from klp.guest.livepatch import LivepatchState
 from klp.klog.expected import Expected
 from klp.model import Kernel
 from klp.modules.plan import LogPhase, module_name
@@ -131,14 +133,19 @@ class Stage:
         return tuple(each.command for each in self.candidate.plan.observe)
 
     def module(self, name: str) -> ModuleSubject:
-        """Ship a module that the livepatch's own sources gave, such as its target.
+        """Return a module: one that the livepatch's own sources gave, shipped, else one of the kernel's.
+
+        What one of the kernel's needs is loaded by then.
 
         Raises:
-            NotApplicable: they gave none of that name.
+            NotApplicable: there is none of that name.
         """
         found = self.candidate.modules.get(module_name(name))
         if found is None:
-            raise NotApplicable(f"{name} is not among the modules built with the livepatch")
+            subject = module_of_the_kernel(self.case, name)
+            if subject is None:
+                raise NotApplicable(f"{name} is neither built with it nor a module of the guest's kernel")
+            return subject
         return self.case.patch(found) if found.livepatch else self.case.plain(found)
 
     def set_up(self, *, without: Sequence[str] = ()) -> None:
@@ -180,6 +187,10 @@ class Stage:
 
     def _load(self, name: str, parameters: str) -> ModuleSubject:
         subject = self.module(name)
+        if name not in self.candidate.modules and subject.loaded:
+            # Of the kernel's own, such as the driver of the guest's disk: it cannot be had otherwise.
+            self.note(f"{name} was loaded already, with whatever parameters")
+            return subject
         subject.load(parameters)
         self.loaded.append(subject)
         self._parameters[subject.name] = parameters
@@ -227,17 +238,17 @@ class Stage:
             case _:
                 assert_never(step)
 
-    def _subject(self, name: str) -> ModuleSubject:
-        """Return the livepatch, or what `set_up` loaded, by its name."""
-        return {each.name: each for each in (*self.loaded, self.livepatch)}[name]
+    def _subject(self, name: str) -> ModuleSubject | None:
+        """Return the livepatch, or what `set_up` loaded, by its name; None if it was there before."""
+        return {each.name: each for each in (*self.loaded, self.livepatch)}.get(name)
 
     def _remove(self, name: str) -> None:
         subject = self._subject(name)
         if subject is self.livepatch:
             self.unload()
-            return
-        subject.unload()
-        self.loaded.remove(subject)
+        elif subject is not None:
+            subject.unload()
+            self.loaded.remove(subject)
 
     def put_back(self) -> None:
         """Load those livepatches of `set_up` again that the livepatch replaced, so that it can once more.
@@ -300,7 +311,7 @@ class Stage:
                 said = wrong.output
                 # Only now, and once a moment: to read /proc/kallsyms takes an emulated CPU half a second.
                 if namesakes is None:
-                    namesakes = self._namesakes() if moment is Moment.ENABLED else ()
+                    namesakes = self._why_unchanged() if moment is Moment.ENABLED else ()
                 misbehaviour = Misbehaviour(moment.value, each.command, pattern, said, before, namesakes)
                 self.misbehaved.append(misbehaviour)
             self._heard[each.command] = said
@@ -308,6 +319,13 @@ class Stage:
     def _said(self, command: str) -> str | None:
         """Return what a command said last, or None if it was not run yet."""
         return self._heard.get(command)
+
+    def _why_unchanged(self) -> tuple[str, ...]:
+        """Return, in words, what may keep an enabled livepatch from changing what its author expects."""
+        state = self.livepatch.state
+        if state is None:
+            return ()
+        return (*unpatched(state), *self._namesakes())
 
     def _namesakes(self) -> tuple[str, ...]:
         """Return, in words, the changed functions whose name is in their object several times."""
@@ -352,6 +370,18 @@ class Stage:
     def note(self, words: str) -> None:
         """Say what was seen that is no fault, but worth knowing: numbers, how often, by which way."""
         self.notes.append(words)
+
+
+def unpatched(state: LivepatchState) -> tuple[str, ...]:
+    """Return, in words, the objects of an enabled livepatch that are not patched, as sysfs shows it."""
+    if not state.objects:
+        return ("sysfs shows no object of it: an object with neither .name nor .funcs ends the array",)
+    absent = [each.name for each in state.objects if each.patched is False]
+    return tuple(
+        f"its object {name} is not patched: no module of that name is loaded"
+        + (f" (a module's name has underscores: {own}?)" if (own := module_name(name)) != name else "")
+        for name in absent
+    )
 
 
 def namesakes(listed: str, objects: Sequence[PatchedFunctions]) -> tuple[str, ...]:

@@ -7,13 +7,10 @@ disabling do to all, callbacks included.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from klp.check.scenario import scenario
 from klp.check.stage import NotApplicable, Stage
 from klp.drive.steps import Moment
 from klp.drive.subject import ModuleSubject, Refused
-from klp.model import Module
 from klp.modules.plan import module_name
 
 
@@ -78,31 +75,12 @@ def _late(stage: Stage, targets: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(late)
 
 
-def _subject(stage: Stage, name: str) -> ModuleSubject:
-    """Return a target: one of the author's own, or of the guest's kernel, with what that needs loaded."""
-    if name in stage.candidate.modules:
-        return stage.module(name)
-    # As modprobe would load it whatever modprobe.d has for it: the last file is its own.
-    plan = stage.guest.run(["modprobe", "--ignore-install", "--show-depends", name])
-    files = [line.split()[1] for line in plan.stdout.splitlines() if line.startswith("insmod ")]
-    if not files:
-        raise NotApplicable(f"{name} is neither built with it nor a module of the guest's kernel")
-    # Each by modprobe, for some may be loaded already; insmod would fail for those.
-    for file in files[:-1]:
-        stage.guest.run(["modprobe", Path(file).name.partition(".")[0]]).must(f"loading {file}")
-    own = Module(
-        name=name, file=Path(files[-1]), vermagic=stage.kernel.release, livepatch=False, depends=(),
-        licence="", sha256="",
-    )  # fmt: skip
-    return stage.case.resident(own, files[-1])
-
-
 def _demand_removable(stage: Stage, targets: tuple[str, ...]) -> None:
     """See that each target of the guest's kernel can go while nobody has livepatched it."""
     for name in targets:
         if name in stage.candidate.modules:
             continue
-        subject = _subject(stage, name)
+        subject = stage.module(name)
         try:
             if not subject.loaded:
                 subject.load()
@@ -117,7 +95,7 @@ def _come(stage: Stage, targets: tuple[str, ...], late: tuple[str, ...]) -> list
     order = [*(name for name in planned if name in late), *(name for name in late if name not in planned)]
     coming = []
     for name in order:
-        subject = _subject(stage, name)
+        subject = stage.module(name)
         # If its functions cannot be patched now, it is the target whose load fails: klp_module_coming()
         # has the errno returned by init_module (prepare_coming_module, kernel/module/main.c).
         subject.load(planned.get(name, ""))

@@ -2,8 +2,7 @@
 /*
  * klp_good_object_later.c - a livepatch of a module that comes later
  *
- * Purpose: change what klp-later.ko answers, whenever it is loaded. The kernel
- * calls the module klp_later.
+ * Purpose: change what klp_later.ko answers, whenever it is loaded.
  */
 
 #include <linux/kernel.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * klp-later.c - a module to be livepatched, with a hyphen in its file's name
+ * klp_later.c - a module to be livepatched
  *
  * Purpose: show twice the parameter "base" in /proc/klp_later.
  */
@@ -39,5 +39,5 @@ static void __exit klp_later_exit(void)
 
 module_init(klp_later_init);
 module_exit(klp_later_exit);
-MODULE_DESCRIPTION("Module to be livepatched, with a hyphen in its file's name");
+MODULE_DESCRIPTION("Module to be livepatched");
 MODULE_LICENSE("GPL");
