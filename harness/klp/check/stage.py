@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import assert_never
 
 from klp.analysis.diagnosis import Misbehaviour
@@ -72,6 +72,7 @@ class Stage:
         livepatch: the livepatch, shipped, not loaded.
         quick: whether only a first look is wanted (``--quick``).
         loaded: the modules that `set_up` loaded, in order.
+        before_unload: called when the livepatch, disabled, is about to be unloaded by `unload`.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Stage:
         self.faults: list[str] = []
         self.misbehaved: list[Misbehaviour] = []
         self.inside: tuple[str, ...] = ()
+        self.before_unload: Callable[[], None] = lambda: None
         self._heard: dict[str, str] = {}
         self.notes: list[str] = []
         self.expects = tuple(Expected(each.pattern, each.reason) for each in candidate.plan.expect)
@@ -158,6 +160,7 @@ class Stage:
         # Nothing but the functions it replaces is waited for: a timer, a work item or a kthread of its own
         # may still run its code, and a module's reference count does not know of them.
         self.inside = self.running()
+        self.before_unload()
         self.livepatch.unload()
 
     def _load(self, name: str, parameters: str) -> ModuleSubject:

@@ -24,6 +24,7 @@ from klp.klog import expected
 from klp.klog.lines import without_stamp
 from klp.lab.ready import ReadyGuest, ReadyKernel
 from klp.model import Module
+from klp.paths import CacheLayout
 from klp.records.writing import add_pending, write_run
 from klp.waiting import DeadlineMissed, wait_until
 
@@ -234,6 +235,11 @@ class Case:
     def resident(self, module: Module, path: str) -> ModuleSubject:
         """Return a plain module whose file is in the guest already."""
         return ModuleSubject(self.guest.lab, module, path, self._ready_guest.observer)
+
+    @property
+    def cache(self) -> CacheLayout:
+        """The cache that the guest's image is in."""
+        return self._ready_kernel.cache
 
     @property
     def scratch(self) -> Path:
