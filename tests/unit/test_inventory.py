@@ -134,6 +134,10 @@ def test_variations_of_several_lives_add_up_and_are_kept_as_json() -> None:
     assert unexplained(differences(names(), names("/a2", "/b")), kept) == ()
 
 
+def test_a_section_that_was_not_read_once_is_not_compared() -> None:
+    assert differences(names("/a"), inventory(kthreads={"x": "1"})) == ()
+
+
 def test_only_what_is_there_at_every_look_lasts() -> None:
     first = (Alteration("names", "/a", None, ""), Alteration("kthreads", "x", "1", "2"))
     second = (Alteration("kthreads", "x", "1", "3"), Alteration("names", "/b", None, ""))

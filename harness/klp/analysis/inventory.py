@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-NAMES, SYSCTL, MODULES, KTHREADS, VMALLOC = "names", "sysctl", "modules", "kthreads", "vmalloc"
+NAMES, SYSCTL, LINKS, MODULES = "names", "sysctl", "links", "modules"
+KTHREADS, VMALLOC = "kthreads", "vmalloc"
 TIMERS, WORKS, NOTIFIERS, OPEN_FILES, FILES = "timers", "works", "notifiers", "open files", "all files"
 # Functions of modules that were there before are called by them as they please: the journal's commit timer
 # comes and goes with what is written.
@@ -26,7 +27,7 @@ _PLACES = 3
 _NOUNS = {
     SYSCTL: "", MODULES: "module", KTHREADS: "kthread", TIMERS: "timer of", WORKS: "work item of",
     NOTIFIERS: "notifier", "kprobes": "kprobe", "ftrace": "ftrace user of",
-    "cpu-states": "CPU hotplug state", "mounts": "mount", "links": "", "addresses": "address",
+    "cpu-states": "CPU hotplug state", "mounts": "mount", LINKS: "", "addresses": "address",
     "routes": "route", "registered": "", "interrupts": "interrupt", NAMES: "", VMALLOC: "vmalloc area of",
     OPEN_FILES: "open file of", FILES: "open file that no process has",
 }  # fmt: skip
@@ -43,7 +44,7 @@ class Inventory(msgspec.Struct, frozen=True):
     Attributes:
         sections: by name; each key has a value, which is empty where the key tells all.
         modules: where each module's code and data lie: begin and end.
-        unread: what could not be looked at, in words.
+        unread: the sections that could not be read.
     """
 
     sections: dict[str, dict[str, str]]
@@ -80,12 +81,15 @@ class Variation(msgspec.Struct, frozen=True):
 
 
 def differences(before: Inventory, after: Inventory) -> tuple[Alteration, ...]:
-    """Return what `after` has, lacks or has otherwise than `before`, in the order in which it is told."""
-    names = sorted({*before.sections, *after.sections}, key=_place)
+    """Return what `after` has, lacks or has otherwise than `before`, in the order in which it is told.
+
+    Only of sections that both have.
+    """
+    names = sorted(before.sections.keys() & after.sections.keys(), key=_place)
     found = (
         Alteration(name, key, was, now)
         for name in names
-        for key, was, now in _changed(before.sections.get(name, {}), after.sections.get(name, {}))
+        for key, was, now in _changed(before.sections[name], after.sections[name])
     )
     return tuple(each for each in found if _counts(each, before))
 
@@ -109,7 +113,7 @@ def _changed(
 
 
 def _counts(difference: Alteration, before: Inventory) -> bool:
-    if difference.section == SYSCTL:  # one that came or went is among the names
+    if difference.section in (SYSCTL, LINKS):  # what came or went is among the names
         return difference.was is not None and difference.now is not None
     if difference.section in _CALLED:
         owner = re.search(r"\[([^]]+)\]\Z", difference.key)

@@ -34,6 +34,8 @@ _UNCOUNTED_AREAS = re.compile(
 _OWN_PROBE = re.compile(r"\A[pr]\d*:klp_\w*/\S+ (?:(\w+):)?([\w.]+)(?:\+\S+)?")
 # Whose descriptors are klp's connections.
 _SERVERS = ("dropbear", "sshd")
+# The walker's walks, and the sections made of them.
+_WALKS = {"timers": "timers", "works": "works", "notifiers": "notifiers", "files": "all files"}
 # Files of /proc that list what is registered, a line each.
 _REGISTERS = (
     "filesystems", "devices", "misc", "swaps", "iomem", "ioports", "consoles", "net/protocols", "net/ptype",
@@ -82,7 +84,11 @@ def parse_inventory(text: str, symbols: Symbols = ()) -> Inventory:
         "notifiers": _counts(_notifiers(walked, resolve)),
         **{f"registered {name}": _registered(name, files[f"/proc/{name}"]) for name in _REGISTERS},
     }
-    return Inventory(sections, ranges, tuple(_unread(walked)))
+    # What was not walked to its end is left out, for it would compare as empty.
+    missing = [name for walk, name in _WALKS.items() if f"walked {walk}" not in walked]
+    for name in missing:
+        del sections[name]
+    return Inventory(sections, ranges, tuple(missing))
 
 
 def _sections(text: str) -> dict[str, list[str]]:
@@ -266,9 +272,3 @@ def _registered(name: str, lines: Iterable[str]) -> dict[str, str]:
     if name == "net/protocols":
         return {line.split()[0]: "" for line in lines}
     return _counts(" ".join(line.split()) for line in lines)
-
-
-def _unread(lines: Iterable[str]) -> Iterator[str]:
-    for line in lines:
-        if not line.startswith(("timer ", "work ", "notifier ", "files ")):
-            yield line

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-import shlex
 import tempfile
 from pathlib import Path
 
@@ -25,6 +24,8 @@ from klp.images.vmlinux import extract_vmlinux
 from klp.model import Module
 
 _SCRIPT, _WALKER = paths.IN_GUEST / "inventory.sh", paths.IN_GUEST / "walk_kernel.py"
+# In the guest. Nothing in /run is part of an inventory.
+_PLACE = "/run/klp/inventory"
 # What the walker must know of structures (include/linux/{timer,workqueue,notifier}.h, kernel/time/timer.c,
 # kernel/workqueue.c).
 _OFFSETS = (
@@ -70,10 +71,14 @@ class Inventories:
         self._symbols: Symbols = ()
         self.unread: tuple[str, ...] = ()
         try:
-            self._layout = self._describe(guest)
+            layout = _description(guest)
         except HostLacks as lack:
             # Timers, work items and notifiers are then not looked at; all else is.
-            self._layout, self.unread = "", (lack.message,)
+            layout, self.unread = "", (lack.message,)
+        guest.run(f"mkdir -p {_PLACE}").must(f"making {_PLACE}")
+        guest.write(f"{_PLACE}/layout.json", layout.encode())
+        for program in (_SCRIPT, _WALKER):
+            guest.write(f"{_PLACE}/{program.name}", program.read_bytes())
 
     def take(self) -> Inventory:
         """Take one.
@@ -82,11 +87,7 @@ class Inventories:
             CheckFailed: the script failed.
             VmLost: the guest was lost meanwhile, or does not answer.
         """
-        script = (
-            f"WALKER={shlex.quote(_WALKER.read_text())}; LAYOUT={shlex.quote(self._layout)}\n"
-            f"{_SCRIPT.read_text()}"
-        )
-        packed = self._guest.run(script).must("taking an inventory").stdout
+        packed = self._guest.run(f". {_PLACE}/{_SCRIPT.name} {_PLACE}").must("taking an inventory").stdout
         try:
             text = gzip.decompress(base64.b64decode(packed)).decode(errors="replace")
         except (ValueError, OSError, EOFError) as error:
@@ -100,27 +101,29 @@ class Inventories:
         places = {name: int(address, 16) for name, address in sections.items()}
         self._symbols = tuple(sorted({*self._symbols, *symbols_of(module, places)}))
 
-    def _describe(self, guest: TestedGuest) -> str:
-        btf = _types(guest)
-        chains = {name: btf.offset(head, "head") for head, names in _CHAINS.items() for name in names}
-        wanted = "|".join((*_SYMBOLS, *chains))
-        # Once a guest: an emulated one takes half a second for it.
-        listed = guest.run(["grep", "-E", f" [a-zA-Z] ({wanted})$", "/proc/kallsyms"]).stdout
-        known = {words[2]: int(words[0], 16) for words in map(str.split, listed.splitlines())}
-        if missing := [name for name in _SYMBOLS if name not in known]:
-            raise HostLacks(f"/proc/kallsyms has no {', '.join(missing)}")
-        offsets = {f"{name}.{member}": btf.offset(name, member) for name, member in _OFFSETS}
-        offsets["timer_base"] = btf.size("timer_base")
-        offsets["timer_base.vectors#"] = btf.length("timer_base", "vectors")
-        offsets["timer_bases#"] = btf.variable_length("timer_bases")
-        heads = {name: known[name] + at for name, at in chains.items() if name in known}
-        layout = {
-            "offsets": offsets,
-            "symbols": {name: known[name] for name in _SYMBOLS},
-            "chains": heads,
-            "cpus": int(guest.run("nproc --all").must("counting CPUs").stdout),
-        }
-        return msgspec.json.encode(layout).decode()
+
+def _description(guest: TestedGuest) -> str:
+    """Return what the walker must know of the guest's kernel, as JSON."""
+    btf = _types(guest)
+    chains = {name: btf.offset(head, "head") for head, names in _CHAINS.items() for name in names}
+    wanted = "|".join((*_SYMBOLS, *chains))
+    # Once a guest: an emulated one takes half a second for it.
+    listed = guest.run(["grep", "-E", f" [a-zA-Z] ({wanted})$", "/proc/kallsyms"]).stdout
+    known = {words[2]: int(words[0], 16) for words in map(str.split, listed.splitlines())}
+    if missing := [name for name in _SYMBOLS if name not in known]:
+        raise HostLacks(f"/proc/kallsyms has no {', '.join(missing)}")
+    offsets = {f"{name}.{member}": btf.offset(name, member) for name, member in _OFFSETS}
+    offsets["timer_base"] = btf.size("timer_base")
+    offsets["timer_base.vectors#"] = btf.length("timer_base", "vectors")
+    offsets["timer_bases#"] = btf.variable_length("timer_bases")
+    heads = {name: known[name] + at for name, at in chains.items() if name in known}
+    layout = {
+        "offsets": offsets,
+        "symbols": {name: known[name] for name in _SYMBOLS},
+        "chains": heads,
+        "cpus": int(guest.run("nproc --all").must("counting CPUs").stdout),
+    }
+    return msgspec.json.encode(layout).decode()
 
 
 def _types(guest: TestedGuest) -> Btf:

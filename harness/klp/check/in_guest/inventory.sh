@@ -3,23 +3,21 @@
 #
 # inventory.sh - what a guest's kernel has at this moment, as text; `klp.analysis.inventory_text` reads it.
 #
-# Each section begins with a line "=== NAME". Run by the guest's bash in a subshell of the shell that is kept,
-# with WALKER (the program walk_kernel.py) and LAYOUT (its argument, JSON; empty: nothing is walked) set.
+# Each section begins with a line "=== NAME". Sourced by the guest's bash, in a subshell of the shell that is
+# kept; its argument is the folder with the program walk_kernel.py and its argument, layout.json.
 # In an emulated guest to start a program takes as long as to read a dozen files: so one grep reads all of
 # them, and one find finds all names. Packed, for to encrypt the text takes longer than gzip to shrink it.
 #
 # Left out are klp's own doings: processes of this shell's session. Its files are in /run, which is not
 # looked at; its probes in tracefs are in groups klp_*, which the reader leaves out.
 
-# shellcheck disable=SC2153 # set by whoever runs this
-coproc WALK { [[ ! $LAYOUT ]] || exec python3 -I -S -E -c "$WALKER" "$LAYOUT" 2>&1; }
-# As copies: a subshell, such as each part of a pipe, has not the descriptors of a coprocess.
-exec {walked}<&"${WALK[0]}"
-exec {go}>&"${WALK[1]}"
-eval "exec ${WALK[0]}<&- ${WALK[1]}>&-"
 section() { echo "=== $1"; }
 shopt -s nullglob
 {
+    # On another CPU meanwhile; should it die, this goes on.
+    trap '' PIPE
+    exec {go}> >(exec python3 -I -S -E "$1/walk_kernel.py" "$(<"$1/layout.json")" >"$1/walked" 2>&1)
+    walker=$!
     section session
     read -r _ _ _ _ _ session _ </proc/self/stat
     echo "$session"
@@ -41,7 +39,8 @@ shopt -s nullglob
         \( -path '/sys/kernel/slab/*' -o -path "$tracing/*/*/*" \) -prune -print -o -print
     section walked
     # Only now are the open files counted: grep and find have ended.
-    exec {go}>&-
-    mapfile -t lines <&"$walked"
+    echo >&"$go"
+    wait "$walker"
+    mapfile -t lines <"$1/walked"
     printf '%s\n' "${lines[@]}"
-} 2>/dev/null | { exec {go}>&- && gzip -1; } | { exec {go}>&- && base64 -w 0; }
+} 2>/dev/null | gzip -1 | base64 -w 0

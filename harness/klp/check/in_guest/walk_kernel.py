@@ -6,8 +6,8 @@ lists. Prints a line for each function that is to be called: ``timer ADDRESS``, 
 ``notifier CHAIN ADDRESS``; only for functions that are not the kernel's own. Where the timer itself lies in
 memory that is gone, its own address stands in the function's place: what reads as zero is no function.
 Nothing is locked meanwhile: a list that changes under the walk ends it early, or shows an entry that has
-just gone. Then, once its input ends, ``files NUMBER``: all open files, by then without those of who looks
-at the rest; /proc/sys/fs/file-nr is told in steps of 32 a CPU.
+just gone. Then, once it is sent a line, ``files NUMBER``: all open files, by then without those of who
+looks at the rest; /proc/sys/fs/file-nr is told in steps of 32 a CPU. ``walked NAME`` ends each walk.
 """
 
 import json
@@ -132,7 +132,7 @@ class Walk:
 
     def files(self) -> None:
         """Count the open files, once nothing else is looked at."""
-        sys.stdin.read()
+        sys.stdin.readline()
         counter = self.symbols["nr_files"]
         number = self.memory.word(counter + self.at["percpu_counter.count"])
         parts = self.memory.word(counter + self.at["percpu_counter.counters"])
@@ -143,10 +143,13 @@ class Walk:
 
 def main() -> None:
     """Walk; what cannot be walked is told in a line."""
+    if not sys.argv[1]:
+        return
     walk = Walk(Memory(), json.loads(sys.argv[1]))
     for each in (walk.timers, walk.works, walk.notifiers, walk.files):
         try:
             each()
+            sys.stdout.write(f"walked {each.__name__}\n")
         except (LookupError, OSError, KeyError) as error:
             sys.stdout.write(f"unwalked {each.__name__} {error!r}\n")
 
