@@ -16,7 +16,7 @@ import msgspec
 
 NAMES, SYSCTL, LINKS, MODULES = "names", "sysctl", "links", "modules"
 KTHREADS, VMALLOC = "kthreads", "vmalloc"
-TIMERS, WORKS, NOTIFIERS, OPEN_FILES, FILES = "timers", "works", "notifiers", "open files", "all files"
+TIMERS, WORKS, NOTIFIERS, OPEN_FILES = "timers", "works", "notifiers", "open files"
 # Functions of modules that were there before are called by them as they please: the journal's commit timer
 # comes and goes with what is written.
 _CALLED = frozenset({TIMERS, WORKS})
@@ -29,10 +29,10 @@ _NOUNS = {
     NOTIFIERS: "notifier", "kprobes": "kprobe", "ftrace": "ftrace user of",
     "cpu-states": "CPU hotplug state", "mounts": "mount", LINKS: "", "addresses": "address",
     "routes": "route", "registered": "", "interrupts": "interrupt", NAMES: "", VMALLOC: "vmalloc area of",
-    OPEN_FILES: "open file of", FILES: "open file that no process has",
+    OPEN_FILES: "open file of",
 }  # fmt: skip
 # Their values count alike things.
-_COUNTED = frozenset({KTHREADS, TIMERS, WORKS, NOTIFIERS, "kprobes", VMALLOC, OPEN_FILES, FILES})
+_COUNTED = frozenset({KTHREADS, TIMERS, WORKS, NOTIFIERS, "kprobes", VMALLOC, OPEN_FILES})
 _ORDER = tuple(_NOUNS)
 _NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
 _SLAB = "/sys/kernel/slab/"
@@ -147,15 +147,15 @@ def in_words(found: Iterable[Alteration]) -> tuple[str, ...]:
             rest.append(each)
         else:
             (came if each.was is None else went).append(each.key)
-    lines = [_line(each) for each in rest if each.section not in (VMALLOC, OPEN_FILES, FILES)]
-    last = [_line(each) for each in rest if each.section in (VMALLOC, OPEN_FILES, FILES)]
+    lines = [_line(each) for each in rest if each.section not in (VMALLOC, OPEN_FILES)]
+    last = [_line(each) for each in rest if each.section in (VMALLOC, OPEN_FILES)]
     return (*lines, *grouped("left behind", came), *grouped("gone", went), *last)
 
 
 def _line(difference: Alteration) -> str:
     kind = _kind(difference.section)
     noun = _NOUNS.get(kind, kind)
-    thing = f"{noun} {difference.key}".strip() if difference.section != FILES else noun
+    thing = f"{noun} {difference.key}".strip()
     if kind == "registered":
         thing = f"{difference.key} in /proc/{difference.section.removeprefix('registered ')}"
     was, now = difference.was, difference.now
@@ -171,13 +171,12 @@ def _line(difference: Alteration) -> str:
 
 
 def _counted(kind: str, thing: str, was: int, now: int) -> str:
-    if kind not in (VMALLOC, OPEN_FILES, FILES):
+    if kind not in (VMALLOC, OPEN_FILES):
         several = f" ({now - was} of them)" if now - was > 1 else ""
         return f"left behind: {thing}{several}" if now > was else f"gone: {thing}"
     number, sort = abs(now - was), "more" if now > was else "fewer"
-    head, _, tail = thing.partition(" of " if " of " in thing else " that ")
-    link = " of " if " of " in thing else " that "
-    return f"{'one' if number == 1 else number} {sort} {head}{'' if number == 1 else 's'}{link}{tail}"
+    head, _, owner = thing.partition(" of ")
+    return f"{'one' if number == 1 else number} {sort} {head}{'' if number == 1 else 's'} of {owner}"
 
 
 def grouped(what: str, paths: Iterable[str]) -> Iterator[str]:

@@ -35,7 +35,7 @@ _OWN_PROBE = re.compile(r"\A[pr]\d*:klp_\w*/\S+ (?:(\w+):)?([\w.]+)(?:\+\S+)?")
 # Whose descriptors are klp's connections.
 _SERVERS = ("dropbear", "sshd")
 # The walker's walks, and the sections made of them.
-_WALKS = {"timers": "timers", "works": "works", "notifiers": "notifiers", "files": "all files"}
+_WALKS = {"timers": "timers", "works": "works", "notifiers": "notifiers"}
 # Files of /proc that list what is registered, a line each.
 _REGISTERS = (
     "filesystems", "devices", "misc", "swaps", "iomem", "ioports", "consoles", "net/protocols", "net/ptype",
@@ -69,7 +69,6 @@ def parse_inventory(text: str, symbols: Symbols = ()) -> Inventory:
         "modules": {words[0]: words[2] for words in map(str.split, files["/proc/modules"])},
         "kthreads": _counts(comm for _, comm, rest in tasks if _is_kthread(comm, rest)),
         "open files": _open_files(raw.get("descriptors", ()), tasks, session),
-        "all files": dict(line.split() for line in walked if line.startswith("files ")),
         "kprobes": _counts(_kprobes(files["/sys/kernel/debug/kprobes/list"], own, resolve)),
         "ftrace": dict(_ftrace(files["/sys/kernel/tracing/enabled_functions"], own)),
         "cpu-states": {line.strip(): "" for line in files["/sys/devices/system/cpu/hotplug/states"]},

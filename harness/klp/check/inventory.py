@@ -33,10 +33,10 @@ _OFFSETS = (
     ("work_struct", "func"), ("work_struct", "entry"), ("workqueue_struct", "list"),
     ("workqueue_struct", "pwqs"), ("pool_workqueue", "pwqs_node"), ("pool_workqueue", "pool"),
     ("pool_workqueue", "inactive_works"), ("worker_pool", "worklist"), ("notifier_block", "next"),
-    ("notifier_block", "notifier_call"), ("percpu_counter", "count"), ("percpu_counter", "counters"),
+    ("notifier_block", "notifier_call"),
 )  # fmt: skip
 _SYMBOLS = (
-    "_stext", "_end", "timer_bases", "__per_cpu_offset", "delayed_work_timer_fn", "workqueues", "nr_files",
+    "_stext", "_end", "timer_bases", "__per_cpu_offset", "delayed_work_timer_fn", "workqueues",
 )  # fmt: skip
 # Chains of notifiers, by the type of their heads: no file lists them, and BTF has no variable that is not
 # per-CPU. One that this kernel lacks is left out.

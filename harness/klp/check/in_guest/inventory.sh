@@ -14,9 +14,8 @@
 section() { echo "=== $1"; }
 shopt -s nullglob
 {
-    # On another CPU meanwhile; should it die, this goes on.
-    trap '' PIPE
-    exec {go}> >(exec python3 -I -S -E "$1/walk_kernel.py" "$(<"$1/layout.json")" >"$1/walked" 2>&1)
+    # On another CPU meanwhile.
+    python3 -I -S -E "$1/walk_kernel.py" "$(<"$1/layout.json")" >"$1/walked" 2>&1 &
     walker=$!
     section session
     read -r _ _ _ _ _ session _ </proc/self/stat
@@ -38,8 +37,6 @@ shopt -s nullglob
         \( -path '/proc/[0-9]*' -o -path /sys/kernel/debug/tracing \) -prune -o \
         \( -path '/sys/kernel/slab/*' -o -path "$tracing/*/*/*" \) -prune -print -o -print
     section walked
-    # Only now are the open files counted: grep and find have ended.
-    echo >&"$go"
     wait "$walker"
     mapfile -t lines <"$1/walked"
     printf '%s\n' "${lines[@]}"

@@ -6,8 +6,7 @@ lists. Prints a line for each function that is to be called: ``timer ADDRESS``, 
 ``notifier CHAIN ADDRESS``; only for functions that are not the kernel's own. Where the timer itself lies in
 memory that is gone, its own address stands in the function's place: what reads as zero is no function.
 Nothing is locked meanwhile: a list that changes under the walk ends it early, or shows an entry that has
-just gone. Then, once it is sent a line, ``files NUMBER``: all open files, by then without those of who
-looks at the rest; /proc/sys/fs/file-nr is told in steps of 32 a CPU. ``walked NAME`` ends each walk.
+just gone. ``walked NAME`` ends each walk.
 """
 
 import json
@@ -130,23 +129,13 @@ class Walk:
             for block in self.memory.chain(first, self.at["notifier_block.next"]):
                 self._say(f"notifier {name}", self.memory.word(block + call), block)
 
-    def files(self) -> None:
-        """Count the open files, once nothing else is looked at."""
-        sys.stdin.readline()
-        counter = self.symbols["nr_files"]
-        number = self.memory.word(counter + self.at["percpu_counter.count"])
-        parts = self.memory.word(counter + self.at["percpu_counter.counters"])
-        for cpu in range(self.layout["cpus"]):
-            number += struct.unpack("<i", self.memory.read(parts + self._part_of(cpu), 4))[0]
-        sys.stdout.write(f"files {number}\n")
-
 
 def main() -> None:
     """Walk; what cannot be walked is told in a line."""
     if not sys.argv[1]:
         return
     walk = Walk(Memory(), json.loads(sys.argv[1]))
-    for each in (walk.timers, walk.works, walk.notifiers, walk.files):
+    for each in (walk.timers, walk.works, walk.notifiers):
         try:
             each()
             sys.stdout.write(f"walked {each.__name__}\n")
