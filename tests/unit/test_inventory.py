@@ -14,6 +14,7 @@ from klp.analysis.inventory import (
     in_words,
     lasting,
     learned,
+    put_back,
     unexplained,
 )
 
@@ -131,6 +132,28 @@ def test_variations_of_several_lives_add_up_and_are_kept_as_json() -> None:
     kept = msgspec.json.decode(msgspec.json.encode(both), type=Variation)
     assert kept == both
     assert unexplained(differences(names(), names("/a2", "/b")), kept) == ()
+
+
+def test_a_livepatch_below_that_was_replaced_is_no_loss() -> None:
+    below = "/sys/kernel/livepatch/klp_state"
+    before = inventory(
+        names={below: "", f"{below}/enabled": ""},
+        modules={"klp_state": "1", "ext4": "2"},
+        ftrace={"f": "(1) R I", "g": "(2) R I", "h": "(1) R"},
+    )
+    after = inventory(
+        names={}, modules={"klp_state": "0", "ext4": "3"}, ftrace={"g": "(1) R I", "h": "(2) R"}
+    )
+    found = [(each.section, each.key) for each in differences(before, after)]
+    assert found == [("modules", "ext4"), ("ftrace", "h")]
+
+
+def test_what_is_as_it_was_at_first_was_put_back() -> None:
+    first = inventory(sysctl={UID: "65534"}, names={"/a": ""})
+    found = (Alteration("sysctl", UID, "1234", "65534"), Alteration("names", "/b", "", None))
+    assert put_back(found, first) == ()
+    other = (Alteration("sysctl", UID, "1234", "7"), Alteration("names", "/b", None, ""))
+    assert put_back(other, first) == other
 
 
 def test_a_section_that_was_not_read_once_is_not_compared() -> None:

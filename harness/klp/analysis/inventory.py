@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 
 NAMES, SYSCTL, LINKS, MODULES = "names", "sysctl", "links", "modules"
-KTHREADS, VMALLOC = "kthreads", "vmalloc"
+KTHREADS, VMALLOC, FTRACE = "kthreads", "vmalloc", "ftrace"
 TIMERS, WORKS, NOTIFIERS, OPEN_FILES = "timers", "works", "notifiers", "open files"
 # Functions of modules that were there before are called by them as they please: the journal's commit timer
 # comes and goes with what is written.
@@ -26,7 +26,7 @@ _PLACES = 3
 # The order in which differences are told: first what names a thing of the livepatch's best.
 _NOUNS = {
     SYSCTL: "", MODULES: "module", KTHREADS: "kthread", TIMERS: "timer of", WORKS: "work item of",
-    NOTIFIERS: "notifier", "kprobes": "kprobe", "ftrace": "ftrace user of",
+    NOTIFIERS: "notifier", "kprobes": "kprobe", FTRACE: "ftrace user of",
     "cpu-states": "CPU hotplug state", "mounts": "mount", LINKS: "", "addresses": "address",
     "routes": "route", "registered": "", "interrupts": "interrupt", NAMES: "", VMALLOC: "vmalloc area of",
     OPEN_FILES: "open file of",
@@ -36,6 +36,7 @@ _COUNTED = frozenset({KTHREADS, TIMERS, WORKS, NOTIFIERS, "kprobes", VMALLOC, OP
 _ORDER = tuple(_NOUNS)
 _NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
 _SLAB = "/sys/kernel/slab/"
+_LIVEPATCHES = "/sys/kernel/livepatch/"
 
 
 class Inventory(msgspec.Struct, frozen=True):
@@ -113,12 +114,35 @@ def _changed(
 
 
 def _counts(difference: Alteration, before: Inventory) -> bool:
-    if difference.section in (SYSCTL, LINKS):  # what came or went is among the names
-        return difference.was is not None and difference.now is not None
-    if difference.section in _CALLED:
-        owner = re.search(r"\[([^]]+)\]\Z", difference.key)
-        return difference.now is not None and not (owner and owner[1] in before.modules)
+    section, key, was, now = difference.section, difference.key, difference.was, difference.now
+    if section in (SYSCTL, LINKS):  # what came or went is among the names
+        return was is not None and now is not None
+    if section in _CALLED:
+        owner = re.search(r"\[([^]]+)\]\Z", key)
+        return now is not None and not (owner and owner[1] in before.modules)
+    # A cumulative livepatch takes the place of those below it: they leave sysfs and ftrace, and their
+    # modules lose a reference. The rules judge that.
+    if section == NAMES:
+        return not key.startswith(_LIVEPATCHES)
+    if section == MODULES:
+        return was is None or now is None or _LIVEPATCHES + key not in before.sections.get(NAMES, {})
+    if section == FTRACE:
+        return _users(now) > _users(was)
     return True
+
+
+def _users(flags: str | None) -> int:
+    """Return how many use ftrace on a function: ``(2) R I``."""
+    found = re.search(r"\((\d+)\)", flags or "")
+    return int(found[1]) if found else 0
+
+
+def put_back(found: Iterable[Alteration], first: Inventory) -> tuple[Alteration, ...]:
+    """Return the alterations but those to what was at first, before livepatches below were loaded.
+
+    What those have changed, a cumulative livepatch in their place may change back when it is disabled.
+    """
+    return tuple(each for each in found if first.sections.get(each.section, {}).get(each.key) != each.now)
 
 
 def learned(before: Inventory, after: Inventory) -> Variation:

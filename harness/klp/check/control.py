@@ -19,6 +19,7 @@ from klp.analysis.inventory import (
     in_words,
     lasting,
     learned,
+    put_back,
     unexplained,
 )
 from klp.check.inventory import Inventories
@@ -58,6 +59,15 @@ class LifeWatch:
         self._kept = Variations(stage.case.cache, stage.guest.lab.image)
         self.variation: Variation = self._kept.known()
         self._before: Inventory = Inventory({})
+        self._first: Inventory | None = None
+
+    def look_first(self) -> None:
+        """Take an inventory before the livepatches below are loaded; only where there are some.
+
+        Raises:
+            CheckFailed, VmLost: none could be taken.
+        """
+        self._first = self._inventories.take()
 
     def begin(self, control: Callable[[Stage], None] = control_life) -> None:
         """Learn from a control life, and take the inventory that a later one is held against.
@@ -85,7 +95,8 @@ class LifeWatch:
         # What was left is there by now: what this control life shows besides came about by itself.
         before, self._before = self._before, after
         self._learn(control)
-        return lasting(unexplained(differences(before, self._before), self.variation), left)
+        left = lasting(unexplained(differences(before, self._before), self.variation), left)
+        return put_back(left, self._first) if self._first else left
 
     def _learn(self, control: Callable[[Stage], None]) -> None:
         """Live a control life; learn what it has changed, and take that for the state before a life."""
