@@ -120,6 +120,7 @@ def test_what_is_gone_with_its_module_has_the_name_that_was_learned() -> None:
     assert found.sections["timers"] == {"klp_f [klp_x]": "1"}
     assert found.sections["works"] == {"0xffffffffc1000100": "1"}
     assert found.unread == ("notifiers",)
+    assert "notifiers" not in found.sections
 
 
 def test_what_is_in_a_module_that_is_there_is_known_as_its() -> None:

@@ -208,7 +208,7 @@ def grouped(what: str, paths: Iterable[str]) -> Iterator[str]:
 
     One device shows in several folders of /sys and /proc, and in each with dozens of names below it.
     """
-    below = _below(sorted(paths))
+    below = _below(paths)
     alike: dict[str, list[str]] = defaultdict(list)
     for path in below:
         alike[path.rpartition("/")[2]].append(path)
@@ -221,9 +221,9 @@ def grouped(what: str, paths: Iterable[str]) -> Iterator[str]:
 
 
 def _below(paths: Iterable[str]) -> dict[str, int]:
-    """Return the paths without one above them, each with how many it has below; `paths` must be sorted."""
+    """Return the paths without one above them, each with how many it has below."""
     found: dict[str, int] = {}
-    for path in sorted(paths, key=lambda each: each.split("/")):
+    for path in sorted(paths):  # what is above comes first
         top = next((each for each in _above(path) if each in found), None)
         if top is None:
             found[path] = 0

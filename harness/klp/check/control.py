@@ -61,6 +61,13 @@ class LifeWatch:
         self._before: Inventory = Inventory({})
         self._first: Inventory | None = None
 
+    @property
+    def unread(self) -> str:
+        """What no inventory could look at, in words; empty where that is nothing."""
+        why = f" ({'; '.join(self._inventories.unread)})" if self._inventories.unread else ""
+        names = ", ".join(self._before.unread)
+        return f"the inventory has no {names}{why}" if names else ""
+
     def look_first(self) -> None:
         """Take an inventory before the livepatches below are loaded; only where there are some.
 
@@ -136,6 +143,8 @@ def watched_life(stage: Stage, life: Callable[[], None]) -> tuple[Alteration, ..
     watch.begin()
     life()
     left = watch.end()
+    if watch.unread:
+        stage.note(watch.unread)
     for words in in_words(left):
         stage.fault(words)
     return left

@@ -19,6 +19,7 @@ from typing import Any
 # No list has so many entries; one that leads in a circle does.
 _MOST = 4096
 _LOAD = 1
+_ALL_BITS = (1 << 64) - 1
 _WORD = struct.Struct("<Q")
 
 
@@ -85,7 +86,8 @@ class Walk:
         """The timer wheel: per CPU an array of bases, each with an array of lists."""
         lists = self.at["timer_base.vectors#"]
         for cpu in range(self.layout["cpus"]):
-            here = self.symbols["timer_bases"] + self._part_of(cpu)
+            # Since 6.15 an offset is negative on x86: per-CPU symbols are no longer counted from 0.
+            here = (self.symbols["timer_bases"] + self._part_of(cpu)) & _ALL_BITS
             for number in range(self.at["timer_bases#"]):
                 base = here + number * self.at["timer_base"] + self.at["timer_base.vectors"]
                 heads = struct.unpack(f"<{lists}Q", self.memory.read(base, 8 * lists))
