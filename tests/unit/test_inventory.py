@@ -10,6 +10,7 @@ from klp.analysis.inventory import (
     Alteration,
     Inventory,
     Variation,
+    confirmed,
     differences,
     in_words,
     lasting,
@@ -154,6 +155,18 @@ def test_what_is_as_it_was_at_first_was_put_back() -> None:
     assert put_back(found, first) == ()
     other = (Alteration("sysctl", UID, "1234", "7"), Alteration("names", "/b", None, ""))
     assert put_back(other, first) == other
+
+
+def test_that_something_left_goes_after_all_is_no_variation() -> None:
+    first, left = inventory(kthreads={"a": "1"}), inventory(kthreads={"a": "1", "klp_x": "1"})
+    assert learned(left, first, first) == Variation()
+    assert learned(left, inventory(kthreads={"a": "2"}), first).patterns == {"kthreads a"}
+
+
+def test_what_a_second_look_must_confirm() -> None:
+    left = (Alteration("kthreads", "x", None, "1"), Alteration("timers", "f [klp_x]", None, "1"))
+    assert confirmed(left, ()) == left[1:]
+    assert confirmed(left, left[:1]) == left
 
 
 def test_a_section_that_was_not_read_once_is_not_compared() -> None:

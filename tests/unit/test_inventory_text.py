@@ -26,7 +26,7 @@ def with_files(text: str, *lines: str) -> Inventory:
 
 
 def test_there_is_a_recording_of_each_kernel() -> None:
-    assert KERNELS == ["6.12"]
+    assert KERNELS == ["6.1", "6.12", "7.2"]
 
 
 def test_every_section_holds_something(recorded: str) -> None:

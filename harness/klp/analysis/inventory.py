@@ -145,14 +145,33 @@ def put_back(found: Iterable[Alteration], first: Inventory) -> tuple[Alteration,
     return tuple(each for each in found if first.sections.get(each.section, {}).get(each.key) != each.now)
 
 
-def learned(before: Inventory, after: Inventory) -> Variation:
-    """Return what changed by itself: between two inventories around a control life."""
-    return Variation(frozenset(each.pattern for each in differences(before, after)))
+def learned(before: Inventory, after: Inventory, first: Inventory | None = None) -> Variation:
+    """Return what changed by itself: between two inventories around a control life.
+
+    Args:
+        first: what was there before something was left behind: that it goes after all, or is put back, says
+            nothing of what varies by itself.
+    """
+    found = differences(before, after)
+    return Variation(frozenset(each.pattern for each in (put_back(found, first) if first else found)))
 
 
 def unexplained(found: Iterable[Alteration], variation: Variation) -> tuple[Alteration, ...]:
     """Return the differences that were never seen to come about by themselves."""
     return tuple(each for each in found if each not in variation)
+
+
+def confirmed(left: Iterable[Alteration], later: Iterable[Alteration]) -> tuple[Alteration, ...]:
+    """Return those of `left` that are among `later` as well, after another module was loaded.
+
+    But timers, work items and notifiers are kept: they are read in memory of a module that is gone, and
+    which that other module may have had since.
+    """
+    known = {(each.section, each.key) for each in later}
+    return tuple(
+        each for each in left
+        if (each.section, each.key) in known or each.section in (*_CALLED, NOTIFIERS)
+    )  # fmt: skip
 
 
 def lasting(earlier: Iterable[Alteration], later: Iterable[Alteration]) -> tuple[Alteration, ...]:

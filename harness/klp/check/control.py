@@ -15,6 +15,7 @@ from klp.analysis.inventory import (
     Alteration,
     Inventory,
     Variation,
+    confirmed,
     differences,
     in_words,
     lasting,
@@ -101,15 +102,15 @@ class LifeWatch:
             return ()
         # What was left is there by now: what this control life shows besides came about by itself.
         before, self._before = self._before, after
-        self._learn(control)
-        left = lasting(unexplained(differences(before, self._before), self.variation), left)
+        self._learn(control, before)
+        left = unexplained(confirmed(left, differences(before, self._before)), self.variation)
         return put_back(left, self._first) if self._first else left
 
-    def _learn(self, control: Callable[[Stage], None]) -> None:
+    def _learn(self, control: Callable[[Stage], None], first: Inventory | None = None) -> None:
         """Live a control life; learn what it has changed, and take that for the state before a life."""
         control(self._stage)
         _, after = self.settled(self._before)
-        self.variation |= self._kept.add(learned(self._before, after))
+        self.variation |= self._kept.add(learned(self._before, after, first))
         self._before = after
 
     def settled(self, before: Inventory) -> tuple[tuple[Alteration, ...], Inventory]:
