@@ -5,8 +5,8 @@ Run in the guest, with one argument, JSON: where structures have their members, 
 lists. Prints a line for each function that is to be called: ``timer ADDRESS``, ``work ADDRESS`` or
 ``notifier CHAIN ADDRESS``; only for functions that are not the kernel's own. Where the timer itself lies in
 memory that is gone, its own address stands in the function's place: what reads as zero is no function.
-Nothing is locked meanwhile: a list that changes under the walk ends it early, or shows an entry that has
-just gone. ``walked NAME`` ends each walk.
+Nothing is locked meanwhile: a list may change under the walk, which then leads into freed memory. A walk
+that does is begun anew, some times; ``walked NAME`` ends each that was walked to its end.
 """
 
 import json
@@ -18,6 +18,7 @@ from typing import Any
 
 # No list has so many entries; one that leads in a circle does.
 _MOST = 4096
+_WALKS = 8
 _LOAD = 1
 _ALL_BITS = (1 << 64) - 1
 _WORD = struct.Struct("<Q")
@@ -77,10 +78,11 @@ class Walk:
         self.at: dict[str, int] = layout["offsets"]
         self.symbols: dict[str, int] = layout["symbols"]
         self.layout = layout
+        self.found: list[str] = []
 
     def _say(self, what: str, function: int, holder: int) -> None:
         if not self.symbols["_stext"] <= function < self.symbols["_end"]:
-            sys.stdout.write(f"{what} {function or holder:#x}\n")
+            self.found.append(f"{what} {function or holder:#x}")
 
     def timers(self) -> None:
         """The timer wheel: per CPU an array of bases, each with an array of lists."""
@@ -91,12 +93,20 @@ class Walk:
             for number in range(self.at["timer_bases#"]):
                 base = here + number * self.at["timer_base"] + self.at["timer_base.vectors"]
                 heads = struct.unpack(f"<{lists}Q", self.memory.read(base, 8 * lists))
-                for first in filter(None, heads):
-                    for timer in self.memory.chain(first, 0):
-                        self._timer(timer)
+                for place, first in enumerate(heads):
+                    self._list(base + 8 * place, first)
 
     def _part_of(self, cpu: int) -> int:
         return self.memory.word(self.symbols["__per_cpu_offset"] + 8 * cpu)
+
+    def _list(self, link: int, first: int) -> None:
+        for timer in self.memory.chain(first, 0):
+            # An entry knows what points to it; one in the memory of a module that is gone reads as zeros.
+            back = self.memory.word(timer + 8)
+            if back not in (link, 0):
+                raise LookupError(f"{timer:#x} is in no list")
+            link = timer
+            self._timer(timer)
 
     def _timer(self, timer: int) -> None:
         function = self.memory.word(timer + self.at["timer_list.function"])
@@ -138,11 +148,15 @@ def main() -> None:
         return
     walk = Walk(Memory(), json.loads(sys.argv[1]))
     for each in (walk.timers, walk.works, walk.notifiers):
-        try:
-            each()
-            sys.stdout.write(f"walked {each.__name__}\n")
-        except (LookupError, OSError, KeyError) as error:
-            sys.stdout.write(f"unwalked {each.__name__} {error!r}\n")
+        for number in range(_WALKS):
+            walk.found.clear()
+            try:
+                each()
+                walk.found.append(f"walked {each.__name__}")
+                break
+            except (LookupError, OSError) as error:
+                walk.found.append(f"unwalked {each.__name__} {number} {error!r}")
+        sys.stdout.write("".join(f"{line}\n" for line in walk.found))
 
 
 main()
