@@ -28,6 +28,8 @@ PATCHES = PROJECT / "patches"
 PROBE_SOURCES = PROJECT / "probes"
 SAMPLE_PLANS = PACKAGE / "modules" / "samples.toml"
 HOST_PACKAGES = PACKAGE / "host-packages.txt"
+# Programs that a check has a guest run.
+IN_GUEST = PACKAGE / "check" / "in_guest"
 UNOBSERVABLE = PACKAGE / "testing" / "unobservable.toml"
 # The file that `make test` records its tests' verdicts in, and `klp coverage` reads if none is named.
 VERDICTS = Path("build") / "verdicts.jsonl"
@@ -98,6 +100,11 @@ class CacheLayout:
     def modules(self) -> Path:
         """Modules that were built before, a folder for each build; may be removed at any time."""
         return self.root / "modules"
+
+    @property
+    def variations(self) -> Path:
+        """What varies by itself on a kernel, a file each; may be removed at any time."""
+        return self.root / "variations"
 
     @property
     def tables(self) -> Path:

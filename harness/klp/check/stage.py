@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import assert_never
 
 from klp.analysis.calls import FunctionCalls
@@ -80,6 +80,7 @@ class Stage:
         counter: counts the calls of the livepatch's own functions; `perform` arms it.
         quick: whether only a first look is wanted (``--quick``).
         loaded: the modules that `set_up` loaded, in order.
+        before_unload: called when the livepatch, disabled, is about to be unloaded by `unload`.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Stage:
         self.faults: list[str] = []
         self.misbehaved: list[Misbehaviour] = []
         self.inside: tuple[str, ...] = ()
+        self.before_unload: Callable[[], None] = lambda: None
         self._heard: dict[str, str] = {}
         self.notes: list[str] = []
         self.expects = tuple(Expected(each.pattern, each.reason) for each in candidate.plan.expect)
@@ -183,6 +185,7 @@ class Stage:
         # Nothing but the functions it replaces is waited for: a timer, a work item or a kthread of its own
         # may still run its code, and a module's reference count does not know of them.
         self.inside = self.running()
+        self.before_unload()
         self.livepatch.unload()
 
     def _load(self, name: str, parameters: str) -> ModuleSubject:

@@ -26,6 +26,7 @@ from klp.klog import canary, expected
 from klp.klog.lines import without_stamp
 from klp.lab.ready import ReadyGuest, ReadyKernel
 from klp.model import Module
+from klp.paths import CacheLayout
 from klp.records.writing import add_pending, write_run
 from klp.settings import Settings
 from klp.waiting import DeadlineMissed, wait_until
@@ -248,6 +249,11 @@ class Case:
     def debug(self) -> bool:
         """Whether the guest's kernel looks for faults in memory."""
         return self._ready_kernel.settings.debug
+
+    @property
+    def cache(self) -> CacheLayout:
+        """The cache that the guest's image is in."""
+        return self._ready_kernel.cache
 
     @property
     def scratch(self) -> Path:

@@ -27,7 +27,7 @@ from klp.modules.lookup import choose, find_module
 from klp.modules.modinfo import check_loadable
 from klp.modules.module_cache import ModuleCache
 from klp.modules.sources import ModuleSource
-from klp.paths import RunLayout
+from klp.paths import CacheLayout, RunLayout
 from klp.progress import Progress, Silent
 from klp.settings import Settings
 from klp.trace.observer import Observer
@@ -91,6 +91,7 @@ class ReadyKernel:
         self._size = size
         self._take_slot: TakeSlot = take_slot or (lambda wanted: nullcontext())
         self.image: Image = kernel.image
+        self.cache: CacheLayout = kernel.cache.layout
         self.accelerator: AcceleratorVerdict = kernel.accelerator
         self._warm: WarmStart = ensure_warm(kernel.cache, kernel.request, progress=progress)
         self._module_cache = ModuleCache(kernel.cache.layout.modules)

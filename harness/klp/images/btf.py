@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a kernel's structures have their members: read from the BTF in its ELF file.
+
+Of BTF (Documentation/bpf/btf.rst) only as much is known here as it takes to find a member's offset, the
+size of a structure, and the length of an array.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from elftools.common.exceptions import ELFError
+from elftools.elf.elffile import ELFFile
+
+from klp.errors import HostLacks
+
+_MAGIC = 0xEB9F
+_HEADER = struct.Struct("<HBBIIIII")
+_TYPE = struct.Struct("<III")
+_MEMBER = struct.Struct("<III")
+_ARRAY = struct.Struct("<III")
+_ARRAY_KIND, _STRUCT, _UNION, _VARIABLE = 3, 4, 5, 14
+# Bytes that follow a type of a kind: once, and for each of its `vlen` entries (struct btf_type and what
+# comes behind it, include/uapi/linux/btf.h).
+_ONCE = {1: 4, 3: 12, 14: 4, 17: 4}
+_EACH = {4: 12, 5: 12, 6: 8, 13: 8, 15: 12, 19: 12}
+_KIND_SHIFT, _KIND_MASK, _VLEN_MASK = 24, 0x1F, 0xFFFF
+_OFFSET_MASK = 0xFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    kind: int
+    name: int
+    info: int
+    size: int
+    at: int
+
+
+class Btf:
+    """The types of one kernel.
+
+    Args:
+        data: the section ``.BTF``, or /sys/kernel/btf/vmlinux.
+
+    Raises:
+        HostLacks: it is no BTF.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        magic, _, _, header, type_at, type_length, string_at, string_length = _HEADER.unpack_from(data)
+        if magic != _MAGIC:
+            raise HostLacks(f"no BTF, but {magic:#06x}")
+        self._data = data
+        self._strings = data[header + string_at : header + string_at + string_length]
+        self._records: list[_Record | None] = [None, *self._read(header + type_at, type_length)]
+        self._structs: dict[str, _Record] = {}
+        self._variables: dict[str, _Record] = {}
+        for each in self._records:
+            if each and each.name and each.kind in (_STRUCT, _UNION):
+                self._structs.setdefault(self._name(each.name), each)
+            elif each and each.kind == _VARIABLE:
+                self._variables[self._name(each.name)] = each
+
+    def _read(self, begin: int, length: int) -> Iterator[_Record]:
+        at, end = begin, begin + length
+        while at < end:
+            name, info, size = _TYPE.unpack_from(self._data, at)
+            at += _TYPE.size
+            kind = info >> _KIND_SHIFT & _KIND_MASK
+            yield _Record(kind, name, info, size, at)
+            at += _ONCE.get(kind, 0) + _EACH.get(kind, 0) * (info & _VLEN_MASK)
+
+    def _name(self, at: int) -> str:
+        return self._strings[at : self._strings.index(b"\0", at)].decode()
+
+    def size(self, name: str) -> int:
+        """Return the size of a structure in bytes.
+
+        Raises:
+            HostLacks: this kernel has no such structure.
+        """
+        return self._struct(name).size
+
+    def offset(self, name: str, member: str) -> int:
+        """Return where in a structure a member begins, in bytes; members of its nameless parts included.
+
+        Raises:
+            HostLacks: this kernel has none.
+        """
+        return self._member(self._struct(name), f"{name}.{member}", member)[0]
+
+    def length(self, name: str, member: str) -> int:
+        """Return how many elements the array has that is a structure's member.
+
+        Raises:
+            HostLacks: this kernel has none.
+        """
+        kind = self._member(self._struct(name), f"{name}.{member}", member)[1]
+        return self._elements(kind, f"{name}.{member}")
+
+    def variable_length(self, name: str) -> int:
+        """Return how many elements a per-CPU variable has that is an array; BTF has no other variables.
+
+        Raises:
+            HostLacks: this kernel has none of that name.
+        """
+        if name not in self._variables:
+            raise HostLacks(f"no variable {name} in this kernel's BTF")
+        return self._elements(self._variables[name].size, name)
+
+    def _elements(self, kind: int, shown_as: str) -> int:
+        record = self._records[kind]
+        if record is None or record.kind != _ARRAY_KIND:
+            raise HostLacks(f"{shown_as} is no array in this kernel's BTF")
+        return int(_ARRAY.unpack_from(self._data, record.at)[2])
+
+    def _struct(self, name: str) -> _Record:
+        if name not in self._structs:
+            raise HostLacks(f"no struct {name} in this kernel's BTF")
+        return self._structs[name]
+
+    def _member(self, record: _Record, shown_as: str, wanted: str) -> tuple[int, int]:
+        found = self._find(record, wanted)
+        if found is None:
+            raise HostLacks(f"no {shown_as} in this kernel's BTF")
+        return found
+
+    def _find(self, record: _Record, wanted: str) -> tuple[int, int] | None:
+        for number in range(record.info & _VLEN_MASK):
+            name, kind, bits = _MEMBER.unpack_from(self._data, record.at + number * _MEMBER.size)
+            begins = (bits & _OFFSET_MASK) // 8
+            if name and self._name(name) == wanted:
+                return begins, kind
+            inner = self._records[kind]
+            if not name and inner and (found := self._find(inner, wanted)):
+                return begins + found[0], found[1]
+        return None
+
+
+@cache
+def btf_of(kernel: Path) -> Btf:
+    """Return the types of an ELF kernel, read once.
+
+    Raises:
+        HostLacks: it has none (CONFIG_DEBUG_INFO_BTF), or is no ELF file.
+    """
+    try:
+        with kernel.open("rb") as stream:
+            section = ELFFile(stream).get_section_by_name(".BTF")
+            if section is None:
+                raise HostLacks(f"{kernel}: has no BTF", hint="build it with CONFIG_DEBUG_INFO_BTF")
+            return Btf(section.data())
+    except ELFError as error:
+        raise HostLacks(f"{kernel}: no ELF kernel ({error})") from error
