@@ -24,6 +24,7 @@ from klp.klog import expected
 from klp.klog.lines import without_stamp
 from klp.lab.ready import ReadyGuest, ReadyKernel
 from klp.model import Module
+from klp.paths import CacheLayout, cache_root
 from klp.records.writing import add_pending, write_run
 from klp.waiting import DeadlineMissed, wait_until
 
@@ -239,6 +240,16 @@ class Case:
     def scratch(self) -> Path:
         """A folder on the host for modules that are made for this test alone; it goes with the guest."""
         return self._ready_guest.layout.modules
+
+    @property
+    def cache(self) -> CacheLayout:
+        """The cache of this host, for what a scenario finds out about a kernel."""
+        return CacheLayout(cache_root(self._ready_kernel.settings.cache))
+
+    @property
+    def deadline_s(self) -> float:
+        """How many seconds a transition may take."""
+        return self._ready_kernel.settings.deadline_s
 
     def _ship(self, module: Module) -> str:
         path = guest_path(module.name)

@@ -108,6 +108,17 @@ class Skip(_Table, frozen=True):
     reason: Text
 
 
+class Workload(_Table, frozen=True):
+    """A command in the guest that calls what the livepatch changes; for the scenario `exercise`.
+
+    Attributes:
+        may_fail: whether it may end with an exit status other than 0.
+    """
+
+    command: Text
+    may_fail: bool = False
+
+
 class PatchPlan(_Table, frozen=True):
     """What one livepatch proves, and how to see it.
 
@@ -125,6 +136,7 @@ class PatchPlan(_Table, frozen=True):
             livepatch may log from a timer or a thread.
         expect: reports in the kernel log that are no fault; for `klp check`.
         skip: scenarios of `klp check` that are not for it.
+        workload: what calls the functions that it changes; for `klp check`.
     """
 
     name: Text
@@ -139,6 +151,7 @@ class PatchPlan(_Table, frozen=True):
     settle: Seconds = 0.0
     expect: tuple[ExpectedReport, ...] = ()
     skip: tuple[Skip, ...] = ()
+    workload: tuple[Workload, ...] = ()
 
     def is_for(self, kernel: str) -> bool:
         """Whether it is for a kernel of that name."""
