@@ -23,11 +23,12 @@ from typing import Any
 
 from .performing import READ_BYTES, Entry, Slot
 from .probes import GROUP, TRACING, add_probe, profile
-from .watching import ROUND_S, Worker, stays, who_sleeps
+from .watching import ROUND_S, Worker
 from .working import NONE, SHOWN_EVERY_S, Finder, Work, alone, phase_in, task
 
 # While workloads are tried or run alone. From several tasks at once, see `_Tasks.limit`.
-_TRIED_S = 8.0
+# One that is asleep at the same place hangs; one that gets on is given more time, for the host may be slow.
+_TRIED_S, _TRIED_AT_MOST_S = 8.0, 30.0
 _LEAST_LIMIT_S, _MOST_LIMIT_S, _TIMES_BEFORE = 10.0, 60.0, 20.0
 # Between two looks at who sleeps: at the same place in both, it has not moved.
 _LOOKS_APART_S = 1.0
@@ -214,30 +215,24 @@ class Server:
         limit = self._tasks.limit(index) if together else _TRIED_S
         if index == NONE or worker.idle_s < limit:
             return
+        hanging = worker.look(_LOOKS_APART_S)
         if self._doing["do"] == "find":
-            self._give_up(worker, index)
-            return
-        looks = worker.looks
-        if not looks or worker.idle_s - looks[-1][0] >= _LOOKS_APART_S:
-            looks.append((worker.idle_s, who_sleeps(worker)))
-            if len(looks) > 1 and (hanging := stays(looks[-2][1], looks[-1][1])):
-                self.say(
-                    {
-                        "hangs": index,
-                        "seconds": worker.idle_s,
-                        "phase": phase_in(self._phase),
-                        "tasks": hanging,
-                    }
-                )
-                if not together:
-                    worker.kill()
+            if hanging or worker.idle_s > _TRIED_AT_MOST_S:
+                self._give_up(worker, index, hangs=bool(hanging))
+        elif hanging:
+            self.say({"hangs": index, "seconds": worker.idle_s, "phase": self._name(), "tasks": hanging})
+            if not together:
+                worker.kill()
 
-    def _give_up(self, worker: Worker, index: int) -> None:
+    def _name(self) -> str:
+        return phase_in(self._phase)
+
+    def _give_up(self, worker: Worker, index: int, *, hangs: bool) -> None:
         """Leave out a workload that does not end while workloads are tried, and go on after it."""
         worker.kill()
         os.close(worker.pipe)
         worker.reap()
-        self.say({"harmful": index, "seconds": worker.idle_s})
+        self.say({"harmful" if hangs else "slow": index, "seconds": worker.idle_s})
         self._doing["first"] = index + 1
         self._begin_finder()
 

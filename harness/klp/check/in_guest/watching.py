@@ -61,6 +61,13 @@ class Worker:
         *whole, self.buffer = self.buffer.split(b"\n")
         yield from (json.loads(each) for each in whole)
 
+    def look(self, apart_s: float) -> list[dict[str, Any]]:
+        """Look at who sleeps, if the last look is long ago; return who has not moved since."""
+        if self.looks and self.idle_s - self.looks[-1][0] < apart_s:
+            return []
+        self.looks.append((self.idle_s, who_sleeps(self)))
+        return stays(self.looks[-2][1], self.looks[-1][1]) if len(self.looks) > 1 else []
+
     def kill(self) -> None:
         """End it, and the command that it runs; one that sleeps uninterruptibly stays."""
         child = self.slot.get()[2]

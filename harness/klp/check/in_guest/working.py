@@ -40,7 +40,9 @@ class Finder:
         self._say, self._slot = say, slot
         self._workloads: list[Entry] = order["workloads"]
         self._found = {name: int(count) for name, count in order["found"].items()}
-        self._more, self._extra_s = order["more"], order["extra_s"]
+        self._more = order["more"]
+        # Begun anew after a workload that did not end, it looks for what is needed and nothing beside.
+        self._extra_s = 0.0 if order["first"] else order["extra_s"]
         self._until = time.monotonic() + order["budget_s"]
         self._first = order["first"]
 
