@@ -304,7 +304,7 @@ def look(state: str, *stack: str, pid: int = 1, ticks: int = 0) -> dict[str, Any
         (look("D", "a+0x1"), look("R", "a+0x1"), False),
         (look("D"), look("D"), False),
         (look("D", "a+0x1", pid=2), look("D", "a+0x1"), False),
-        (look("R"), look("R", ticks=90), True),
+        (look("R"), look("R", ticks=290), True),
     ],
 )
 def test_who_hangs_has_not_moved(first: dict[str, Any], second: dict[str, Any], stays: bool) -> None:

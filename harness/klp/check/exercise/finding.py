@@ -38,6 +38,8 @@ _MOST = 3
 _EXTRA_S = 1.5
 # Together, in the life.
 _MOST_TOGETHER = 12
+# Of the likeliest one's likeness.
+_LIKELY = 0.6
 _QUICK_S = 0.7
 _FIND = (
     "find /proc/sys /proc/self /proc/1 /proc/net/ /proc /sys /sys/kernel/debug /sys/kernel/tracing -xdev "
@@ -182,11 +184,11 @@ class Search:
         return ",".join([catalogue().digest, *sorted(each.text for each in self._own)])
 
     def _look_for(self, functions: Sequence[ProbedFunction]) -> None:
-        order = self._order(functions)
+        order, likely = self._order(functions)
         self._exerciser.use(order)
         quick = self._stage.quick
         self._exerciser.order(
-            "find", found={each.probe: 0 for each in functions}, more=_MOST, extra_s=_EXTRA_S,
+            "find", found={each.probe: 0 for each in functions}, more=_MOST, extra_s=_EXTRA_S, likely=likely,
             budget_s=_QUICK_BUDGET_S if quick else _BUDGET_S,
         )  # fmt: skip
         heard = _Heard(order)
@@ -199,8 +201,7 @@ class Search:
                 self._stage.note(f"the guest was lost while trying {heard.at.words}, with nothing loaded")
             raise
         for harmful in heard.harmful:
-            self._knowledge.shun(harmful)
-            self._stage.note(f"left out, for it does not end on this kernel: {harmful.words}")
+            self._stage.note(f"left out, for it did not end, with nothing loaded: {harmful.words}")
         self._learn(functions, heard, order[: int(last["at"]) + 1])
 
     def _learn(
@@ -216,8 +217,8 @@ class Search:
             known = Known(catalogue=self._digest, reached=reached, tried=words, whole=not self._stage.quick)
             self._knowledge.learn(each.key, known)
 
-    def _order(self, functions: Sequence[ProbedFunction]) -> list[GuestWorkload]:
-        """Return all workloads that this guest can run, the likeliest first."""
+    def _order(self, functions: Sequence[ProbedFunction]) -> tuple[list[GuestWorkload], int]:
+        """Return all workloads that this guest can run, the likeliest first, and how many are likely."""
         run = self._stage.guest.run
         every = (
             *self._own, *commands(), *stressors(run("stress-ng --stressors 2>/dev/null").stdout.split()),
@@ -225,8 +226,10 @@ class Search:
         )  # fmt: skip
         harmful = self._knowledge.harmful()
         usable = [each for each in every if not shunned(each, harmful)]
-        order = [each for each, _ in ranked(usable, [(one.object, one.name) for one in functions])]
-        return order[:_QUICK] if self._stage.quick else order
+        scored = ranked(usable, [(one.object, one.name) for one in functions])
+        likely = sum(score >= scored[0][1] * _LIKELY for _, score in scored)
+        order = [each for each, _ in scored]
+        return (order[:_QUICK] if self._stage.quick else order), likely
 
 
 class _Heard:

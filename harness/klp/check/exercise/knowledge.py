@@ -73,7 +73,7 @@ class Knowledge:
         write_whole(file, msgspec.json.format(msgspec.json.encode(known)))
 
     def harmful(self) -> frozenset[str]:
-        """Return the workloads, by their text, that hang or end a guest of this kernel by themselves."""
+        """Return the workloads, by their text, that end a guest of this kernel by themselves."""
         try:
             return frozenset(self._harmful.read_text(encoding="utf-8").splitlines())
         except OSError:

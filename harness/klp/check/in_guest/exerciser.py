@@ -30,8 +30,9 @@ from .working import NONE, SHOWN_EVERY_S, Finder, Work, alone, phase_in, task
 # One that is asleep at the same place hangs; one that gets on is given more time, for the host may be slow.
 _TRIED_S, _TRIED_AT_MOST_S = 8.0, 30.0
 _LEAST_LIMIT_S, _MOST_LIMIT_S, _TIMES_BEFORE = 10.0, 60.0, 20.0
-# Between two looks at who sleeps: at the same place in both, it has not moved.
-_LOOKS_APART_S = 1.0
+# Between two looks at who sleeps: at the same place in both, it has not moved. The kernel itself waits a
+# second and more in one place, as for a grace period when something is unmounted.
+_LOOKS_APART_S = 4.0
 _PHASE_BYTES = 16
 
 

@@ -18,8 +18,8 @@ from .performing import READ_BYTES, Slot
 
 ROUND_S = 0.1
 _WAITS_FOR_CHILD = re.compile(r"\b(do_wait|kernel_wait4|sigsuspend|do_sigtimedwait)\b")
-# Of a second between two looks, in clock ticks.
-_ALL_THE_TIME = 50
+# Of the seconds between two looks, in clock ticks of 10 ms.
+_ALL_THE_TIME = 200
 
 
 @dataclass

@@ -41,15 +41,14 @@ class Finder:
         self._workloads: list[Entry] = order["workloads"]
         self._found = {name: int(count) for name, count in order["found"].items()}
         self._more = order["more"]
-        # Begun anew after a workload that did not end, it looks for what is needed and nothing beside.
-        self._extra_s = 0.0 if order["first"] else order["extra_s"]
+        self._extra_s, self._likely = order["extra_s"], order["likely"]
         self._until = time.monotonic() + order["budget_s"]
         self._first = order["first"]
 
     def __call__(self) -> None:
         self._calibrate()
         for index in range(self._first, len(self._workloads)):
-            if time.monotonic() > self._until or not self._wanted():
+            if time.monotonic() > self._until or not self._wanted(index):
                 break
             self._try(index)
 
@@ -67,8 +66,10 @@ class Finder:
         self._rate = {name: (after[name] - before.get(name, 0)) / _IDLE_S for name in after}
         self._say({"idle": self._rate})
 
-    def _wanted(self) -> bool:
+    def _wanted(self, index: int) -> bool:
         if all(self._found.values()):
+            if index >= self._likely:
+                return False
             # Enough to go on with; a few more, for what calls a function in another way shows more of it.
             self._until = min(self._until, time.monotonic() + self._extra_s)
             self._extra_s = max(0.0, self._until - time.monotonic())
