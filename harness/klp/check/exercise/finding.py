@@ -188,8 +188,8 @@ class Search:
         self._exerciser.use(order)
         quick = self._stage.quick
         self._exerciser.order(
-            "find", found={each.probe: 0 for each in functions}, more=_MOST, extra_s=_EXTRA_S, likely=likely,
-            budget_s=_QUICK_BUDGET_S if quick else _BUDGET_S,
+            "find", found={each.probe: 0 for each in functions}, more=_MOST, extra_s=_EXTRA_S,
+            likely=likely, budget_s=_QUICK_BUDGET_S if quick else _BUDGET_S,
         )  # fmt: skip
         heard = _Heard(order)
         try:
