@@ -112,6 +112,11 @@ class CacheLayout:
         return self.root / "tables"
 
     @property
+    def workloads(self) -> Path:
+        """What calls which function of which kernel, as checks found out; may be removed at any time."""
+        return self.root / "workloads"
+
+    @property
     def ssh_key(self) -> Path:
         """The private key that opens every guest of this cache."""
         return self.root / "ssh" / "id_ed25519"

@@ -260,6 +260,11 @@ class Case:
         """A folder on the host for modules that are made for this test alone; it goes with the guest."""
         return self._ready_guest.layout.modules
 
+    @property
+    def deadline_s(self) -> float:
+        """How many seconds a transition may take."""
+        return self._ready_kernel.settings.deadline_s
+
     def _ship(self, module: Module) -> str:
         path = guest_path(module.name)
         known = self.modules.get(module.name)
