@@ -22,8 +22,8 @@ if TYPE_CHECKING:  # the table below once more, for type checkers and editors
     from klp.analysis.rules.rule import RuleVerdict as RuleVerdict
     from klp.analysis.transitions import Transition as Transition
     from klp.analysis.transitions import transitions as transitions
-    from klp.drive.case import KernelLog as KernelLog
     from klp.drive.case import TestedGuest as TestedGuest
+    from klp.drive.kernel_log import KernelLog as KernelLog
     from klp.drive.subject import LivepatchSubject as LivepatchSubject
     from klp.drive.subject import Misbehaved as Misbehaved
     from klp.drive.subject import ModuleSubject as ModuleSubject
@@ -73,7 +73,7 @@ _HOME = {
     "LivepatchSubject": "klp.drive.subject",
     "ModuleSubject": "klp.drive.subject",
     "Trace": "klp.drive.trace",
-    "KernelLog": "klp.drive.case",
+    "KernelLog": "klp.drive.kernel_log",
     # What a test needs besides.
     "CommandResult": "klp.guest.ssh",
     "wait_until": "klp.waiting",

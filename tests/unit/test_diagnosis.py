@@ -10,7 +10,7 @@ from klp.analysis.history import history
 from klp.analysis.refusals import Refusal, meaning
 from klp.analysis.result import PatchedFunctions
 from klp.analysis.rules.registry import judge_all
-from klp.check.stage import namesakes, unpatched
+from klp.check.changed import namesakes, unpatched
 from klp.errors import Category
 from klp.guest.livepatch import LivepatchState, PatchedObject
 from klp.klog import crash

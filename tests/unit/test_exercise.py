@@ -18,7 +18,7 @@ from klp.check import in_guest
 from klp.check.exercise import faults
 from klp.check.exercise.finding import ProbedFunction, addresses, idle_words, together, varied
 from klp.check.exercise.knowledge import Knowledge, Known, Reached, shunned
-from klp.check.exercise.outputs import learned
+from klp.check.exercise.outputs import usual_output
 from klp.check.exercise.remote import Alone, Hanging, RunCount, Sleeper
 from klp.check.exercise.workloads import (
     GuestWorkload,
@@ -218,12 +218,12 @@ def test_what_harms_is_shunned(knowledge: Knowledge) -> None:
     ],
 )  # fmt: skip
 def test_what_varies_by_itself_is_not_compared(before: list[str], now: str, differs: bool) -> None:
-    assert (learned(before).difference(now) is not None) is differs
+    assert (usual_output(before).difference(now) is not None) is differs
 
 
 def test_a_difference_is_told_around_where_it_is() -> None:
     line = "x" * 200
-    found = learned([f"{line}a\n"] * 2).difference(f"{line}b\n")
+    found = usual_output([f"{line}a\n"] * 2).difference(f"{line}b\n")
     assert found
     assert found.words == f"'{'x' * 40}b', not '{'x' * 40}a' as before it was loaded"
 

@@ -2,7 +2,7 @@
 """Control lives, and what a livepatch's life leaves behind beyond theirs.
 
 A control life is that of patches/companion, which goes on in the original's body: what changes about the
-system meanwhile, no livepatch has changed. `watched_life` puts one before the life that is watched, and
+system meanwhile, no livepatch has changed. `LifeWatch` puts one before the life that is watched, and
 another behind it where something was left: what that shows as well is no fault.
 """
 
@@ -17,7 +17,6 @@ from klp.analysis.inventory import (
     Variation,
     confirmed,
     differences,
-    in_words,
     lasting,
     learned,
     put_back,
@@ -26,6 +25,7 @@ from klp.analysis.inventory import (
 from klp.check.inventory import Inventories
 from klp.check.stage import Stage
 from klp.check.variations import Variations
+from klp.modules.plan import module_name
 from klp.waiting import DeadlineMissed, wait_until
 
 _FUNCTION, _CALL = "vmlinux:version_proc_show,1", "cat /proc/version"
@@ -45,6 +45,13 @@ def control_life(stage: Stage) -> None:
     stage.guest.run(_CALL)
     companion.disable()
     companion.unload()
+
+
+def below(stage: Stage) -> bool:
+    """Whether patch.toml has livepatches loaded before the one under check: those it may replace."""
+    modules = stage.candidate.modules
+    names = (module_name(each.module) for each in stage.candidate.plan.load)
+    return any(name in modules and modules[name].livepatch for name in names)
 
 
 class LifeWatch:
@@ -132,20 +139,3 @@ class LifeWatch:
         with suppress(DeadlineMissed):
             wait_until(look, what="end of what goes by itself", timeout_s=_SETTLES_S, every_s=_LOOK_S)
         return left, after
-
-
-def watched_life(stage: Stage, life: Callable[[], None]) -> tuple[Alteration, ...]:
-    """Have `life` lived, from before the livepatch is loaded until it is unloaded; fault what it leaves.
-
-    Raises:
-        KlpError: what `life` raises, or `LifeWatch`.
-    """
-    watch = LifeWatch(stage)
-    watch.begin()
-    life()
-    left = watch.end()
-    if watch.unread:
-        stage.note(watch.unread)
-    for words in in_words(left):
-        stage.fault(words)
-    return left

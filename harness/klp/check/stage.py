@@ -21,24 +21,24 @@ rules look for it.
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import assert_never
 
 from klp.analysis.calls import FunctionCalls
 from klp.analysis.diagnosis import Misbehaviour
 from klp.analysis.result import PatchedFunctions
 from klp.check.candidate import Candidate
+from klp.check.changed import namesakes, unpatched
 from klp.check.damage import find_damage
 from klp.check.resident import module_of_the_kernel
 from klp.drive import steps
 from klp.drive.calls import CallCounter, new_functions, untold
-from klp.drive.case import Case, KernelLog, TestedGuest
+from klp.drive.case import Case, TestedGuest
+from klp.drive.kernel_log import KernelLog
 from klp.drive.steps import LifeStep, Moment, life_of, removal_of, set_up_of
 from klp.drive.subject import LivepatchSubject, Misbehaved, ModuleSubject, not_enabled
 from klp.drive.trace import Trace
 from klp.errors import CheckFailed, KlpError
-from klp.guest.livepatch import LivepatchState
 from klp.klog.expected import Expected
 from klp.model import Kernel
 from klp.modules.plan import LogPhase, module_name
@@ -373,36 +373,3 @@ class Stage:
     def note(self, words: str) -> None:
         """Say what was seen that is no fault, but worth knowing: numbers, how often, by which way."""
         self.notes.append(words)
-
-
-def unpatched(state: LivepatchState) -> tuple[str, ...]:
-    """Return, in words, the objects of an enabled livepatch that are not patched, as sysfs shows it."""
-    if not state.objects:
-        return ("sysfs shows no object of it: an object with neither .name nor .funcs ends the array",)
-    absent = [each.name for each in state.objects if each.patched is False]
-    return tuple(
-        f"its object {name} is not patched: no module of that name is loaded"
-        + (f" (a module's name has underscores: {own}?)" if (own := module_name(name)) != name else "")
-        for name in absent
-    )
-
-
-def namesakes(listed: str, objects: Sequence[PatchedFunctions]) -> tuple[str, ...]:
-    """Return, in words, the functions of `objects` that lines of /proc/kallsyms have several times."""
-    return tuple(_namesakes(listed, objects))
-
-
-def _namesakes(listed: str, objects: Sequence[PatchedFunctions]) -> Iterator[str]:
-    fields = [line.split() for line in listed.splitlines()]
-    counts = Counter((words[2], words[3].strip("[]") if len(words) > 3 else "vmlinux") for words in fields)
-    for each in objects:
-        for function in each.functions:
-            name, _, position = function.partition(",")
-            count = counts[name, each.object]
-            # Of such a name klp_find_object_symbol (kernel/livepatch/core.c) refuses position 0 with
-            # EINVAL, so the author gave one; and sources do not show in which order the kernel counts.
-            if count > 1:
-                yield (
-                    f"{name} exists {count} times in {each.object}, and .old_sympos = {position} was "
-                    "patched: is it the right one?"
-                )

@@ -87,7 +87,7 @@ def make_root(
     excludes = [f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT]
     command = _mmdebstrap(
         definition, mirror, "--variant=apt", "--format=tar", f"--include={','.join(packages)}",
-        *excludes,
+        *excludes, *(f"--customize-hook={_hook(each)}" for each in hooks),
     )  # fmt: skip
     # An ordinary user can make no device nodes; a guest's kernel fills /dev itself (devtmpfs).
     unpack = ["tar", "--extract", "--file=-", f"--directory={destination}", "--no-same-owner",

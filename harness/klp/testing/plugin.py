@@ -22,7 +22,8 @@ from klp.images.names import kernel_complaint, series_of
 from klp.testing import markers
 
 if TYPE_CHECKING:
-    from klp.drive.case import Case, KernelLog, TestedGuest
+    from klp.drive.case import Case, TestedGuest
+    from klp.drive.kernel_log import KernelLog
     from klp.drive.subject import LivepatchSubject, ModuleSubject
     from klp.drive.trace import Trace
     from klp.testing.session import Session, Sharing

@@ -6,7 +6,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from klp.check.exercise.outputs import learned
+from klp.check.exercise.outputs import usual_output
 from klp.check.exercise.remote import Alone, Hanging, RunCount, Sleeper
 from klp.check.exercise.workloads import GuestWorkload, Origin
 
@@ -103,7 +103,7 @@ def changes(
             found[index] = f"{workload.words} {how} after unloading; before loading it never did"
         # What a stressor prints is about itself.
         elif workload.origin is not Origin.STRESSOR:
-            difference = learned([each.output for each in runs]).difference(now.output)
+            difference = usual_output([each.output for each in runs]).difference(now.output)
             if difference:
                 found[index] = f"after unloading, {workload.words} shows {difference.words}"
     return found

@@ -74,7 +74,7 @@ class ProbedFunction:
 
 
 @dataclass(slots=True)
-class Found:
+class WhoCalls:
     """What calls which function.
 
     Attributes:
@@ -155,9 +155,9 @@ class Search:
         self._functions = functions
         self._knowledge = Knowledge(stage.case.cache, stage.kernel.digest)
         self._own = of_author(stage.candidate.plan)
-        self.found = Found()
+        self.found = WhoCalls()
 
-    def run(self) -> Found:
+    def run(self) -> WhoCalls:
         """Return what calls each function."""
         unknown = [each for each in self._functions if not self._recall(each)]
         if unknown:

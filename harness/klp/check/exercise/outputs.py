@@ -74,7 +74,7 @@ def masked(line: str) -> str:
     return re.sub(r"\s+", " ", _NUMBER.sub("0", line)).strip()
 
 
-def learned(outputs: Sequence[str]) -> UsualOutput:
+def usual_output(outputs: Sequence[str]) -> UsualOutput:
     """Return what outputs of the same workload have in common."""
     runs = [each.splitlines() for each in outputs]
     any_at_all = any(runs)

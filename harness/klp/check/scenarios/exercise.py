@@ -1,82 +1,59 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is changed is called, often and by several tasks, all through the livepatch's life.
 
-How to call it is found out before: `klp.check.exercise.finding`.
+How to call it is found out before: `klp.check.exercise.finding`. What the system is like before that life
+and after it is compared: `klp.check.control`.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable
 
-from klp.check.exercise.faults import (
-    AFTER,
-    BEFORE,
-    DISABLING,
-    ENABLED,
-    LOADING,
-    changes,
-    failures,
-    hanging_words,
-)
+from klp.check.control import LifeWatch, below
 from klp.check.exercise.finding import (
-    Found,
-    ProbedFunction,
     Search,
+    WhoCalls,
     functions_of,
     idle_words,
     load_objects,
     put_probes,
     together,
 )
-from klp.check.exercise.remote import Alone, Exerciser
+from klp.check.exercise.life import ExercisedLife, WorkloadHangs
+from klp.check.exercise.remote import Exerciser
 from klp.check.exercise.workloads import GuestWorkload, of_author
 from klp.check.scenario import scenario
 from klp.check.scenarios.cpus import one_cpu
 from klp.check.stage import NotApplicable, Stage
-from klp.drive.steps import Moment
-from klp.errors import CheckFailed
-from klp.waiting import DeadlineMissed, wait_until
-
-_TASKS = 4
-_CALLS, _CALLS_S = 200, 10.0
-# Before loading it is learned how workloads end beside others: so often each, and for so long.
-_LEARNED, _LEAST_S, _MOST_S = 8, 1.0, 5.0
-_AFTER_S = 0.5
-_LOOK_S = 0.2
-# A task that has ended no workload for so long may hang: then it is waited for.
-_SUSPECT_S = 3.0
-_HANG_S = 90.0
 
 
-class _Hangs(CheckFailed):
-    """A workload hangs: nothing more can be asked of the livepatch."""
-
-
-@scenario("exercise", "what it changes is found out how to call, and called by four tasks through its life",
-          quick=True, informed=True)  # fmt: skip
+@scenario("exercise", "what it changes is found out how to call, and called by four tasks all its life; "
+          "what it leaves changed", quick=True, informed=True)  # fmt: skip
 def exercise(stage: Stage) -> None:
     """Calls come before it is loaded, in mid-transition, while it is enabled, and after it is gone."""
+    watch = None if stage.stays else LifeWatch(stage)
+    if watch and below(stage):
+        watch.look_first()
     stage.set_up()
-    exerciser = Exerciser(stage.guest)
-    exerciser.start()
-    found = _found(stage, exerciser)
-    workloads = together(_own(stage), found.reached)
-    _tell_unreached(stage, found)
-    if not workloads:
-        raise NotApplicable(_nothing(found))
     # Beside a busy second CPU each interrupt takes an emulated guest milliseconds, and to patch code takes
     # thousands of them.
     one_cpu(stage)
-    life = _Life(stage, exerciser, workloads, tuple(each for each in found.reached if found.reached[each]))
+    exerciser = Exerciser(stage.guest)
+    exerciser.start()
+    callers = _callers(stage, exerciser)
+    workloads = together(_own(stage), callers.reached)
+    reached = tuple(each for each in callers.reached if callers.reached[each])
+    _tell_unreached(stage, callers)
+    life = ExercisedLife(stage, exerciser, workloads, reached, watch)
     try:
         life.live()
-    except _Hangs as hangs:
+    except WorkloadHangs as hangs:
         stage.fault(hangs.message)
         return
     exerciser.end()
     stage.tear_down()
+    if not workloads and (callers.tried or callers.refused):
+        raise NotApplicable(_nothing(callers))
 
 
 def _own(stage: Stage) -> tuple[GuestWorkload, ...]:
@@ -85,10 +62,10 @@ def _own(stage: Stage) -> tuple[GuestWorkload, ...]:
     return tuple(each for each in of_author(stage.candidate.plan) if each.text in named)
 
 
-def _found(stage: Stage, exerciser: Exerciser) -> Found:
+def _callers(stage: Stage, exerciser: Exerciser) -> WhoCalls:
     functions = functions_of(stage)
     if not functions:
-        raise NotApplicable("it changes no function, so there is none to be called")
+        return WhoCalls()
     load_objects(stage, functions)
     refused = put_probes(stage, exerciser, functions)
     found = Search(stage, exerciser, [each for each in functions if each not in refused]).run()
@@ -96,7 +73,7 @@ def _found(stage: Stage, exerciser: Exerciser) -> Found:
     return found
 
 
-def _tell_unreached(stage: Stage, found: Found) -> None:
+def _tell_unreached(stage: Stage, found: WhoCalls) -> None:
     for function, why in found.refused.items():
         stage.note(f"{function.name} cannot be counted, so that nothing is known to call it: {why}")
     if any(found.reached.values()):
@@ -104,206 +81,15 @@ def _tell_unreached(stage: Stage, found: Found) -> None:
             stage.note(words)
 
 
-def _nothing(found: Found) -> str:
+def _nothing(found: WhoCalls) -> str:
     words = [*_unreached(found), *(f"{each.name}: {why}" for each, why in found.refused.items())]
     return "; ".join(words)
 
 
-def _unreached(found: Found) -> Iterable[str]:
+def _unreached(found: WhoCalls) -> Iterable[str]:
     for function, tried in found.tried.items():
         who = idle_words(function, found.idle.get(function, 0.0))
         yield (
             f"nothing reaches {who}: none of {tried} calls {function.name}; name one by [[workload]] in "
             "patch.toml"
         )
-
-
-class _Life:
-    """One life of a livepatch with workloads that run all through it.
-
-    Args:
-        functions: those that workloads call.
-    """
-
-    def __init__(
-        self, stage: Stage, exerciser: Exerciser, workloads: tuple[GuestWorkload, ...],
-        functions: tuple[ProbedFunction, ...],
-    ) -> None:  # fmt: skip
-        self._stage = stage
-        self._exerciser = exerciser
-        self._workloads = workloads
-        self._functions = functions
-        self._before: list[Mapping[int, Alone]] = []
-        self._calls: list[tuple[str, dict[str, int]]] = []
-
-    def live(self) -> None:
-        """Load it, have it enabled, disable and unload it, the workloads running.
-
-        Raises:
-            _Hangs: a workload does not end.
-            CheckFailed, TransitionStuck: a step could not be taken.
-        """
-        stage = self._stage
-        self._exerciser.use(self._workloads)
-        # What the system is like before loading is taken down here, if anything is to be compared with it.
-        self._learn()
-        self._exerciser.begin(_TASKS, LOADING)
-        self._count(BEFORE)
-        stage.load(wait=False)
-        self._await_transition()
-        self._in_phase(LOADING, ENABLED)
-        self._call()
-        stage.observe(Moment.ENABLED)
-        self._in_phase(ENABLED, DISABLING)
-        stage.livepatch.disable(wait=False)
-        self._await_transition()
-        stage.livepatch.wait_gone()
-        self._in_phase(DISABLING, AFTER)
-        self._go_on(_AFTER_S, _AFTER_S, runs=0)
-        self._rest()
-        self._count(AFTER)
-        stage.observe(Moment.AFTER)
-        stage.unload()
-        # What the system is like after unloading is taken down here, for the same comparison.
-        self._judge()
-
-    def _learn(self) -> None:
-        """See how each workload ends and what it prints: twice alone, beside others, and alone again."""
-        try:
-            self._alone()
-            self._alone()
-            self._exerciser.begin(_TASKS, BEFORE)
-            self._go_on(_LEAST_S, _MOST_S, runs=_LEARNED)
-            self._rest()
-            self._alone()
-        except _Hangs as hangs:
-            raise NotApplicable(f"with nothing loaded, {hangs.message}") from None
-
-    def _alone(self) -> None:
-        self._before.append(self._exerciser.alone())
-        self._demand_progress()
-
-    def _go_on(self, least_s: float, most_s: float, runs: int) -> None:
-        """Have the tasks go on, until each workload has run so often in this phase, for so long at most."""
-        enough = _Elapsed(least_s)
-
-        def look() -> bool:
-            self._look()
-            counts = [sum(each.runs for each in self._exerciser.ran if each.index == index)
-                      for index in range(len(self._workloads))]  # fmt: skip
-            return enough.over and min(counts) >= runs
-
-        _wait(look, most_s)
-
-    def _call(self) -> None:
-        """Have each function called often, or for long; then see that no task hangs in it."""
-        begun = dict(self._exerciser.hits)
-
-        def look() -> bool:
-            self._look()
-            return all(
-                self._exerciser.hits.get(each.probe, 0) - begun.get(each.probe, 0) >= _CALLS
-                for each in self._functions
-            )
-
-        _wait(look, _CALLS_S)
-        self._await_progress()
-
-    def _await_progress(self) -> None:
-        """Wait while a task has ended no workload for long: until it does, or is known to hang."""
-
-        def look() -> bool:
-            self._look()
-            return max(self._exerciser.idle_s, default=0.0) < _SUSPECT_S
-
-        _wait(look, _HANG_S)
-
-    def _await_transition(self) -> None:
-        """Wait for the transition's end; give up as soon as a workload hangs.
-
-        Raises:
-            TransitionStuck: it outlasted its deadline.
-        """
-        stage, begun = self._stage, _Elapsed(self._stage.case.deadline_s)
-        while not begun.over:
-            self._look()
-            try:
-                wait_until(
-                    lambda: not stage.livepatch.in_transition, what="end", timeout_s=1.0, every_s=_LOOK_S
-                )
-                break
-            except DeadlineMissed:
-                continue
-        stage.livepatch.wait(deadline_s=1.0)
-        stage.livepatch.look()
-
-    def _rest(self) -> None:
-        self._exerciser.rest()
-        self._demand_progress()
-
-    def _look(self) -> None:
-        self._exerciser.look()
-        self._demand_progress()
-
-    def _demand_progress(self) -> None:
-        if self._exerciser.hanging:
-            first = self._exerciser.hanging[0]
-            raise _Hangs(hanging_words(first, self._workloads[first.hangs]))
-
-    def _in_phase(self, ended: str, begins: str) -> None:
-        self._count(ended)
-        self._exerciser.phase(begins)
-
-    def _count(self, ended: str) -> None:
-        self._calls.append((ended, dict(self._exerciser.count())))
-
-    def _judge(self) -> None:
-        stage = self._stage
-        wrong = changes(self._workloads, self._before, self._exerciser.alone())
-        if wrong:
-            # Once more: what is no longer so varies by itself after all.
-            again = changes(self._workloads, self._before, self._exerciser.alone())
-            wrong = {index: words for index, words in wrong.items() if index in again}
-        self._demand_progress()
-        for words in (*failures(self._workloads, self._exerciser.ran, self._before), *wrong.values()):
-            stage.fault(words)
-        self._tell()
-
-    def _tell(self) -> None:
-        stage = self._stage
-        for each in self._functions:
-            counts = [(phase, hits.get(each.probe, 0)) for phase, hits in self._calls]
-            since = [(phase, now - before) for (phase, now), (_, before) in
-                     zip(counts, [("", 0), *counts], strict=False)]  # fmt: skip
-            calls = ", ".join(f"{count:,} {_IN[phase]}" for phase, count in since)
-            stage.note(f"{each.name} was called {calls}")
-        runs = sum(each.runs for each in self._exerciser.ran)
-        words = ", ".join(each.words for each in self._workloads)
-        stage.note(f"{_TASKS} tasks ran {len(self._workloads)} workloads {runs:,} times: {words}")
-
-
-_IN = {
-    BEFORE: "times before loading",
-    LOADING: "while it was being enabled",
-    ENABLED: "while enabled",
-    DISABLING: "while it was being disabled",
-    AFTER: "after",
-}
-
-
-class _Elapsed:
-    """Whether so many seconds have gone."""
-
-    def __init__(self, seconds: float) -> None:
-        self._until = time.monotonic() + seconds
-
-    @property
-    def over(self) -> bool:
-        """Whether they have."""
-        return time.monotonic() >= self._until
-
-
-def _wait(look: Callable[[], bool], most_s: float) -> None:
-    """Look again and again until there is enough, or so many seconds have gone."""
-    with suppress(DeadlineMissed):
-        wait_until(look, what="enough", timeout_s=most_s, every_s=_LOOK_S)

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One life of a livepatch, with workloads that call what it changes from before it until after it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+from klp.analysis.inventory import in_words
+from klp.check.control import LifeWatch, control_life
+from klp.check.exercise.faults import (
+    AFTER,
+    BEFORE,
+    DISABLING,
+    ENABLED,
+    LOADING,
+    changes,
+    failures,
+    hanging_words,
+)
+from klp.check.exercise.finding import ProbedFunction
+from klp.check.exercise.remote import Alone, Exerciser
+from klp.check.exercise.workloads import GuestWorkload
+from klp.check.stage import NotApplicable, Stage
+from klp.drive.steps import Moment
+from klp.errors import CheckFailed
+from klp.waiting import DeadlineMissed, wait_until
+
+_TASKS = 4
+_CALLS, _CALLS_S = 200, 10.0
+# Before loading it is learned how workloads end beside others: so often each, and for so long.
+_LEARNED, _LEAST_S, _MOST_S = 8, 1.0, 5.0
+_AFTER_S = 0.5
+_LOOK_S = 0.2
+# A task that has ended no workload for so long may hang: then it is waited for.
+_SUSPECT_S = 3.0
+_HANG_S = 90.0
+
+
+class WorkloadHangs(CheckFailed):
+    """A workload hangs: nothing more can be asked of the livepatch."""
+
+
+class ExercisedLife:
+    """One life of a livepatch with workloads that run all through it.
+
+    Args:
+        workloads: what runs; where there are none, it lives without.
+        functions: those that workloads call.
+        watch: sees what it leaves changed; None where it is not to be unloaded.
+    """
+
+    def __init__(
+        self, stage: Stage, exerciser: Exerciser, workloads: tuple[GuestWorkload, ...],
+        functions: tuple[ProbedFunction, ...], watch: LifeWatch | None,
+    ) -> None:  # fmt: skip
+        self._stage = stage
+        self._exerciser = exerciser
+        self._workloads = workloads
+        self._functions = functions
+        self._watch = watch
+        self._before: list[Mapping[int, Alone]] = []
+        self._calls: list[tuple[str, dict[str, int]]] = []
+
+    def live(self) -> None:
+        """Load it, have it enabled, disable and unload it, the workloads running.
+
+        Raises:
+            WorkloadHangs: a workload does not end.
+            CheckFailed, TransitionStuck: a step could not be taken.
+        """
+        if self._workloads:
+            self._exerciser.use(self._workloads)
+            # Before the inventory: what a workload leaves behind the first time it runs, such as a module
+            # that was loaded for it, is in there by then.
+            self._learn()
+        if self._watch:
+            self._watch.begin(self._control)
+        if self._workloads:
+            self._busy()
+        else:
+            self._quiet()
+        if self._watch:
+            self._compare(self._watch)
+
+    def _control(self, stage: Stage) -> None:
+        """Live a control life: all is as in the livepatch's own, but for the livepatch."""
+        if self._workloads:
+            self._exerciser.begin(_TASKS, BEFORE)
+        control_life(stage)
+        if self._workloads:
+            self._rest()
+
+    def _busy(self) -> None:
+        stage = self._stage
+        self._exerciser.begin(_TASKS, LOADING)
+        self._count(BEFORE)
+        stage.load(wait=False)
+        self._await_transition()
+        self._in_phase(LOADING, ENABLED)
+        self._call()
+        stage.observe(Moment.ENABLED)
+        self._in_phase(ENABLED, DISABLING)
+        stage.livepatch.disable(wait=False)
+        self._await_transition()
+        stage.livepatch.wait_gone()
+        self._in_phase(DISABLING, AFTER)
+        self._go_on(_AFTER_S, _AFTER_S, runs=0)
+        self._rest()
+        self._count(AFTER)
+        stage.observe(Moment.AFTER)
+        stage.unload()
+        self._judge()
+
+    def _quiet(self) -> None:
+        stage = self._stage
+        stage.load()
+        stage.observe(Moment.ENABLED)
+        stage.livepatch.disable()
+        stage.observe(Moment.AFTER)
+        stage.unload()
+
+    def _compare(self, watch: LifeWatch) -> None:
+        """Say what is not as it was before it was loaded, and was not put back."""
+        stage = self._stage
+        for words in in_words(watch.end(self._control)):
+            stage.fault(words)
+        if watch.unread:
+            stage.note(watch.unread)
+
+    def _learn(self) -> None:
+        """See how each workload ends and what it prints: twice alone, beside others, and alone again."""
+        try:
+            self._alone()
+            self._alone()
+            self._exerciser.begin(_TASKS, BEFORE)
+            self._go_on(_LEAST_S, _MOST_S, runs=_LEARNED)
+            self._rest()
+            self._alone()
+        except WorkloadHangs as hangs:
+            raise NotApplicable(f"with nothing loaded, {hangs.message}") from None
+
+    def _alone(self) -> None:
+        self._before.append(self._exerciser.alone())
+        self._demand_progress()
+
+    def _go_on(self, least_s: float, most_s: float, runs: int) -> None:
+        """Have the tasks go on, until each workload has run so often in this phase, for so long at most."""
+        enough = _Elapsed(least_s)
+
+        def look() -> bool:
+            self._look()
+            counts = [sum(each.runs for each in self._exerciser.ran if each.index == index)
+                      for index in range(len(self._workloads))]  # fmt: skip
+            return enough.over and min(counts) >= runs
+
+        _wait(look, most_s)
+
+    def _call(self) -> None:
+        """Have each function called often, or for long; then see that no task hangs in it."""
+        begun = dict(self._exerciser.hits)
+
+        def look() -> bool:
+            self._look()
+            return all(
+                self._exerciser.hits.get(each.probe, 0) - begun.get(each.probe, 0) >= _CALLS
+                for each in self._functions
+            )
+
+        _wait(look, _CALLS_S)
+        self._await_progress()
+
+    def _await_progress(self) -> None:
+        """Wait while a task has ended no workload for long: until it does, or is known to hang."""
+
+        def look() -> bool:
+            self._look()
+            return max(self._exerciser.idle_s, default=0.0) < _SUSPECT_S
+
+        _wait(look, _HANG_S)
+
+    def _await_transition(self) -> None:
+        """Wait for the transition's end; give up as soon as a workload hangs.
+
+        Raises:
+            TransitionStuck: it outlasted its deadline.
+        """
+        stage, begun = self._stage, _Elapsed(self._stage.case.deadline_s)
+        while not begun.over:
+            self._look()
+            try:
+                wait_until(
+                    lambda: not stage.livepatch.in_transition, what="end", timeout_s=1.0, every_s=_LOOK_S
+                )
+                break
+            except DeadlineMissed:
+                continue
+        stage.livepatch.wait(deadline_s=1.0)
+        stage.livepatch.look()
+
+    def _rest(self) -> None:
+        self._exerciser.rest()
+        self._demand_progress()
+
+    def _look(self) -> None:
+        self._exerciser.look()
+        self._demand_progress()
+
+    def _demand_progress(self) -> None:
+        if self._exerciser.hanging:
+            first = self._exerciser.hanging[0]
+            raise WorkloadHangs(hanging_words(first, self._workloads[first.hangs]))
+
+    def _in_phase(self, ended: str, begins: str) -> None:
+        self._count(ended)
+        self._exerciser.phase(begins)
+
+    def _count(self, ended: str) -> None:
+        self._calls.append((ended, dict(self._exerciser.count())))
+
+    def _judge(self) -> None:
+        stage = self._stage
+        wrong = changes(self._workloads, self._before, self._exerciser.alone())
+        if wrong:
+            # Once more: what is no longer so varies by itself after all.
+            again = changes(self._workloads, self._before, self._exerciser.alone())
+            wrong = {index: words for index, words in wrong.items() if index in again}
+        self._demand_progress()
+        for words in (*failures(self._workloads, self._exerciser.ran, self._before), *wrong.values()):
+            stage.fault(words)
+        self._tell()
+
+    def _tell(self) -> None:
+        stage = self._stage
+        for each in self._functions:
+            counts = [(phase, hits.get(each.probe, 0)) for phase, hits in self._calls]
+            since = [(phase, now - before) for (phase, now), (_, before) in
+                     zip(counts, [("", 0), *counts], strict=False)]  # fmt: skip
+            calls = ", ".join(f"{count:,} {_IN[phase]}" for phase, count in since)
+            stage.note(f"{each.name} was called {calls}")
+        runs = sum(each.runs for each in self._exerciser.ran)
+        words = ", ".join(each.words for each in self._workloads)
+        stage.note(f"{_TASKS} tasks ran {len(self._workloads)} workloads {runs:,} times: {words}")
+
+
+_IN = {
+    BEFORE: "times before loading",
+    LOADING: "while it was being enabled",
+    ENABLED: "while enabled",
+    DISABLING: "while it was being disabled",
+    AFTER: "after",
+}
+
+
+class _Elapsed:
+    """Whether so many seconds have gone."""
+
+    def __init__(self, seconds: float) -> None:
+        self._until = time.monotonic() + seconds
+
+    @property
+    def over(self) -> bool:
+        """Whether they have."""
+        return time.monotonic() >= self._until
+
+
+def _wait(look: Callable[[], bool], most_s: float) -> None:
+    """Look again and again until there is enough, or so many seconds have gone."""
+    with suppress(DeadlineMissed):
+        wait_until(look, what="enough", timeout_s=most_s, every_s=_LOOK_S)
