@@ -69,6 +69,8 @@ def test_addresses_mounts_and_areas_are_read(recorded: str) -> None:
         ("/proc/modules:klp_x 16384 0 - Live 0xffffffffc1000000 (OEK)", "modules", "klp_x"),
         (f"/proc/900/stat:900 (klp (x) y) {KERNEL}", "kthreads", "klp (x) y"),
         ("/sys/kernel/debug/kprobes/list:ffffffff8 k fork_x+0x4 [FTRACE]", "kprobes", "fork_x+0x4"),
+        ("/sys/kernel/debug/kprobes/list:ffffffff8 k fork_x+0x4 klp_x [FTRACE]", "kprobes",
+         "fork_x+0x4 [klp_x]"),
         ("/sys/kernel/tracing/enabled_functions:klp_f [klp_x] (1) R I", "ftrace", "klp_f [klp_x]"),
         ("/proc/vmallocinfo:0x01-0x02 8192 klp_f+0x1/0x2 [klp_x] pages=1 vmalloc", "vmalloc",
          "klp_f [klp_x]"),
@@ -96,6 +98,7 @@ def test_what_is_left_behind_is_seen(recorded: str, line: str, section: str, key
         "/proc/vmallocinfo:0x01-0x02 20480 kernel_clone+0xbd/0x440 pages=4 vmalloc",
         "/proc/timer_list: #2: <00000000c1963206>, hrtimer_wakeup, S:01",
         "/proc/self/mountinfo:90 27 0:13 / /sys/kernel/debug/tracing rw - tracefs tracefs rw",
+        "/sys/kernel/debug/kprobes/list:ffffffffc1000000 k mptcp_diag_init+0x4 mptcp_diag [GONE][FTRACE]",
     ],
 )
 def test_what_comes_and_goes_by_itself_is_not(recorded: str, line: str) -> None:
@@ -105,7 +108,7 @@ def test_what_comes_and_goes_by_itself_is_not(recorded: str, line: str) -> None:
 def test_a_probe_of_klps_own_is_left_out_and_another_is_not(recorded: str) -> None:
     lines = [
         "/sys/kernel/tracing/kprobe_events:p:klp_calls/n0 klp_x:klp_f",
-        "/sys/kernel/debug/kprobes/list:ffffffffc1000000 k klp_f+0x0 [klp_x] [FTRACE]",
+        "/sys/kernel/debug/kprobes/list:ffffffffc1000000 k klp_f+0x0 klp_x [FTRACE]",
         "/sys/kernel/tracing/enabled_functions:klp_f [klp_x] (1) R I",
     ]
     before = parse_inventory(recorded)

@@ -172,12 +172,14 @@ def _open_files(
 
 
 def _kprobes(lines: Iterable[str], own: set[str], resolve: Callable[[int], str]) -> Iterator[str]:
-    """Yield the place of each kprobe: ``ADDRESS KIND FUNCTION+OFFSET [MODULE] [FLAG]`` is a line."""
+    """Yield the place of each kprobe: ``ADDRESS KIND FUNCTION+OFFSET MODULE [FLAG][FLAG]`` is a line."""
     for line in lines:
         address, kind, place, *rest = line.split()
-        if place.partition("+")[0] in own:
+        # On a function that has gone with its module, as klp's on those of a livepatch: the name is that of
+        # whatever module has had the address before.
+        if place.partition("+")[0] in own or any("[GONE]" in flags for flags in rest):
             continue
-        module = next((f" {word}" for word in rest if word.startswith("[") and word[1:2].islower()), "")
+        module = next((f" [{word}]" for word in rest if not word.startswith("[")), "")
         named = resolve(int(address, 16)) if place.startswith("0x") else f"{place}{module}"
         yield named if kind == "k" else f"{named} ({kind})"
 
