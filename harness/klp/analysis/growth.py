@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory that grows with every cycle of loading and unloading, told from memory that comes and goes.
+"""Memory that grows with every cycle of loading and unloading, or with every call, told from chance.
 
 What leaks adds an object or more a cycle. Beside it the same cache gives and takes an object now and then
 (a file of /proc being read, what is freed after a grace period), and may grow at once by a slab's worth. So
@@ -20,6 +20,8 @@ from dataclasses import dataclass
 _RATE = 0.75
 _SURELY = 0.5
 _CONFIDENCE = 0.9
+# What caches keep by chance is less than this; so a function has to be called more often to be judged so.
+_LEAST_BY_CALLS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,30 @@ def _grown(samples: Sequence[Sample]) -> Iterator[str]:
             yield (
                 f"memory grows: {counts[-1] - counts[0]} more objects of {meter.size} bytes in {name} "
                 f"after {cycles[-1] - cycles[0]} cycles, {rate:.1f} a cycle"
+            )
+
+
+def growth_by_calls(
+    before: Mapping[str, Meter], after: Mapping[str, Meter], calls: int, usual: Mapping[str, float]
+) -> tuple[str, ...]:
+    """Return what grew by about an object a call, in words.
+
+    Args:
+        calls: of the function that was called least, of those called often.
+        usual: objects by which each meter grows while as much is done without the livepatch.
+    """
+    return tuple(_grown_by_calls(before, after, calls, usual))
+
+
+def _grown_by_calls(
+    before: Mapping[str, Meter], after: Mapping[str, Meter], calls: int, usual: Mapping[str, float]
+) -> Iterator[str]:
+    for name, meter in after.items():
+        more = meter.count - before[name].count if name in before else 0
+        if more >= max(_LEAST_BY_CALLS, calls * _SURELY) and more >= 2 * usual.get(name, 0.0):
+            yield (
+                f"memory grows: {more} more objects of {meter.size} bytes in {name} after {calls} calls of "
+                "its functions"
             )
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
+from klp.analysis.growth import growth_by_calls
 from klp.analysis.inventory import in_words
 from klp.check.control import LifeWatch, control_life
 from klp.check.exercise.faults import (
@@ -22,6 +23,7 @@ from klp.check.exercise.faults import (
 from klp.check.exercise.finding import ProbedFunction
 from klp.check.exercise.remote import Alone, Exerciser
 from klp.check.exercise.workloads import GuestWorkload
+from klp.check.memory import sample, settled
 from klp.check.stage import NotApplicable, Stage
 from klp.drive.steps import Moment
 from klp.errors import CheckFailed
@@ -32,6 +34,7 @@ _CALLS, _CALLS_S = 200, 10.0
 # Before loading it is learned how workloads end beside others: so often each, and for so long.
 _LEARNED, _LEAST_S, _MOST_S = 8, 1.0, 5.0
 _AFTER_S = 0.5
+_CALLS_TO_JUDGE = 100
 _LOOK_S = 0.2
 # A task that has ended no workload for so long may hang: then it is waited for.
 _SUSPECT_S = 3.0
@@ -40,6 +43,37 @@ _HANG_S = 90.0
 
 class WorkloadHangs(CheckFailed):
     """A workload hangs: nothing more can be asked of the livepatch."""
+
+
+class _Growing:
+    """Sees memory that grows with the calls of a livepatch's functions, and not without it.
+
+    What a red zone or KFENCE adds to an object is another size and another place, so in a guest that looks
+    for faults in memory nothing is counted.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._meters = settled(stage.guest)
+        self._grew: dict[str, int] = {}
+        self._runs = 0
+
+    def learn(self, runs: int) -> None:
+        """Learn from what was done without it, in so many runs of workloads."""
+        now = sample(self._stage.guest)
+        self._grew = {name: each.count - self._meters[name].count for name, each in now.items()
+                      if name in self._meters}  # fmt: skip
+        self._runs, self._meters = runs, now
+
+    def judge(self, runs: int) -> None:
+        """Say what grew with its calls; `runs` is how many there were by now."""
+        often = [each.calls for each in self._stage.counter.read() if each.calls >= _CALLS_TO_JUDGE]
+        if not often:
+            return
+        factor = max(1.0, (runs - self._runs) / self._runs) if self._runs else 1.0
+        usual = {name: count * factor for name, count in self._grew.items()}
+        for words in growth_by_calls(self._meters, sample(self._stage.guest), min(often), usual):
+            self._stage.fault(words)
 
 
 class ExercisedLife:
@@ -75,14 +109,23 @@ class ExercisedLife:
             # Before the inventory: what a workload leaves behind the first time it runs, such as a module
             # that was loaded for it, is in there by then.
             self._learn()
+        counts = self._watch and self._workloads and not self._stage.case.debug
+        growing = _Growing(self._stage) if counts else None
         if self._watch:
             self._watch.begin(self._control)
+        if growing:
+            growing.learn(self._runs())
         if self._workloads:
             self._busy()
         else:
             self._quiet()
+        if growing:
+            growing.judge(self._runs())
         if self._watch:
             self._compare(self._watch)
+
+    def _runs(self) -> int:
+        return sum(each.runs for each in self._exerciser.ran)
 
     def _control(self, stage: Stage) -> None:
         """Live a control life: all is as in the livepatch's own, but for the livepatch."""
@@ -239,9 +282,9 @@ class ExercisedLife:
                      zip(counts, [("", 0), *counts], strict=False)]  # fmt: skip
             calls = ", ".join(f"{count:,} {_IN[phase]}" for phase, count in since)
             stage.note(f"{each.name} was called {calls}")
-        runs = sum(each.runs for each in self._exerciser.ran)
+        runs = self._runs()
         words = ", ".join(each.words for each in self._workloads)
-        stage.note(f"{_TASKS} tasks ran {len(self._workloads)} workloads {runs:,} times: {words}")
+        stage.note(f"{_TASKS} tasks ran workloads {runs:,} times: {words}")
 
 
 _IN = {
