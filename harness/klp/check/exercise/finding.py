@@ -96,12 +96,20 @@ def functions_of(stage: Stage) -> tuple[ProbedFunction, ...]:
     return tuple(ProbedFunction(*each, f"exercised{number}") for number, each in enumerate(every))
 
 
-def load_objects(stage: Stage, functions: Iterable[ProbedFunction]) -> None:
-    """Load the modules that are changed, where the kernel has them and nobody has loaded them."""
+def load_objects(stage: Stage, functions: Iterable[ProbedFunction]) -> dict[ProbedFunction, str]:
+    """Load the modules that are changed, where the kernel has them and nobody has loaded them.
+
+    Returns:
+        The functions whose module is not loaded even so, and why nothing can call them.
+    """
     modules = sorted({each.object for each in functions} - {"vmlinux"})
-    if modules:
-        words = " ".join(map(shlex.quote, modules))
-        stage.guest.run(f"for m in {words}; do [ -d /sys/module/$m ] || modprobe -q $m; done")
+    if not modules:
+        return {}
+    words = " ".join(map(shlex.quote, modules))
+    absent = stage.guest.run(
+        f"for m in {words}; do [ -d /sys/module/$m ] || modprobe -q $m || echo $m; done"
+    ).stdout.split()
+    return {each: f"its object {each.object} is not loaded" for each in functions if each.object in absent}
 
 
 def put_probes(

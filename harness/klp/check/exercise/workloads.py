@@ -25,6 +25,16 @@ _CATALOGUE = Path(__file__).with_name("catalogue.toml")
 # A stressor ends after so many operations or seconds, whichever comes first.
 _STRESSOR = "stress-ng --{name} 1 --{name}-ops {operations} --timeout 1s --temp-path /tmp --quiet"
 _OPERATIONS = 20
+# Words that names of functions have whatever they are about, and how much less they tell.
+_EVERYWHERE = frozenset(
+    ["proc", "sys", "show", "get", "set", "do", "open", "read", "write", "store", "seq", "ops", "handler",
+     "init", "single"]
+)  # fmt: skip
+_COMMON = 0.2
+# A program takes a hundred times as long as the reading of a file.
+_PROGRAM = 0.7
+# Of likenesses, less than this is chance.
+_CHANCE = 0.2
 _CAT = re.compile(r"\s*cat\s+(/[\w./-]+)\s*")
 
 
@@ -43,6 +53,9 @@ class Origin(StrEnum):
     COMMAND = "command"
     STRESSOR = "stressor"
     FILE = "file"
+
+
+_SLOWEST_LAST = (Origin.AUTHOR, Origin.FILE, Origin.COMMAND, Origin.STRESSOR)
 
 
 class GuestWorkload(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,8 +203,9 @@ def ranked(
 ) -> tuple[tuple[GuestWorkload, float], ...]:
     """Return workloads with how alike they are to some functions, the most alike first.
 
-    A word that a function's name shares with a workload counts the more the fewer workloads have it; the
-    author's come before those that share no rare word.
+    A word that a function's name shares with a workload counts the more the fewer workloads have it. A file
+    whose own name is all in the function's (/proc/version in version_proc_show) comes first of all, and
+    before programs what is read without one; the author's come before those that share no rare word.
 
     Args:
         functions: (object, function).
@@ -202,14 +216,31 @@ def ranked(
     often = Counter(word for each in own for word in each)
     wanted = [tokens(f"{name} {'' if place == 'vmlinux' else place}") for place, name in functions]
 
-    def likeness(words: frozenset[str]) -> float:
-        return max((sum(_share(word, words, often) for word in each) for each in wanted), default=0.0)
+    def likeness(one: GuestWorkload, words: frozenset[str]) -> float:
+        return max((_likeness(one, words, name, often) for name in wanted), default=0.0)
 
     scored = (
-        (one, likeness(words) + (_AUTHOR if one.origin is Origin.AUTHOR else 0.0))
+        (one, likeness(one, words) + (_AUTHOR if one.origin is Origin.AUTHOR else 0.0))
         for one, words in zip(workloads, own, strict=True)
     )
-    return tuple(sorted(scored, key=lambda each: -each[1]))
+    return tuple(sorted(scored, key=lambda each: _turn(*each)))
+
+
+def _turn(one: GuestWorkload, score: float) -> tuple[float, int, float]:
+    """Return by what workloads are sorted to be tried: of those hardly alike, the quick ones come first."""
+    return (-score if score >= _CHANCE else 0.0, _SLOWEST_LAST.index(one.origin), -score)
+
+
+def _likeness(
+    one: GuestWorkload, words: frozenset[str], name: frozenset[str], often: Counter[str]
+) -> float:
+    shared = sum(_share(word, words, often) * (_COMMON if word in _EVERYWHERE else 1.0) for word in name)
+    if one.origin is not Origin.FILE:
+        return shared * (1.0 if one.origin is Origin.AUTHOR else _PROGRAM)
+    called = tokens(one.text.rpartition("/")[2])
+    # In a path of many other words it is the name of something else.
+    whole = len(words & name) / len(words) if called and called <= name else 0.0
+    return shared + whole
 
 
 def _share(word: str, words: frozenset[str], often: Counter[str]) -> float:

@@ -65,8 +65,8 @@ def _callers(stage: Stage, exerciser: Exerciser) -> WhoCalls:
     functions = functions_of(stage)
     if not functions:
         return WhoCalls()
-    load_objects(stage, functions)
-    refused = put_probes(stage, exerciser, functions)
+    refused = load_objects(stage, functions)
+    refused |= put_probes(stage, exerciser, [each for each in functions if each not in refused])
     found = Search(stage, exerciser, [each for each in functions if each not in refused]).run()
     found.refused = refused
     return found
@@ -74,7 +74,7 @@ def _callers(stage: Stage, exerciser: Exerciser) -> WhoCalls:
 
 def _tell_unreached(stage: Stage, found: WhoCalls) -> None:
     for function, why in found.refused.items():
-        stage.note(f"{function.name} cannot be counted, so that nothing is known to call it: {why}")
+        stage.note(f"{function.name} is not called: {why}")
     if any(found.reached.values()):
         for words in _unreached(found):
             stage.note(words)
