@@ -15,7 +15,7 @@ from klp import paths
 from klp.analysis.acquittal import judged
 from klp.analysis.checked import CHECK_SCHEMA, CheckedKernel, CheckedLivepatch, CheckResult, ScenarioOutcome
 from klp.analysis.evidence import Verdict
-from klp.analysis.growth import Meter, Sample, growth
+from klp.analysis.growth import Meter, Sample, growth, growth_by_calls
 from klp.analysis.recording import NotARecord
 from klp.check import memory
 from klp.check.candidate import livepatches_of
@@ -295,3 +295,26 @@ def test_junit_has_a_case_for_every_scenario() -> None:
     }  # fmt: skip
     missing = next(case for case in suite.iter("testcase") if case.get("name") == "never")
     assert missing[0].get("message") == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("more", "calls", "usual", "grows"),
+    [
+        (500, 500, 0, True),  # an object a call
+        (500, 500, 200, True),
+        (260, 500, 0, True),  # in every other call
+        (100, 500, 0, False),  # caches keep some
+        (50, 50, 0, False),  # too few to tell
+        (500, 500, 400, False),  # without the livepatch as well
+        (-500, 500, 0, False),
+    ],
+)
+def test_memory_that_grows_with_calls_is_told(more: int, calls: int, usual: int, *, grows: bool) -> None:
+    before, after = {"kmalloc-1k": Meter(1000, 1024)}, {"kmalloc-1k": Meter(1000 + more, 1024)}
+    found = growth_by_calls(before, after, calls, {"kmalloc-1k": usual})
+    words = f"memory grows: {more} more objects of 1024 bytes in kmalloc-1k after {calls} calls"
+    assert [each.startswith(words) for each in found] == [True] * grows
+
+
+def test_a_meter_that_is_not_in_both_counts_for_nothing() -> None:
+    assert growth_by_calls({}, {"kmalloc-1k": Meter(900, 1024)}, 900, {}) == ()
