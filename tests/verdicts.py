@@ -66,14 +66,16 @@ def expected() -> tuple[Expected, ...]:
 
 
 def expected_bare() -> tuple[Expected, ...]:
-    """Return the bad ones whose fault is named without their patch.toml as well, and where."""
-    scenarios = {name: each["bare"] for name, each in tomllib.loads(FILE.read_text())["bad"].items()
-                 if "bare" in each}  # fmt: skip
+    """Return the bad ones whose fault is named without their patch.toml as well, where and how."""
+    bare = {name: each for name, each in tomllib.loads(FILE.read_text())["bad"].items() if "bare" in each}
     return tuple(
-        replace(each, scenarios=(scenarios[each.name],), bare=True)
+        replace(
+            each, scenarios=(bare[each.name]["bare"],), bare=True,
+            says=bare[each.name].get("bare_says", each.says),
+        )
         for each in expected()
-        if each.fault and each.name in scenarios
-    )
+        if each.fault and each.name in bare
+    )  # fmt: skip
 
 
 def _word(name: str) -> str:

@@ -258,10 +258,13 @@ def _begins(one: str, other: str) -> bool:
 def tried_words(workloads: Iterable[GuestWorkload]) -> str:
     """Return how many of each kind, in words: ``97 commands, 31 stressors and 3,914 files of …``."""
     counts = Counter(each.origin for each in workloads)
-    own = counts[Origin.COMMAND] + counts[Origin.AUTHOR]
     parts = [
-        *([f"{own:,} commands"] if own else []),
-        *([f"{counts[Origin.STRESSOR]:,} stressors"] if counts[Origin.STRESSOR] else []),
-        *([f"{counts[Origin.FILE]:,} files of /proc, /sys and debugfs"] if counts[Origin.FILE] else []),
+        f"{count:,} {words}{'s' if count != 1 else ''}{place}"
+        for count, words, place in (
+            (counts[Origin.COMMAND] + counts[Origin.AUTHOR], "command", ""),
+            (counts[Origin.STRESSOR], "stressor", ""),
+            (counts[Origin.FILE], "file", " of /proc, /sys and debugfs"),
+        )
+        if count
     ]
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts) or "workloads"
