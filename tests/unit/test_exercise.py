@@ -116,7 +116,7 @@ def test_what_was_tried_is_told_by_kind() -> None:
         *stressors(["pipe"]),
         *map(reading, map(str, range(1500))),
     ]
-    assert tried_words(every) == "2 commands, 1 stressors and 1,500 files of /proc, /sys and debugfs"
+    assert tried_words(every) == "2 commands, 1 stressor and 1,500 files of /proc, /sys and debugfs"
 
 
 def test_the_authors_commands_are_workloads() -> None:
