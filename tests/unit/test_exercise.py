@@ -278,6 +278,25 @@ def test_what_is_not_as_before_is_told() -> None:
     assert faults.changes(stressors(["pipe"]), before, ended("ok", "b\n")) == {}
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "lasts"),
+    [
+        (["a 1", "a 1"], ["b 1", "b 1"], True),
+        (["a 1", "a 1"], ["a 2", "a 2"], True),
+        (["a 1", "a 1"], ["a 2", "a 3"], False),  # a number that stood still by chance
+        (["a 1", "a 2"], ["b 3", "b 4"], True),  # numbers vary, and a word is another
+        (["a 1", "a 2"], ["a 3", "a 3"], False),
+        (["a 1", "a 1"], ["b 1", "a 1"], False),  # it was put back, if late
+    ],
+)
+def test_what_still_moves_after_unloading_is_no_change(
+    before: list[str], after: list[str], *, lasts: bool
+) -> None:
+    one = [reading("/proc/x")]
+    runs, later = ([ended("ok", f"{text}\n") for text in each] for each in (before, after))
+    assert bool(faults.lasting_changes(one, runs, later)) is lasts
+
+
 def test_who_hangs_is_told_with_where() -> None:
     stack = ("mutex_lock+0x2f/0x40", "lp_show+0x11/0x20 [klp_bad]", "seq_read_iter+0x1/0x2")
     task = Sleeper(pid=7, comm="python3", state="D", stack=stack)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from klp.check.exercise.outputs import usual_output
+from klp.check.exercise.outputs import masked, usual_output
 from klp.check.exercise.remote import Alone, Hanging, RunCount, Sleeper
 from klp.check.exercise.workloads import GuestWorkload, Origin
 
@@ -57,11 +57,6 @@ def _sleeper(task: Sleeper) -> str:
     return f"{task.comm}[{task.pid}] {doing} in {' < '.join(frames) or 'the kernel'}"
 
 
-def in_module(hanging: Hanging, module: str) -> bool:
-    """Whether a task that hangs has a module's code on its stack."""
-    return any(f"[{module}]" in line for each in hanging.tasks for line in each.stack)
-
-
 def failures(
     workloads: Sequence[GuestWorkload], ran: Iterable[RunCount], before: Sequence[Mapping[int, Alone]]
 ) -> Iterator[str]:
@@ -107,3 +102,30 @@ def changes(
             if difference:
                 found[index] = f"after unloading, {workload.words} shows {difference.words}"
     return found
+
+
+def lasting_changes(
+    workloads: Sequence[GuestWorkload],
+    before: Sequence[Mapping[int, Alone]],
+    after: Sequence[Mapping[int, Alone]],
+) -> tuple[str, ...]:
+    """Return what workloads show otherwise in each of several runs after unloading, the same each time.
+
+    What is still on the move between those runs, moves by itself.
+    """
+    found = [changes(workloads, before, each) for each in after]
+    return tuple(
+        words
+        for index, words in found[0].items()
+        if all(index in each for each in found) and _stands_still(index, before, after)
+    )
+
+
+def _stands_still(
+    index: int, before: Sequence[Mapping[int, Alone]], after: Sequence[Mapping[int, Alone]]
+) -> bool:
+    first, *later = (each[index] for each in after)
+    # Numbers that varied before loading are not compared now, either.
+    usual = usual_output([each[index].output for each in before if index in each])
+    shown = str if usual.numbers and usual.lines is not None else masked
+    return all((each.result, shown(each.output)) == (first.result, shown(first.output)) for each in later)
