@@ -54,19 +54,22 @@ class Memory:
 
     def ring(self, head: int) -> Iterator[int]:
         """Yield the entries of a list_head, by their addresses."""
+        seen = {0, head}
         entry = self.word(head)
-        for _ in range(_MOST):
-            if entry in (head, 0):
-                return
+        while entry not in seen and len(seen) < _MOST:
             yield entry
+            seen.add(entry)
             entry = self.word(entry)
 
     def chain(self, first: int, link: int) -> Iterator[int]:
-        """Yield the entries of a list that ends in NULL, each with the next one's address at `link`."""
-        for _ in range(_MOST):
-            if not first:
-                return
+        """Yield the entries of a list that ends in NULL, each with the next one's address at `link`.
+
+        One that is in the memory of a module that is gone may lead anywhere, back to itself as well.
+        """
+        seen = {0}
+        while first not in seen and len(seen) < _MOST:
             yield first
+            seen.add(first)
             first = self.word(first + link)
 
 
