@@ -16,7 +16,7 @@ import pytest
 
 from klp.check import in_guest
 from klp.check.exercise import faults
-from klp.check.exercise.finding import ProbedFunction, addresses, idle_words, together, varied
+from klp.check.exercise.finding import ProbedFunction, WhoCalls, addresses, together, varied
 from klp.check.exercise.knowledge import Knowledge, Known, Reached, shunned
 from klp.check.exercise.outputs import usual_output
 from klp.check.exercise.remote import Alone, Hanging, RunCount, Sleeper
@@ -152,10 +152,12 @@ def test_a_function_among_namesakes_is_found_by_its_position() -> None:
     assert addresses(listed, functions) == {"o0": "0xff02", "o1": "0xff04"}
 
 
-def test_a_function_that_the_system_calls_is_told_as_such() -> None:
-    function = ProbedFunction("vmlinux", "schedule,1", "o0")
-    assert idle_words(function, 120.0) == "schedule, though the system calls it 120 times a second"
-    assert idle_words(function, 0.1) == "schedule"
+def test_what_the_system_calls_by_itself_needs_no_workload() -> None:
+    often, hardly = (ProbedFunction("vmlinux", name, name) for name in ("schedule,0", "kexec_crash_size,0"))
+    tried = dict.fromkeys((often, hardly), "9 commands")
+    found = WhoCalls(reached=dict.fromkeys(tried, ()), tried=tried, idle={often: 120.0, hardly: 0.1})
+    assert found.busy == (often,)
+    assert found.unreached == (hardly,)
 
 
 @pytest.fixture

@@ -229,8 +229,21 @@ def _judge_sum(tally: Tally, leg: Leg) -> None:
     if due - leg.exits_pending <= switches <= due + leg.forks_pending:
         tally.good(max(0, switches - 1))
         tally.judge(True, words, number)
+    elif due - leg.exits_pending - _reaped(leg, census) <= switches < due:
+        tally.gap = f"{words}; zombies, which no longer switch, may have been reaped meanwhile"
     else:
         tally.lacking(words, number)
+
+
+def _reaped(leg: Leg, before: ev.Census) -> int:
+    """Return how many tasks left the list of tasks at most.
+
+    A census counts whoever is on it, zombies as well: their exit was before the transition, so that no
+    event of it tells of them, and once their parent has waited for them they are gone (release_task(),
+    kernel/exit.c).
+    """
+    later = [each.tasks for _, each in leg.censuses if each.moment == "before_complete"]
+    return max(0, before.tasks + leg.forks - later[-1]) if later else 0
 
 
 def _judge_no_scheduler(tally: Tally, leg: Leg) -> None:

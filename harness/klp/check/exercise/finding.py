@@ -88,6 +88,16 @@ class WhoCalls:
     refused: dict[ProbedFunction, str] = field(default_factory=dict)
     idle: dict[ProbedFunction, float] = field(default_factory=dict)
 
+    @property
+    def busy(self) -> tuple[ProbedFunction, ...]:
+        """The functions that no workload calls, but the system itself, often."""
+        return tuple(each for each in self.tried if self.idle.get(each, 0.0) >= _IDLE_CALLS)
+
+    @property
+    def unreached(self) -> tuple[ProbedFunction, ...]:
+        """The functions that nothing was seen to call."""
+        return tuple(each for each in self.tried if each not in self.busy)
+
 
 def functions_of(stage: Stage) -> tuple[ProbedFunction, ...]:
     """Return what the livepatch changes, with a name for each one's probe."""
@@ -169,7 +179,17 @@ class Search:
         unknown = [each for each in self._functions if not self._recall(each)]
         if unknown:
             self._look_for(unknown)
+        elif self.found.tried:
+            self._listen()
         return self.found
+
+    def _listen(self) -> None:
+        """See which of the functions that nothing calls are called all the same."""
+        self._exerciser.use(())
+        self._exerciser.order("find", found={}, more=0, extra_s=0, likely=0, budget_s=0)
+        heard = _Heard(())
+        self._exerciser.await_answer(heard.take)
+        self.found.idle = {each: heard.idle.get(each.probe, 0.0) for each in self.found.tried}
 
     def _recall(self, function: ProbedFunction) -> bool:
         known = self._knowledge.of(function.key)
@@ -290,9 +310,3 @@ def together(
             if needed or (rank and room):
                 chosen.setdefault(reached[rank].workload)
     return tuple(chosen)
-
-
-def idle_words(function: ProbedFunction, rate: float) -> str:
-    """Return what is said of a function that no workload was seen to call, but the system does."""
-    often = f", though the system calls it {rate:.0f} times a second" if rate >= _IDLE_CALLS else ""
-    return f"{function.name}{often}"

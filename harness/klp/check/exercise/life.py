@@ -162,6 +162,9 @@ class ExercisedLife:
     def _quiet(self) -> None:
         stage = self._stage
         stage.load()
+        begun = self._exerciser.count() if self._functions else {}
+        if begun:
+            _wait(lambda: self._often(begun, self._exerciser.count()), _CALLS_S)
         stage.observe(Moment.ENABLED)
         stage.livepatch.disable()
         stage.observe(Moment.AFTER)
@@ -209,13 +212,14 @@ class ExercisedLife:
 
         def look() -> bool:
             self._look()
-            return all(
-                self._exerciser.hits.get(each.probe, 0) - begun.get(each.probe, 0) >= _CALLS
-                for each in self._functions
-            )
+            return self._often(begun, self._exerciser.hits)
 
         _wait(look, _CALLS_S)
         self._await_progress()
+
+    def _often(self, begun: Mapping[str, int], now: Mapping[str, int]) -> bool:
+        """Whether each function was called often since."""
+        return all(now.get(each.probe, 0) - begun.get(each.probe, 0) >= _CALLS for each in self._functions)
 
     def _await_progress(self) -> None:
         """Wait while a task has ended no workload for long: until it does, or is known to hang."""

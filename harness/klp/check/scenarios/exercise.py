@@ -14,7 +14,6 @@ from klp.check.exercise.finding import (
     Search,
     WhoCalls,
     functions_of,
-    idle_words,
     load_objects,
     put_probes,
     together,
@@ -42,7 +41,7 @@ def exercise(stage: Stage) -> None:
     exerciser.start()
     callers = _callers(stage, exerciser)
     workloads = together(_own(stage), callers.reached)
-    reached = tuple(each for each in callers.reached if callers.reached[each])
+    reached = (*(each for each in callers.reached if callers.reached[each]), *callers.busy)
     _tell_unreached(stage, callers)
     life = ExercisedLife(stage, exerciser, workloads, reached, watch)
     try:
@@ -52,7 +51,7 @@ def exercise(stage: Stage) -> None:
         return
     exerciser.end()
     stage.tear_down()
-    if not workloads and (callers.tried or callers.refused):
+    if not reached and (callers.tried or callers.refused):
         raise NotApplicable(_nothing(callers))
 
 
@@ -75,7 +74,11 @@ def _callers(stage: Stage, exerciser: Exerciser) -> WhoCalls:
 def _tell_unreached(stage: Stage, found: WhoCalls) -> None:
     for function, why in found.refused.items():
         stage.note(f"{function.name} is not called: {why}")
-    if any(found.reached.values()):
+    for function in found.busy:
+        stage.note(
+            f"{function.name} is called by the system itself, {found.idle[function]:.0f} times a second"
+        )
+    if found.busy or any(found.reached.values()):
         for words in _unreached(found):
             stage.note(words)
 
@@ -86,9 +89,8 @@ def _nothing(found: WhoCalls) -> str:
 
 
 def _unreached(found: WhoCalls) -> Iterable[str]:
-    for function, tried in found.tried.items():
-        who = idle_words(function, found.idle.get(function, 0.0))
+    for function in found.unreached:
         yield (
-            f"nothing reaches {who}: none of {tried} calls {function.name}; name one by [[workload]] in "
-            "patch.toml"
+            f"nothing reaches {function.name}: none of {found.tried[function]} calls it; name a command by "
+            "[[workload]] in patch.toml"
         )
