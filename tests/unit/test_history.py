@@ -241,23 +241,22 @@ def test_a_kernel_without_scheduler_switch_lacks_nothing() -> None:
         assert verdicts(trace)["T13"].verdict is verdict
 
 
-@pytest.mark.parametrize(
-    ("still_there", "verdict"), [(0, Verdict.NOT_OBSERVED), (1, Verdict.VIOLATED)]
-)  # fmt: skip
-def test_a_task_that_left_the_list_may_have_been_a_zombie(still_there: int, verdict: Verdict) -> None:
+@pytest.mark.parametrize(("met", "verdict"), [(0, Verdict.NOT_OBSERVED), (1, Verdict.VIOLATED)])
+def test_a_task_that_no_pass_meets_may_have_been_a_zombie(met: int, verdict: Verdict) -> None:
     trace = everything()
-    place = next(n for n, each in enumerate(trace.events)
-                 if isinstance(each, ev.Census) and each.moment == "before_start")  # fmt: skip
-    end = next(n for n, each in enumerate(trace.events[place:], place)
-               if isinstance(each, ev.Census) and each.moment == "before_complete")  # fmt: skip
-    start = trace.events[place]
-    # One task more in the state that is to be left, which no event tells more of.
-    due = "unpatched" if start.unpatched > start.patched else "patched"
-    trace.events[place] = msgspec.structs.replace(
-        start, tasks=start.tasks + 1, **{due: getattr(start, due) + 1}
+    place = next(
+        n
+        for n, each in enumerate(trace.events)
+        if isinstance(each, ev.Census) and each.moment == "before_start"
     )
-    at_the_end = trace.events[end]
-    trace.events[end] = msgspec.structs.replace(at_the_end, tasks=at_the_end.tasks + still_there)
+    first = next(n for n, each in enumerate(trace.events) if n > place and isinstance(each, ev.Pass))
+    start, made = trace.events[place], trace.events[first]
+    # Some tasks more in the state that is to be left, which no event tells more of.
+    due, more = "unpatched" if start.unpatched > start.patched else "patched", 5
+    trace.events[place] = msgspec.structs.replace(
+        start, tasks=start.tasks + more, **{due: getattr(start, due) + more}
+    )
+    trace.events[first] = msgspec.structs.replace(made, attempts=made.attempts + more * met)
     assert verdicts(trace)["T13"].verdict is verdict
 
 

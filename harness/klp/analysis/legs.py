@@ -85,6 +85,7 @@ class Leg:
         unexplained: tasks that a pass found switched after it had failed on them, with no event that says
             how.
         forks, forks_pending, exits_pending: counts, the last two of tasks not in the target state.
+        born, gone: when tasks were born; when tasks died that no pass met any more.
         last_ns: time of the last event seen in it.
     """
 
@@ -110,6 +111,8 @@ class Leg:
     forks: int
     forks_pending: int
     exits_pending: int
+    born: tuple[int, ...]
+    gone: tuple[int, ...]
     last_ns: int
 
     @property
@@ -217,9 +220,17 @@ class TaskAccounts:
         self.wrong_way: list[tuple[TaskSwitch, int]] = []
         self.unexplained: list[tuple[TaskSwitch, int]] = []
         self.forks = self.forks_pending = self.exits_pending = 0
+        self.born: list[int] = []
+        self._died: dict[Who, int] = {}
+
+    @property
+    def gone(self) -> tuple[int, ...]:
+        """When tasks died that no pass met any more: as long as a pass does, they are not reaped."""
+        return tuple(self._died.values())
 
     def attempt(self, number: int, event: ev.Attempt, pass_number: int) -> None:
         """Take one attempt of the `pass_number`-th pass."""
+        self._died.pop(identity(event.task), None)
         account = self._of(event.task)
         account.last_ns = event.ts_ns
         if event.result == "switched":
@@ -275,6 +286,7 @@ class TaskAccounts:
     def fork(self, number: int, event: ev.Fork) -> None:
         """Take a birth: whoever had that thread id before is gone, whether or not its exit was seen."""
         self.forks += 1
+        self.born.append(event.ts_ns)
         self._close(identity(event.child))
         account = self._of(event.child)
         account.last_ns = event.ts_ns
@@ -287,6 +299,7 @@ class TaskAccounts:
         """Take a death. A dying task stays listed until it is reaped, and a pass may still switch it."""
         account = self._of(event.task)
         account.last_ns = event.ts_ns
+        self._died[identity(event.task)] = event.ts_ns
         if event.task.pid == event.task.tgid:
             self._leaders_gone.add(event.task.tgid)
         if account.path in (None, "already"):

@@ -358,5 +358,7 @@ class _Open:
             forks=accounts.forks,
             forks_pending=accounts.forks_pending,
             exits_pending=accounts.exits_pending,
+            born=tuple(accounts.born),
+            gone=accounts.gone,
             last_ns=self._last_ns,
         )

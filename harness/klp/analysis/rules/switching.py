@@ -236,14 +236,20 @@ def _judge_sum(tally: Tally, leg: Leg) -> None:
 
 
 def _reaped(leg: Leg, before: ev.Census) -> int:
-    """Return how many tasks left the list of tasks at most.
+    """Return how many zombies left the list of tasks before the first pass, at most.
 
     A census counts whoever is on it, zombies as well: their exit was before the transition, so that no
     event of it tells of them, and once their parent has waited for them they are gone (release_task(),
-    kernel/exit.c).
+    kernel/exit.c). Who left it otherwise was seen to die, and a pass meets all who are on it but the idle
+    tasks of CPUs that are offline.
     """
-    later = [each.tasks for _, each in leg.censuses if each.moment == "before_complete"]
-    return max(0, before.tasks + leg.forks - later[-1]) if later else 0
+    if not leg.passes:
+        return 0
+    first = leg.passes[0][1]
+    known = (
+        before.tasks + sum(at < first.ts_ns for at in leg.born) - sum(at < first.ts_ns for at in leg.gone)
+    )
+    return max(0, known - first.attempts - sum(each.path == "offline" for each in leg.tasks))
 
 
 def _judge_no_scheduler(tally: Tally, leg: Leg) -> None:
