@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from klp.analysis.growth import growth_by_calls
 from klp.analysis.inventory import in_words
 from klp.check.control import LifeWatch, control_life
 from klp.check.exercise.faults import (
@@ -22,9 +21,9 @@ from klp.check.exercise.faults import (
     lasting_changes,
 )
 from klp.check.exercise.finding import ProbedFunction
+from klp.check.exercise.growing import Growing
 from klp.check.exercise.remote import Alone, Exerciser
 from klp.check.exercise.workloads import GuestWorkload
-from klp.check.memory import sample, settled
 from klp.check.stage import NotApplicable, Stage
 from klp.drive.steps import Moment
 from klp.drive.subject import LivepatchSubject
@@ -36,7 +35,6 @@ _CALLS, _CALLS_S = 200, 10.0
 # Before loading it is learned how workloads end beside others: so often each, and for so long.
 _LEARNED, _LEAST_S, _MOST_S = 8, 1.0, 5.0
 _AFTER_S = 0.5
-_CALLS_TO_JUDGE = 100
 _LOOK_S = 0.2
 # A task that has ended no workload for so long may hang: then it is waited for.
 _SUSPECT_S = 3.0
@@ -45,37 +43,6 @@ _HANG_S = 90.0
 
 class WorkloadHangs(CheckFailed):
     """A workload hangs: nothing more can be asked of the livepatch."""
-
-
-class _Growing:
-    """Sees memory that grows with the calls of a livepatch's functions, and not without it.
-
-    What a red zone or KFENCE adds to an object is another size and another place, so in a guest that looks
-    for faults in memory nothing is counted.
-    """
-
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
-        self._meters = settled(stage.guest)
-        self._grew: dict[str, int] = {}
-        self._runs = 0
-
-    def learn(self, runs: int) -> None:
-        """Learn from what was done without it, in so many runs of workloads."""
-        now = sample(self._stage.guest)
-        self._grew = {name: each.count - self._meters[name].count for name, each in now.items()
-                      if name in self._meters}  # fmt: skip
-        self._runs, self._meters = runs, now
-
-    def judge(self, runs: int) -> None:
-        """Say what grew with its calls; `runs` is how many there were by now."""
-        often = [each.calls for each in self._stage.counter.read() if each.calls >= _CALLS_TO_JUDGE]
-        if not often:
-            return
-        factor = max(1.0, (runs - self._runs) / self._runs) if self._runs else 1.0
-        usual = {name: count * factor for name, count in self._grew.items()}
-        for words in growth_by_calls(self._meters, sample(self._stage.guest), min(often), usual):
-            self._stage.fault(words)
 
 
 class ExercisedLife:
@@ -112,19 +79,19 @@ class ExercisedLife:
             # that was loaded for it, is in there by then.
             self._learn()
         counts = self._watch and self._workloads and not self._stage.case.debug
-        growing = _Growing(self._stage) if counts else None
+        growing = Growing(self._stage, self._runs) if counts else None
         if self._watch:
             self._watch.begin(self._control)
             if self._workloads:
                 self._alone()  # beside what a control life changes, what workloads print may vary
         if growing:
-            growing.learn(self._runs())
+            growing.learn()
         if self._workloads:
             self._busy()
         else:
             self._quiet()
         if growing:
-            growing.judge(self._runs())
+            growing.judge(self._control)
         if self._watch:
             self._compare(self._watch)
 
