@@ -270,7 +270,7 @@ class _Heard:
 
     def take(self, answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Take one answer; return the last."""
-        if "at" in answer:
+        if "at" in answer and 0 <= int(answer["at"]) < len(self._order):
             self.at = self._order[int(answer["at"])]
         if "idle" in answer:
             self.idle = {str(name): float(rate) for name, rate in answer["idle"].items()}
