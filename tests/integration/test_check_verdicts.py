@@ -130,7 +130,8 @@ def test_the_fault_of_a_bad_one_is_named_without_its_plan(outcomes, kernel, each
 
 @pytest.mark.parametrize(("kernel", "each", "scenario"), _tried(GOOD))
 def test_a_good_one_gets_no_false_alarm(outcomes, kernel, each, scenario):
-    found = outcomes(kernel, scenario, each)
-    assert found
+    found = [one for one in outcomes(kernel, scenario, each) if one.scenario == scenario]
+    # Of several that share their sources, one may change a module that is not there: it is not observed.
+    assert [one for one in found if one.verdict is Verdict.HELD], [_story(one) for one in found]
     for outcome in found:
-        assert outcome.verdict is Verdict.HELD, _story(outcome)
+        assert outcome.verdict is not Verdict.VIOLATED, _story(outcome)
