@@ -27,6 +27,7 @@ from klp.check.exercise.workloads import (
     tried_words,
 )
 from klp.check.stage import Stage
+from klp.drive.calls import CountedFunction, address_of
 from klp.errors import VmLost
 
 # With --quick there is time for the likeliest, and for a thousand files.
@@ -65,6 +66,12 @@ class ProbedFunction:
     def key(self) -> tuple[str, str]:
         """What tells it apart."""
         return (self.object, self.position)
+
+    @property
+    def counted(self) -> CountedFunction:
+        """It, as one whose calls are counted."""
+        number = max(int(self.position.partition(",")[2] or 0), 1)
+        return CountedFunction(self.object, self.name, "", self.symbol, number)
 
     @property
     def symbol(self) -> str:
@@ -146,17 +153,8 @@ def _first(function: ProbedFunction) -> bool:
 
 def addresses(listed: str, functions: Iterable[ProbedFunction]) -> dict[str, str]:
     """Return the addresses of functions by their probes, of lines of /proc/kallsyms in its order."""
-    lines = [line.split() for line in listed.splitlines()]
-    found = {}
-    for each in functions:
-        places = [
-            line[0] for line in lines
-            if line[2] == each.name and (line[3].strip("[]") if len(line) > 3 else "vmlinux") == each.object
-        ]  # fmt: skip
-        number = max(int(each.position.partition(",")[2] or 0), 1)
-        if number <= len(places):
-            found[each.probe] = f"0x{places[number - 1]}"
-    return found
+    found = {each.probe: address_of(listed, each.counted) for each in functions}
+    return {probe: address for probe, address in found.items() if address}
 
 
 class Search:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
+from klp.analysis.checked import COULD_NOT_BE_TRIED
 from klp.analysis.inventory import in_words
 from klp.check.control import LifeWatch, control_life
 from klp.check.exercise.faults import (
@@ -63,6 +64,7 @@ class ExercisedLife:
         self._workloads = workloads
         self._functions = functions
         self._watch = watch
+        self._loaded = False
         self._before: list[Mapping[int, Alone]] = []
         self._calls: list[tuple[str, dict[str, int]]] = []
 
@@ -73,6 +75,22 @@ class ExercisedLife:
             WorkloadHangs: a workload does not end.
             CheckFailed, TransitionStuck: a step could not be taken.
         """
+        try:
+            growing = self._prepare()
+        except WorkloadHangs as hangs:
+            raise NotApplicable(f"{COULD_NOT_BE_TRIED}with nothing of it loaded, {hangs.message}") from None
+        self._loaded = True
+        if self._workloads:
+            self._busy()
+        else:
+            self._quiet()
+        if growing:
+            growing.judge(self._control)
+        if self._watch:
+            self._compare(self._watch)
+
+    def _prepare(self) -> Growing | None:
+        """Learn what there is without it; return what is to judge how memory grows with it."""
         if self._workloads:
             self._exerciser.use(self._workloads)
             # Before the inventory: what a workload leaves behind the first time it runs, such as a module
@@ -86,14 +104,7 @@ class ExercisedLife:
                 self._alone()  # beside what a control life changes, what workloads print may vary
         if growing:
             growing.learn()
-        if self._workloads:
-            self._busy()
-        else:
-            self._quiet()
-        if growing:
-            growing.judge(self._control)
-        if self._watch:
-            self._compare(self._watch)
+        return growing
 
     def _runs(self) -> int:
         return sum(each.runs for each in self._exerciser.ran)
@@ -101,7 +112,7 @@ class ExercisedLife:
     def _control(self, stage: Stage) -> None:
         """Live a control life: all is as in the livepatch's own, but for the livepatch."""
         if self._workloads:
-            self._exerciser.begin(_TASKS, BEFORE)
+            self._exerciser.begin(_TASKS, AFTER if self._loaded else BEFORE)
         control_life(stage)
         if self._workloads:
             self._rest()
@@ -148,15 +159,12 @@ class ExercisedLife:
 
     def _learn(self) -> None:
         """See how each workload ends and what it prints: twice alone, beside others, and alone again."""
-        try:
-            self._alone()
-            self._alone()
-            self._exerciser.begin(_TASKS, BEFORE)
-            self._go_on(_LEAST_S, _MOST_S, runs=_LEARNED)
-            self._rest()
-            self._alone()
-        except WorkloadHangs as hangs:
-            raise NotApplicable(f"with nothing loaded, {hangs.message}") from None
+        self._alone()
+        self._alone()
+        self._exerciser.begin(_TASKS, BEFORE)
+        self._go_on(_LEAST_S, _MOST_S, runs=_LEARNED)
+        self._rest()
+        self._alone()
 
     def _alone(self) -> None:
         self._before.append(self._exerciser.alone())
