@@ -14,9 +14,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from klp.analysis.calls import FunctionCalls, TaskCalls
 from klp.check import in_guest
 from klp.check.exercise import faults
 from klp.check.exercise.finding import ProbedFunction, WhoCalls, addresses, together, varied
+from klp.check.exercise.growing import not_judged
 from klp.check.exercise.knowledge import Knowledge, Known, Reached, shunned
 from klp.check.exercise.outputs import usual_output
 from klp.check.exercise.remote import Alone, Hanging, RunCount, Sleeper
@@ -32,7 +34,7 @@ from klp.check.exercise.workloads import (
     stressors,
     tried_words,
 )
-from klp.check.in_guest import probes, watching
+from klp.check.in_guest import probes, watching, working
 from klp.modules.plan import PatchPlan
 from klp.modules.plan import Workload as Planned
 from klp.paths import CacheLayout
@@ -49,8 +51,8 @@ def command(text: str, origin: Origin = Origin.COMMAND, *, may_fail: bool = Fals
     return GuestWorkload(kind=WorkloadKind.COMMAND, text=text, origin=origin, name=text, may_fail=may_fail)
 
 
-def reached(workload: GuestWorkload, seconds: float = 0.1) -> Reached:
-    return Reached(workload=workload, hits=1, seconds=seconds)
+def reached(workload: GuestWorkload, seconds: float = 0.1, hits: int = 1) -> Reached:
+    return Reached(workload=workload, hits=hits, seconds=seconds)
 
 
 def likeliest(object_: str, function: str, count: int = 1) -> list[str]:
@@ -132,6 +134,19 @@ def test_the_quickest_is_first_and_then_what_is_different() -> None:
         reached(reading("/a"), 0.3), reached(reading("/b"), 0.1), reached(command("c"), 0.5),
     )  # fmt: skip
     assert varied([slow, quick, other]) == (quick, other, slow)
+
+
+def test_what_calls_more_often_in_a_given_time_is_quicker() -> None:
+    short, long = reached(command("a"), 0.1, hits=1), reached(command("b"), 0.5, hits=50)
+    assert varied([short, long]) == (long, short)
+
+
+@pytest.mark.parametrize(("calls", "told"), [(0, False), (1, True), (99, True), (100, False)])
+def test_what_was_called_too_seldom_to_see_memory_grow_is_told(calls: int, told: bool) -> None:
+    tasks = (TaskCalls(task="df", pid=1, calls=calls),)
+    words = list(not_judged([FunctionCalls(object="vmlinux", old="f", new="lp_f", tasks=tasks)]))
+    assert bool(words) is told
+    assert all("lp_f" in each and f"{calls} are too few" in each for each in words)
 
 
 def test_each_function_has_a_workload_however_many_there_are() -> None:
@@ -378,6 +393,11 @@ def program(tmp_path: Path) -> Iterator[Program]:
     yield running
     running.process.kill()
     running.process.wait()
+
+
+def test_tasks_rest_less_while_there_is_no_transition_to_be_slowed() -> None:
+    for phase in (faults.BEFORE, faults.LOADING, faults.DISABLING, faults.AFTER):
+        assert working.rest_s(0.1, phase) > 2 * working.rest_s(0.1, faults.ENABLED) > 0
 
 
 def test_workloads_run_alone(program: Program, tmp_path: Path) -> None:

@@ -282,8 +282,8 @@ class _Heard:
 
 
 def varied(reached: Iterable[Reached]) -> tuple[Reached, ...]:
-    """Return the quickest first, and before its likes what is of another kind."""
-    left = sorted(reached, key=lambda each: each.seconds)
+    """Return first what calls most often in a given time, and before its likes what is of another kind."""
+    left = sorted(reached, key=lambda each: each.seconds / max(1, each.hits))
     found: list[Reached] = []
     while left and len(found) < _MOST:
         kinds = {(each.workload.origin, each.workload.kind) for each in found}

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from klp.analysis.calls import FunctionCalls
 from klp.analysis.growth import Meter, growth_by_calls
 from klp.check.memory import sample, settled
 from klp.check.stage import Stage
 
-_CALLS_TO_JUDGE = 100
+CALLS_TO_JUDGE = 100
 
 
 class Growing:
@@ -44,7 +45,10 @@ class Growing:
     def judge(self, control: Callable[[Stage], None]) -> None:
         """Say what has grown with its calls, and does not grow in another control life after it either."""
         runs = self._runs() - self._learned
-        often = [each.calls for each in self._stage.counter.read() if each.calls >= _CALLS_TO_JUDGE]
+        counts = self._stage.counter.read()
+        often = [each.calls for each in counts if each.calls >= CALLS_TO_JUDGE]
+        for words in not_judged(counts):
+            self._stage.note(words)
         if not often or not self._grown(sample(self._stage.guest), min(often), runs):
             return
         # What is freed later is gone once caches have settled, which takes seconds.
@@ -60,3 +64,13 @@ class Growing:
     def _grown(self, now: Mapping[str, Meter], calls: int, runs: int) -> tuple[str, ...]:
         usual = {name: rate * runs for name, rate in self._a_run.items()}
         return growth_by_calls(self._meters, now, calls, usual)
+
+
+def not_judged(counts: Iterable[FunctionCalls]) -> Iterator[str]:
+    """Say of which functions it stays unknown whether their calls leave memory behind."""
+    for each in counts:
+        if 0 < each.calls < CALLS_TO_JUDGE:
+            yield (
+                f"whether calls of {each.new} leave memory behind is not known: {each.calls} are too few: "
+                f"it takes {CALLS_TO_JUDGE}"
+            )

@@ -22,7 +22,7 @@ from klp.check.exercise.faults import (
     lasting_changes,
 )
 from klp.check.exercise.finding import ProbedFunction
-from klp.check.exercise.growing import Growing
+from klp.check.exercise.growing import CALLS_TO_JUDGE, Growing
 from klp.check.exercise.remote import Alone, Exerciser
 from klp.check.exercise.workloads import GuestWorkload
 from klp.check.stage import NotApplicable, Stage
@@ -33,6 +33,8 @@ from klp.waiting import DeadlineMissed, wait_until
 
 _TASKS = 4
 _CALLS, _CALLS_S = 200, 10.0
+# What is slow to call gets so much longer, until its calls are enough to see whether memory grows by them.
+_JUDGED_S = 20.0
 # Before loading it is learned how workloads end beside others: so often each, and for so long.
 _LEARNED, _LEAST_S, _MOST_S = 8, 1.0, 5.0
 _AFTER_S = 0.5
@@ -143,7 +145,7 @@ class ExercisedLife:
         stage.load()
         begun = self._exerciser.count() if self._functions else {}
         if begun:
-            _wait(lambda: self._often(begun, self._exerciser.count()), _CALLS_S)
+            _wait(lambda: self._often(begun, self._exerciser.count(), _CALLS), _CALLS_S)
         stage.observe(Moment.ENABLED)
         stage.livepatch.disable()
         stage.observe(Moment.AFTER)
@@ -186,16 +188,17 @@ class ExercisedLife:
         """Have each function called often, or for long; then see that no task hangs in it."""
         begun = dict(self._exerciser.hits)
 
-        def look() -> bool:
+        def look(calls: int) -> bool:
             self._look()
-            return self._often(begun, self._exerciser.hits)
+            return self._often(begun, self._exerciser.hits, calls)
 
-        _wait(look, _CALLS_S)
+        _wait(lambda: look(_CALLS), _CALLS_S)
+        _wait(lambda: look(CALLS_TO_JUDGE), _JUDGED_S)
         self._await_progress()
 
-    def _often(self, begun: Mapping[str, int], now: Mapping[str, int]) -> bool:
-        """Whether each function was called often since."""
-        return all(now.get(each.probe, 0) - begun.get(each.probe, 0) >= _CALLS for each in self._functions)
+    def _often(self, begun: Mapping[str, int], now: Mapping[str, int], calls: int) -> bool:
+        """Whether each function was called so often since."""
+        return all(now.get(each.probe, 0) - begun.get(each.probe, 0) >= calls for each in self._functions)
 
     def _await_progress(self) -> None:
         """Wait while a task has ended no workload for long: until it does, or is known to hang."""

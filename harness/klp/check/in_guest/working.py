@@ -17,6 +17,8 @@ SHOWN_EVERY_S = 0.25
 # Each task rests seven times as long as it worked: four of them keep half a CPU busy, for beside busy tasks
 # a transition takes an emulated guest many seconds, or minutes.
 _LEAST_REST_S, _MOST_REST_S, _REST_TIMES = 0.015, 1.5, 7.0
+# While it is enabled there is none, and calls are what is wanted.
+_ENABLED, _ENABLED_REST_TIMES = "enabled", 2.0
 # A task goes on to its next workload after that long, so that a quick one runs often beside slow ones.
 _TURN_S = 0.15
 _CALIBRATIONS, _IDLE_S = 5, 0.3
@@ -113,6 +115,12 @@ def phase_in(memory: mmap.mmap) -> str:
     return bytes(memory).decode().strip(" \0")
 
 
+def rest_s(took_s: float, phase: str) -> float:
+    """Return how long a task rests after a workload."""
+    times = _ENABLED_REST_TIMES if phase == _ENABLED else _REST_TIMES
+    return min(max(_LEAST_REST_S, times * took_s), _MOST_REST_S)
+
+
 def task(number: int, workloads: list[Entry], phases: mmap.mmap, stop: int) -> Work:
     """Return what runs workloads in turns, from the `number`-th on, until there is something in `stop`."""
 
@@ -128,7 +136,7 @@ def task(number: int, workloads: list[Entry], phases: mmap.mmap, stop: int) -> W
             known[0], known[1] = known[0] + 1, max(known[1], now - begun)
             if outcome.result not in ("ok", "exit 0"):
                 known[2] = outcome.output[-200:].decode(errors="replace")
-            rest = min(max(_LEAST_REST_S, _REST_TIMES * (now - begun)), _MOST_REST_S)
+            rest = rest_s(now - begun, phase)
             if now - turned > _TURN_S:
                 turn, turned = turn + 1, now + rest
             if now - shown > SHOWN_EVERY_S:
