@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # the table below once more, for type checkers and editors
     from klp.errors import Interrupted as Interrupted
     from klp.errors import KlpError as KlpError
     from klp.errors import NotALivepatch as NotALivepatch
+    from klp.errors import PatchRefused as PatchRefused
     from klp.errors import QemuGone as QemuGone
     from klp.errors import SettingsError as SettingsError
     from klp.errors import TransitionStuck as TransitionStuck
@@ -114,6 +115,7 @@ _HOME = {
     "SettingsError": "klp.errors",
     "NotALivepatch": "klp.errors",
     "BuildFailed": "klp.errors",
+    "PatchRefused": "klp.errors",
     "BadTrace": "klp.trace.reading",
     "VmLost": "klp.errors",
     "BootFailed": "klp.errors",

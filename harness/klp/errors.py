@@ -10,6 +10,7 @@
      |    +-- SettingsError              a TOML file or a KLP_* variable is wrong
      |    +-- NotALivepatch              a file that cannot be loaded as one
      |    +-- BuildFailed                Kbuild or the compiler refused the sources
+     |         +-- PatchRefused          a source patch changes what a livepatch cannot
      +-- VmLost                 exit 3   the machine went away, whatever the livepatch did
      |    +-- BootFailed                 it never came up
      |    +-- GuestPanicked              an oops or a panic is on its console
@@ -104,6 +105,10 @@ class BuildFailed(UsageError):
     def __init__(self, message: str, *, output: str, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.output = output
+
+
+class PatchRefused(BuildFailed):
+    """A source patch cannot become a livepatch: of several reasons the first is the message."""
 
 
 class Category(StrEnum):
