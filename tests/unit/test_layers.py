@@ -18,9 +18,9 @@ BASE = (
 )  # fmt: skip
 # Low to high. A room may import itself and what stands before it.
 ORDER = (
-    BASE, ("arch",), ("klog",), ("images",), ("sourcepatch",), ("modules",), ("vm",), ("guest",), ("trace",),
-    ("analysis",), ("report",), ("records",), ("lab",), ("drive",), ("check", "selftests"), ("doctor",), ("scripting",),
-    ("testing",), ("__init__", "events"), ("cli",),
+    BASE, ("arch",), ("klog",), ("images",), ("sourcepatch",), ("modules",), ("vm",), ("guest",),
+    ("trace",), ("analysis",), ("report",), ("records",), ("lab",), ("drive",), ("check", "selftests"),
+    ("doctor",), ("scripting",), ("testing",), ("__init__", "events"), ("cli",),
 )  # fmt: skip
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 
