@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pytest
 
@@ -52,3 +53,19 @@ def test_callers_are_found_once_and_make_the_calls(klp, callers, tmp_path):
     written = known.stat().st_mtime_ns
     exercised(klp, tmp_path / "second")
     assert known.stat().st_mtime_ns == written
+
+
+def test_a_command_that_hangs_with_nothing_loaded_is_not_the_livepatchs_fault(klp, tmp_path):
+    livepatch = tmp_path / "banner"
+    shutil.copytree(paths.PATCHES / "version-banner", livepatch)
+    with (livepatch / "patch.toml").open("a", encoding="utf-8") as plan:
+        plan.write('\n[[workload]]\ncommand = "read line <>/run/klp/silence"\n')
+    out = tmp_path / "out"
+    done = klp("check", livepatch, "-k", "6.12", "-s", "exercise", "--quick", "-o", out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    outcomes = json.loads((out / "check.json").read_text())["outcomes"]
+    [outcome] = [each for each in outcomes if each["scenario"] == "exercise"]
+    assert outcome["verdict"] == "not observed"
+    assert re.search(
+        r"could not be tried: with nothing of it loaded, .*silence.* hangs", outcome["reasons"][0]
+    )

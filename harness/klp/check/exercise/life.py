@@ -95,6 +95,7 @@ class ExercisedLife:
         """Learn what there is without it; return what is to judge how memory grows with it."""
         if self._workloads:
             self._exerciser.use(self._workloads)
+            self._exerciser.phase(BEFORE)
             # Before the inventory: what a workload leaves behind the first time it runs, such as a module
             # that was loaded for it, is in there by then.
             self._learn()
