@@ -24,7 +24,7 @@ OTHER = dataclasses.replace(
 )  # fmt: skip
 # Names that belong to one architecture. Docstrings may have them, as examples.
 LOCAL = re.compile(
-    r"x86|amd64|aarch64|arm64|ttyS0|ttyAMA|EM_[A-Z]|qemu-system|q35|vmx|\btsc\b|RIP|EFLAGS|int3"
+    r"x86|amd64|aarch64|arm64|ttyS0|ttyAMA|EM_[A-Z]|qemu-system|q35|vmx|\btsc\b|\bRIP\b|EFLAGS|int3"
     r"|Call [Tt]race|entry_SYSCALL|</TASK>"
 )
 # The model stands below arch, so it says again which one is meant where nobody says more.

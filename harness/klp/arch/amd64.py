@@ -39,6 +39,12 @@ AMD64 = Architecture(
     triplet="x86_64-linux-gnu",
     elf_machine="EM_X86_64",
     elf_bits=64,
+    # System V ABI, AMD64 supplement, "Relocation Types", those in kernel objects: NONE, 64, PC32, PLT32,
+    # GOTPCREL, 32, 32S, PC64, GOTPCRELX, REX_GOTPCRELX.
+    relocation_bytes={0: 0, 1: 8, 2: 4, 4: 4, 9: 4, 10: 4, 11: 4, 24: 8, 41: 4, 42: 4},
+    # A function that is linked in is called without a table between (PLT32).
+    relocations_from_place=frozenset({2, 4, 24}),
+    relocations_of_address=frozenset({1, 10, 11}),
     little_endian=True,
     boot_image="arch/x86/boot/bzImage",
     pvh=True,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -59,6 +60,9 @@ class Architecture:
             it is the prefix of the compiler and its tools.
         elf_machine: ``e_machine`` of its modules, as pyelftools spells it.
         elf_bits: 32 or 64.
+        relocation_bytes: how many bytes a relocation of a type fills in, by the type's number in ELF files.
+        relocations_from_place: types that fill in how far it is from the field to symbol and addend.
+        relocations_of_address: types that fill in the address of symbol and addend.
         little_endian: in ELF files and in memory.
         boot_image: what `make` leaves for a boot loader, below the top of a build tree.
         pvh: QEMU starts the uncompressed ELF kernel by its PVH note, which saves it unpacking.
@@ -82,6 +86,9 @@ class Architecture:
     triplet: str
     elf_machine: str
     elf_bits: int
+    relocation_bytes: Mapping[int, int]
+    relocations_from_place: frozenset[int]
+    relocations_of_address: frozenset[int]
     little_endian: bool
     boot_image: str
     pvh: bool

@@ -2,12 +2,13 @@
 """Where a kernel's structures have their members: read from the BTF in its ELF file.
 
 Of BTF (Documentation/bpf/btf.rst) only as much is known here as it takes to find a member's offset, the
-size of a structure, and the length of an array.
+size of a structure, and the length of an array, and to compare layouts.
 """
 
 from __future__ import annotations
 
 import struct
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -23,13 +24,43 @@ _HEADER = struct.Struct("<HBBIIIII")
 _TYPE = struct.Struct("<III")
 _MEMBER = struct.Struct("<III")
 _ARRAY = struct.Struct("<III")
-_ARRAY_KIND, _STRUCT, _UNION, _VARIABLE = 3, 4, 5, 14
+_POINTER, _ARRAY_KIND, _STRUCT, _UNION, _ENUM = 2, 3, 4, 5, 6
+_FORWARD, _VARIABLE, _ENUM64 = 7, 14, 19
+_PROTOTYPE = 13
+# Volatile, const, restrict, and a type tag.
+_QUALIFIERS = (9, 10, 11, 18)
+_ENTRY = {_ENUM: struct.Struct("<Ii"), _ENUM64: struct.Struct("<IIi")}
+_TAGS = {_STRUCT: "struct", _UNION: "union", _ENUM: "enum", _ENUM64: "enum"}
 # Bytes that follow a type of a kind: once, and for each of its `vlen` entries (struct btf_type and what
 # comes behind it, include/uapi/linux/btf.h).
 _ONCE = {1: 4, 3: 12, 14: 4, 17: 4}
 _EACH = {4: 12, 5: 12, 6: 8, 13: 8, 15: 12, 19: 12}
 _KIND_SHIFT, _KIND_MASK, _VLEN_MASK = 24, 0x1F, 0xFFFF
 _OFFSET_MASK = 0xFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of a structure or union; of an enumeration a name and its value.
+
+    Attributes:
+        bits: the offset in bits; of an enumeration the value.
+        width: bits of a bit-field, else 0.
+        kind: its type, as in C where that is short: ``struct list_head``, ``char[16]``, ``void *``.
+    """
+
+    name: str
+    bits: int
+    width: int
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a type is laid out: its bytes, and its members with those of nameless parts."""
+
+    size: int
+    members: tuple[Member, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +143,68 @@ class Btf:
         if name not in self._variables:
             raise HostLacks(f"no variable {name} in this kernel's BTF")
         return self._elements(self._variables[name].size, name)
+
+    def layouts(self) -> dict[str, frozenset[Layout]]:
+        """Return how all types with a name are laid out, by words such as ``struct list_head``.
+
+        A name may stand for several types, each in a scope of its own.
+        """
+        found: dict[str, set[Layout]] = defaultdict(set)
+        for each in self._records:
+            if each and each.name and each.kind in _TAGS:
+                members = self._values(each) if each.kind in _ENTRY else self._members(each, 0)
+                layout = Layout(each.size, tuple(members))
+                found[f"{_TAGS[each.kind]} {self._name(each.name)}"].add(layout)
+        return {name: frozenset(each) for name, each in found.items()}
+
+    def _values(self, record: _Record) -> Iterator[Member]:
+        entry = _ENTRY[record.kind]
+        for number in range(record.info & _VLEN_MASK):
+            name, low, *high = entry.unpack_from(self._data, record.at + number * entry.size)
+            yield Member(self._name(name), (high[0] << 32 | low) if high else low, 0, "")
+
+    def _members(self, record: _Record, begins: int) -> Iterator[Member]:
+        for number in range(record.info & _VLEN_MASK):
+            name, kind, bits = _MEMBER.unpack_from(self._data, record.at + number * _MEMBER.size)
+            # With the flag the upper byte is the width of a bit-field.
+            flagged = record.info >> 31
+            offset = begins + (bits & _OFFSET_MASK if flagged else bits)
+            inner = self._records[kind]
+            if not name and inner and inner.kind in (_STRUCT, _UNION):
+                yield from self._members(inner, offset)
+            else:
+                yield Member(self._name(name), offset, bits >> 24 if flagged else 0, self._words(kind))
+
+    def _words(self, kind: int) -> str:
+        """Return a type in words; of what a pointer is to, no more than the name."""
+        record = self._records[kind]
+        if record is None:
+            return "void"
+        name = self._name(record.name)
+        if record.kind == _POINTER:
+            return f"{self._target(record)} *"
+        if record.kind == _ARRAY_KIND:
+            element, _, length = _ARRAY.unpack_from(self._data, record.at)
+            return f"{self._words(element)}[{length}]"
+        if record.kind == _FORWARD:
+            return f"{'union' if record.info >> 31 else 'struct'} {name}"
+        if tag := _TAGS.get(record.kind):
+            return f"{tag} {name or self._nameless(record)}"
+        # const, volatile, restrict and type tags have no name, or one that lays nothing out.
+        return self._words(record.size) if record.kind in _QUALIFIERS else name
+
+    def _target(self, pointer: _Record) -> str:
+        target = self._records[pointer.size]
+        if target and target.kind == _PROTOTYPE:
+            return "function"
+        # A nameless structure may point to itself.
+        if target and target.kind in _TAGS and not target.name:
+            return _TAGS[target.kind]
+        return self._words(pointer.size)
+
+    def _nameless(self, record: _Record) -> str:
+        members = self._values(record) if record.kind in _ENTRY else self._members(record, 0)
+        return "{" + ", ".join(f"{each.kind} {each.name}".strip() for each in members) + "}"
 
     def _elements(self, kind: int, shown_as: str) -> int:
         record = self._records[kind]

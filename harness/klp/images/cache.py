@@ -44,6 +44,8 @@ class EntryKind(StrEnum):
     BOOT = "boot"  # an initrd, for a guest root and a kernel
     SNAPSHOT = "snapshot"  # a guest that was booted and saved, for an image
     SOURCE = "source"  # a compiler and a kernel's whole source, to build kernels of
+    PREPARED = "prepared"  # a kernel's source, prepared as its build was, to compile units of
+    KPATCH = "kpatch"  # programs of kpatch's that compare objects
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

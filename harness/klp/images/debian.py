@@ -58,6 +58,23 @@ def fetch_kernel(definition: ImageDefinition, mirror: str, destination: Path) ->
         "fetch-kernel.sh",
         SERIES=definition.name, ARCH=definition.architecture, SOURCE=definition.kernel_source,
     )  # fmt: skip
+    _download(definition, mirror, fetch, destination)
+    return (destination / "klp" / "release").read_text().strip()
+
+
+def fetch_packages(
+    definition: ImageDefinition, mirror: str, packages: Sequence[str], destination: Path
+) -> None:
+    """Download packages into a folder ``klp`` of `destination`, without what they depend on.
+
+    Raises:
+        HostLacks: the archive cannot be reached, or has no such package.
+    """
+    fetch = _hook("fetch-packages.sh", PACKAGES=" ".join(packages))
+    _download(definition, mirror, fetch, destination)
+
+
+def _download(definition: ImageDefinition, mirror: str, fetch: str, destination: Path) -> None:
     command = _mmdebstrap(
         definition, mirror, "--variant=custom", "--format=null",
         f"--customize-hook={fetch}", f"--customize-hook=copy-out /klp {destination}",
@@ -66,7 +83,6 @@ def fetch_kernel(definition: ImageDefinition, mirror: str, destination: Path) ->
         run(command)
     except CommandFailed as error:
         raise _unreachable(error) from error
-    return (destination / "klp" / "release").read_text().strip()
 
 
 def make_root(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,6 +79,30 @@ def modules_on(kernel: Kernel) -> KernelModules | None:
     loadable = {listed_module(path) for path, _ in _depends(_on_disk(kernel, "modules.dep"))}
     builtin = {listed_module(line) for line in _on_disk(kernel, "modules.builtin").split()}
     return KernelModules(frozenset(loadable), frozenset(builtin)) if loadable | builtin else None
+
+
+def module_on_disk(kernel: Kernel, name: str) -> bytes:
+    """Return the file of a module on a kernel's disk, decompressed.
+
+    Raises:
+        UsageError: the kernel has no module of that name, or has it built in.
+        HostLacks: there is no debugfs(8) here.
+    """
+    listed = (path for path, _ in _depends(_on_disk(kernel, "modules.dep")))
+    path = next((each for each in listed if listed_module(each) == name), None)
+    if path is None:
+        raise UsageError(
+            f"kernel {kernel.name} has no module {name}", hint="`klp kernels` lists other kernels"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        packed, plain = Path(folder, Path(path).name), Path(folder, "plain")
+        dump = f'dump /modules/{kernel.release}/{path} "{packed}"'
+        run(["debugfs", "-R", dump, kernel.disk])
+        # debugfs ends with 0 whether or not it could do what it was asked for.
+        if not packed.is_file():
+            raise UsageError(f"kernel {kernel.name}: {path} is listed, and not there")
+        copy_plain(packed, plain)
+        return plain.read_bytes()
 
 
 def _on_disk(kernel: Kernel, name: str) -> str:

@@ -74,7 +74,7 @@ class Library:
         return Image(
             name=builder.name,
             digest=digest_of({"guest": guest.name, "kernel": entry.name, "boot": boot_digest}),
-            kernel=_kernel_of(builder, KernelEntry(entry), manifest, initrd),
+            kernel=self._kernel_of(builder, KernelEntry(entry), manifest, initrd),
             root_disk=GuestEntry(guest).disk,
             ssh_key=self.layout.ssh_key,
             host_key=keys.ensure_key(self.layout.host_key),
@@ -131,6 +131,17 @@ class Library:
         folder, made = self.cache.ensure(EntryKind.BOOT, inputs, fill)
         return folder / "initrd", made.digest
 
+    def _kernel_of(
+        self, builder: KernelBuilder, entry: KernelEntry, manifest: Manifest, initrd: Path
+    ) -> Kernel:
+        release = manifest.facts["release"]
+        tools = builder.tools(entry.root, release)
+        return Kernel(
+            name=builder.name, release=release, digest=manifest.digest, image=entry.image, initrd=initrd,
+            disk=entry.disk, build=tools.build, toolchain=tools.toolchain, source=tools.source,
+            tree=tools.tree, config=tools.config, cache=self.layout.root, mirror=self._mirror,
+        )  # fmt: skip
+
     def parts(self, kernel: str) -> list[tuple[Path, Manifest]]:
         """Return the finished entries that `kernel` alone uses; guest roots are shared, so not them.
 
@@ -150,17 +161,7 @@ class Library:
         boots = [
             (entry, manifest)
             for entry, manifest in entries
-            if manifest.kind in (EntryKind.BOOT, EntryKind.SNAPSHOT)
+            if manifest.kind in (EntryKind.BOOT, EntryKind.SNAPSHOT, EntryKind.PREPARED)
             and manifest.inputs["kernel"] in digests
         ]
         return own + boots
-
-
-def _kernel_of(builder: KernelBuilder, entry: KernelEntry, manifest: Manifest, initrd: Path) -> Kernel:
-    release = manifest.facts["release"]
-    tools = builder.tools(entry.root, release)
-    return Kernel(
-        name=builder.name, release=release, digest=manifest.digest, image=entry.image, initrd=initrd,
-        disk=entry.disk, build=tools.build, toolchain=tools.toolchain, source=tools.source,
-        tree=tools.tree, config=tools.config,
-    )  # fmt: skip

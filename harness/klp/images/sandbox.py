@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
@@ -15,6 +15,7 @@ def inside(
     cwd: Path,
     writable: Sequence[Path] = (),
     readable: Sequence[Path] = (),
+    over: Mapping[Path, Path] | None = None,
 ) -> list[str]:
     """Return the command that runs `argv` with `root` as its root folder and no network.
 
@@ -24,10 +25,14 @@ def inside(
         cwd: where it starts; must be among the folders below.
         writable: host folders seen at the same path, so that what a compiler prints names them.
         readable: the same, read-only.
+        over: files and folders of such a folder, each with the host's that is seen in its place; read-only
+            but for those that are among the writable.
     """
     shared = (*writable, *readable)
     binds = [word for each in readable for word in ("--ro-bind", str(each), str(each))]
     binds += [word for each in writable for word in ("--bind", str(each), str(each))]
+    for place, file in (over or {}).items():
+        binds += ["--bind" if file in writable else "--ro-bind", str(file), str(place)]
     open_folders = {parent for each in shared for parent in each.parents}
     return [
         "bwrap", *_expose(root, Path("/"), open_folders, frozenset(shared)),
