@@ -32,6 +32,8 @@ class Kernel:
         tree: a user's own build tree, seen inside the toolchain at the same path; else None.
         architecture: of the CPU it runs on, by its name in `klp.arch`.
         config: the file of the configuration it was built with; None where it is not known.
+        cache: the folder of the cache that it is of; None where it is of none.
+        mirror: where its packages come from, a URI; empty for mmdebstrap's own choice.
     """
 
     name: str
@@ -46,6 +48,8 @@ class Kernel:
     tree: Path | None = None
     architecture: str = "amd64"
     config: Path | None = None
+    cache: Path | None = None
+    mirror: str = ""
 
 
 @dataclass(frozen=True, slots=True)

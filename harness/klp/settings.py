@@ -51,6 +51,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         float, msgspec.Meta(gt=0),
         _("`klp check`: seconds above which a livepatch's callback is at fault: it holds klp_mutex"),
     ] = 10.0  # fmt: skip
+    header_units: Annotated[
+        int, msgspec.Meta(ge=1),
+        _("source patches: how many translation units may include a header that is changed"),
+    ] = 8  # fmt: skip
     mitigations: Annotated[
         bool, _("leave the kernel's CPU-bug mitigations on in the guest (slower)")
     ] = False  # fmt: skip

@@ -12,6 +12,7 @@ from test_modules_modinfo import KO, RELEASE, kernel
 
 from klp.errors import BuildFailed, HostLacks, NotALivepatch, UsageError
 from klp.modules import build as under_test
+from klp.modules import kbuild
 from klp.modules.diagnostics import Diagnostics
 from klp.modules.recipe import Recipe
 from klp.modules.sources import ModuleSource, SourceFolder, find_source
@@ -75,8 +76,8 @@ def source(tmp_path: Path) -> SourceFolder:
 
 def build(
     source: ModuleSource, out: Path, make: FakeMake, monkeypatch: pytest.MonkeyPatch
-) -> tuple[tuple[under_test.Module, ...], list[str]]:
-    monkeypatch.setattr(under_test, "run", make)
+) -> tuple[tuple[kbuild.Module, ...], list[str]]:
+    monkeypatch.setattr(kbuild, "run", make)
     notes = Notes()
     return under_test.build(source, KERNEL, out, notes), notes.lines
 
@@ -100,7 +101,7 @@ def test_a_kbuild_made_on_the_fly_replaces_the_folders_own(
     source: SourceFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = FakeMake(KO)
-    monkeypatch.setattr(under_test, "run", make)
+    monkeypatch.setattr(kbuild, "run", make)
     recipe = Recipe(source.folder, kbuild="obj-m += z.o\n")
     under_test.build_recipe("z", recipe, KERNEL, tmp_path / "out", progress=Silent())
     assert make.seen["Kbuild"] == "obj-m += z.o\n"
@@ -188,14 +189,14 @@ def test_a_kernel_tree_can_be_read_with_its_source(tmp_path: Path) -> None:
     tree, sources = tmp_path / "o", tmp_path / "linux"
     tree.mkdir()
     sources.mkdir()
-    assert under_test.readable_for(KERNEL) == []
+    assert kbuild.readable_for(KERNEL) == []
     of_tree = dataclasses.replace(KERNEL, tree=tree)
-    assert under_test.readable_for(of_tree) == [tree]
+    assert kbuild.readable_for(of_tree) == [tree]
     (tree / "source").symlink_to("../linux")
-    assert under_test.readable_for(of_tree) == [tree, sources]
+    assert kbuild.readable_for(of_tree) == [tree, sources]
     (tree / "source").unlink()
     (tree / "source").symlink_to(".")
-    assert under_test.readable_for(of_tree) == [tree]
+    assert kbuild.readable_for(of_tree) == [tree]
 
 
 GCC = """\

@@ -158,7 +158,7 @@ def test_a_folder_that_builds_nothing_is_told(folder: Path) -> None:
         ("..c", "no such file"),
         ("empty.c", "empty"),
         ("a b.c", "of that name"),
-        ("fix.patch", "neither C source nor a kernel module"),
+        ("fix.txt", "neither C source, nor a source patch, nor a kernel module"),
         ("pipe", "neither a file nor a folder"),
     ],
 )
@@ -168,7 +168,7 @@ def test_what_is_no_source_is_told(
     monkeypatch.chdir(folder)
     Path("empty.c").write_text(" \n")
     Path("a b.c").write_text("int x;\n")
-    Path("fix.patch").write_text("---\n")
+    Path("fix.txt").write_text("---\n")
     os.mkfifo("pipe")
     error = refusal(word)
     assert says in error.message

@@ -27,6 +27,7 @@ from elftools.elf.elffile import ELFFile
 
 from klp.errors import NotALivepatch
 from klp.model import Module
+from klp.sourcepatch.objects import section_index
 
 _POINTER = 8  # on every architecture of klp.arch
 _THIS_MODULE = ".gnu.linkonce.this_module"  # where modpost puts THIS_MODULE
@@ -214,7 +215,7 @@ def _pointers(elf: Any, section: str, table: list[Any]) -> dict[int, _Target]:
     return {
         each["r_offset"]: _Target(symbol["st_shndx"], symbol["st_value"] + each["r_addend"])
         for each in (relocations.iter_relocations() if relocations else ())
-        if isinstance((symbol := table[each["r_info_sym"]])["st_shndx"], int)
+        if section_index((symbol := table[each["r_info_sym"]])["st_shndx"]) is not None
     }
 
 
@@ -226,14 +227,15 @@ def _sizes(table: list[Any]) -> dict[_Target, int]:
     return {
         _Target(each["st_shndx"], each["st_value"]): each["st_size"]
         for each in table
-        if each["st_info"]["type"] == "STT_OBJECT"
+        if each["st_info"]["type"] == "STT_OBJECT" and section_index(each["st_shndx"]) is not None
     }
 
 
 def _code(table: list[Any]) -> Iterator[Any]:
     # __pfx_… are objtool's names for the padding in front of functions (CONFIG_PREFIX_SYMBOLS, x86).
     for each in table:
-        if each["st_info"]["type"] == "STT_FUNC" and not each.name.startswith("__pfx_"):
+        defined = section_index(each["st_shndx"]) is not None
+        if each["st_info"]["type"] == "STT_FUNC" and defined and not each.name.startswith("__pfx_"):
             yield each
 
 

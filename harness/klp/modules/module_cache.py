@@ -52,8 +52,12 @@ class ModuleCache:
                 os.utime(place)  # asked for now: `_forget` goes by this
         return found
 
-    def keep(self, modules: Iterable[Module], place: Path | None) -> None:
-        """Keep what was built; where that cannot be written, it is built again the next time."""
+    def keep(self, modules: Iterable[Module], place: Path | None, beside: Iterable[Path] = ()) -> None:
+        """Keep what was built; where that cannot be written, it is built again the next time.
+
+        Args:
+            beside: other files that are kept with the modules.
+        """
         if place is None:
             return
         with suppress(OSError):
@@ -64,6 +68,8 @@ class ModuleCache:
                 whole.mkdir()
                 for module in modules:
                     shutil.copyfile(module.file, whole / module.file.name)
+                for file in beside:
+                    shutil.copyfile(file, whole / file.name)
                 whole.rename(place)  # fails where another process was faster, with the same
 
     def _forget(self) -> None:

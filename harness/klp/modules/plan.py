@@ -13,7 +13,9 @@ import msgspec
 
 from klp import paths
 from klp.model import Module
+from klp.modules.patchfile import SourcePatch
 from klp.modules.sources import ModuleSource, SourceFolder, UpstreamSamples
+from klp.sourcepatch.layers import MakeTable
 from klp.toml import read_toml
 
 _PLAN_FILE = "patch.toml"
@@ -204,8 +206,38 @@ def plans_of(source: ModuleSource) -> tuple[PatchPlan, ...]:
             return read_plans(paths.SAMPLE_PLANS)
         case SourceFolder(folder=folder) if (folder / _PLAN_FILE).is_file():
             return (read_plan(folder / _PLAN_FILE),)
+        case SourcePatch():
+            return (_plan_beside(source),)
         case _:
             return ()
+
+
+class _BesidePatch(_Table, frozen=True):
+    """The TOML file beside a source patch: a `PatchPlan` without names, which follow from the patch's."""
+
+    summary: str = ""
+    rules: tuple[RuleId, ...] = ()
+    kernels: tuple[Text, ...] = ()
+    parameters: str = ""
+    load: tuple[LoadedBefore, ...] = ()
+    observe: tuple[Observation, ...] = ()
+    log: tuple[LogLine, ...] = ()
+    settle: Seconds = 0.0
+    expect: tuple[ExpectedReport, ...] = ()
+    skip: tuple[Skip, ...] = ()
+    workload: tuple[Workload, ...] = ()
+    stays: str = ""
+    make: MakeTable = MakeTable()
+
+
+def _plan_beside(source: SourcePatch) -> PatchPlan:
+    """Return the plan of a source patch: the livepatches that it replaces are loaded before it."""
+    beside = read_toml(source.companion, _BesidePatch) if source.companion else _BesidePatch()
+    given = {name: getattr(beside, name) for name in beside.__struct_fields__ if name != "make"}
+    given["summary"] = beside.summary or f"from {source.name}"
+    *earlier, own = source.layers
+    given["load"] = (*(LoadedBefore(module=each.module) for each in earlier), *beside.load)
+    return PatchPlan(name=Path(source.name).stem, livepatch=own.module, **given)
 
 
 def plain_plan(livepatch: Module, modules: Iterable[Module], word: str) -> PatchPlan:

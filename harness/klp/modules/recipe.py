@@ -10,6 +10,7 @@ from pathlib import Path
 from klp.errors import UsageError
 from klp.images.source import SAMPLES_FOLDER
 from klp.model import Kernel
+from klp.modules.patchfile import SourcePatch
 from klp.modules.sources import BuiltModule, CFile, ModuleSource, SourceFolder, UpstreamSamples
 
 _UNCONDITIONAL = re.compile(r"^\s*obj-[my]\s*[:+]?=", re.MULTILINE)
@@ -30,14 +31,16 @@ class Recipe:
     kbuild: str = ""
 
 
-def recipe_for(source: ModuleSource, kernel: Kernel) -> Recipe | BuiltModule:
-    """Return how to build `source` for `kernel`; a module that is built already stands for itself.
+def recipe_for(source: ModuleSource, kernel: Kernel) -> Recipe | BuiltModule | SourcePatch:
+    """Return how to build `source` for `kernel`.
+
+    A module that is built already stands for itself, and so does a patch, of which sources are made first.
 
     Raises:
         UsageError: the kernel comes without the samples.
     """
     match source:
-        case BuiltModule():
+        case BuiltModule() | SourcePatch():
             return source
         case CFile(file=file, headers=headers):
             return Recipe(file.parent, (file.name, *headers), every_module(file.stem))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a user's word stands for: a folder with a Kbuild, a C file, the upstream samples, or a built .ko.
+"""What a user's word stands for: a folder with a Kbuild, a C file, a patch, the samples, a built .ko.
 
 `find_source` looks at the word once, and returns a value with a digest of the contents; nothing after it
 looks at the word again. `klp.modules.recipe` says how Kbuild is given such a value.
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from klp import paths
 from klp.errors import UsageError
+from klp.modules.patchfile import SourcePatch, files_of, is_patch, layers_of
 
 SAMPLES_WORD = "samples"
 _KBUILD_NAMES = ("Kbuild", "Makefile")  # Kbuild itself looks in this order
@@ -83,7 +84,7 @@ class UpstreamSamples:
 
 # Each kind of thing that modules can be made of. Code that tells them apart uses `match`, so that mypy
 # finds each place where a new kind is missing.
-ModuleSource = SourceFolder | CFile | BuiltModule | UpstreamSamples
+ModuleSource = SourceFolder | CFile | SourcePatch | BuiltModule | UpstreamSamples
 
 
 def find_source(word: str) -> ModuleSource:
@@ -107,10 +108,20 @@ def find_source(word: str) -> ModuleSource:
         return _single_file(path, lasting)
     if path.suffix == ".ko" or ".ko." in path.name:
         return BuiltModule(path.name, lasting, _digest_of(path.parent, [path]), path)
+    if is_patch(path):
+        return _patch(path, lasting)
     raise UsageError(
-        f"{path}: neither C source nor a kernel module",
-        hint="name a .c file, a .ko, or a folder with a Kbuild",
+        f"{path}: neither C source, nor a source patch, nor a kernel module",
+        hint="name a .c file, a .patch, a .ko, or a folder with a Kbuild",
     )
+
+
+def _patch(path: Path, word: str) -> SourcePatch:
+    if not _read(path).strip():
+        raise UsageError(f"{path}: empty")
+    layers, companion = layers_of(path)
+    digest = _digest_of(path.parent, files_of(layers, companion))
+    return SourcePatch(path.name, word, digest, layers, companion)
 
 
 def _locate(word: str) -> Path:
@@ -128,7 +139,7 @@ def _locate(word: str) -> Path:
 
 def _known() -> str:
     own = sorted(each.parent.name for each in paths.PATCHES.glob("*/Kbuild"))
-    return f"name a .c file, a .ko, a folder with a Kbuild, or one of {', '.join(own)}, samples"
+    return f"name a .c file, a .patch, a .ko, a folder with a Kbuild, or one of {', '.join(own)}, samples"
 
 
 def _folder(folder: Path, word: str) -> SourceFolder:

@@ -21,7 +21,8 @@ from klp.images import source
 from klp.images.kconfig import compiler_of, read_config
 from klp.images.sandbox import inside
 from klp.model import Kernel, Module
-from klp.modules.build import build_recipe, readable_for
+from klp.modules.build import build_recipe
+from klp.modules.kbuild import readable_for
 from klp.modules.recipe import Recipe, every_module
 from klp.process import run
 from klp.progress import Progress

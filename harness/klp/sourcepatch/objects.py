@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,8 +14,20 @@ from typing import Any
 from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
 
+# Elf64_Rela: where, which symbol in the upper half and how in the lower, and the addend.
+_RELA = struct.Struct("<QQq")
+_LORESERVE = 0xFF00
 # objtool's names for the padding in front of functions, and the compiler's for types of indirect calls.
 _BESIDE = ("__pfx_", "__cfi_")
+
+
+def section_index(place: int | str) -> int | None:
+    """Return the section that a symbol is in by its ``st_shndx``, as pyelftools gives it; None for none.
+
+    Numbers from SHN_LORESERVE on are not of sections, and pyelftools has no name for SHN_LIVEPATCH, which
+    the references of a livepatch to the kernel have.
+    """
+    return place if isinstance(place, int) and place < _LORESERVE else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +122,7 @@ class ObjectFile:
         for index, each in enumerate(table.iter_symbols()):
             place = each["st_shndx"]
             yield Symbol(
-                index, each.name, place if isinstance(place, int) else None, each["st_value"],
+                index, each.name, section_index(place), each["st_value"],
                 each["st_size"], str(each["st_info"]["type"]).removeprefix("STT_"),
                 each["st_info"]["bind"] == "STB_LOCAL", place == "SHN_UNDEF" and index > 0,
             )  # fmt: skip
@@ -133,16 +146,26 @@ class ObjectFile:
         return int(self._elf.get_section(section)["sh_offset"])
 
     @cached_property
-    def _relocations(self) -> dict[int, tuple[Relocation, ...]]:
-        found: dict[int, list[Relocation]] = {}
-        for each in self._elf.iter_sections():
+    def _tables(self) -> dict[int, list[int]]:
+        """Return for each section the indexes of those with its relocations."""
+        found: dict[int, list[int]] = {}
+        for index, each in enumerate(self._elf.iter_sections()):
             if each["sh_type"] == "SHT_RELA":
-                found.setdefault(each["sh_info"], []).extend(
-                    Relocation(one["r_offset"], one["r_info_type"], one["r_info_sym"], one["r_addend"])
-                    for one in each.iter_relocations()
-                )
-        return {section: tuple(each) for section, each in found.items()}
+                found.setdefault(each["sh_info"], []).append(index)
+        return found
+
+    @cached_property
+    def _relocations(self) -> dict[int, tuple[Relocation, ...]]:
+        return {}
 
     def relocations(self, section: int) -> tuple[Relocation, ...]:
         """Return the relocations for a section."""
-        return self._relocations.get(section, ())
+        if section not in self._relocations:
+            # Not by pyelftools, which takes ten seconds for the debug information of a large unit, and only
+            # for the sections that somebody asks for.
+            self._relocations[section] = tuple(
+                Relocation(offset, info & 0xFFFFFFFF, info >> 32, addend)
+                for table in self._tables.get(section, ())
+                for offset, info, addend in _RELA.iter_unpack(self.content(table))
+            )
+        return self._relocations[section]

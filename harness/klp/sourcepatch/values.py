@@ -30,8 +30,9 @@ class PreparedTree:
         tree: the source, seen at the same path inside `root`; read-only.
         make: the words of a make command there but for its targets: compiler and release are in them.
         objtool: the program, seen inside `root`.
-        kpatch: the folder of create-diff-object, create-klp-module and kpatch's headers; None for
-            `Way.OBJTOOL_KLP`.
+        kpatch: the folder of create-diff-object and create-klp-module; None for `Way.OBJTOOL_KLP`.
+        includes: a file of which files include each file of the tree, as JSON; None where it was not
+            looked for yet.
     """
 
     kernel: Kernel
@@ -41,6 +42,7 @@ class PreparedTree:
     make: tuple[str, ...]
     objtool: Path
     kpatch: Path | None = None
+    includes: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,16 @@ class Unit:
             underscores.
         command: the shell command that compiles it as the kernel's build does, run in the tree; it ends in
             ``-c -o {stem}.o {stem}.c``.
+        folder: the folder of the makefile that builds it, relative to the tree.
+        first: shell commands by which Kbuild makes what it includes and the tree has not yet; they write to
+            `folder`.
     """
 
     source: str
     object: str
     command: str
+    folder: str = ""
+    first: tuple[str, ...] = ()
 
     @property
     def stem(self) -> str:

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`klp make`: livepatches of source patches."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from klp.cli.common import library, progress, settings, stdout, write_output
+from klp.errors import BuildFailed, ExitCode
+from klp.images.library import Library
+from klp.modules.made import MadeModule, made_modules
+from klp.modules.patchfile import SourcePatch, patch_series, write_inputs
+from klp.records.writing import new_folder
+from klp.sourcepatch.report import REPORT, MadeFolder, encoded
+
+
+@click.command()
+@click.argument("patches", nargs=-1, required=True, metavar="PATCH...", type=click.Path(path_type=Path))
+@click.option("-k", "--kernel", "kernels", multiple=True, metavar="K",
+              help="A name of `klp kernels`, or a kernel build tree; may be repeated.")  # fmt: skip
+@click.option(
+    "--cumulative", is_flag=True, help="Make one livepatch for each, which replaces those before."
+)
+@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR",
+              help="Folder for all that is made; new or empty. Default: the livepatch's name.")  # fmt: skip
+def make(patches: tuple[Path, ...], *, kernels: tuple[str, ...], cumulative: bool, out: Path | None) -> int:
+    """Make a livepatch of source patches, for kernels as they are: no kernel is built.
+
+    Several patches make one livepatch, applied in their order. A NAME.toml beside NAME.patch may say what
+    to observe, and have callbacks, states and workloads: docs/source-patches.md.
+    """
+    wanted = settings()
+    source = patch_series(patches, cumulative=cumulative)
+    with new_folder(wanted, out or Path(source.layers[-1].file), "make") as layout:
+        job = _Job(source, kernels or (wanted.kernel,), layout.root, library(wanted))
+        return job.execute()
+
+
+class _Job:
+    """What one command makes."""
+
+    def __init__(self, source: SourcePatch, kernels: Sequence[str], folder: Path, images: Library) -> None:
+        self._source = source
+        self._kernels = kernels
+        self._folder = folder
+        self._images = images
+        self._progress = progress()
+        self._made: list[MadeModule] = []
+
+    def execute(self) -> int:
+        """Make it for each kernel; a refusal for one does not end it for the others."""
+        refused: list[BuildFailed] = []
+        for kernel in self._kernels:
+            try:
+                self._make(kernel)
+            except BuildFailed as failure:
+                refused.append(failure)
+                if len(self._kernels) > 1:
+                    _tell(kernel, failure)
+        if not self._made:
+            raise refused[-1]
+        self._leave()
+        return ExitCode.USAGE if refused else ExitCode.OK
+
+    def _make(self, kernel: str) -> None:
+        image = self._images.ensure(kernel)
+        into = self._folder / image.kernel.release
+        for each in made_modules(self._source, image.kernel, into, self._progress, keep=into):
+            self._made.append(each)
+            stdout.print(f"{kernel}: {into / each.made.file}", soft_wrap=True)
+            for line in each.made.lines():
+                stdout.print(f"  {line}", soft_wrap=True)
+
+    def _leave(self) -> None:
+        """Write beside the modules what they were made of, what changed, and how to do it all again."""
+        patch = write_inputs(self._source, self._folder)
+        names = [word for each in self._kernels for word in ("-k", each)]
+        again = [shlex.join(["klp", command, str(patch), *names]) for command in ("make", "check")]
+        report = MadeFolder(made=tuple(each.made for each in self._made), again=tuple(again))
+        write_output(self._folder / REPORT, encoded(report))
+        stdout.print(f"made: {self._folder}; to check it: {again[1]}", soft_wrap=True)
+
+
+def _tell(kernel: str, failure: BuildFailed) -> None:
+    stdout.print(f"{kernel}: not made: {failure.message}", soft_wrap=True)
+    for line in failure.output.splitlines():
+        stdout.print(f"  {line}", soft_wrap=True)
+    if failure.hint and failure.hint not in failure.output:
+        stdout.print(f"  {failure.hint}", soft_wrap=True)
