@@ -5,11 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import SymbolTableSection
-
 from klp.analysis.inventory_text import Symbols
 from klp.model import Module
+from klp.sourcepatch.objects import ObjectFile
 
 
 def symbols_of(module: Module, places: Mapping[str, int]) -> Symbols:
@@ -18,19 +16,14 @@ def symbols_of(module: Module, places: Mapping[str, int]) -> Symbols:
     Args:
         places: addresses of sections, as /sys/module/NAME/sections has them.
     """
-    with module.file.open("rb") as stream:
-        return tuple(sorted(_symbols(ELFFile(stream), module.name, places)))
+    return tuple(sorted(_symbols(ObjectFile.of(module.file), module.name, places)))
 
 
-def _symbols(file: ELFFile, module: str, places: Mapping[str, int]) -> Iterator[tuple[int, int, str]]:
-    for table in file.iter_sections():
-        if not isinstance(table, SymbolTableSection):
+def _symbols(file: ObjectFile, module: str, places: Mapping[str, int]) -> Iterator[tuple[int, int, str]]:
+    for symbol in file.symbols:
+        if symbol.kind not in ("FUNC", "OBJECT") or symbol.section is None:
             continue
-        for symbol in table.iter_symbols():
-            index = symbol["st_shndx"]
-            if symbol["st_info"]["type"] not in ("STT_FUNC", "STT_OBJECT") or not isinstance(index, int):
-                continue
-            base = places.get(file.get_section(index).name)
-            if base is not None:
-                begin = base + symbol["st_value"]
-                yield begin, begin + max(symbol["st_size"], 1), f"{symbol.name} [{module}]"
+        base = places.get(file.sections[symbol.section].name)
+        if base is not None:
+            begin = base + symbol.value
+            yield begin, begin + max(symbol.size, 1), f"{symbol.name} [{module}]"

@@ -38,7 +38,7 @@ _JUDGED_S = 20.0
 # Before loading it is learned how workloads end beside others: so often each, and for so long.
 _LEARNED, _LEAST_S, _MOST_S = 8, 1.0, 5.0
 _AFTER_S = 0.5
-_LOOK_S = 0.2
+_LOOK_S, _COUNT_S = 0.2, 1.0
 # A task that has ended no workload for so long may hang: then it is waited for.
 _SUSPECT_S = 3.0
 _HANG_S = 90.0
@@ -146,7 +146,7 @@ class ExercisedLife:
         stage.load()
         begun = self._exerciser.count() if self._functions else {}
         if begun:
-            _wait(lambda: self._often(begun, self._exerciser.count(), _CALLS), _CALLS_S)
+            _wait(lambda: self._often(begun, self._exerciser.count()), _CALLS_S)
         stage.observe(Moment.ENABLED)
         stage.livepatch.disable()
         stage.observe(Moment.AFTER)
@@ -189,17 +189,27 @@ class ExercisedLife:
         """Have each function called often, or for long; then see that no task hangs in it."""
         begun = dict(self._exerciser.hits)
 
-        def look(calls: int) -> bool:
+        def look() -> bool:
             self._look()
-            return self._often(begun, self._exerciser.hits, calls)
+            return self._often(begun, self._exerciser.hits)
 
-        _wait(lambda: look(_CALLS), _CALLS_S)
-        _wait(lambda: look(CALLS_TO_JUDGE), _JUDGED_S)
+        def enough() -> bool:
+            self._look()
+            # By the new functions' own counts: they call each other without a detour by the kernel's.
+            counts = self._stage.counter.read()
+            ran = {(each.object, each.old): each.calls for each in counts if not each.uncounted}
+            return all(
+                ran.get((each.object, each.name), CALLS_TO_JUDGE) >= CALLS_TO_JUDGE
+                for each in self._functions
+            )
+
+        _wait(look, _CALLS_S)
+        _wait(enough, _JUDGED_S, every_s=_COUNT_S)
         self._await_progress()
 
-    def _often(self, begun: Mapping[str, int], now: Mapping[str, int], calls: int) -> bool:
-        """Whether each function was called so often since."""
-        return all(now.get(each.probe, 0) - begun.get(each.probe, 0) >= calls for each in self._functions)
+    def _often(self, begun: Mapping[str, int], now: Mapping[str, int]) -> bool:
+        """Whether each function was called often since."""
+        return all(now.get(each.probe, 0) - begun.get(each.probe, 0) >= _CALLS for each in self._functions)
 
     def _await_progress(self) -> None:
         """Wait while a task has ended no workload for long: until it does, or is known to hang."""
@@ -308,7 +318,7 @@ class _Elapsed:
         return time.monotonic() >= self._until
 
 
-def _wait(look: Callable[[], bool], most_s: float) -> None:
+def _wait(look: Callable[[], bool], most_s: float, every_s: float = _LOOK_S) -> None:
     """Look again and again until there is enough, or so many seconds have gone."""
     with suppress(DeadlineMissed):
-        wait_until(look, what="enough", timeout_s=most_s, every_s=_LOOK_S)
+        wait_until(look, what="enough", timeout_s=most_s, every_s=every_s)
