@@ -13,6 +13,7 @@ import msgspec
 from rich.console import Console
 
 from bench.boots import VNG, Boots
+from bench.makes import Makes
 from bench.measure import Series, table
 from bench.peer import peer
 from bench.probes import WITHOUT, ProbeCosts
@@ -26,13 +27,19 @@ from klp.vm.accel import choose_accelerator
 from klp.vm.request import MachineRequest
 from klp.vm.spec import qemu_version
 
+# A check takes a minute.
+_MAKES = 3
+
 
 @click.command()
 @click.option("--rounds", default=5, show_default=True, help="Figures of each boot.")
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Write the figures here.")
 @click.option("--alone", is_flag=True, help="Without vng.")
 @click.option(
-    "--only", type=click.Choice(["boots", "guests", "probes"]), multiple=True, help="Measure just this."
+    "--only",
+    type=click.Choice(["boots", "guests", "probes", "makes"]),
+    multiple=True,
+    help="Measure just this.",
 )
 @click.option(
     "-k", "--kernel", help="A kernel of `klp kernels`, or a build tree; the settings' own without."
@@ -51,7 +58,7 @@ def main(rounds: int, out: Path | None, alone: bool, only: tuple[str, ...], kern
     shown = Console(width=None if sys.stdout.isatty() else 120)
     machine = f"{os.cpu_count()} cores of {platform.machine()}"
     shown.print(f"{image.kernel.release}, {accel.value}, QEMU {qemu_version()}, {machine}")
-    parts = only or ("boots", "guests", "probes")
+    parts = only or ("boots", "guests", "probes", "makes")
     measured: dict[str, list[Series]] = {}
     if "boots" in parts:
         with told.step("cold boots and warm starts"):
@@ -60,6 +67,10 @@ def main(rounds: int, out: Path | None, alone: bool, only: tuple[str, ...], kern
     if "guests" in parts:
         measured["guests"] = [*boots.commands(), *boots.further_guests()]
         shown.print(table("guests", measured["guests"]))
+    if "makes" in parts:
+        makes = Makes(image, Path(sys.executable).with_name("klp"), told)
+        measured["makes"] = makes.measure(min(rounds, _MAKES))
+        shown.print(table("source patches", measured["makes"]))
     if "probes" in parts:
         costs = ProbeCosts(library, request, wanted, told).measure()
         for title, series in costs.items():
