@@ -44,7 +44,7 @@ def build(what: str, image: Image, out: Path, *, progress: Progress | None = Non
     """Build the modules of `what` for an image's kernel into the folder `out`.
 
     Args:
-        what: a folder, a .c file, a .ko, a name of klp's patches/, or ``samples``.
+        what: a source patch, a folder, a .c file, a .ko, a name of klp's patches/, or ``samples``.
 
     Raises:
         UsageError: there is no such thing, or nothing that could be built.

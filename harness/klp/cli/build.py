@@ -22,7 +22,7 @@ from klp.modules.sources import find_source
 def build(paths: tuple[str, ...], kernel: str | None, out: Path) -> None:
     """Build livepatch sources for a kernel with the compiler that built it.
 
-    PATH is a folder of patches/, a folder with a Kbuild, a .c file, or the word `samples`.
+    PATH is a source patch, a folder of patches/, a folder with a Kbuild, a .c file, or the word `samples`.
     """
     wanted = settings(kernel=kernel)
     steps = progress()

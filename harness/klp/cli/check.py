@@ -88,10 +88,10 @@ def check(
 ) -> int:
     """Drive livepatches through their life, each scenario in a fresh guest, on every kernel named.
 
-    PATH is a folder of patches/, a folder with a Kbuild, a .c file, a .ko, or `samples`. RUN is the folder
-    of an earlier check, its name in the folder of runs, or `latest`. Exit code 0: no scenario found a
-    fault, no guest was lost, and with --against nothing became worse; with --strict, each new function was
-    seen to run as well, and all that applies was tried.
+    PATH is a source patch, a folder of patches/, a folder with a Kbuild, a .c file, a .ko, or `samples`.
+    RUN is the folder of an earlier check, its name in the folder of runs, or `latest`. Exit code 0: no
+    scenario found a fault, no guest was lost, and with --against nothing became worse; with --strict, each
+    new function was seen to run as well, and all that applies was tried.
     """
     names = chosen(scenarios, quick=quick)
     if only_list:

@@ -61,8 +61,8 @@ def run(
 ) -> int:
     """Load, observe, disable and unload livepatches in a guest, under probes.
 
-    PATCH is a folder of patches/, a folder with a Kbuild, a .c file, a .ko, or `samples`, the default: the
-    seven livepatch samples of the kernel's own source.
+    PATCH is a source patch, a folder of patches/, a folder with a Kbuild, a .c file, a .ko, or `samples`,
+    the default: the seven livepatch samples of the kernel's own source.
     """
     wanted = settings(kernel=kernel, debug=debug or None, **limits)
     wished = wishes(patches or (SAMPLES_WORD,))
