@@ -152,11 +152,16 @@ def not_built(source: str, tree: PreparedTree) -> PatchRefused:
     """Return the refusal of a C file that this configuration leaves out: it has the reason."""
     config = read_config(tree.tree / ".config")
     off = [each for each in _options_for(source, tree.tree) if each not in config]
-    why = f"CONFIG_{off[0]} is not set" if off else "Kbuild has no rule for it"
+    if off:
+        return PatchRefused(
+            f"{source}: {tree.kernel.release} is built without this file: CONFIG_{off[0]} is not set",
+            output="", hint="leave it out of the patch: this kernel has no code of it",
+        )  # fmt: skip
     return PatchRefused(
-        f"{source}: {tree.kernel.release} is built without this file: {why}",
+        f"{source}: no makefile of its own folder, or of one above it, builds it for {tree.kernel.release}",
         output="",
-        hint="leave it out of the patch: this kernel has no code of it",
+        hint="if another folder's makefile takes it, as virt/kvm's and amdgpu's display code, klp can make "
+        "no livepatch of it; else this kernel has no code of it: leave it out of the patch",
     )
 
 
