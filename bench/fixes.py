@@ -107,13 +107,15 @@ class Fixes:
 
 def older_source(kernel: str, version: str, into: Path, steps: Progress) -> Path:
     """Fetch and unpack another version of a kernel's source."""
-    which, root, tree = definition(kernel), into / f"root-{version}", into / f"source-{version}"
+    which, packed, tree = definition(kernel), into / f"package-{version}", into / f"source-{version}"
+    wanted = f"{which.kernel_source}={version}"
     if not tree.is_dir():
-        root.mkdir(parents=True, exist_ok=True)
-        with steps.step(f"{which.kernel_source}={version}"):
-            package = f"{which.kernel_source}={version}"
-            debian.make_root(which, settings.load().mirror, [package], root)
-            source.unpack(source.tarball_in(root), tree)
+        packed.mkdir(parents=True, exist_ok=True)
+        with steps.step(wanted):
+            debian.fetch_packages(which, settings.load().mirror, [wanted], packed)
+            [package] = (packed / "klp").glob("*.deb")
+            debian.unpack_package(package, packed)
+            source.unpack(source.tarball_in(packed), tree)
     return tree
 
 

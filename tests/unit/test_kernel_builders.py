@@ -132,8 +132,11 @@ def test_the_parts_of_a_kernel_are_found_by_its_mark(library: Library, tree: Pat
     wanted = {"6.12": [stock, older], "6.1": [other], str(tree): [built]}
     for digests in wanted.values():
         digests += [
-            entry(library, kind, kernel=digests[0]) for kind in (EntryKind.BOOT, EntryKind.SNAPSHOT)
+            entry(library, kind, kernel=digests[0])
+            for kind in (EntryKind.BOOT, EntryKind.PREPARED, EntryKind.SNAPSHOT)
         ]
+    # What works in every user's tree is no kernel's own.
+    entry(library, EntryKind.PREPARED, suite="trixie")
     for kernel, digests in wanted.items():
         assert [manifest.digest for _, manifest in library.parts(kernel)] == digests
 

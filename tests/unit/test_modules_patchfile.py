@@ -130,3 +130,22 @@ def test_both_ways_to_say_what_comes_before_are_one_too_many(tmp_path: Path) -> 
     two = patch(tmp_path, "two", '[make]\nfirst = ["one.patch"]\n')
     with pytest.raises(UsageError, match="says what comes before"):
         patch_series((one, two), cumulative=False)
+
+
+def test_two_patches_of_one_name_are_refused(tmp_path: Path) -> None:
+    one, two = patch(tmp_path / "a", "fix"), patch(tmp_path / "b", "fix")
+    with pytest.raises(UsageError, match=r"fix\.patch: two patches have that name"):
+        patch_series((one, two), cumulative=False)
+
+
+def test_what_an_earlier_one_says_of_others_is_too_much_as_well(tmp_path: Path) -> None:
+    patch(tmp_path, "zero")
+    one = patch(tmp_path, "one", '[make]\nfirst = ["zero.patch"]\n')
+    with pytest.raises(UsageError, match=r"one\.toml: says what comes before"):
+        patch_series((one, patch(tmp_path, "two")), cumulative=True)
+
+
+def test_a_table_that_cannot_be_added_to_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    two = patch(tmp_path, "two", "make = {state = [{id = 1}]}\n")
+    with pytest.raises(UsageError, match="not on a line of its own"):
+        patch_series((patch(tmp_path, "one"), two), cumulative=False)

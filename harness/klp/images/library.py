@@ -162,6 +162,6 @@ class Library:
             (entry, manifest)
             for entry, manifest in entries
             if manifest.kind in (EntryKind.BOOT, EntryKind.SNAPSHOT, EntryKind.PREPARED)
-            and manifest.inputs["kernel"] in digests
+            and manifest.inputs.get("kernel") in digests
         ]
         return own + boots

@@ -12,7 +12,7 @@ from klp.model import Kernel, Module
 from klp.modules.kbuild import built_in, publish, scratch_folder
 from klp.modules.modinfo import read_module
 from klp.modules.module_cache import ModuleCache
-from klp.modules.patchfile import SourcePatch
+from klp.modules.patchfile import SourcePatch, files_of
 from klp.paths import CacheLayout
 from klp.progress import Progress
 from klp.settings import load
@@ -21,6 +21,10 @@ from klp.sourcepatch.linking import finish, refused_by_modpost
 from klp.sourcepatch.making import make
 from klp.sourcepatch.prepared import prepared_tree
 from klp.sourcepatch.report import REPORT, Made, read_report, write_report
+
+# Raised whenever the same patches are refused, or made, in another way: what was made before is then made
+# anew, and judged anew.
+_RECIPE = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,6 @@ def _linked(folder: Path, layer: Layer, kernel: Kernel, progress: Progress) -> M
 
 def _write_asked(layer: Layer, into: Path) -> None:
     """Write all that a livepatch depends on, beside the kernel: what is kept goes by it."""
-    for number, file in enumerate([*layer.patches, *([layer.callbacks] if layer.callbacks else [])]):
+    for number, file in enumerate(files_of([layer], None)):
         shutil.copyfile(file, into / f"{number}-{file.name}")
-    (into / "layer").write_text(repr((layer.file, layer.states, layer.replace, bool(layer.callbacks))))
+    (into / "layer").write_text(repr((_RECIPE, layer.file, layer.states, layer.replace)))

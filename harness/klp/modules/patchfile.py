@@ -18,6 +18,7 @@ from klp.sourcepatch.layers import Layer, MakeTable, module_file
 from klp.toml import read_toml
 
 PATCH_SUFFIXES = (".patch", ".diff")
+_MAKE = "[make]\n"
 _SPDX = "# SPDX-License-Identifier: GPL-2.0-only\n"
 
 
@@ -87,19 +88,20 @@ def patch_series(patches: Sequence[Path], *, cumulative: bool) -> SourcePatch:
             them together one.
 
     Raises:
-        UsageError: one is no patch, or the file beside the last says itself what comes before it.
+        UsageError: one is no patch, or the file beside one says itself what comes before it.
     """
     for each in patches:
         if not each.is_file():
             raise UsageError(f"{each}: no such file")
         if not is_patch(each):
             raise UsageError(f"{each}: not called as a source patch is", hint="name it .patch or .diff")
+    names = [each.name for each in patches]
+    if twice := next((each for each in names if names.count(each) > 1), ""):
+        raise UsageError(f"{twice}: two patches have that name", hint="rename one")
     *before, last = patches
-    companion = last.with_suffix(".toml")
-    table = read_toml(companion, _MakePart).make if companion.is_file() else MakeTable()
-    if before and (table.first or table.replaces):
-        raise UsageError(f"{companion}: says what comes before {last.name}", hint=f"name {last.name} alone")
-    layers, _ = layers_of(last)
+    for each in patches if before else ():
+        _says_nothing_of_others(each)
+    layers, companion = layers_of(last)
     if before and cumulative:
         own = [layers_of(each)[0][-1] for each in patches]
         layers = tuple(
@@ -112,7 +114,20 @@ def patch_series(patches: Sequence[Path], *, cumulative: bool) -> SourcePatch:
     elif before:
         layers = (dataclasses.replace(layers[-1], patches=(*before, *layers[-1].patches)),)
     digest = hashlib.sha256(b"".join(each.read_bytes() for each in patches)).hexdigest()
-    return SourcePatch(last.name, str(last), digest, layers, companion if companion.is_file() else None)
+    return SourcePatch(last.name, str(last), digest, layers, companion)
+
+
+def _says_nothing_of_others(patch: Path) -> None:
+    companion = patch.with_suffix(".toml")
+    if not companion.is_file():
+        return
+    table = read_toml(companion, _MakePart).make
+    if table.first or table.replaces:
+        raise UsageError(
+            f"{companion}: says what comes before {patch.name}", hint=f"name {patch.name} alone"
+        )
+    if table != MakeTable() and _MAKE not in companion.read_text(encoding="utf-8"):
+        raise UsageError(f"{companion}: [make] is not on a line of its own", hint="write it so")
 
 
 def write_inputs(source: SourcePatch, folder: Path) -> Path:
@@ -130,8 +145,8 @@ def write_inputs(source: SourcePatch, folder: Path) -> Path:
     if before and not {"first", "replaces"} & set(tomllib.loads(text).get("make", {})):
         key = "replaces" if len(source.layers) > 1 else "first"
         names = ", ".join(f'"{each.name}"' for each in before)
-        line = f"[make]\n{key} = [{names}]\n"
-        text = text.replace("[make]\n", line) if "[make]\n" in text else f"{text}\n{line}"
+        line = f"{_MAKE}{key} = [{names}]\n"
+        text = text.replace(_MAKE, line) if _MAKE in text else f"{text}\n{line}"
         beside.write_text(text, encoding="utf-8")
     return folder / own.name
 

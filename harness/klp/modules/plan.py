@@ -121,7 +121,23 @@ class Workload(_Table, frozen=True):
     may_fail: bool = False
 
 
-class PatchPlan(_Table, frozen=True):
+class _Expectations(_Table, frozen=True, kw_only=True):
+    """What may stand in a plan of any kind; `PatchPlan` explains each."""
+
+    rules: tuple[RuleId, ...] = ()
+    kernels: tuple[Text, ...] = ()
+    parameters: str = ""
+    load: tuple[LoadedBefore, ...] = ()
+    observe: tuple[Observation, ...] = ()
+    log: tuple[LogLine, ...] = ()
+    settle: Seconds = 0.0
+    expect: tuple[ExpectedReport, ...] = ()
+    skip: tuple[Skip, ...] = ()
+    workload: tuple[Workload, ...] = ()
+    stays: str = ""
+
+
+class PatchPlan(_Expectations, frozen=True, kw_only=True):
     """What one livepatch proves, and how to see it.
 
     Attributes:
@@ -145,18 +161,7 @@ class PatchPlan(_Table, frozen=True):
 
     name: Text
     summary: Text
-    rules: tuple[RuleId, ...] = ()
-    kernels: tuple[Text, ...] = ()
     livepatch: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_]*$")] = ""
-    parameters: str = ""
-    load: tuple[LoadedBefore, ...] = ()
-    observe: tuple[Observation, ...] = ()
-    log: tuple[LogLine, ...] = ()
-    settle: Seconds = 0.0
-    expect: tuple[ExpectedReport, ...] = ()
-    skip: tuple[Skip, ...] = ()
-    workload: tuple[Workload, ...] = ()
-    stays: str = ""
 
     def is_for(self, kernel: str) -> bool:
         """Whether it is for a kernel of that name."""
@@ -212,21 +217,10 @@ def plans_of(source: ModuleSource) -> tuple[PatchPlan, ...]:
             return ()
 
 
-class _BesidePatch(_Table, frozen=True):
+class _BesidePatch(_Expectations, frozen=True, kw_only=True):
     """The TOML file beside a source patch: a `PatchPlan` without names, which follow from the patch's."""
 
     summary: str = ""
-    rules: tuple[RuleId, ...] = ()
-    kernels: tuple[Text, ...] = ()
-    parameters: str = ""
-    load: tuple[LoadedBefore, ...] = ()
-    observe: tuple[Observation, ...] = ()
-    log: tuple[LogLine, ...] = ()
-    settle: Seconds = 0.0
-    expect: tuple[ExpectedReport, ...] = ()
-    skip: tuple[Skip, ...] = ()
-    workload: tuple[Workload, ...] = ()
-    stays: str = ""
     make: MakeTable = MakeTable()
 
 

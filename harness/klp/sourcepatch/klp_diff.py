@@ -10,7 +10,6 @@ without which static keys of the module are not seen to be keys (tools/objtool/k
 from __future__ import annotations
 
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from klp.sourcepatch.places import UnitPlaces
 from klp.sourcepatch.positions import Positions
 from klp.sourcepatch.replaced import ListedFunction, take_out
 from klp.sourcepatch.shipped import ShippedKernel, ShippedObject
-from klp.sourcepatch.tools import must, objcopy, string_at, write_fields
+from klp.sourcepatch.tools import must, objcopy, staged, string_at, write_fields
 from klp.sourcepatch.values import VMLINUX, CompiledUnit, PreparedTree, Unit, UnitDifference
 
 # What `objtool klp diff` lists functions in, for the kernel's own scripts/livepatch/init.c to register.
@@ -52,11 +51,7 @@ def klp_difference(
             this kernel, or which one is meant cannot be known.
     """
     unit = compiled.unit
-    before, after, out = (scratch / name for name in ("before.o", "after.o", "difference.o"))
-    shutil.copyfile(compiled.before, before)
-    shutil.copyfile(compiled.after, after)
-    # objtool reads from the current folder which symbols are exported.
-    shutil.copyfile(tree.tree / "Module.symvers", scratch / "Module.symvers")
+    before, after, out = staged(compiled, tree, scratch)
     _refer(tree, unit, before, ObjectFile.of(after))
     for each in (before, after):
         objcopy(

@@ -9,7 +9,6 @@ that table; they are put right afterwards.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from klp.sourcepatch.places import UnitPlaces
 from klp.sourcepatch.positions import Positions
 from klp.sourcepatch.replaced import ListedFunction, take_out
 from klp.sourcepatch.shipped import ShippedKernel, ShippedObject
-from klp.sourcepatch.tools import failed, in_root, string_at, write_fields
+from klp.sourcepatch.tools import failed, in_root, staged, string_at, write_fields
 from klp.sourcepatch.values import CompiledUnit, PreparedTree, Unit, UnitDifference
 
 _NO_CHANGE = 3  # create-diff-object's exit status
@@ -84,10 +83,7 @@ def kpatch_difference(
             is not in this kernel, or which one is meant cannot be known.
     """
     unit = compiled.unit
-    before, after, out = (scratch / name for name in ("before.o", "after.o", "difference.o"))
-    shutil.copyfile(compiled.before, before)
-    shutil.copyfile(compiled.after, after)
-    shutil.copyfile(tree.tree / "Module.symvers", scratch / "Module.symvers")
+    before, after, out = staged(compiled, tree, scratch)
     table = symbol_table(unit, ObjectFile.of(before), places, shipped.object(unit.object))
     (scratch / "symbols").write_text(table)
     assert tree.kpatch is not None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A kernel's source, prepared once as the kernel's own build was, and kept in the cache.
 
-It takes about a minute and 2 GB a kernel: compiled from it, a unit is byte for byte that of the kernel, as
-long as source, configuration and compiler are those of the kernel's build.
+It takes some two minutes and 2 GB a kernel. Compiled from it, a unit is byte for byte that of the kernel,
+as long as source, configuration and compiler are those of the kernel's build.
 """
 
 from __future__ import annotations
@@ -123,13 +123,9 @@ class CompilerRoot:
         """The compiler's name."""
         return host_compiler(self._definition)
 
-    @property
-    def _packages(self) -> tuple[str, ...]:
-        return (*self._definition.toolchain_packages, *_PACKAGES)
-
     def inputs(self) -> dict[str, str]:
         """Return all that the entry depends on."""
-        return {"suite": self._definition.suite, "packages": " ".join(self._packages),
+        return {"suite": self._definition.suite, "packages": " ".join(_packages(self._definition)),
                 "mirror": self.kernel.mirror, "recipe": _RECIPE}  # fmt: skip
 
     def fill(self, into: Path) -> Filled:
@@ -140,12 +136,18 @@ class CompilerRoot:
         """
         (into / "root").mkdir()
         with self.progress.step("compiler and tools for source patches"):
-            debian.make_root(self._definition, self.kernel.mirror, self._packages, into / "root")
+            debian.make_root(
+                self._definition, self.kernel.mirror, _packages(self._definition), into / "root"
+            )
         return {}, ()
 
 
 def _no_toolchain(_: ImageDefinition) -> Path:
     raise AssertionError("a definition is asked for, and nothing is built")
+
+
+def _packages(which: ImageDefinition) -> tuple[str, ...]:
+    return (*which.toolchain_packages, *_PACKAGES)
 
 
 def host_compiler(which: ImageDefinition) -> str:
@@ -176,14 +178,10 @@ class PreparedSource:
         return {
             "kernel": self.kernel.digest,
             "source": self._package,
-            "packages": " ".join(self._packages),
+            "packages": " ".join(_packages(self._definition)),
             "mirror": self.kernel.mirror,
             "recipe": _RECIPE,
         }
-
-    @property
-    def _packages(self) -> tuple[str, ...]:
-        return (*self._definition.toolchain_packages, *_PACKAGES)
 
     @property
     def _package(self) -> str:
@@ -203,7 +201,7 @@ class PreparedSource:
         """
         root, tree = into / "root", into / "tree"
         root.mkdir()
-        what = f"source of {self.kernel.release}, once: about a minute and 2 GB"
+        what = f"source of {self.kernel.release}, once: some two minutes and 2 GB"
         with self.progress.step(what):
             self._make_root(root)
             tarball = source.tarball_in(root)
@@ -224,7 +222,7 @@ class PreparedSource:
         return {"release": self.kernel.release}, ()
 
     def _make_root(self, root: Path) -> None:
-        wanted = (*self._packages, self._package)
+        wanted = (*_packages(self._definition), self._package)
         try:
             with self.progress.step(f"compiler, tools and {self._package}"):
                 debian.make_root(self._definition, self.kernel.mirror, wanted, root)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from klp.images.sandbox import inside
 from klp.process import Completed, run
 from klp.sourcepatch.complaints import complaint_in
 from klp.sourcepatch.objects import ObjectFile
-from klp.sourcepatch.values import PreparedTree, Unit
+from klp.sourcepatch.values import CompiledUnit, PreparedTree, Unit
 
 
 def in_root(
@@ -91,3 +92,15 @@ def string_at(held: ObjectFile, section: int, offset: int) -> str:
     """Return the string that begins at an offset of a section."""
     content = held.content(section)
     return content[offset : content.index(b"\0", offset)].decode()
+
+
+def staged(compiled: CompiledUnit, tree: PreparedTree, scratch: Path) -> tuple[Path, Path, Path]:
+    """Copy a unit's objects to where programs may change them; return before, after, and the result to be.
+
+    Beside them goes the list of exported symbols, which the programs read from the current folder.
+    """
+    before, after, out = (scratch / name for name in ("before.o", "after.o", "difference.o"))
+    shutil.copyfile(compiled.before, before)
+    shutil.copyfile(compiled.after, after)
+    shutil.copyfile(tree.tree / "Module.symvers", scratch / "Module.symvers")
+    return before, after, out
