@@ -243,6 +243,20 @@ def test_a_stall_is_under_the_interrupt_that_noticed_it() -> None:
     assert parsed(Category.PANIC, "Kernel panic - not syncing: x", *trace).function == "rcu_sched_clock_irq"
 
 
+@pytest.mark.parametrize(("loop", "named"), [("handle_softirqs", "spin"), ("__do_softirq", "spin"),
+                                             ("a_timer_handler", "a_timer_handler")])  # fmt: skip
+def test_a_stall_is_not_the_softirq_loops_that_the_watchdog_happened_to_find(loop: str, named: str) -> None:
+    stall = parsed(
+        Category.SOFT_LOCKUP, "watchdog: BUG: soft lockup - CPU#0 stuck for 6s! [mine:219]",
+        f"RIP: 0010:{loop}+0x1/0x2", "Call Trace:", " <IRQ>", " irq_exit_rcu+0x1/0x2",
+        " sysvec_apic_timer_interrupt+0x1/0x2", " </IRQ>", " <TASK>",
+        " asm_sysvec_apic_timer_interrupt+0x1/0x2", "RIP: 0010:spin+0x1/0x2 [mine]", "RAX: 0000",
+        " kthread+0x1/0x2", " </TASK>",
+    )  # fmt: skip
+    assert stall.function == named
+    assert stall.modules == ("mine",)
+
+
 def test_user_spaces_rip_is_nobodys_function() -> None:
     report = parsed(Category.PANIC, "Kernel panic - not syncing: x", "Call Trace:", " f+0x1/0x2",
                     "RIP: 0033:0x7f245eb1a4f9")  # fmt: skip

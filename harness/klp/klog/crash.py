@@ -74,6 +74,9 @@ _BESIDE_THE_POINT = re.compile("|".join((
     r"__?mutex_lock\w*|rt_mutex_\w+|rwsem_\w+|down(?:_\w+)?|__down\w*|_raw_\w+",
     r"delay_\w+|__(?:const_)?[un]?delay|__x?memcpy|memcpy\w*|memset\w*|memmove\w*|str\w?cpy|kthread",
     r"ret_from_fork\w*|__do_sys_\w+",
+    # The loop that runs softirqs lets interrupts in first, which then find it on top of whoever stalls.
+    # It is never the cause itself: after 2 ms it leaves the rest to ksoftirqd (kernel/softirq.c).
+    r"handle_softirqs|__do_softirq|do_softirq\w*|(?:__)?irq_exit\w*|__local_bh_enable_ip",
 )))  # fmt: skip
 # Who stands here waits for another CPU to answer; if that one's backtrace was asked for, it is the one.
 _WAITS_FOR_A_CPU = re.compile(
