@@ -10,7 +10,7 @@ import click
 from klp.analysis.evidence import Verdict
 from klp.analysis.rules.registry import RULES
 from klp.analysis.words import stories
-from klp.cli.common import print_json, settings, stdout
+from klp.cli.common import plain_option, print_json, settings, stdout
 from klp.errors import ExitCode, UsageError
 from klp.paths import runs_root
 from klp.records.finding import find_folder
@@ -21,6 +21,7 @@ from klp.report.rules import verdicts_table
 
 @click.command()
 @click.argument("run")
+@plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print the verdicts as JSON.")
 @click.option("--rule", "only", multiple=True, metavar="ID", help="Judge this rule; may be given often.")
 def analyze(run: str, as_json: bool, only: tuple[str, ...]) -> int:

@@ -21,6 +21,7 @@ from klp.check.registry import chosen, listed
 from klp.cli.common import (
     bootable,
     check_writable,
+    plain_option,
     print_json,
     progress,
     settings,
@@ -37,8 +38,9 @@ from klp.records.sets import compare_records, read_to_compare
 from klp.records.writing import new_folder
 from klp.report.check_junit import check_junit
 from klp.report.check_table import check_closing, check_problems, check_table
+from klp.report.columns import Columns
 from klp.report.comparison import closing, comparison_table
-from klp.report.table import STYLES, plain_table
+from klp.report.table import STYLES
 from klp.settings import Settings
 
 
@@ -61,6 +63,7 @@ from klp.settings import Settings
 @click.option("--strict", is_flag=True, help="For CI: exit code 1 unless the check's own verdict is held.")
 @click.option("--junit", "junit_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Write JUnit XML, too.")  # fmt: skip
+@plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print check.json instead of the matrix.")
 @click.option(
     "--jobs", type=click.IntRange(min=1), metavar="N", help="Guests at once; default: 2 if they fit."
@@ -251,7 +254,7 @@ def _list(*, as_json: bool) -> None:
     if as_json:
         print_json([{"name": name, "quick": bool(fast), "summary": text} for name, fast, _, text in rows])
     else:
-        stdout.print(plain_table(("scenario", "", "", "what it does"), rows))
+        stdout.print(Columns(("scenario", "", "", "what it does"), rows))
 
 
 def _show(

@@ -3,37 +3,38 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 import msgspec
-from rich.console import Console
 
 from klp import settings as settings_room
 from klp.errors import HostLacks, UsageError
 from klp.images.library import Library
 from klp.lab.bootable import Bootable, make_bootable
 from klp.progress import Progress, for_console
+from klp.report.columns import ResultConsole
 from klp.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Where nobody has said how wide the output is (a file, a pipe, a CI log), wide enough for the tables.
-_UNKNOWN_WIDTH = 120
+stdout = ResultConsole()
+stderr = ResultConsole(stderr=True)
 
 
-def _console(*, stderr: bool) -> Console:
-    width = None if "COLUMNS" in os.environ or sys.stdout.isatty() else _UNKNOWN_WIDTH
-    # Without markup: paths, names and kernel symbols may have [brackets].
-    return Console(stderr=stderr, highlight=False, markup=False, width=width)
+def plain_option(function: F) -> F:
+    """Add ``--plain``, of all commands that print a table."""
+    return click.option(
+        "--plain", is_flag=True, expose_value=False, callback=_choose_plain,
+        help="Set the table's columns apart by tabs.",
+    )(function)  # fmt: skip
 
 
-stdout = _console(stderr=False)
-stderr = _console(stderr=True)
+def _choose_plain(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    del context, parameter
+    stdout.plain = value
 
 
 def kernel_option(function: F) -> F:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import click
 
 from klp import paths
-from klp.cli.common import print_json, settings, stdout
+from klp.cli.common import plain_option, print_json, settings, stdout
 from klp.errors import ExitCode, UsageError
 from klp.records.sets import compare_words
 from klp.report.comparison import closing, comparison_table
@@ -16,6 +16,7 @@ from klp.report.comparison import closing, comparison_table
 @click.argument("sets", nargs=-1, metavar="[BASE NEW]")
 @click.option("--base", multiple=True, metavar="RUN", help="A further run of the base.")
 @click.option("--new", multiple=True, metavar="RUN", help="A further run of the new set.")
+@plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
 def compare(sets: tuple[str, ...], *, base: tuple[str, ...], new: tuple[str, ...], as_json: bool) -> int:
     """Say what became worse between two runs, or two sets of runs; exit 1 if anything did.

@@ -10,7 +10,7 @@ import msgspec
 
 from klp.analysis.coverage import coverage_of
 from klp.analysis.rules.registry import RULES
-from klp.cli.common import print_json, stdout
+from klp.cli.common import plain_option, print_json, stdout
 from klp.errors import ExitCode, UsageError
 from klp.images.names import known_kernels
 from klp.paths import VERDICTS
@@ -24,6 +24,7 @@ from klp.report.coverage import coverage_table, tests_table
               help="This kernel; may be repeated. Default: all known and all recorded.")  # fmt: skip
 @click.option("--rule", "only", multiple=True, metavar="ID",
               help="This rule alone, with the tests that observe it and those that do not.")  # fmt: skip
+@plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print it as JSON, with the tests' names.")
 def coverage(
     files: tuple[Path, ...], *, kernels: tuple[str, ...], only: tuple[str, ...], as_json: bool

@@ -8,13 +8,12 @@ import time
 from pathlib import Path
 
 import click
-from rich import box
-from rich.table import Table
 
-from klp.cli.common import bootable, kernel_option, print_json, progress, settings, stdout
+from klp.cli.common import bootable, kernel_option, plain_option, print_json, progress, settings, stdout
 from klp.errors import UsageError
 from klp.lab import keeper
 from klp.process import replace
+from klp.report.columns import Columns
 
 _name_option = click.option("-n", "--name", metavar="NAME", help="Which guest; needed if several are up.")
 
@@ -90,6 +89,7 @@ def down(name: str | None, everyone: bool) -> None:
 
 
 @click.command()
+@plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 def ps(as_json: bool) -> None:
     """List the guests that are up."""
@@ -97,12 +97,9 @@ def ps(as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    table = Table(
-        "name", "kernel", "accelerator", "port", "keeper", "up s", box=box.SIMPLE_HEAD, pad_edge=False
-    )
-    for each in found:
-        up_s = f"{time.time() - each.begun_at:.0f}"
-        table.add_row(
-            each.name, each.release, each.accelerator.value, str(each.port), str(each.keeper), up_s
-        )
-    stdout.print(table)
+    rows = [
+        (each.name, each.release, each.accelerator.value, each.port, each.keeper,
+         round(time.time() - each.begun_at))
+        for each in found
+    ]  # fmt: skip
+    stdout.print(Columns(("name", "kernel", "accelerator", "port", "keeper", "up s"), rows))

@@ -6,14 +6,13 @@ from __future__ import annotations
 import time
 
 import click
-from rich import box
-from rich.table import Table
 
-from klp.cli.common import print_json, progress, settings, stdout
+from klp.cli.common import plain_option, print_json, progress, settings, stdout
 from klp.errors import CheckFailed, UsageError
 from klp.images.cache import EntryKind, Manifest, damaged_files
 from klp.images.definition import definitions
 from klp.images.library import Library
+from klp.report.columns import Columns
 
 
 def _library() -> Library:
@@ -21,6 +20,7 @@ def _library() -> Library:
 
 
 @click.command()
+@plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 def kernels(as_json: bool) -> None:
     """List the kernels that can be booted."""
@@ -37,11 +37,12 @@ def kernels(as_json: bool) -> None:
             for each in definitions().values()
         ])  # fmt: skip
         return
-    table = Table("kernel", "release", "what it is", box=box.SIMPLE_HEAD, pad_edge=False)
-    for each in definitions().values():
-        name = f"{each.name} (default)" if each.name == wanted.kernel else each.name
-        table.add_row(name, built[each.name] or "not built", each.summary)
-    stdout.print(table)
+    rows = [
+        (f"{each.name} (default)" if each.name == wanted.kernel else each.name,
+         built[each.name] or "not built", each.summary)
+        for each in definitions().values()
+    ]  # fmt: skip
+    stdout.print(Columns(("kernel", "release", "what it is"), rows))
 
 
 @click.group()
@@ -59,6 +60,7 @@ def build(kernel: str | None) -> None:
 
 
 @image.command("list")
+@plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(as_json: bool) -> None:
     """List what the cache holds."""
@@ -66,11 +68,12 @@ def list_(as_json: bool) -> None:
     if as_json:
         print_json([{"folder": str(folder), "manifest": manifest} for folder, manifest in entries])
         return
-    table = Table("kind", "for", "digest", "MiB", "built", box=box.SIMPLE_HEAD, pad_edge=False)
-    for _, manifest in entries:
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(manifest.built))
-        table.add_row(manifest.kind, _purpose(manifest), manifest.digest, str(manifest.size // 2**20), when)
-    stdout.print(table)
+    rows = [
+        (each.kind, _purpose(each), each.digest, each.size // 2**20,
+         time.strftime("%Y-%m-%d %H:%M", time.localtime(each.built)))
+        for _, each in entries
+    ]  # fmt: skip
+    stdout.print(Columns(("kind", "for", "digest", "MiB", "built"), rows, whole=("digest",)))
 
 
 def _purpose(manifest: Manifest) -> str:

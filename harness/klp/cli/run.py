@@ -9,7 +9,7 @@ import click
 
 from klp.analysis.evidence import Verdict
 from klp.analysis.result import RunResult
-from klp.cli.common import bootable, kernel_option, progress, settings, stderr, stdout
+from klp.cli.common import bootable, kernel_option, plain_option, progress, settings, stderr, stdout
 from klp.drive.job import wishes
 from klp.drive.prepare import prepare_run
 from klp.drive.preview import RunChoices, preview
@@ -25,6 +25,7 @@ from klp.report.table import failed_checks, rules_line, run_table
 @click.argument("patches", nargs=-1, metavar="[PATCH]...")
 @kernel_option
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Run folder; new or empty.")
+@plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print run.json instead of the table.")
 @click.option("--deadline", "deadline_s", type=float, metavar="S", help="Seconds a transition may take.")
 @click.option("--memory", "memory_mib", type=int, metavar="MIB", help="Memory of the guest.")

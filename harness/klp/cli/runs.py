@@ -12,7 +12,7 @@ import click
 from klp import paths
 from klp.analysis.checked import GUEST_LOST
 from klp.analysis.evidence import Verdict
-from klp.cli.common import print_json, settings, stdout
+from klp.cli.common import plain_option, print_json, settings, stdout
 from klp.errors import ExitCode, UsageError
 from klp.paths import CacheLayout
 from klp.records.finding import all_folders, find_folders, runs_below
@@ -32,6 +32,7 @@ _VERDICTS = [*(each.value for each in Verdict), GUEST_LOST]
 @click.option(
     "--since", metavar="WHEN", help="Begun since: 2026-11-21, 2026-11-21T12:30, 90m, 6h, 2d or 1w."
 )
+@plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print a JSON array.")
 @click.pass_context
 def runs(

@@ -14,6 +14,7 @@ from klp.cli.common import (
     bootable,
     check_writable,
     library,
+    plain_option,
     print_json,
     progress,
     settings,
@@ -44,6 +45,7 @@ from klp.settings import Settings
 @click.option("--junit", "junit_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Write JUnit XML, too.")  # fmt: skip
 @click.option("--ktap", "as_ktap", is_flag=True, help="Print KTAP instead of the table.")
+@plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print selftests.json instead of the table.")
 @click.option("--jobs", type=click.IntRange(min=1), metavar="N",
               help="Guests at once; default: as many as the host holds.")  # fmt: skip

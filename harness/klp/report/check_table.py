@@ -7,12 +7,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from klp.analysis.checked import GUEST_LOST, CheckResult, ScenarioOutcome, verdict_words
 from klp.analysis.evidence import Verdict, overall
+from klp.report.columns import Columns
 from klp.report.table import STYLES
 
 _MISSING = Text("-", style="dim")
@@ -36,7 +35,7 @@ def check_table(result: CheckResult) -> Group:
 def _head(result: CheckResult) -> Iterator[RenderableType]:
     yield Text(result.words, style=f"bold {STYLES[result.verdict]}")
     for each in result.headlines:
-        yield Padding(Text(each), (0, 0, 0, 2))
+        yield Text(f"  {each}")
 
 
 def check_closing(result: CheckResult) -> str:
@@ -47,15 +46,14 @@ def check_closing(result: CheckResult) -> str:
     return f"{words}: {first.removeprefix(f'{GUEST_LOST}: ')}"
 
 
-def _matrix(result: CheckResult, livepatch: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("scenario", no_wrap=True)
-    for kernel in result.kernels:
-        table.add_column(kernel.title, no_wrap=True)
-    for scenario in result.scenarios:
-        cells = [_cell(result.of(each.name, livepatch, scenario)) for each in result.kernels]
-        table.add_row(Text(scenario), *cells)
-    return table
+def _matrix(result: CheckResult, livepatch: str) -> Columns:
+    return Columns(
+        ("scenario", *(kernel.title for kernel in result.kernels)),
+        [
+            (scenario, *(_cell(result.of(each.name, livepatch, scenario)) for each in result.kernels))
+            for scenario in result.scenarios
+        ],
+    )
 
 
 def _cell(outcomes: Sequence[ScenarioOutcome]) -> Text:

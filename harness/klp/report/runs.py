@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
-from rich.table import Table
 from rich.text import Text
 
 from klp.analysis.checked import verdict_words
 from klp.analysis.evidence import Verdict
 from klp.analysis.recording import Recorded, RecordedCheck, RecordedRun
-from klp.report.table import STYLES, plain_table
+from klp.report.columns import Columns
+from klp.report.table import STYLES
 
 
 class Brief(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,10 +93,10 @@ def _of_check(check: RecordedCheck) -> Brief:
     )
 
 
-def runs_table(runs: Sequence[Brief]) -> Table:
+def runs_table(runs: Sequence[Brief]) -> Columns:
     """Return a line for each run folder; one that cannot be read says why."""
     rows = [(each.run, *_cells(each)) for each in runs]
-    return plain_table(("run", "kernel", "begun", "seconds", "plans", "verdict"), rows)
+    return Columns(("run", "kernel", "begun", "seconds", "plans", "verdict"), rows, whole=("run",))
 
 
 def _cells(run: Brief) -> tuple[object, ...]:

@@ -257,7 +257,7 @@ def idle_afterwards(history: History) -> Finding:
             good = core.target_state == ev.IDLE and core.transition_patch is None
             good = good and census.idle == census.tasks and census.pending == 0
             words = (
-                f"{leg.told()}, completed: {census_words(census)}, transition patch {core.transition_patch}"
+                f"{leg.told()}, completed: {census_words(census)}, transition patch {core.transition_patch or 'none'}"
             )
             tally.judge(good, words, number)
     return tally.finding("no transition completed")
