@@ -106,6 +106,21 @@ class BuildFailed(UsageError):
         super().__init__(message, hint=hint)
         self.output = output
 
+    def parts(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the lines of `output` that show where the message's error is, and all others.
+
+        The line that says the same as the message is in neither.
+        """
+        where, _, what = self.message.partition(": ")
+        lines = self.output.rstrip().splitlines()
+        own = [at for at, line in enumerate(lines) if line.startswith(f"{where}:") and line.endswith(what)]
+        if not own or not what:
+            return (), tuple(lines)
+        start = end = own[0] + 1
+        while end < len(lines) and lines[end].startswith(" "):
+            end += 1
+        return tuple(lines[start:end]), (*lines[: own[0]], *lines[end:])
+
 
 class PatchRefused(BuildFailed):
     """A source patch cannot become a livepatch: of several reasons the first is the message."""

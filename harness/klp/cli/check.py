@@ -27,6 +27,7 @@ from klp.cli.common import (
     settings,
     stderr,
     stdout,
+    tell_folder,
     write_output,
 )
 from klp.errors import ExitCode, UsageError
@@ -267,6 +268,6 @@ def _show(
     else:
         stdout.print(check_table(result))
     console = stderr if as_json else stdout
-    for outcome, text in check_problems(result):
-        console.print(text, style=STYLES[outcome.verdict], soft_wrap=True)
-    console.print(f"run folder: {layout.root}", soft_wrap=True)
+    tell_folder(layout.root, console)
+    for outcome, text in check_problems(result, layout.root):
+        console.print(text, style=STYLES[outcome.verdict])

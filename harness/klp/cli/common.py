@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -72,10 +73,15 @@ def bootable(wanted: Settings) -> Bootable:
     return found
 
 
+def tell_folder(folder: Path, console: ResultConsole = stdout) -> None:
+    """Say where a run's folder is, so that a shell takes what is printed."""
+    console.print(f"run folder: {shlex.quote(str(folder))}")
+
+
 def check_writable(file: Path | None) -> None:
     """Refuse a file whose folder is not there before an hour is spent on what goes into it."""
     if file is not None and not file.absolute().parent.is_dir():
-        raise UsageError(f"{file}: no such folder", hint=f"mkdir -p {file.parent}")
+        raise UsageError(f"{file}: no such folder", hint=f"mkdir -p {shlex.quote(str(file.parent))}")
 
 
 def write_output(file: Path, content: bytes) -> None:

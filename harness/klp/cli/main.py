@@ -93,12 +93,14 @@ def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 def _tell(error: KlpError) -> None:
-    if isinstance(error, BuildFailed):
-        click.echo(error.output.rstrip(), err=True)
+    # Last what is at fault, and once; before it whatever else was said.
+    shown, others = error.parts() if isinstance(error, BuildFailed) else ((), ())
+    for line in others:
+        click.echo(line, err=True)
     if isinstance(error, VmLost):
         for line in error.console_tail:
             click.echo(f"  console: {line}", err=True)
-    click.echo(f"error: {error.message}", err=True)
+    click.echo("\n".join([f"error: {error.message}", *shown]), err=True)
     if error.hint:
         click.echo(f"  ({error.hint})", err=True)
 

@@ -87,7 +87,8 @@ class _Job:
 
 def _tell(kernel: str, failure: BuildFailed) -> None:
     stdout.print(f"{kernel}: not made: {failure.message}", soft_wrap=True)
-    for line in failure.output.splitlines():
-        stdout.print(f"  {line}", soft_wrap=True)
+    shown, others = failure.parts()
+    for line in (*shown, *others):
+        stdout.print(f"  {line}")
     if failure.hint and failure.hint not in failure.output:
-        stdout.print(f"  {failure.hint}", soft_wrap=True)
+        stdout.print(f"  {failure.hint}")

@@ -3,13 +3,23 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
 
 from klp.analysis.evidence import Verdict
 from klp.analysis.result import RunResult
-from klp.cli.common import bootable, kernel_option, plain_option, progress, settings, stderr, stdout
+from klp.cli.common import (
+    bootable,
+    kernel_option,
+    plain_option,
+    progress,
+    settings,
+    stderr,
+    stdout,
+    tell_folder,
+)
 from klp.drive.job import wishes
 from klp.drive.prepare import prepare_run
 from klp.drive.preview import RunChoices, preview
@@ -93,5 +103,5 @@ def _show(result: RunResult, layout: RunLayout, as_json: bool) -> None:
             stdout.print(f"violated: {line}", style="red", soft_wrap=True)
     console = stderr if as_json else stdout
     if result.rules:
-        console.print(f"{rules_line(result)} (klp analyze {layout.root})", soft_wrap=True)
-    console.print(f"run folder: {layout.root}", soft_wrap=True)
+        console.print(f"{rules_line(result)} ({shlex.join(['klp', 'analyze', str(layout.root)])})")
+    tell_folder(layout.root, console)

@@ -20,6 +20,7 @@ from klp.cli.common import (
     settings,
     stderr,
     stdout,
+    tell_folder,
     write_output,
 )
 from klp.errors import ExitCode, UsageError
@@ -137,4 +138,4 @@ def _show(
     console = stderr if data else stdout
     for line in selftest_problems(result):
         console.print(line, style="red", soft_wrap=True)
-    console.print(f"run folder: {layout.root}", soft_wrap=True)
+    tell_folder(layout.root, console)

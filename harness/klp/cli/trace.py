@@ -15,7 +15,7 @@ from rich.text import Text
 
 from klp.analysis.evidence import Verdict
 from klp.analysis.live import Watcher
-from klp.cli.common import bootable, kernel_option, progress, settings, stdout
+from klp.cli.common import bootable, kernel_option, progress, settings, stdout, tell_folder
 from klp.drive.job import wishes
 from klp.drive.prepare import prepare_run
 from klp.drive.run import Run
@@ -141,7 +141,7 @@ def trace(patch: str, *, kernel: str | None, out: Path | None, deadline_s: float
         result, failure = run.execute()
     for line in failed_checks(result):
         stdout.print(f"violated: {line}", style="red", soft_wrap=True)
-    stdout.print(f"run folder: {prepared.layout.root}", soft_wrap=True)
+    tell_folder(prepared.layout.root)
     if failure:
         raise failure
     return ExitCode.CHECK_FAILED if result.verdict is Verdict.VIOLATED else ExitCode.OK

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -47,13 +49,14 @@ def check_closing(result: CheckResult) -> str:
 
 
 def _matrix(result: CheckResult, livepatch: str) -> Columns:
-    return Columns(
-        ("scenario", *(kernel.title for kernel in result.kernels)),
-        [
-            (scenario, *(_cell(result.of(each.name, livepatch, scenario)) for each in result.kernels))
-            for scenario in result.scenarios
-        ],
-    )
+    rows = []
+    for scenario in result.scenarios:
+        cells = [result.of(each.name, livepatch, scenario) for each in result.kernels]
+        outcomes = [each for cell in cells for each in cell]
+        # Those that were tried nowhere are told in one headline.
+        if not outcomes or not all(each.untried for each in outcomes):
+            rows.append((scenario, *map(_cell, cells)))
+    return Columns(("scenario", *(kernel.title for kernel in result.kernels)), rows)
 
 
 def _cell(outcomes: Sequence[ScenarioOutcome]) -> Text:
@@ -77,9 +80,13 @@ def check_totals(result: CheckResult) -> str:
     return f"{lost}{counted}{'' if result.complete else '; not complete'}"
 
 
-def check_problems(result: CheckResult) -> Iterator[tuple[ScenarioOutcome, str]]:
-    """Yield what is to be said of each outcome: why it is not held, what to note, how to repeat it."""
-    for each in result.outcomes:
+def check_problems(result: CheckResult, folder: Path) -> Iterator[tuple[ScenarioOutcome, str]]:
+    """Yield what is to be said of each outcome: why it is not held, what to note, how to repeat it.
+
+    Faults come last, where a reader looks first; what was not tried is told in a headline.
+    """
+    told = [each for each in result.outcomes if not each.untried]
+    for each in sorted(told, key=lambda one: one.verdict is Verdict.VIOLATED):
         if each.verdict is Verdict.HELD and not each.notes and not each.lost:
             continue
         words = verdict_words(each.verdict, lost=each.lost)
@@ -87,5 +94,5 @@ def check_problems(result: CheckResult) -> Iterator[tuple[ScenarioOutcome, str]]
         lines = [heading, *(f"  {reason}" for reason in each.reasons), *(f"  ({n})" for n in each.notes)]
         if each.verdict is Verdict.VIOLATED or each.lost:
             lines.append(f"  again: {each.command}")
-            lines += [f"  run folder: {each.folder}"] if each.folder else []
+            lines += [f"  run folder: {shlex.quote(str(folder / each.folder))}"] if each.folder else []
         yield each, "\n".join(lines)
