@@ -8,10 +8,9 @@ from pathlib import Path
 import click
 
 from klp.analysis.evidence import Verdict
-from klp.analysis.rules.registry import RULES
 from klp.analysis.words import stories
-from klp.cli.common import plain_option, print_json, settings, stdout
-from klp.errors import ExitCode, UsageError
+from klp.cli.common import plain_option, print_json, rule_option, settings, stdout
+from klp.errors import ExitCode
 from klp.paths import runs_root
 from klp.records.finding import find_folder
 from klp.records.reading import read_recording, read_run
@@ -23,16 +22,13 @@ from klp.report.rules import verdicts_table
 @click.argument("run")
 @plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print the verdicts as JSON.")
-@click.option("--rule", "only", multiple=True, metavar="ID", help="Judge this rule; may be given often.")
+@rule_option
 def analyze(run: str, as_json: bool, only: tuple[str, ...]) -> int:
     """Judge a recorded run by the rules of `klp rules`.
 
     RUN is a run folder, a name of `klp runs`, `latest`, or an events.jsonl. Numbers with a # are lines of
     that file.
     """
-    unknown = [each for each in only if each not in RULES]
-    if unknown:
-        raise UsageError(f"{unknown[0]}: no such rule", hint="`klp rules` lists them")
     file = Path(run)
     recording = file if file.is_file() else find_folder(run, runs_root(settings().runs))
     recorded = read_recording(recording)

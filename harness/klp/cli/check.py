@@ -30,7 +30,7 @@ from klp.cli.common import (
     tell_folder,
     write_output,
 )
-from klp.errors import ExitCode, UsageError
+from klp.errors import ExitCode, UnknownName, UsageError
 from klp.paths import CheckLayout
 from klp.records.encoding import encode
 from klp.records.finding import find_check_folder
@@ -167,7 +167,7 @@ def _wanted(patches: Sequence[str], only: Sequence[str]) -> tuple[Wanted, ...]:
     names = [each.name for each in found]
     for name in only:
         if name not in names:
-            raise UsageError(f"--livepatch {name}: not among {', '.join(names)}")
+            raise UnknownName(f"--livepatch {name}: not among {', '.join(names)}", name, names)
     return tuple(each for each in found if not only or each.name in only)
 
 

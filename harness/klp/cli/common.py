@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from klp import settings as settings_room
-from klp.errors import HostLacks, UsageError
+from klp.errors import HostLacks, UnknownName, UsageError
 from klp.images.library import Library
 from klp.lab.bootable import Bootable, make_bootable
 from klp.progress import Progress, for_console
@@ -43,6 +43,27 @@ def kernel_option(function: F) -> F:
     return click.option(
         "-k", "--kernel", metavar="K", help="A name of `klp kernels`, or a kernel build tree's folder."
     )(function)
+
+
+def rule_option(function: F) -> F:
+    """Add ``--rule``, which may be given often."""
+    return click.option(
+        "--rule", "only", multiple=True, metavar="ID", callback=_known_rules,
+        help="This rule alone; may be repeated.",
+    )(function)  # fmt: skip
+
+
+def _known_rules(
+    context: click.Context, parameter: click.Parameter, value: tuple[str, ...]
+) -> tuple[str, ...]:
+    del context, parameter
+    # Imported here: most commands know of no rule.
+    from klp.analysis.rules.registry import RULES
+
+    for each in value:
+        if each not in RULES:
+            raise UnknownName(f"{each}: no such rule", each, RULES, hint="klp rules lists them")
+    return value
 
 
 def progress() -> Progress:

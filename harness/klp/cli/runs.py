@@ -13,7 +13,8 @@ from klp import paths
 from klp.analysis.checked import GUEST_LOST
 from klp.analysis.evidence import Verdict
 from klp.cli.common import plain_option, print_json, settings, stdout
-from klp.errors import ExitCode, UsageError
+from klp.errors import ExitCode, UsageError, did_you_mean
+from klp.images.names import known_kernels
 from klp.paths import CacheLayout
 from klp.records.finding import all_folders, find_folders, runs_below
 from klp.records.reading import read
@@ -49,10 +50,14 @@ def runs(
     elif found:
         stdout.print(runs_table(found))
     else:
-        stdout.print(
-            "no such runs" if kernel or verdict or since else f"{_root()}: no runs yet", soft_wrap=True
-        )
+        stdout.print(_nothing(kernel, filtered=bool(kernel or verdict or since)))
     return ExitCode.OK
+
+
+def _nothing(kernel: str | None, *, filtered: bool) -> str:
+    """Say that there are no runs, and which kernel may have been meant."""
+    meant = did_you_mean(kernel, known_kernels()) if kernel and kernel not in known_kernels() else ""
+    return f"no such runs {meant}".rstrip() if filtered else f"{_root()}: no runs yet"
 
 
 def _root() -> Path:

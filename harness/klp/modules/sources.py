@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from klp import paths
-from klp.errors import UsageError
-from klp.modules.patchfile import SourcePatch, files_of, is_patch, layers_of
+from klp.errors import UnknownName, UsageError
+from klp.modules.patchfile import PATCH_SUFFIXES, SourcePatch, files_of, is_patch, layers_of
 
 SAMPLES_WORD = "samples"
+_SUFFIXES = (".c", ".ko", *PATCH_SUFFIXES)
 _KBUILD_NAMES = ("Kbuild", "Makefile")  # Kbuild itself looks in this order
 # Kbuild splits words at blanks and make expands $, so a module's file name has to be plain.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -134,7 +135,14 @@ def _locate(word: str) -> Path:
     if word and "/" not in word and (paths.PATCHES / word).is_dir():
         return paths.PATCHES / word
     shown = word if word and word.isprintable() else repr(word)
-    raise UsageError(f"{shown}: no such file or folder", hint=_known())
+    own = sorted(each.parent.name for each in paths.PATCHES.glob("*/Kbuild"))
+    names = [str(each) for each in path.parent.glob("*")] if "/" in word else [*own, *_files_here()]
+    raise UnknownName(f"{shown}: no such file or folder", word, [*names, SAMPLES_WORD], hint=_known())
+
+
+def _files_here() -> list[str]:
+    """Return the names in the current folder that may be livepatches."""
+    return [each.name for each in Path().iterdir() if each.suffix in _SUFFIXES or each.is_dir()]
 
 
 def _known() -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from klp.analysis.recording import NotARecord
+from klp.errors import did_you_mean
 from klp.paths import CheckLayout, RunLayout
 
 LATEST = "latest"
@@ -60,7 +61,8 @@ def find_folder(word: str, root: Path) -> Path:
         return _newest(root, is_record, NotARecord(f"{root}: no runs yet", hint="klp run makes one"))
     folder = _place(word, root)
     if not folder.exists():
-        raise NotARecord(f"{word}: no such run", hint=_LIST)
+        meant = did_you_mean(word, (each.name for each in all_folders(root)))
+        raise NotARecord(f"{word}: no such run", hint=f"{meant} {_LIST}".strip())
     if not is_record(folder):
         why = "neither run.json nor events.jsonl is in it"
         raise NotARecord(f"{word}: not a run folder: {why}", hint=_LIST)
@@ -77,7 +79,10 @@ def find_check_folder(word: str, root: Path) -> Path:
         return _newest(root, is_check, NotARecord(f"{root}: no checks yet", hint="klp check makes one"))
     folder = _place(word, root).absolute()
     if not is_check(folder):
-        raise NotARecord(f"{folder}: no check.json in it", hint="name a folder of klp check")
+        meant = did_you_mean(word, (each.name for each in all_folders(root) if is_check(each)))
+        raise NotARecord(
+            f"{folder}: no check.json in it", hint=f"{meant} name a folder of klp check".strip()
+        )
     return folder
 
 
