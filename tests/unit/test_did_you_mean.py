@@ -18,19 +18,19 @@ RUN = "20261130-105406-6.12.118"
 @pytest.mark.parametrize(
     ("words", "meant"),
     [
-        (["analyze", RUN, "--rule", "T1O"], "T1 or T10?"),
+        (["analyze", RUN, "--rule", "T1O"], "T1"),
         (["analyze", RUN, "--rule", "t4"], "T4?"),
         (["coverage", "--rule", "C11"], "C1"),
-        (["run", "version-banner", "-k", "6.21"], "6.12?"),
-        (["check", "version-banner", "-k", "6.21"], "6.12?"),
-        (["trace", "version-banner", "-k", "6.21"], "6.12?"),
-        (["make", "a.patch", "-k", "6.21"], "6.12?"),
-        (["build", "version-banner", "-k", "6.21"], "6.12?"),
-        (["selftests", "-k", "6.21"], "6.12?"),
-        (["up", "-k", "6.21"], "6.12?"),
-        (["image", "build", "6.21"], "6.12?"),
-        (["image", "verify", "6.21"], "6.12?"),
-        (["image", "rm", "6.21"], "6.12?"),
+        (["run", "version-banner", "-k", "6.21"], "6.12"),
+        (["check", "version-banner", "-k", "6.21"], "6.12"),
+        (["trace", "version-banner", "-k", "6.21"], "6.12"),
+        (["make", "a.patch", "-k", "6.21"], "6.12"),
+        (["build", "version-banner", "-k", "6.21"], "6.12"),
+        (["selftests", "-k", "6.21"], "6.12"),
+        (["up", "-k", "6.21"], "6.12"),
+        (["image", "build", "6.21"], "6.12"),
+        (["image", "verify", "6.21"], "6.12"),
+        (["image", "rm", "6.21"], "6.12"),
         (["check", "version-banner", "-s", "cycle"], "cycles?"),
         (["check", "version-banner", "-s", "reverse-enabled"], "reverse-enable"),
         (["check", "version-banner", "-l", "version-baner"], "version-banner?"),
@@ -53,7 +53,6 @@ RUN = "20261130-105406-6.12.118"
 def test_a_near_miss(run: Klp, tmp_path, words: list[str], meant: str) -> None:  # noqa: F811
     write_run(tmp_path / "runs" / RUN, sample())
     (tmp_path / "a.patch").write_text("--- a/x.c\n+++ b/x.c\n@@ -1 +1 @@\n-a\n+b\n")
-    (tmp_path / "v.jsonl").write_text("")
     done = run(*words, KLP_RUNS=str(tmp_path / "runs"))
     assert done.returncode == 2
     assert "did you mean" in done.stderr.casefold()
@@ -66,12 +65,12 @@ def test_a_near_miss(run: Klp, tmp_path, words: list[str], meant: str) -> None: 
 )
 def test_every_name_is_found_from_one_letter_too_many_and_from_capitals(names: tuple[str, ...]) -> None:
     for name in names:
-        assert name in did_you_mean(f"{name}x", names), name
-        assert name in did_you_mean(name.upper(), names), name
+        assert name in did_you_mean(f"{name}x", names)
+        assert did_you_mean(name.swapcase(), names) == f"did you mean {name}?"
 
 
 def test_what_is_like_nothing_asks_nothing() -> None:
     assert did_you_mean("frobnicate", NAMES) == ""
     assert "did you mean" not in kernel_complaint("frobnicate")
-    assert "did you mean 6.12" in kernel_complaint("6.21")
+    assert "did you mean 6.1 or 6.12? known" in kernel_complaint("6.21")
     assert kernel_complaint("6.12") == ""

@@ -25,9 +25,11 @@ def build(paths: tuple[str, ...], kernel: str | None, out: Path) -> None:
     PATH is a source patch, a folder of patches/, a folder with a Kbuild, a .c file, or the word `samples`.
     """
     wanted = settings(kernel=kernel)
+    # Before an image, which may take minutes to make, is asked for.
+    sources = [find_source(each) for each in paths]
     steps = progress()
     image = Library(wanted, steps).ensure(wanted.kernel)
-    for each in paths:
-        for module in build_modules(find_source(each), image.kernel, out, steps):
+    for each in sources:
+        for module in build_modules(each, image.kernel, out, steps):
             kind = "livepatch" if module.livepatch else "module"
             click.echo(f"{module.file}: {kind} {module.name} for {module.vermagic.split()[0]}")

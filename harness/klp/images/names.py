@@ -43,6 +43,4 @@ def kernel_complaint(kernel: str) -> str:
         return ""
     meant = did_you_mean(kernel, known)
     others = f"known: {', '.join(known)}, or a kernel build tree's folder"
-    return (
-        f"unknown kernel {kernel!r}; {meant} {others}" if meant else f"unknown kernel {kernel!r}; {others}"
-    )
+    return f"unknown kernel {kernel!r}; {f'{meant} {others}' if meant else others}"

@@ -61,7 +61,7 @@ def find_folder(word: str, root: Path) -> Path:
         return _newest(root, is_record, NotARecord(f"{root}: no runs yet", hint="klp run makes one"))
     folder = _place(word, root)
     if not folder.exists():
-        meant = did_you_mean(word, (each.name for each in all_folders(root)))
+        meant = did_you_mean(word, (LATEST, *(each.name for each in all_folders(root))))
         raise NotARecord(f"{word}: no such run", hint=f"{meant} {_LIST}".strip())
     if not is_record(folder):
         why = "neither run.json nor events.jsonl is in it"

@@ -121,12 +121,8 @@ def _wanted(word: str, own: Sequence[Script], kernel: Kernel) -> Script:
         return _script(Path(word).absolute())
     names = [each.file.stem.removeprefix("test-") for each in own]
     known = ", ".join(each.name for each in own)
-    raise UnknownName(
-        f"{word}: no such selftest of kernel {kernel.name}, and no file",
-        word,
-        names,
-        hint=f"it has {known}",
-    )
+    what = f"{word}: no such selftest of kernel {kernel.name}, and no file"
+    raise UnknownName(what, word, names, hint=f"it has {known}")
 
 
 def make_bundle(selftests: Selftests, kernel: Kernel, out: Path, progress: Progress) -> Bundle:
