@@ -9,7 +9,7 @@ import click
 
 from klp.analysis.evidence import Verdict
 from klp.analysis.words import stories
-from klp.cli.common import plain_option, print_json, rule_option, settings, stdout
+from klp.cli.common import example, plain_option, print_json, rule_option, settings, stdout
 from klp.errors import ExitCode
 from klp.paths import runs_root
 from klp.records.finding import find_folder
@@ -18,7 +18,7 @@ from klp.records.verdicts import judge
 from klp.report.rules import verdicts_table
 
 
-@click.command()
+@click.command(epilog=example("klp analyze latest --rule T1"))
 @click.argument("run")
 @plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print the verdicts as JSON.")

@@ -21,6 +21,10 @@ from klp.check.registry import chosen, listed
 from klp.cli.common import (
     bootable,
     check_writable,
+    deadline_option,
+    example,
+    folder_option,
+    kernels_option,
     plain_option,
     print_json,
     progress,
@@ -30,6 +34,7 @@ from klp.cli.common import (
     tell_folder,
     write_output,
 )
+from klp.cli.completing import livepatch_names, run_names, scenario_names
 from klp.errors import ExitCode, UnknownName, UsageError
 from klp.paths import CheckLayout
 from klp.records.encoding import encode
@@ -45,12 +50,11 @@ from klp.report.table import STYLES
 from klp.settings import Settings
 
 
-@click.command()
-@click.argument("patches", nargs=-1, metavar="PATH...")
-@click.option("-k", "--kernel", "kernels", multiple=True, metavar="K",
-              help="A name of `klp kernels`, or a kernel build tree; may be repeated.")  # fmt: skip
+@click.command(epilog=example("klp check fix.patch -k 6.1 -k 6.12 --quick"))
+@click.argument("patches", nargs=-1, metavar="PATH...", shell_complete=livepatch_names)
+@kernels_option
 @click.option("-s", "--scenario", "scenarios", multiple=True, metavar="S",
-              help="One of --list; may be repeated.")  # fmt: skip
+              shell_complete=scenario_names, help="One of --list; may be repeated.")  # fmt: skip
 @click.option("-l", "--livepatch", "only", multiple=True, metavar="L",
               help="One of the livepatches that PATH holds; may be repeated.")  # fmt: skip
 @click.option("--quick", is_flag=True, help="The first minute's worth.")
@@ -58,18 +62,28 @@ from klp.settings import Settings
 @click.option(
     "--repeat", type=click.IntRange(min=1), default=1, metavar="N", help="Run each scenario N times."
 )
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Run folder; new or empty.")
-@click.option("--resume", metavar="RUN", help="Go on with a check that was interrupted; without PATH.")
-@click.option("--against", metavar="RUN", help="Say what became worse since an earlier check.")
+@folder_option
+@click.option(
+    "--resume",
+    metavar="RUN",
+    shell_complete=run_names,
+    help="Go on with a check that was interrupted; without PATH.",
+)
+@click.option(
+    "--against",
+    metavar="RUN",
+    shell_complete=run_names,
+    help="Say what became worse since an earlier check.",
+)
 @click.option("--strict", is_flag=True, help="For CI: exit code 1 unless the check's own verdict is held.")
 @click.option("--junit", "junit_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Write JUnit XML, too.")  # fmt: skip
 @plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print check.json instead of the matrix.")
 @click.option(
-    "--jobs", type=click.IntRange(min=1), metavar="N", help="Guests at once; default: 2 if they fit."
+    "--jobs", type=click.IntRange(min=1), metavar="N", show_default="2 if they fit", help="Guests at once."
 )
-@click.option("--deadline", "deadline_s", type=float, metavar="S", help="Seconds a transition may take.")
+@deadline_option
 @click.option("--list", "only_list", is_flag=True, help="List the scenarios; run nothing.")
 def check(
     patches: tuple[str, ...],

@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from klp import settings as settings_room
+from klp.cli.completing import kernel_names, rule_ids
 from klp.errors import HostLacks, UnknownName, UsageError
 from klp.images.library import Library
 from klp.lab.bootable import Bootable, make_bootable
@@ -23,6 +24,43 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 stdout = ResultConsole()
 stderr = ResultConsole(stderr=True)
+
+
+def example(command: str) -> str:
+    """Return the end of a command's help: a line that can be typed as it is."""
+    return f"\b\nExample:\n  {command}"
+
+
+def setting_default(name: str, unit: str = "") -> str:
+    """Return the default of an option that a setting has, for its help."""
+    value = getattr(Settings(), name)
+    shown = f"{value:g}" if isinstance(value, float) else value
+    return f"{shown}{unit}, or the setting {name}"
+
+
+def kernels_option(function: F) -> F:
+    """Add ``--kernel`` that may be given often."""
+    return click.option(
+        "-k", "--kernel", "kernels", multiple=True, metavar="K", show_default=setting_default("kernel"),
+        shell_complete=kernel_names,
+        help="A name of `klp kernels`, or a kernel build tree's folder; may be repeated.",
+    )(function)  # fmt: skip
+
+
+def folder_option(function: F) -> F:
+    """Add ``--out``, of what leaves a run folder."""
+    return click.option(
+        "-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Run folder; new or empty.",
+        show_default="a new one that `klp runs` lists",
+    )(function)  # fmt: skip
+
+
+def deadline_option(function: F) -> F:
+    """Add ``--deadline``."""
+    return click.option(
+        "--deadline", "deadline_s", type=float, metavar="S", show_default=setting_default("deadline_s"),
+        help="Seconds a transition may take.",
+    )(function)  # fmt: skip
 
 
 def plain_option(function: F) -> F:
@@ -48,7 +86,7 @@ def kernel_option(function: F) -> F:
 def rule_option(function: F) -> F:
     """Add ``--rule``, which may be given often."""
     return click.option(
-        "--rule", "only", multiple=True, metavar="ID", callback=_known_rules,
+        "--rule", "only", multiple=True, metavar="ID", callback=_known_rules, shell_complete=rule_ids,
         help="This rule alone; may be repeated.",
     )(function)  # fmt: skip
 

@@ -6,16 +6,21 @@ from __future__ import annotations
 import click
 
 from klp import paths
-from klp.cli.common import plain_option, print_json, settings, stdout
+from klp.cli.common import example, plain_option, print_json, settings, stdout
+from klp.cli.completing import run_names
 from klp.errors import ExitCode, UsageError
 from klp.records.sets import compare_words
 from klp.report.comparison import closing, comparison_table
 
 
-@click.command()
-@click.argument("sets", nargs=-1, metavar="[BASE NEW]")
-@click.option("--base", multiple=True, metavar="RUN", help="A further run of the base.")
-@click.option("--new", multiple=True, metavar="RUN", help="A further run of the new set.")
+@click.command(epilog=example("klp compare BASE latest"))
+@click.argument("sets", nargs=-1, metavar="[BASE NEW]", shell_complete=run_names)
+@click.option(
+    "--base", multiple=True, metavar="RUN", shell_complete=run_names, help="A further run of the base."
+)
+@click.option(
+    "--new", multiple=True, metavar="RUN", shell_complete=run_names, help="A further run of the new set."
+)
 @plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
 def compare(sets: tuple[str, ...], *, base: tuple[str, ...], new: tuple[str, ...], as_json: bool) -> int:

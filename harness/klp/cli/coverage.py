@@ -10,7 +10,8 @@ import msgspec
 
 from klp.analysis.coverage import coverage_of
 from klp.analysis.rules.registry import RULES
-from klp.cli.common import plain_option, print_json, rule_option, stdout
+from klp.cli.common import example, plain_option, print_json, rule_option, stdout
+from klp.cli.completing import kernel_names
 from klp.errors import ExitCode, UnknownName, UsageError
 from klp.images.names import known_kernels
 from klp.paths import VERDICTS
@@ -18,10 +19,10 @@ from klp.records.coverage import read_tests, unobservable
 from klp.report.coverage import coverage_table, tests_table
 
 
-@click.command()
+@click.command(epilog=example("klp coverage --rule T1"))
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE]...")
 @click.option("-k", "--kernel", "kernels", multiple=True, metavar="K",
-              help="This kernel; may be repeated. Default: all known and all recorded.")  # fmt: skip
+              show_default="all known and all recorded", shell_complete=kernel_names, help="This kernel; may be repeated.")  # fmt: skip
 @rule_option
 @plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print it as JSON, with the tests' names.")

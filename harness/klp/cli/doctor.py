@@ -6,13 +6,13 @@ from __future__ import annotations
 import click
 from rich.text import Text
 
-from klp.cli.common import plain_option, print_json, settings, stdout
+from klp.cli.common import example, plain_option, print_json, settings, stdout
 from klp.doctor import examine
 from klp.errors import ExitCode
 from klp.report.columns import Columns
 
 
-@click.command()
+@click.command(epilog=example("klp doctor"))
 @plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> int:

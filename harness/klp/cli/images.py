@@ -7,7 +7,8 @@ import time
 
 import click
 
-from klp.cli.common import plain_option, print_json, progress, settings, stdout
+from klp.cli.common import example, plain_option, print_json, progress, settings, stdout
+from klp.cli.completing import kernel_names
 from klp.errors import CheckFailed, UsageError
 from klp.images.cache import EntryKind, Manifest, damaged_files
 from klp.images.definition import definitions
@@ -19,7 +20,7 @@ def _library() -> Library:
     return Library(settings(), progress())
 
 
-@click.command()
+@click.command(epilog=example("klp kernels"))
 @plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 def kernels(as_json: bool) -> None:
@@ -45,13 +46,13 @@ def kernels(as_json: bool) -> None:
     stdout.print(Columns(("kernel", "release", "what it is"), rows))
 
 
-@click.group()
+@click.group(epilog=example("klp image list"))
 def image() -> None:
     """Build, list, verify and remove images."""
 
 
-@image.command()
-@click.argument("kernel", required=False)
+@image.command(epilog=example("klp image build 6.12"))
+@click.argument("kernel", required=False, shell_complete=kernel_names)
 def build(kernel: str | None) -> None:
     """Build what is missing to boot KERNEL; the default kernel where none is named."""
     wanted = kernel or settings().kernel
@@ -59,7 +60,7 @@ def build(kernel: str | None) -> None:
     click.echo(f"{made.name}: {made.kernel.release}, image {made.digest}")
 
 
-@image.command("list")
+@image.command("list", epilog=example("klp image list"))
 @plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(as_json: bool) -> None:
@@ -82,8 +83,8 @@ def _purpose(manifest: Manifest) -> str:
     return purpose or known.get("kernel", "")
 
 
-@image.command()
-@click.argument("kernel", required=False)
+@image.command(epilog=example("klp image verify 6.12"))
+@click.argument("kernel", required=False, shell_complete=kernel_names)
 def verify(kernel: str | None) -> None:
     """Read again what was built, for KERNEL or for all, and compare its digests."""
     library = _library()
@@ -101,8 +102,8 @@ def verify(kernel: str | None) -> None:
         )
 
 
-@image.command()
-@click.argument("kernel")
+@image.command(epilog=example("klp image rm 6.12"))
+@click.argument("kernel", shell_complete=kernel_names)
 def rm(kernel: str) -> None:
     """Remove what was built for KERNEL; guest roots stay, for other kernels share them."""
     library = _library()

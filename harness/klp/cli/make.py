@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from klp.cli.common import library, progress, settings, stdout, write_output
+from klp.cli.common import example, kernels_option, library, progress, settings, stdout, write_output
 from klp.errors import BuildFailed, ExitCode
 from klp.images.library import Library
 from klp.modules.made import MadeModule, made_modules
@@ -18,15 +18,14 @@ from klp.records.writing import new_folder
 from klp.sourcepatch.report import REPORT, MadeFolder, encoded
 
 
-@click.command()
+@click.command(epilog=example("klp make fix.patch -k 6.12 -o fix"))
 @click.argument("patches", nargs=-1, required=True, metavar="PATCH...", type=click.Path(path_type=Path))
-@click.option("-k", "--kernel", "kernels", multiple=True, metavar="K",
-              help="A name of `klp kernels`, or a kernel build tree; may be repeated.")  # fmt: skip
+@kernels_option
 @click.option(
     "--cumulative", is_flag=True, help="Make one livepatch for each, which replaces those before."
 )
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR",
-              help="Folder for all that is made; new or empty. Default: the livepatch's name.")  # fmt: skip
+              show_default="the livepatch's name", help="Folder for all that is made; new or empty.")  # fmt: skip
 def make(patches: tuple[Path, ...], *, kernels: tuple[str, ...], cumulative: bool, out: Path | None) -> int:
     """Make a livepatch of source patches, for kernels as they are: no kernel is built.
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import click
 
-from klp.cli.common import plain_option, print_json, stdout
+from klp.cli.common import example, plain_option, print_json, stdout
 from klp.errors import ExitCode
 from klp.report.columns import Columns
 from klp.trace.catalogue import ProbeTool, probe_tools
 
 
-@click.command()
+@click.command(epilog=example("klp probes"))
 @plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print the list as JSON.")
 def probes(as_json: bool) -> int:

@@ -11,7 +11,8 @@ from pathlib import Path
 import click
 
 from klp import paths
-from klp.cli.common import plain_option, progress, settings, stdout
+from klp.cli.common import example, plain_option, progress, settings, stdout
+from klp.cli.completing import run_names
 from klp.errors import ExitCode, UsageError
 from klp.paths import CacheLayout
 from klp.records.database import Answer, Database
@@ -22,9 +23,9 @@ from klp.report.columns import Columns
 from klp.report.query_tables import documentation
 
 
-@click.command()
+@click.command(epilog=example('klp query "SELECT path, count(*) FROM tasks GROUP BY 1" latest'))
 @click.argument("sql", required=False)
-@click.argument("runs", nargs=-1, metavar="[RUN]...")
+@click.argument("runs", nargs=-1, metavar="[RUN]...", shell_complete=run_names)
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
 @plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print a JSON array of objects.")

@@ -10,7 +10,7 @@ import click
 
 from klp import paths
 from klp.analysis.recording import Recorded
-from klp.cli.common import settings, stdout, write_output
+from klp.cli.common import example, settings, stdout, write_output
 from klp.errors import ExitCode
 from klp.records.finding import find_folder, find_folders
 from klp.records.reading import read_whole
@@ -21,7 +21,7 @@ from klp.settings import Settings
 _PAGE = Path("report.html")
 
 
-@click.command()
+@click.command(epilog=example("klp report latest -o page.html"))
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help=f"The page; {_PAGE} if not given.")
 @click.option(

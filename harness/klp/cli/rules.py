@@ -6,11 +6,11 @@ from __future__ import annotations
 import click
 
 from klp.analysis.rules.registry import RULES
-from klp.cli.common import plain_option, print_json, stdout
+from klp.cli.common import example, plain_option, print_json, stdout
 from klp.report.rules import rules_table
 
 
-@click.command()
+@click.command(epilog=example("klp rules"))
 @plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print them as JSON.")
 def rules(as_json: bool) -> None:

@@ -12,7 +12,8 @@ import click
 from klp import paths
 from klp.analysis.checked import GUEST_LOST
 from klp.analysis.evidence import Verdict
-from klp.cli.common import plain_option, print_json, settings, stdout
+from klp.cli.common import example, plain_option, print_json, settings, stdout
+from klp.cli.completing import kernel_names, run_names
 from klp.errors import ExitCode, UsageError, did_you_mean
 from klp.images.names import known_kernels
 from klp.paths import CacheLayout
@@ -27,8 +28,9 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _VERDICTS = [*(each.value for each in Verdict), GUEST_LOST]
 
 
-@click.group(invoke_without_command=True)
-@click.option("-k", "--kernel", metavar="K", help="Of this kernel: a name such as 6.12, or a release.")
+@click.group(invoke_without_command=True, epilog=example("klp runs --since 2d --verdict violated"))
+@click.option("-k", "--kernel", metavar="K", shell_complete=kernel_names,
+              help="Of this kernel: a name such as 6.12, or a release.")  # fmt: skip
 @click.option("--verdict", type=click.Choice(_VERDICTS), help="With this verdict.")
 @click.option(
     "--since", metavar="WHEN", help="Begun since: 2026-11-21, 2026-11-21T12:30, 90m, 6h, 2d or 1w."
@@ -93,8 +95,8 @@ def _begins(release: str, kernel: str) -> bool:
     return re.match(rf"{re.escape(kernel)}(?!\d)", release) is not None
 
 
-@runs.command()
-@click.argument("names", nargs=-1, required=True, metavar="RUN...")
+@runs.command(epilog=example("klp runs rm latest"))
+@click.argument("names", nargs=-1, required=True, metavar="RUN...", shell_complete=run_names)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def rm(names: tuple[str, ...], *, yes: bool) -> int:
     """Remove run folders, after asking. What is no run folder is never removed."""

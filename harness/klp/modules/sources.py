@@ -135,9 +135,10 @@ def _locate(word: str) -> Path:
     if word and "/" not in word and (paths.PATCHES / word).is_dir():
         return paths.PATCHES / word
     shown = word if word and word.isprintable() else repr(word)
-    own = sorted(each.parent.name for each in paths.PATCHES.glob("*/Kbuild"))
-    names = [str(each) for each in path.parent.glob("*")] if "/" in word else [*own, *_files_here()]
-    raise UnknownName(f"{shown}: no such file or folder", word, [*names, SAMPLES_WORD], hint=_known())
+    beside = [str(each) for each in path.parent.glob("*")] if "/" in word else _files_here()
+    raise UnknownName(
+        f"{shown}: no such file or folder", word, (*beside, *own_livepatches()), hint=_known()
+    )
 
 
 def _files_here() -> list[str]:
@@ -145,9 +146,14 @@ def _files_here() -> list[str]:
     return [each.name for each in Path().iterdir() if each.suffix in _SUFFIXES or each.is_dir()]
 
 
+def own_livepatches() -> tuple[str, ...]:
+    """Return the words for what klp has itself: the folders of patches/, and the samples."""
+    return (*sorted(each.parent.name for each in paths.PATCHES.glob("*/Kbuild")), SAMPLES_WORD)
+
+
 def _known() -> str:
-    own = sorted(each.parent.name for each in paths.PATCHES.glob("*/Kbuild"))
-    return f"name a .c file, a .patch, a .ko, a folder with a Kbuild, or one of {', '.join(own)}, samples"
+    own = ", ".join(own_livepatches())
+    return f"name a .c file, a .patch, a .ko, a folder with a Kbuild, or one of {own}"
 
 
 def _folder(folder: Path, word: str) -> SourceFolder:
