@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a shell may complete a word of the command line to: names of kernels, livepatches, runs, …
 
-Each function is what click calls `shell_complete`. What takes long to import is imported when it is asked for.
+Each function is what click calls `shell_complete`. What takes long to import is imported
+when it is asked for.
 """
 
 from __future__ import annotations
@@ -48,9 +49,8 @@ def rule_ids(context: click.Context, parameter: click.Parameter, incomplete: str
     del context, parameter
     from klp.analysis.rules.registry import RULES
 
-    return [
-        CompletionItem(each.id, help=each.text) for each in RULES.values() if each.id.startswith(incomplete)
-    ]
+    found = (each for each in RULES.values() if each.id.startswith(incomplete))
+    return [CompletionItem(each.id, help=each.text) for each in found]
 
 
 def scenario_names(
@@ -79,4 +79,5 @@ def guest_names(
 
 def _beginning(names: Iterable[str], incomplete: str, *, beside: str = "") -> list[CompletionItem]:
     found = [CompletionItem(each) for each in names if each.startswith(incomplete)]
-    return [*found, *([CompletionItem(incomplete, type=beside)] if beside else [])]
+    # First, for bash: what click gives it forgets all names before an item of this kind.
+    return [*([CompletionItem(incomplete, type=beside)] if beside else []), *found]

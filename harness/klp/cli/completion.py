@@ -20,8 +20,11 @@ _SHELLS = ("bash", "zsh", "fish")
 def completion(shell: str) -> int:
     """Print what makes a shell complete commands, options, kernels, livepatches, runs, rules and scenarios.
 
-    For zsh: echo 'eval "$(klp completion zsh)"' >> ~/.zshrc, below compinit. For fish: klp completion fish >
-    ~/.config/fish/completions/klp.fish.
+    \b
+    For zsh, below compinit:
+      echo 'eval "$(klp completion zsh)"' >> ~/.zshrc
+    For fish:
+      klp completion fish > ~/.config/fish/completions/klp.fish
     """
     from klp.cli.main import klp
 

@@ -22,7 +22,8 @@ from klp.report.coverage import coverage_table, tests_table
 @click.command(epilog=example("klp coverage --rule T1"))
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE]...")
 @click.option("-k", "--kernel", "kernels", multiple=True, metavar="K",
-              show_default="all known and all recorded", shell_complete=kernel_names, help="This kernel; may be repeated.")  # fmt: skip
+              show_default="all known and all recorded", shell_complete=kernel_names,
+              help="This kernel; may be repeated.")  # fmt: skip
 @rule_option
 @plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print it as JSON, with the tests' names.")

@@ -13,12 +13,13 @@ from types import FrameType
 from typing import NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from klp.errors import BuildFailed, ExitCode, KlpError, VmLost
 from klp.version import __version__
 
-# By what people do, each command to where it lives; imported when it is asked for, so that `klp --help` stays
-# quick.
+# By what people do, each command to where it lives; imported when it is asked for, so that `klp --help`
+# stays quick.
 _SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "Check a livepatch": {
         "check": ("klp.cli.check:check", "Drive a livepatch through its life on every kernel: a verdict."),
@@ -26,7 +27,7 @@ _SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "build": ("klp.cli.build:build", "Build livepatch sources for a kernel."),
     },
     "Run one and watch": {
-        "run": ("klp.cli.run:run", "Load and unload livepatches in a guest under probes; the main job."),
+        "run": ("klp.cli.run:run", "Load and unload livepatches in a guest under probes."),
         "trace": ("klp.cli.trace:trace", "Watch a livepatch's transitions as they go."),
         "selftests": ("klp.cli.selftests:selftests", "Run the kernel's own livepatch selftests."),
     },
@@ -87,6 +88,15 @@ class _Lazy(click.Group):
             raise click.exceptions.NoSuchCommand(
                 unknown.command_name, possibilities=_COMMANDS, ctx=ctx
             ) from None
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        # From the table: click would import every command for its help.
+        found = [
+            CompletionItem(name, help=text)
+            for name, (_, text) in _COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx

@@ -25,7 +25,8 @@ from klp.sourcepatch.report import REPORT, MadeFolder, encoded
     "--cumulative", is_flag=True, help="Make one livepatch for each, which replaces those before."
 )
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR",
-              show_default="the livepatch's name", help="Folder for all that is made; new or empty.")  # fmt: skip
+              show_default="the livepatch's name",
+              help="Folder for all that is made; new or empty.")  # fmt: skip
 def make(patches: tuple[Path, ...], *, kernels: tuple[str, ...], cumulative: bool, out: Path | None) -> int:
     """Make a livepatch of source patches, for kernels as they are: no kernel is built.
 

@@ -53,7 +53,8 @@ from klp.settings import Settings
 @click.option("--jobs", type=click.IntRange(min=1), metavar="N",
               show_default="as many as the host holds", help="Guests at once.")  # fmt: skip
 @click.option("--deadline", type=click.FloatRange(min=0, min_open=True), metavar="S",
-              show_default="what its own settings file says, and time to boot", help="Seconds a script may take.")  # fmt: skip
+              show_default="by the accelerator",
+              help="Seconds a script may take.")  # fmt: skip
 @click.option("--no-trace", is_flag=True, help="Run without probes: as by hand.")
 @click.option("--list", "only_list", is_flag=True, help="List scripts and their cases; run nothing.")
 def selftests(
