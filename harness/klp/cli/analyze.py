@@ -10,27 +10,28 @@ import click
 from klp.analysis.evidence import Verdict
 from klp.analysis.words import stories
 from klp.cli.common import example, plain_option, print_json, rule_option, settings, stdout
+from klp.cli.completing import run_names
 from klp.errors import ExitCode
 from klp.paths import runs_root
-from klp.records.finding import find_folder
+from klp.records.finding import LATEST, find_run_folder
 from klp.records.reading import read_recording, read_run
 from klp.records.verdicts import judge
 from klp.report.rules import verdicts_table
 
 
 @click.command(epilog=example("klp analyze latest --rule T1"))
-@click.argument("run")
+@click.argument("run", default=LATEST, shell_complete=run_names)
 @plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print the verdicts as JSON.")
 @rule_option
 def analyze(run: str, as_json: bool, only: tuple[str, ...]) -> int:
     """Judge a recorded run by the rules of `klp rules`.
 
-    RUN is a run folder, a name of `klp runs`, `latest`, or an events.jsonl. Numbers with a # are lines of
-    that file.
+    RUN is a run folder, a name of `klp runs`, `latest`, or an events.jsonl; of a check it is the run of one
+    of its scenarios. Numbers with a # are lines of that file.
     """
     file = Path(run)
-    recording = file if file.is_file() else find_folder(run, runs_root(settings().runs))
+    recording = file if file.is_file() else find_run_folder(run, runs_root(settings().runs))
     recorded = read_recording(recording)
     verdicts = judge(recorded, only)
     if as_json:

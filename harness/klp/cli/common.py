@@ -79,8 +79,9 @@ def _choose_plain(context: click.Context, parameter: click.Parameter, value: boo
 def kernel_option(function: F) -> F:
     """Add ``--kernel``."""
     return click.option(
-        "-k", "--kernel", metavar="K", help="A name of `klp kernels`, or a kernel build tree's folder."
-    )(function)
+        "-k", "--kernel", metavar="K", show_default=setting_default("kernel"), shell_complete=kernel_names,
+        help="A name of `klp kernels`, or a kernel build tree's folder.",
+    )(function)  # fmt: skip
 
 
 def rule_option(function: F) -> F:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,9 +20,10 @@ from klp.images.names import known_kernels
 from klp.paths import CacheLayout
 from klp.records.finding import all_folders, find_folders, runs_below
 from klp.records.reading import read
+from klp.records.running import running_folders
 from klp.records.tables import forget
-from klp.records.writing import remove_folder
-from klp.report.runs import Brief, brief, runs_table
+from klp.records.writing import made_at, remove_folder
+from klp.report.runs import Brief, brief, running_brief, runs_table
 
 _AGO = re.compile(r"(\d+)([mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -41,11 +43,13 @@ _VERDICTS = [*(each.value for each in Verdict), GUEST_LOST]
 def runs(
     context: click.Context, *, kernel: str | None, verdict: str | None, since: str | None, as_json: bool
 ) -> int:
-    """List the runs in the folder of runs, oldest first."""
+    """List the runs in the folder of runs, oldest first, those among them that are running now."""
     if context.invoked_subcommand:
         return ExitCode.OK
     after = _moment(since) if since else 0.0
-    lines = (brief(read(each)) for each in all_folders(_root()))
+    now = set(running_folders(_root()))
+    folders = sorted({*all_folders(_root()), *now})
+    lines = (_line(each, running=each in now) for each in folders)
     found = [each for each in lines if _wanted(each, kernel, verdict, after)]
     if as_json:
         print_json(found)
@@ -60,6 +64,10 @@ def _nothing(kernel: str | None, *, filtered: bool) -> str:
     """Say that there are no runs, and which kernel may have been meant."""
     meant = did_you_mean(kernel, known_kernels()) if kernel and kernel not in known_kernels() else ""
     return f"no such runs {meant}".rstrip() if filtered else f"{_root()}: no runs yet"
+
+
+def _line(folder: Path, *, running: bool) -> Brief:
+    return running_brief(read(folder), made_at(folder), time.time()) if running else brief(read(folder))
 
 
 def _root() -> Path:
@@ -85,7 +93,7 @@ def _wanted(run: Brief, kernel: str | None, verdict: str | None, after: float) -
     if run.begun_at is None:  # nothing is known of it that a filter could match
         return not (kernel or verdict or after)
     of_kernel = kernel is None or kernel in run.asked or any(_begins(each, kernel) for each in run.kernels)
-    known = [run.verdict.value] if run.verdict else []
+    known = [run.verdict.value] if run.verdict and not run.running else []
     lost = [GUEST_LOST] if run.lost else []
     return of_kernel and verdict in (None, *known, *lost) and run.begun_at >= after
 

@@ -7,12 +7,14 @@ Names in the folder of runs begin with the time they were made at, so sorting th
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from klp.analysis.recording import NotARecord
 from klp.errors import did_you_mean
 from klp.paths import CheckLayout, RunLayout
+from klp.records.running import is_running
 
 LATEST = "latest"
 _LIST = "klp runs lists those that are there"
@@ -69,6 +71,22 @@ def find_folder(word: str, root: Path) -> Path:
     return folder.absolute()
 
 
+def find_run_folder(word: str, root: Path) -> Path:
+    """Return the folder of a run that `word` names, as `find_folder`; ``latest`` is the newest run.
+
+    Raises:
+        NotARecord: there is nothing there, or a check, which has a run for each of its scenarios.
+    """
+    if word == LATEST:
+        return _newest(root, is_run, NotARecord(f"{root}: no runs yet", hint="klp run makes one"))
+    folder = find_folder(word, root)
+    if is_check(folder):
+        inside = next(iter(runs_below(folder)), None)
+        hint = f"name one, such as {shlex.quote(str(inside))}" if inside else "it has none"
+        raise NotARecord(f"{word}: a check, which has a run for each scenario", hint=hint)
+    return folder
+
+
 def find_check_folder(word: str, root: Path) -> Path:
     """Return the folder of a check that `word` names, as `find_folder`; ``latest`` is the newest check.
 
@@ -87,7 +105,9 @@ def find_check_folder(word: str, root: Path) -> Path:
 
 
 def _newest(root: Path, wanted: Callable[[Path], bool], none: NotARecord) -> Path:
-    newest = next((each for each in reversed(all_folders(root)) if wanted(each)), None)
+    # Not one that is being made: of it nothing can be told yet.
+    found = (each for each in reversed(all_folders(root)) if wanted(each) and not is_running(each))
+    newest = next(found, None)
     if newest is None:
         raise none
     return newest
