@@ -31,7 +31,7 @@ _VERDICTS = [*(each.value for each in Verdict), GUEST_LOST]
 
 
 @click.group(invoke_without_command=True, epilog=example("klp runs --since 2d --verdict violated"))
-@click.option("-k", "--kernel", metavar="K", shell_complete=kernel_names,
+@click.option("-k", "--kernel", metavar="K", shell_complete=kernel_names, show_default="any",
               help="Of this kernel: a name such as 6.12, or a release.")  # fmt: skip
 @click.option("--verdict", type=click.Choice(_VERDICTS), help="With this verdict.")
 @click.option(
