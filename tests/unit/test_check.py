@@ -268,7 +268,7 @@ def test_a_check_that_cannot_be_read_is_refused(tmp_path: Path, text: bytes | No
 
 def test_what_is_wrong_is_told_with_its_command() -> None:
     told = result(outcome("life", VIOLATED, "it leaks", "and more"), outcome("cycles", HELD))
-    [(wrong, text)] = check_problems(told, Path("/runs/a check"))
+    [(wrong, text)] = check_problems(told, "/runs/a check")
     assert wrong.scenario == "life"
     assert text.splitlines() == [
         "fix life on 6.12: violated", "  it leaks", "  and more", "  again: klp check fix -s life",

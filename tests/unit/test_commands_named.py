@@ -10,12 +10,14 @@ from pathlib import Path
 import click
 import pytest
 
-from klp.cli.main import klp
+from klp.cli.main import _COMMANDS, klp
 
 _WORDS = r"klp ([a-z][^`\n\"'#|&;)]*)"
-# In backticks, or in the words of a hint; and at the beginning of a line of a block.
-_NAMED = re.compile(rf"(?:`|hint=f?[\"']){_WORDS}")
+# In backticks, and at the beginning of a line of a block.
+_NAMED = re.compile(rf"`{_WORDS}`")
 _TYPED = re.compile(rf"^\s*(?:\$ )?{_WORDS}", re.MULTILINE)
+# Some hints begin with a sentence on klp: only one whose first word is a command names one.
+_HINT = re.compile(rf"hint=f?[\"'](?=klp (?:{'|'.join(_COMMANDS)})\b){_WORDS}")
 _BLOCK = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _SUFFIXES = (".md", ".py", ".toml", "")
 
@@ -44,7 +46,10 @@ def named(files: tuple[Path, ...], root: Path) -> Iterator[tuple[str, str]]:
         if file.suffix in _SUFFIXES and "data" not in file.parts and file.parts[0] != "bench":
             text = (root / file).read_text(errors="replace")
             blocks = "\n".join(_BLOCK.findall(text)) if file.suffix == ".md" else ""
-            yield from ((str(file), each) for each in (*_NAMED.findall(text), *_TYPED.findall(blocks)))
+            yield from (
+                (str(file), each)
+                for each in (*_NAMED.findall(text), *_HINT.findall(text), *_TYPED.findall(blocks))
+            )
 
 
 def test_commands_that_are_named_are_there(root: Path, project_files: tuple[Path, ...]) -> None:

@@ -283,5 +283,5 @@ def _show(
         stdout.print(check_table(result))
     console = stderr if as_json else stdout
     tell_folder(layout.root, console)
-    for outcome, text in check_problems(result, layout.root):
+    for outcome, text in check_problems(result, str(layout.root)):
         console.print(text, style=STYLES[outcome.verdict])

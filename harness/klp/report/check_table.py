@@ -6,7 +6,6 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -80,13 +79,16 @@ def check_totals(result: CheckResult) -> str:
     return f"{lost}{counted}{'' if result.complete else '; not complete'}"
 
 
-def check_problems(result: CheckResult, folder: Path) -> Iterator[tuple[ScenarioOutcome, str]]:
+def check_problems(result: CheckResult, folder: str) -> Iterator[tuple[ScenarioOutcome, str]]:
     """Yield what is to be said of each outcome: why it is not held, what to note, how to repeat it.
 
     Faults come last, where a reader looks first; what was not tried is told in a headline.
+
+    Args:
+        folder: the check's.
     """
-    told = [each for each in result.outcomes if not each.untried]
-    for each in sorted(told, key=lambda one: one.verdict is Verdict.VIOLATED):
+    tried = [each for each in result.outcomes if not each.untried]
+    for each in sorted(tried, key=lambda one: one.verdict is Verdict.VIOLATED):
         if each.verdict is Verdict.HELD and not each.notes and not each.lost:
             continue
         words = verdict_words(each.verdict, lost=each.lost)
@@ -94,5 +96,5 @@ def check_problems(result: CheckResult, folder: Path) -> Iterator[tuple[Scenario
         lines = [heading, *(f"  {reason}" for reason in each.reasons), *(f"  ({n})" for n in each.notes)]
         if each.verdict is Verdict.VIOLATED or each.lost:
             lines.append(f"  again: {each.command}")
-            lines += [f"  run folder: {shlex.quote(str(folder / each.folder))}"] if each.folder else []
+            lines += [f"  run folder: {shlex.quote(f'{folder}/{each.folder}')}"] if each.folder else []
         yield each, "\n".join(lines)

@@ -24,7 +24,7 @@ _NARROW = 20
 _LEAST = 8
 
 
-class Layout(Enum):
+class TableLayout(Enum):
     """How tables are laid out."""
 
     FOLDED = auto()
@@ -46,11 +46,11 @@ class ResultConsole(Console):
         self.plain = False
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> TableLayout:
         """How tables are laid out on it."""
         if self.plain:
-            return Layout.TABS
-        return Layout.FOLDED if self.is_terminal else Layout.WHOLE
+            return TableLayout.TABS
+        return TableLayout.FOLDED if self.is_terminal else TableLayout.WHOLE
 
 
 class Columns:
@@ -89,11 +89,11 @@ class Columns:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Render it as the console wants tables; see rich's console protocol."""
-        layout = console.layout if isinstance(console, ResultConsole) else Layout.FOLDED
-        if layout is Layout.TABS:
+        layout = console.layout if isinstance(console, ResultConsole) else TableLayout.FOLDED
+        if layout is TableLayout.TABS:
             yield from self._with_tabs()
             return
-        if layout is Layout.WHOLE:
+        if layout is TableLayout.WHOLE:
             options = options.update(max_width=_ENDLESS)
         for part in self._parts(options.max_width):
             for line in console.render_lines(Padding(part, (0, 0, 0, self._indent)), options, pad=False):

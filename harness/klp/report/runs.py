@@ -15,7 +15,7 @@ from klp.analysis.recording import Recorded, RecordedCheck, RecordedRun
 from klp.report.columns import Columns
 from klp.report.table import STYLES
 
-RUNNING = "running"
+_RUNNING = "running"
 
 
 class Brief(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +53,7 @@ class Brief(msgspec.Struct, frozen=True, kw_only=True):
     def words(self) -> str:
         """The verdict in a word or two, a lost guest first; empty where nothing was run."""
         if self.running:
-            return RUNNING
+            return _RUNNING
         return verdict_words(self.verdict, lost=bool(self.lost)) if self.verdict else ""
 
 

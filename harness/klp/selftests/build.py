@@ -122,7 +122,7 @@ def _wanted(word: str, own: Sequence[Script], kernel: Kernel) -> Script:
     names = [each.file.stem.removeprefix("test-") for each in own]
     known = ", ".join(each.name for each in own)
     what = f"{word}: no such selftest of kernel {kernel.name}, and no file"
-    raise UnknownName(what, word, names, hint=f"it has {known}")
+    raise UnknownName(what, word, names, hint=f"has {known}")
 
 
 def make_bundle(selftests: Selftests, kernel: Kernel, out: Path, progress: Progress) -> Bundle:
