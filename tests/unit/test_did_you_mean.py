@@ -44,7 +44,7 @@ RUN = "20261130-105406-6.12.118"
         (["compare", RUN, "latst"], "latest?"),
         (["runs", "rm", f"{RUN}x"], f"{RUN}?"),
         (["query", "SELECT 1", RUN[1:]], f"{RUN}?"),
-        (["image", "buidl"], "'build'?"),
+        (["image", "biuldd"], "'build'?"),
         (["selftest"], "'selftests'?"),
         (["run", "--krenel", "6.12"], "'--kernel'"),
     ],

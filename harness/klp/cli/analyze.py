@@ -40,10 +40,10 @@ def analyze(run: str, as_json: bool, only: tuple[str, ...]) -> int:
         ended = read_run(recording).result if recording.is_dir() else None
         if ended and ended.error:
             # First: what a guest that was lost did not come to is in no rule's words.
-            stdout.print(f"{ended.verdict.value}, ended early: {ended.error}", soft_wrap=True)
+            stdout.print(f"{ended.verdict.value}, ended early: {ended.error}")
         for leg in (each.leg for guest in recorded.guests for each in guest.legs):
             for line in stories(leg):
-                stdout.print(line, soft_wrap=True)
+                stdout.print(line)
         stdout.print(verdicts_table(verdicts))
     broken = any(each.verdict is Verdict.VIOLATED for each in verdicts)
     return ExitCode.CHECK_FAILED if broken else ExitCode.OK

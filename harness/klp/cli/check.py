@@ -133,7 +133,7 @@ def check(
     console = stderr if as_json else stdout
     worse = not failure and base is not None and _became_worse(base, layout, console)
     # Last, where a terminal or a CI's log is looked at first.
-    console.print(check_closing(run.result), style=f"bold {STYLES[run.result.verdict]}", soft_wrap=True)
+    console.print(check_closing(run.result), style=f"bold {STYLES[run.result.verdict]}")
     if failure:
         raise failure
     return exit_of(run.result, worse=worse, strict=strict)
@@ -155,7 +155,7 @@ def _became_worse(base: RecordedCheck, new: CheckLayout, console: Console) -> bo
     old, now = (read_to_compare(each) for each in (Path(base.folder), new.root))
     found = compare_records(old, now, settings())
     console.print(comparison_table(found))
-    console.print(closing(found), soft_wrap=True)
+    console.print(closing(found))
     return bool(found.regressions)
 
 

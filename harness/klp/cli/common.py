@@ -129,7 +129,7 @@ def bootable(wanted: Settings) -> Bootable:
     """Make the settings' kernel bootable, and say what runs it; raises as `make_bootable`."""
     found = make_bootable(wanted, progress())
     chosen = found.accelerator
-    stderr.print(f"{chosen.accelerator.value}: {chosen.reason}", soft_wrap=True)
+    stderr.print(f"{chosen.accelerator.value}: {chosen.reason}")
     return found
 
 

@@ -42,5 +42,5 @@ def compare(sets: tuple[str, ...], *, base: tuple[str, ...], new: tuple[str, ...
         print_json(found)
     else:
         stdout.print(comparison_table(found))
-        stdout.print(closing(found), soft_wrap=True)
+        stdout.print(closing(found))
     return ExitCode.CHECK_FAILED if found.regressions else ExitCode.OK

@@ -52,5 +52,5 @@ def coverage(
     else:
         stdout.print(coverage_table(found))
         for row in found.rows if only else ():
-            stdout.print(tests_table(found, row), soft_wrap=True)
+            stdout.print(tests_table(found, row))
     return ExitCode.OK if found.good else ExitCode.CHECK_FAILED

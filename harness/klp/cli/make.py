@@ -71,9 +71,9 @@ class _Job:
         into = self._folder / image.kernel.release
         for each in made_modules(self._source, image.kernel, into, self._progress, keep=into):
             self._made.append(each)
-            stdout.print(f"{kernel}: {into / each.made.file}", soft_wrap=True)
+            stdout.print(f"{kernel}: {into / each.made.file}")
             for line in each.made.lines():
-                stdout.print(f"  {line}", soft_wrap=True)
+                stdout.print(f"  {line}")
 
     def _leave(self) -> None:
         """Write beside the modules what they were made of, what changed, and how to do it all again."""
@@ -82,11 +82,11 @@ class _Job:
         again = [shlex.join(["klp", command, str(patch), *names]) for command in ("make", "check")]
         report = MadeFolder(made=tuple(each.made for each in self._made), again=tuple(again))
         write_output(self._folder / REPORT, encoded(report))
-        stdout.print(f"made: {self._folder}; to check it: {again[1]}", soft_wrap=True)
+        stdout.print(f"made: {self._folder}; to check it: {again[1]}")
 
 
 def _tell(kernel: str, failure: BuildFailed) -> None:
-    stdout.print(f"{kernel}: not made: {failure.message}", soft_wrap=True)
+    stdout.print(f"{kernel}: not made: {failure.message}")
     shown, others = failure.parts()
     for line in (*shown, *others):
         stdout.print(f"  {line}")

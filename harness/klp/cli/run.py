@@ -114,7 +114,7 @@ def _show(result: RunResult, layout: RunLayout, as_json: bool) -> None:
     elif result.plans:
         stdout.print(run_table(result))
         for line in failed_checks(result):
-            stdout.print(f"violated: {line}", style="red", soft_wrap=True)
+            stdout.print(f"violated: {line}", style="red")
     console = stderr if as_json else stdout
     if result.rules:
         console.print(f"{rules_line(result)} ({shlex.join(['klp', 'analyze', str(layout.root)])})")

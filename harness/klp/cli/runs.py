@@ -118,5 +118,5 @@ def rm(names: tuple[str, ...], *, yes: bool) -> int:
         for run in runs_below(folder):
             forget(run, cache)
         remove_folder(folder)
-        stdout.print(f"removed {folder}", soft_wrap=True)
+        stdout.print(f"removed {folder}")
     return ExitCode.OK

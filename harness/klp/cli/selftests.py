@@ -140,5 +140,5 @@ def _show(
         stdout.print(selftests_table(result))
     console = stderr if data else stdout
     for line in selftest_problems(result):
-        console.print(line, style="red", soft_wrap=True)
+        console.print(line, style="red")
     tell_folder(layout.root, console)
