@@ -34,12 +34,23 @@ def tree(library, image, tmp_path_factory):
 
 
 @pytest.fixture
-def patch(tree, tmp_path):
-    case, file = CASES["cmdline"], tmp_path / "cmdline.patch"
-    file.write_text(case.patch(tree))
-    observation = f"[[observe]]\ncommand = {json.dumps(case.command)}\nenabled = {json.dumps(case.shows)}\n"
-    file.with_suffix(".toml").write_text(observation)
-    return file
+def write(tree, tmp_path):
+    """Write the patch for the tree as it stands."""
+
+    def patch():
+        case, file = CASES["cmdline"], tmp_path / "cmdline.patch"
+        file.write_text(case.patch(tree))
+        words = {"command": case.command, "enabled": case.shows}
+        lines = "".join(f"{name} = {json.dumps(value)}\n" for name, value in words.items())
+        file.with_suffix(".toml").write_text(f"[[observe]]\n{lines}")
+        return file
+
+    return patch
+
+
+@pytest.fixture
+def patch(write):
+    return write()
 
 
 def stamps(folder):
@@ -63,20 +74,21 @@ def test_it_runs_on_its_kernel(klp, tree, patch, tmp_path):
     assert plan["error"] in ("", None)
 
 
-def test_a_function_that_is_not_the_built_one_is_refused(klp, tree, patch, tmp_path):
-    """The source was edited after the kernel was built."""
+def test_a_function_that_is_not_the_built_one_is_refused(klp, tree, write, tmp_path):
+    """The source was edited after the kernel was built, and the patch was made from what it is now."""
     file = tree / "fs/proc/cmdline.c"
     kept, times = file.read_text(), file.stat()
-    edited = kept.replace("seq_puts(m,", "seq_puts(m, saved_command_line), seq_puts(m,", 1)
+    edited = kept.replace("seq_puts(m, saved_command_line);", "seq_puts(m, saved_command_line + 1);", 1)
     assert edited != kept
     file.write_text(edited)
     try:
-        done = klp("make", patch, "-k", tree, "-o", tmp_path / "out")
+        done = klp("make", write(), "-k", tree, "-o", tmp_path / "out")
     finally:
         file.write_text(kept)
         os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert done.returncode == 2
-    assert "cmdline_proc_show" in done.stderr
+    assert "fs/proc/cmdline.c: cmdline_proc_show: is not what this kernel runs" in done.stderr
+    assert "edited after the kernel was built" in done.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -93,7 +105,7 @@ def test_a_tree_built_with_o_is_refused(klp, library, tree, patch, tmp_path):
 
 def test_image_rm_takes_the_prepared_source_of_its_kernel_alone(klp, library, tree, tmp_path):
     """In a cache of its own, whose entries are what the shared one's say of themselves."""
-    shared, cache, kernel = settings.load().cache, tmp_path / "cache", settings.load().kernel
+    shared, cache, kernel = library.cache.layout.root, tmp_path / "cache", settings.load().kernel
     for manifest in shared.glob("*/manifest.json"):
         (cache / manifest.parent.name).mkdir(parents=True)
         shutil.copy2(manifest, cache / manifest.parent.name)
