@@ -200,7 +200,7 @@ JARGON = (
 
 def test_no_word_of_the_page_is_one_that_only_its_authors_know() -> None:
     other = checked(outcome("life", calls=(RAN, IDLE)), outcome("build", folder=""))
-    page = report_page([shown(busy()), other])
+    page = report_page([shown(busy()), shown(sample("6.1.192"), "another"), other])
     # The rules speak as the kernel's documentation does.
     page = re.sub(r'<details class="rules">.*?</details>', "", page, flags=re.S)
     text = words_of(page, folded=True)
@@ -212,12 +212,15 @@ def test_no_word_of_the_page_is_one_that_only_its_authors_know() -> None:
 def test_nothing_on_a_page_is_empty() -> None:
     bare = Trace()
     bare.put(ev.Plan, name="livepatch-sample", livepatch="", moment="begin")
+    [plan] = shown(busy()).whole().plans
+    quiet = msgspec.structs.replace(plan, log=(), checks=(), callbacks=(), transitions=())
     pages = [
         report_page([shown(busy())]),
+        report_page([shown(busy(), plans=(quiet,), rules=())]),
         report_page([shown(bare.end())]),
         report_page([checked(outcome("build", folder=""))]),
     ]
-    void = r"<(section|details|article|ul|ol|dl|table|tbody|p|h\d|li)\b[^>]*>\s*</\1>"
+    void = r"<(section|details|article|ul|ol|dl|table|tbody|pre|p|h\d|li)\b[^>]*>\s*</\1>"
     alone = r"<(section|details)\b[^>]*>\s*<(h\d|summary)\b[^>]*>[^<]*</\2>\s*</\1>"
     for text in pages:
         assert re.findall(void, text) == []
