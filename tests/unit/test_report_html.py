@@ -202,7 +202,7 @@ def test_no_word_of_the_page_is_one_that_only_its_authors_know() -> None:
     other = checked(outcome("life", calls=(RAN, IDLE)), outcome("build", folder=""))
     page = report_page([shown(busy()), shown(sample("6.1.192"), "another"), other])
     # The rules speak as the kernel's documentation does.
-    page = re.sub(r'<details class="rules">.*?</details>', "", page, flags=re.S)
+    page = re.sub(r'<details class="rules".*?</details>', "", page, flags=re.S)
     text = words_of(page, folded=True)
     assert len(text) > 1_000
     found = [each for each in JARGON if re.search(rf"\b{each}", text)]
@@ -357,8 +357,11 @@ def test_a_check_is_a_matrix_and_a_section_for_each_cell() -> None:
 
 
 def test_a_check_leads_with_the_first_faults_reason_and_the_matrix() -> None:
-    bad = outcome("life", Verdict.VIOLATED, reasons=("held up 2.0 s by task3[3]",))
-    text = words_of(report_page([checked(outcome("build", folder=""), bad)]))
+    bad = outcome("life", Verdict.VIOLATED, reasons=("held up 2.0 s by task3[3]", "see `build`"))
+    page = report_page([checked(outcome("build", folder=""), bad)])
+    assert '<a href="#check1-6.12-fix-life-1"><strong>fix, life on 6.12</strong></a>' in page
+    assert "<li>see <code>build</code></li>" in page
+    text = words_of(page)
     in_order(
         text, "a-check: violated", "fix, life on 6.12: held up 2.0 s by task3[3]", "scenario", "build",
         "1 scenario found a fault", "transitions", "Details",

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from klp.analysis.recording import Recorded, RecordedCheck, RecordedRun
 from klp.report.against import SinceBase
@@ -33,6 +34,7 @@ from klp.report.table import failed_checks, rules_line
 from klp.version import __version__
 
 _T = TypeVar("_T")
+_CODE = re.compile(r"`([^`]+)`")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ def _environment() -> jinja2.Environment:
         "accelerator": accelerator_words,
         "counted": quantity,
         "breakable": _breakable,
+        "prose": _prose,
     }
     made.globals |= {"closing": closing, "attempts": ATTEMPTS, "pending": PENDING}
     return made
@@ -108,6 +111,11 @@ def _environment() -> jinja2.Environment:
 def _breakable(name: str) -> Markup:
     """Return a name that may be broken after each underscore, where a column is narrow."""
     return Markup("_<wbr>").join(name.split("_"))
+
+
+def _prose(text: str) -> Markup:
+    """Return text in which names between grave accents are code."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))
 
 
 def _paths(views: Sequence[RunView]) -> list[str]:

@@ -66,10 +66,12 @@ class CheckView:
         return tuple(each.run for _, own in self.kernels for each in own if each.run)
 
     @property
-    def fault(self) -> ScenarioOutcome | None:
+    def fault(self) -> OutcomeView | None:
         """The first outcome that tells of a lost guest or a fault, and why."""
-        result = self.check.whole()
-        return next((each for each in (*result.lost, *result.violated) if each.reasons), None)
+        every = [each for _, own in self.kernels for each in own if each.outcome.reasons]
+        lost = [each for each in every if each.outcome.lost]
+        violated = [each for each in every if each.outcome.verdict is Verdict.VIOLATED]
+        return next(iter([*lost, *violated]), None)
 
     @property
     def verdict(self) -> Verdict:
