@@ -238,13 +238,20 @@ def test_host_setup_reads_the_columns_as_doctor_does(root: Path) -> None:
         assert all(len(line.split("\t")) == 6 for line in lines if not line.startswith("#")), name
 
 
-def make(tool: Callable[[str], str], root: Path, *arguments: str) -> str:
+def made(
+    tool: Callable[[str], str], root: Path, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run make without what an outer make hands down."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     command = [tool("make"), "--no-print-directory", *arguments]
-    done = subprocess.run(
-        command, cwd=root, env=clean, check=True, capture_output=True, text=True
+    return subprocess.run(
+        command, cwd=root, env=clean | environment, check=False, capture_output=True, text=True
     )  # fmt: skip
+
+
+def make(tool: Callable[[str], str], root: Path, *arguments: str) -> str:
+    done = made(tool, root, *arguments)
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 
@@ -283,3 +290,39 @@ def test_lock_has_its_head(root: Path) -> None:
     head = (root / ".ci/requirements.txt").read_text().splitlines()[:2]
     assert head[0].startswith("# SPDX-License-Identifier: ")
     assert head[1].endswith("Made by: make lock")
+
+
+@pytest.fixture
+def venv(tmp_path: Path) -> Path:
+    """An environment that make takes for installed; its klp says what it was called with, and fails."""
+    folder = tmp_path / "venv"
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin/klp").write_text('#!/bin/sh\necho "klp $*"\nexit 3\n')
+    (folder / "bin/klp").chmod(0o755)
+    (folder / ".installed-3.99").touch()
+    return folder
+
+
+def installed_in(venv: Path) -> tuple[str, ...]:
+    return ("--old-file=host", f"VENV={venv}", "PYTHON_VERSION=3.99")
+
+
+def test_the_command_is_made_known(tool: Callable[[str], str], root: Path, venv: Path) -> None:
+    """The line that make prints gives a shell the command; and where that is known, nothing is said."""
+    for task in ("setup", "run"):
+        done = made(tool, root, *installed_in(venv), task, "ARGS=--dry-run")
+        assert done.stderr.splitlines()[0] == "klp: to have the command klp in this shell:"
+        line = done.stderr.splitlines()[1].strip()
+        found = subprocess.run(
+            ["/bin/sh", "-c", f"{line}; command -v klp"], check=True, capture_output=True, text=True
+        )
+        assert found.stdout == f"{venv}/bin/klp\n"
+        known = f"{venv}/bin{os.pathsep}{os.environ['PATH']}"
+        again = made(tool, root, *installed_in(venv), task, PATH=known)
+        assert "export PATH" not in again.stderr
+
+
+def test_make_run_ends_as_klp_does(tool: Callable[[str], str], root: Path, venv: Path) -> None:
+    done = made(tool, root, *installed_in(venv), "run", "ARGS=samples --repeat 2")
+    assert done.stdout == "klp run samples --repeat 2\n"
+    assert "Error 3" in done.stderr
