@@ -20,17 +20,25 @@ SAY_HOW = [ "$$(command -v klp)" = "$(BIN)/klp" ] || \
 # The default kernel first: on the others the suite runs what is marked `everywhere`.
 ON_EVERY_KERNEL := --klp-kernel=6.12 --klp-kernel=6.1 --klp-kernel=7.2
 
-.PHONY: help run test test-all mutants lint bench setup host lock clean
+.PHONY: help run test test-rest test-all mutants lint bench setup host lock clean
 
 help:  ## list the tasks
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "  make %-8s  %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "  make %-9s  %s\n", $$1, $$2 }'
 
 run: setup  ## klp run ARGS: check livepatches in a guest
 	@status=0; $(VENV)/bin/klp run $(ARGS) || status=$$?; $(SAY_HOW); exit $$status
 
-# Unit tests come first, in one run of pytest, so that its closing line counts them all.
-test: setup  ## all tests, ARGS for pytest; the unit tests first, then those that boot guests
-	$(PYTEST) tests/unit tests/integration tests/suite $(ON_EVERY_KERNEL) --klp-verdicts=build/verdicts.jsonl $(ARGS)
+# Unit tests come first, in one run of pytest, so that its closing line counts them all. tests/core.toml says which
+# tests in guests go with them. A JUnit file is left by each, so that CI can add them up.
+test: setup  ## unit tests, and one test of each feature in a guest; ARGS for pytest; some ten minutes
+	@rm -f build/test.xml
+	$(PYTEST) tests/unit tests/integration tests/suite --part=core $(ON_EVERY_KERNEL) \
+		--klp-verdicts=build/verdicts.jsonl --junitxml=build/test.xml $(ARGS)
+
+test-rest: setup  ## all other tests in guests, ARGS for pytest; some forty minutes
+	@rm -f build/test-rest.xml
+	$(PYTEST) tests/integration tests/suite --part=rest $(ON_EVERY_KERNEL) \
+		--klp-verdicts=build/verdicts-rest.jsonl --junitxml=build/test-rest.xml $(ARGS)
 
 test-all: setup  ## the suite and klp check's verdicts on every kernel, and the kernels' own selftests
 	$(PYTEST) tests/suite tests/integration/test_check_verdicts.py $(ON_EVERY_KERNEL) --everywhere $(ARGS)

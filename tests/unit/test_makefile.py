@@ -265,10 +265,15 @@ def test_help_lists_every_task(tool: Callable[[str], str], root: Path) -> None:
 
 
 def test_unit_tests_come_first(tool: Callable[[str], str], root: Path) -> None:
-    told = make(tool, root, "--dry-run", "test", "ARGS=-k word")
+    told = make(tool, root, "--dry-run", "test", "ARGS=-k word").replace("\\\n", "")
     assert re.search(
-        r"pytest .*tests/unit tests/integration tests/suite --klp-kernel=.* -k word$", told, re.MULTILINE
+        r"pytest .*tests/unit tests/integration tests/suite --part=core .* -k word$", told, re.MULTILINE
     )
+
+
+def test_what_make_test_leaves_out_is_the_rest(tool: Callable[[str], str], root: Path) -> None:
+    told = make(tool, root, "--dry-run", "test-rest", "ARGS=-k word").replace("\\\n", "")
+    assert re.search(r"pytest .*tests/integration tests/suite --part=rest .* -k word$", told, re.MULTILINE)
 
 
 def test_python_packages_are_pinned_by_hash(tool: Callable[[str], str], root: Path) -> None:
