@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import core
+
 pytest_plugins = ["pytester"]
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,12 +31,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="a tool that is missing fails the tests that need it (the default with CI set)",
     )
     parser.addoption("--everywhere", action="store_true", help="run every test on every kernel")
+    parser.addoption(
+        "--part", choices=["core", "rest"], help="only what `make test` runs, or only what it leaves out"
+    )
 
 
 def pytest_configure() -> None:
     # A shell has its background jobs ignore SIGINT, and so would all that tests start and interrupt.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    part = config.getoption("--part")
+    if part is None:
+        return
+    names = core.named()
+    left_out = [each for each in items if core.is_core(each.nodeid, names) != (part == "core")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [each for each in items if each not in set(left_out)]
 
 
 @pytest.fixture(scope="session")

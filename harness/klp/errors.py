@@ -36,7 +36,7 @@ from enum import IntEnum, StrEnum
 
 
 class ExitCode(IntEnum):
-    """The exit status of `klp`; a test compares README's table with it."""
+    """The exit status of `klp`; a test compares the table of docs/commands.md with it."""
 
     OK = 0
     CHECK_FAILED = 1

@@ -15,6 +15,7 @@ from xml.etree import ElementTree as Et
 import pytest
 
 from klp import paths
+from klp.check.registry import NAMES
 from klp.waiting import wait_until
 
 from .conftest import KLP
@@ -82,6 +83,17 @@ def test_a_good_one_is_held_and_one_that_does_not_build_costs_only_itself(klp, b
     assert ran["functions"][0]["calls"] > 0
     assert "6.12 version-banner build" in worse.stdout
     assert "1 regression, " in worse.stdout
+
+
+def test_every_scenario_is_held_for_a_good_one(klp, banner, tmp_path):
+    out = tmp_path / "run"
+    done = klp("check", banner, "-k", "6.12", "-o", out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {each["scenario"]: each["verdict"] for each in outcomes(out)}
+    assert list(found) == list(NAMES)
+    # It changes no module, so two have nothing to try.
+    nothing_to_try = {"target-absent", "target-comes-and-goes"}
+    assert {name for name, verdict in found.items() if verdict != "held"} == nothing_to_try
 
 
 def test_an_interrupted_check_goes_on_where_it_stopped(klp, banner, tmp_path):

@@ -11,20 +11,20 @@ import gzip
 import json
 import shutil
 import struct
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from klp import progress, settings
 from klp.errors import UsageError
-from klp.files import remove_tree
 from klp.lab.lab import booted
 from klp.modules.build import build
 from klp.modules.sources import find_source
 from klp.paths import RunLayout
 from klp.process import run
 from klp.vm.request import MachineRequest
+
+from .trees import copy_modules, removed_after
 
 pytestmark = pytest.mark.vm("6.12")
 
@@ -58,21 +58,6 @@ def copy_sources(image, tree: Path, source: Path) -> None:
     (tree / "include/config/kernel.release").write_text(f"{release}\n")
 
 
-def copy_modules(image, tree: Path) -> None:
-    """The modules that find the disks, each where one of its name would be built."""
-    listed = []
-    for name in (image.kernel.image.parent / "boot-modules" / "order").read_text().split():
-        place = Path("drivers") / Path(name).stem / name
-        (tree / place).parent.mkdir(parents=True)
-        shutil.copyfile(image.kernel.image.parent / "boot-modules" / name, tree / place)
-        listed.append(f"{place.with_suffix('.o')}\n")
-    (tree / "modules.order").write_text("".join(listed))
-    inside = f"/modules/{image.kernel.release}/modules.builtin"
-    builtin = run(["debugfs", "-R", f"cat {inside}", image.kernel.disk]).stdout
-    assert "kernel/drivers/virtio/" in builtin
-    (tree / "modules.builtin").write_text(builtin)
-
-
 @pytest.fixture(scope="module")
 def tree(image, tmp_path_factory):
     """A folder as it is after `make && make modules`."""
@@ -82,16 +67,6 @@ def tree(image, tmp_path_factory):
     (folder / "arch/x86/boot").mkdir(exist_ok=True)
     make_bzimage(image.kernel.image, folder / "arch/x86/boot/bzImage")
     return folder
-
-
-@contextmanager
-def removed_after(library, tree):
-    """Take what the cache got of a tree out of it again."""
-    try:
-        yield
-    finally:
-        for entry, _ in library.parts(str(tree)):
-            remove_tree(entry)
 
 
 @pytest.fixture(scope="module")

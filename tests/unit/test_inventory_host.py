@@ -12,7 +12,8 @@ from klp.model import Image, Kernel, Module
 from klp.modules.functions import changed_functions
 from klp.modules.modinfo import read_module
 from klp.paths import CacheLayout
-from tests.unit.objectfiles import CODE, LIVEPATCH, Content, Made, object_bytes
+from tests.unit.elffiles import EXEC
+from tests.unit.objectfiles import OF_LIVEPATCH, Content, Made, object_bytes
 
 BANNER = Path(__file__).parents[1] / "data/modules/klp_version_banner.ko"
 
@@ -40,9 +41,9 @@ def test_data_has_names_too_and_a_section_that_is_not_there_none() -> None:
 def test_what_a_livepatch_refers_to_in_the_kernel_is_not_its_own(tmp_path: Path) -> None:
     file = tmp_path / "fix.ko"
     symbols = [
-        Made(".klp.sym.vmlinux.a,0", LIVEPATCH, kind="FUNC"), Made("own", ".text", size=4, kind="FUNC"),
+        Made(".klp.sym.vmlinux.a,0", OF_LIVEPATCH, kind="FUNC"), Made("own", ".text", size=4, kind="FUNC"),
     ]  # fmt: skip
-    file.write_bytes(object_bytes({".text": Content(bytes(16), CODE)}, symbols))
+    file.write_bytes(object_bytes({".text": Content(bytes(16), EXEC)}, symbols))
     module = Module("fix", file, "6.12.1 SMP", True, (), "GPL", "0")
     assert symbols_of(module, {".text": 0x1000}) == ((0x1000, 0x1004, "own [fix]"),)
     assert changed_functions(module) == ()

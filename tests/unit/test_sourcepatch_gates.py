@@ -13,7 +13,8 @@ from klp.sourcepatch.changes import Changes, changes_of
 from klp.sourcepatch.gates import obstacles, text_obstacles, unit_obstacles
 from klp.sourcepatch.keys import cautions
 from klp.sourcepatch.values import CompiledUnit, Obstacle, PreparedTree, Unit, Way
-from tests.unit.madeelf import ALLOC, PC32, WRITE, Made, data, made_object, text
+from tests.unit.elffiles import ALLOC, PC32, WRITE
+from tests.unit.madeelf import Made, data, made_object, text
 
 COMMAND = "gcc -pg -mfentry -fcf-protection=branch -c -o a/unit.o a/unit.c"
 OLD, NEW = b"\x31\xc0\xc3", b"\xb0\x01\xc3"

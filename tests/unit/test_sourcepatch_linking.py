@@ -15,7 +15,8 @@ from klp.sourcepatch.livepatch_source import LivepatchSource, callbacks_in, live
 from klp.sourcepatch.objects import ObjectFile
 from klp.sourcepatch.values import NewFunction, PreparedTree, Unit, UnitDifference, Way
 from klp.sourcepatch.verifying import verify
-from tests.unit.objectfiles import ALLOC, CODE, Content, Made, made_object
+from tests.unit.elffiles import ALLOC, EXEC
+from tests.unit.objectfiles import Content, Made, made_object
 
 SHOW = NewFunction("vmlinux", "type_show", 18, "type_show.net_core", "net/core/net-sysfs")
 ALONE = NewFunction("nf_q", "recv.isra.0", 0, "recv.isra.0.net_q", "net/q")
@@ -185,7 +186,7 @@ def linked(
     names = [Made("f", ".text", 0, 32, "FUNC"), Made("g", ".text", 48, 16, "FUNC")][:functions]
     return made_object(
         {
-            ".text": Content(bytes(64), ALLOC | CODE),
+            ".text": Content(bytes(64), ALLOC | EXEC),
             "__bug_table": Content(bytes(bugs)),
             ".orc_unwind": Content(b"".join(state for _, state in unwound)),
             ".orc_unwind_ip": Content(
@@ -204,7 +205,7 @@ def linked(
 
 def part(bugs: int, *functions: str, section: str = "__bug_table") -> ObjectFile:
     return made_object(
-        {".text.f": Content(bytes(64), ALLOC | CODE), section: Content(bytes(bugs))},
+        {".text.f": Content(bytes(64), ALLOC | EXEC), section: Content(bytes(bugs))},
         [Made(each, ".text.f", 0, 8, "FUNC") for each in functions],
     )
 

@@ -19,17 +19,8 @@ from klp.sourcepatch.parts import Parts, is_numbered, owner, stable
 from klp.sourcepatch.touched import touched_functions
 from klp.sourcepatch.values import CompiledUnit, Unit
 from klp.sourcepatch.variables import changed_variables
-from tests.unit.madeelf import (
-    ABS32S,
-    ALLOC,
-    EXEC,
-    MERGED_STRINGS,
-    PC32,
-    Made,
-    data,
-    made_object,
-    text,
-)  # fmt: skip
+from tests.unit.elffiles import ABS32S, ALLOC, EXEC, MERGED_STRINGS, PC32
+from tests.unit.madeelf import Made, data, made_object, text
 
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc on this host")
 CALL = b"\xe8\0\0\0\0\xc3"

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from kernelfiles import ALLOC, NOBITS, PC32, WRITE, Named, Part, elf, symbol_table
 
 from klp.arch import AMD64
 from klp.errors import PatchRefused, UsageError
@@ -23,6 +22,8 @@ from klp.sourcepatch.objects import ObjectFile
 from klp.sourcepatch.places import UnitPlaces
 from klp.sourcepatch.proof import code_differences
 from klp.sourcepatch.shipped import ShippedKernel, ShippedObject, kernel_object, module_object
+from tests.unit.elffiles import ALLOC, NOBITS, PC32, WRITE, Named, Part, elf
+from tests.unit.kernelfiles import symbol_table
 
 TEXT, RODATA, DATA = 0xFFFFFFFF81000000, 0xFFFFFFFF82000000, 0xFFFFFFFF83000000
 LAYOUTS = ("6.1", "6.12", "7.2")

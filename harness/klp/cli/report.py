@@ -21,6 +21,7 @@ from klp.report.against import SinceBase
 from klp.settings import Settings
 
 _PAGE = Path("report.html")
+_VIEWER = "https://ui.perfetto.dev"
 
 
 @click.command(epilog=example("klp report latest -o page.html"))
@@ -56,10 +57,13 @@ def report(runs: tuple[str, ...], *, out: Path | None, against: str | None, perf
     shown = [read_whole(each) for each in find_folders(runs or (LATEST,), root)]
     since = _since_base(read_to_compare(find_folder(against, root)), shown, wanted) if against else []
     if perfetto is not None:
-        # Imported here: protobuf, and plotly below, are large, and mostly one of the two is not asked for.
+        # Imported here: protobuf, and jinja2 below, are large, and mostly one of the two is not asked for.
         from klp.report.perfetto import perfetto_trace
 
         _write(perfetto, perfetto_trace(shown))
+        stdout.print(
+            f"open it at {_VIEWER} (Open trace file): the trace stays on this machine", soft_wrap=True
+        )
     if out is not None or perfetto is None:
         from klp.report.html import report_page
 

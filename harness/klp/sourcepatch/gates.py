@@ -19,7 +19,7 @@ _LEAVE_OUT = "leave this file out of the patch"
 _CALLERS = "leave it as it is, and patch the functions that call it"
 _THE_ONE_IT_RUNS = (
     "patch the function that it runs: a __weak one may be overridden by the architecture; other code comes "
-    "of another compiler or configuration"
+    "of another compiler or configuration, or of a source that was edited after the kernel was built"
 )
 _NOT_RUNNING = "is no part of the running kernel"
 # What a path says of a file, in the order in which it is asked.

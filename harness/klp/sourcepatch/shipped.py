@@ -181,7 +181,7 @@ def _mapped(image: Path) -> mmap.mmap:
         content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     if content[:4] == b"\x7fELF":
         return content
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="klp-") as folder:
         unpacked = Path(folder, VMLINUX)
         extract_vmlinux(image, unpacked)
         return _mapped(unpacked)
