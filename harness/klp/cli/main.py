@@ -21,17 +21,17 @@ from klp.version import __version__
 # By what people do, each command to where it lives; imported when it is asked for, so that `klp --help`
 # stays quick.
 _SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
-    "Check a livepatch": {
+    "Check": {
         "check": ("klp.cli.check:check", "Drive a livepatch through its life on every kernel: a verdict."),
         "make": ("klp.cli.make:make", "Make a livepatch of a source patch, for stock kernels."),
         "build": ("klp.cli.build:build", "Build livepatch sources for a kernel."),
-    },
-    "Run one and watch": {
-        "run": ("klp.cli.run:run", "Load and unload livepatches in a guest under probes."),
-        "trace": ("klp.cli.trace:trace", "Watch a livepatch's transitions as they go."),
         "selftests": ("klp.cli.selftests:selftests", "Run the kernel's own livepatch selftests."),
     },
-    "Look at what was recorded": {
+    "Run": {
+        "run": ("klp.cli.run:run", "Load and unload livepatches in a guest under probes."),
+        "trace": ("klp.cli.trace:trace", "Watch a livepatch's transitions as they go."),
+    },
+    "Look": {
         "runs": ("klp.cli.runs:runs", "List and remove runs."),
         "report": ("klp.cli.report:report", "Tell runs to others: a page, or a trace for Perfetto."),
         "analyze": ("klp.cli.analyze:analyze", "Judge a recorded run by every rule, again."),
@@ -40,7 +40,7 @@ _SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "rules": ("klp.cli.rules:rules", "List the rules that traces are judged by."),
         "coverage": ("klp.cli.coverage:coverage", "Say which tests observe which rule on which kernel."),
     },
-    "Guests for work by hand": {
+    "Guests and probes by hand": {
         "up": ("klp.cli.guests:up", "Boot a guest that stays up, for work by hand."),
         "exec": ("klp.cli.guests:exec_", "Run a command in a guest that is up."),
         "ssh": ("klp.cli.guests:ssh", "Open a terminal in a guest that is up."),
@@ -49,7 +49,7 @@ _SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "ps": ("klp.cli.guests:ps", "List the guests that are up."),
         "probes": ("klp.cli.probes:probes", "List the probes, which also work on their own."),
     },
-    "Kernels and this machine": {
+    "Images and this machine": {
         "kernels": ("klp.cli.images:kernels", "List the kernels that can be booted."),
         "image": ("klp.cli.images:image", "Build, list, verify and remove images."),
         "doctor": ("klp.cli.doctor:doctor", "Say what this host has and lacks, and what mends it."),

@@ -17,7 +17,7 @@ from klp.paths import CheckLayout, RunLayout
 from klp.records.running import is_running
 
 LATEST = "latest"
-_LIST = "klp runs lists those that are there"
+_LIST = "`klp runs` lists those that are there"
 _PATTERN = re.compile(r"[*?\[]")
 
 
