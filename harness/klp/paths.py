@@ -230,11 +230,6 @@ class CheckLayout:
         """What was checked on what, and what came of each scenario."""
         return self.root / "check.json"
 
-    @property
-    def lock(self) -> Path:
-        """Held by the process that adds to this check."""
-        return self.root / ".lock"
-
     def kernel(self, kernel: str) -> Path:
         """All that ran on one kernel."""
         return self.root / kernel

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from test_modules_modinfo import KO, RELEASE
 
-from klp.analysis.checked import ScenarioOutcome
+from klp.analysis.checked import NOT_TRIED, ScenarioOutcome
 from klp.analysis.diagnosis import DOES_NOT_END
 from klp.analysis.evidence import Verdict
 from klp.analysis.result import PatchedFunctions
@@ -180,6 +180,29 @@ def test_a_survey_is_no_unit_that_is_told(tmp_path: Path) -> None:
     assert survey.survey
     assert not unit.survey
     assert survey.key not in {each.key for each in units(tmp_path, "version-banner")}
+
+
+class Notes(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def test_of_scenarios_not_tried_for_one_reason_the_first_is_told(tmp_path: Path) -> None:
+    own = [each for each in units(tmp_path, "version-banner") if each.scenario != "build"]
+    order = CheckOrder(livepatches_of(["version-banner"]), targets([(image("6.12"), "tcg")]), ())
+    notes = Notes()
+    outcomes = Outcomes(order, own, CheckLayout(tmp_path), notes, None)
+    for each in own:
+        outcomes.record(outcome_of(each, UNSEEN, (f"{NOT_TRIED}it could not be built",)))
+    assert len(outcomes.found) == len(own) > 3
+    assert len(notes.lines) == 1
+    outcomes.record(outcome_of(own[0], VIOLATED, ("it leaks",)))
+    assert notes.lines[1].endswith("violated: it leaks")
 
 
 def test_every_outcome_is_written_down_and_found_by_a_later_part_of_the_check(tmp_path: Path) -> None:

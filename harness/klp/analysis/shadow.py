@@ -167,9 +167,8 @@ class LedgerBuilder:
         if isinstance(event, ev.ShadowGets | ev.ShadowTotals):
             self._counted.take(number, event)
         elif isinstance(event, ev.ShadowGetWrong):
-            words = (
-                f"klp_shadow_get({event.obj}, {event.id}) returned {event.returned}, not {event.expected}"
-            )
+            got, wanted = event.returned or "NULL", event.expected or "NULL"
+            words = f"klp_shadow_get({event.obj}, {event.id}) returned {got}, not {wanted}"
             self._tallies["S2"].breach(f"{words}, to {event.caller}", number)
         elif isinstance(event, ev.Callers):
             self._stacks[event.stack] = event.frames
@@ -218,7 +217,7 @@ class LedgerBuilder:
 
     def _judge_construction(self, number: int, event: ev.ShadowAlloc) -> None:
         what = f"<{event.obj}, {event.id}>: {event.result}, constructor ran {event.ctor_calls} times"
-        what += f" and returned {event.ctor_result}"
+        what += f" and returned {event.ctor_result}" if event.ctor_result is not None else ""
         if event.ctor:
             if event.result == "made":
                 good = event.ctor_calls == 1 and not event.ctor_result

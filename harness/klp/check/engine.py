@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import msgspec
-from filelock import FileLock, Timeout
 
 from klp.analysis.checked import CheckResult
 from klp.analysis.evidence import Verdict
@@ -19,11 +18,12 @@ from klp.check.outcomes import Outcomes
 from klp.check.plan import CheckOrder, CheckUnit, TargetKernel, outcome_of, planned_units, survey_for
 from klp.check.registry import OPENER, SCENARIOS
 from klp.check.static import BUILD, MODINFO, STATIC
-from klp.errors import Busy, KlpError
+from klp.errors import KlpError
 from klp.files import remove_tree
 from klp.paths import CheckLayout
 from klp.progress import Progress
 from klp.records.reading import read_run
+from klp.records.running import at_work
 from klp.settings import Settings
 from klp.work import collect
 
@@ -31,18 +31,11 @@ from klp.work import collect
 @contextmanager
 def _held(layout: CheckLayout) -> Iterator[None]:
     """Keep other processes away, and remove what one that died in mid-air left behind."""
-    lock = FileLock(layout.lock)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise Busy(f"{layout.root}: another klp is at work there", hint="wait for its end") from None
-    try:
-        # Safe only under the lock: the guests of a check that still runs have the same names.
+    with at_work(layout.root):
+        # Safe only then: the guests of a check that still runs have the same names.
         for rubbish in (*layout.root.glob("*/.guest-*"), *layout.root.glob("*/.modules-*")):
             remove_tree(rubbish)
         yield
-    finally:
-        lock.release()
 
 
 class CheckRun:

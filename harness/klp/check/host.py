@@ -268,9 +268,10 @@ class CheckHost:
 
 
 def _why_not_built(failure: KlpError) -> tuple[str, ...]:
-    output = failure.output.splitlines() if isinstance(failure, BuildFailed) else []
-    lines = [failure.message, *([failure.hint] if failure.hint else []), *output[:_SHOWN]]
-    return tuple(dict.fromkeys(lines))
+    shown, others = failure.parts() if isinstance(failure, BuildFailed) else ((), ())
+    hint = [failure.hint] if failure.hint and failure.hint not in others else []
+    more = [f"and {len(others) - _SHOWN} more lines"] if len(others) > _SHOWN else []
+    return (failure.message, *shown, *hint, *others[:_SHOWN], *more)
 
 
 def _silent(folder: Path) -> CheckHost:

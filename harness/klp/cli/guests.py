@@ -8,22 +8,32 @@ import time
 from pathlib import Path
 
 import click
-from rich import box
-from rich.table import Table
 
-from klp.cli.common import bootable, kernel_option, print_json, progress, settings, stdout
+from klp.cli.common import (
+    bootable,
+    example,
+    kernel_option,
+    plain_option,
+    print_json,
+    progress,
+    settings,
+    stdout,
+)
+from klp.cli.completing import guest_names
 from klp.errors import UsageError
 from klp.lab import keeper
 from klp.process import replace
+from klp.report.columns import Columns
 
-_name_option = click.option("-n", "--name", metavar="NAME", help="Which guest; needed if several are up.")
+_name_option = click.option(
+    "-n", "--name", metavar="NAME", show_default="the one that is up", shell_complete=guest_names,
+    help="Which guest; needed if several are up.",
+)  # fmt: skip
 
 
-@click.command()
+@click.command(epilog=example("klp up -k 6.12"))
 @kernel_option
-@click.option(
-    "-n", "--name", metavar="NAME", default="lab", show_default=True, help="What to call the guest."
-)
+@click.option("-n", "--name", metavar="NAME", default="lab", help="What to call the guest.")
 def up(kernel: str | None, name: str) -> None:
     """Boot a guest that stays up until `klp down`."""
     wanted = bootable(settings(kernel=kernel))
@@ -32,7 +42,9 @@ def up(kernel: str | None, name: str) -> None:
     click.echo(f"{guest.name}: {guest.release} is up; klp exec, klp ssh, klp cp, klp down")
 
 
-@click.command("exec", context_settings={"ignore_unknown_options": True})
+@click.command(
+    "exec", context_settings={"ignore_unknown_options": True}, epilog=example("klp exec uname -r")
+)
 @_name_option
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(name: str | None, command: tuple[str, ...]) -> int:
@@ -47,7 +59,7 @@ def exec_(name: str | None, command: tuple[str, ...]) -> int:
     return result.status
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+@click.command(context_settings={"ignore_unknown_options": True}, epilog=example("klp ssh dmesg"))
 @_name_option
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def ssh(name: str | None, command: tuple[str, ...]) -> None:
@@ -56,7 +68,7 @@ def ssh(name: str | None, command: tuple[str, ...]) -> None:
     replace(keeper.ssh_command(keeper.find(name), command))
 
 
-@click.command()
+@click.command(epilog=example("klp cp fix.ko guest:/root/fix.ko"))
 @_name_option
 @click.argument("source")
 @click.argument("destination")
@@ -79,7 +91,7 @@ def cp(name: str | None, source: str, destination: str) -> None:
             guest.get(path, there / Path(path).name if there.is_dir() else there)
 
 
-@click.command()
+@click.command(epilog=example("klp down"))
 @_name_option
 @click.option("--all", "everyone", is_flag=True, help="End every guest.")
 def down(name: str | None, everyone: bool) -> None:
@@ -89,7 +101,8 @@ def down(name: str | None, everyone: bool) -> None:
         click.echo(f"{guest.name}: down")
 
 
-@click.command()
+@click.command(epilog=example("klp ps"))
+@plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 def ps(as_json: bool) -> None:
     """List the guests that are up."""
@@ -97,12 +110,9 @@ def ps(as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    table = Table(
-        "name", "kernel", "accelerator", "port", "keeper", "up s", box=box.SIMPLE_HEAD, pad_edge=False
-    )
-    for each in found:
-        up_s = f"{time.time() - each.begun_at:.0f}"
-        table.add_row(
-            each.name, each.release, each.accelerator.value, str(each.port), str(each.keeper), up_s
-        )
-    stdout.print(table)
+    rows = [
+        (each.name, each.release, each.accelerator.value, each.port, each.keeper,
+         round(time.time() - each.begun_at))
+        for each in found
+    ]  # fmt: skip
+    stdout.print(Columns(("name", "kernel", "accelerator", "port", "keeper", "up s"), rows))

@@ -15,7 +15,18 @@ from rich.text import Text
 
 from klp.analysis.evidence import Verdict
 from klp.analysis.live import Watcher
-from klp.cli.common import bootable, kernel_option, progress, settings, stdout
+from klp.cli.common import (
+    bootable,
+    deadline_option,
+    example,
+    folder_option,
+    kernel_option,
+    progress,
+    settings,
+    stdout,
+    tell_folder,
+)
+from klp.cli.completing import livepatch_names
 from klp.drive.job import wishes
 from klp.drive.prepare import prepare_run
 from klp.drive.run import Run
@@ -122,11 +133,11 @@ def _screen() -> Iterator[_Lines | _Picture]:
         yield picture
 
 
-@click.command()
-@click.argument("patch", default=_SAMPLE)
+@click.command(epilog=example("klp trace version-banner"))
+@click.argument("patch", default=_SAMPLE, shell_complete=livepatch_names)
 @kernel_option
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Run folder; new or empty.")
-@click.option("--deadline", "deadline_s", type=float, metavar="S", help="Seconds a transition may take.")
+@folder_option
+@deadline_option
 def trace(patch: str, *, kernel: str | None, out: Path | None, deadline_s: float | None) -> int:
     """Watch a livepatch's transitions as they go: phase, tasks left, who is stuck on what.
 
@@ -141,7 +152,7 @@ def trace(patch: str, *, kernel: str | None, out: Path | None, deadline_s: float
         result, failure = run.execute()
     for line in failed_checks(result):
         stdout.print(f"violated: {line}", style="red", soft_wrap=True)
-    stdout.print(f"run folder: {prepared.layout.root}", soft_wrap=True)
+    tell_folder(prepared.layout.root)
     if failure:
         raise failure
     return ExitCode.CHECK_FAILED if result.verdict is Verdict.VIOLATED else ExitCode.OK

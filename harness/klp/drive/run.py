@@ -25,6 +25,7 @@ from klp.modules.functions import watched
 from klp.modules.plan import PatchPlan
 from klp.paths import RunLayout
 from klp.progress import Progress
+from klp.records.running import at_work
 from klp.records.verdicts import judge_run
 from klp.records.writing import write_run
 from klp.trace.tracer import CONSISTENCY, Tracer, traced
@@ -91,6 +92,10 @@ class Run:
 
         The result stands in ``run.json``, as far as it goes, whatever happens.
         """
+        with at_work(self._layout.root):
+            return self._execute()
+
+    def _execute(self) -> tuple[RunResult, KlpError | None]:
         first: KlpError | None = None
         try:
             self._controls = self._unprobed()

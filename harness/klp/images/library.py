@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from klp import paths
-from klp.errors import UsageError
+from klp.errors import UnknownName
 from klp.files import digest_of, file_digest
 from klp.images import disk, keys
 from klp.images.builder import EntryBuilder, KernelBuilder, KernelEntry
@@ -14,7 +14,7 @@ from klp.images.cache import Cache, EntryKind, Filled, Manifest
 from klp.images.compiled import KernelSource, SourceRoot
 from klp.images.definition import ImageDefinition, definition
 from klp.images.guest_root import GuestEntry, GuestRoot
-from klp.images.names import kernel_complaint, tree_of
+from klp.images.names import kernel_complaint, known_kernels, tree_of
 from klp.images.stock import StockEntry, StockKernel
 from klp.images.tree import TreeKernel
 from klp.model import Image, Kernel
@@ -149,7 +149,10 @@ class Library:
             UsageError: there is no such kernel.
         """
         if kernel_complaint(kernel):
-            raise UsageError(f"unknown kernel {kernel}", hint="klp image list shows what is built")
+            raise UnknownName(
+                f"unknown kernel {kernel}", kernel, known_kernels(),
+                hint="klp image list shows what is built",
+            )  # fmt: skip
         builder = self.builder(kernel)
         entries = self.cache.entries()
         own = [

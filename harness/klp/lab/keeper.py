@@ -19,7 +19,7 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from klp import paths
-from klp.errors import Busy, KlpError, UsageError, VmLost
+from klp.errors import Busy, KlpError, UnknownName, UsageError, VmLost
 from klp.files import remove_tree, write_whole
 from klp.guest.ssh import Address, Guest
 from klp.lab.lab import connection_limits, guest_address
@@ -174,9 +174,10 @@ def find(name: str | None) -> KeptGuest:
         return everyone[0]
     chosen = next((each for each in everyone if each.name == name), None)
     if chosen is None:
-        names = ", ".join(each.name for each in everyone)
+        names = [each.name for each in everyone]
         what = f"no guest {name} is up" if name else "which guest?" if everyone else "no guest is up"
-        raise UsageError(what, hint=f"up: {names}" if names else "klp up starts one")
+        up_now = f"up: {', '.join(names)}" if names else "klp up starts one"
+        raise UnknownName(what, name or "", names, hint=up_now)
     return chosen
 
 

@@ -14,6 +14,7 @@ from klp.errors import KlpError
 from klp.images.cache import Cache
 from klp.paths import SelftestsLayout
 from klp.progress import Progress
+from klp.records.running import at_work
 from klp.records.writing import write_selftests
 from klp.selftests.build import find_selftests, make_bundle
 from klp.selftests.host import SELFTEST_HOSTS, SelftestsHost, perform_script
@@ -77,6 +78,10 @@ class SelftestsRun:
 
         ``selftests.json`` is written, as far as it goes, whatever happens; `result` has the same.
         """
+        with at_work(self._layout.root):
+            return self._execute()
+
+    def _execute(self) -> KlpError | None:
         error: str | None = "interrupted"
         try:
             for each in self._kernels:
