@@ -215,7 +215,7 @@ def test_what_is_not_built(run: Klp, words: list[str]) -> None:
         (["down", "-n", "x"], "no guest x is up"),
         (["cp", "a", "b"], "one of the two must be in the guest"),
         (["cp", "guest:a", "guest:b"], "one of the two must be in the guest"),
-        (["cp", "missing", "guest:b"], "missing: no such file"),
+        (["cp", "missing", "guest:b"], "missing: no such file or folder"),
     ],
 )
 def test_guests_that_are_not_there(run: Klp, words: list[str], says: str) -> None:
