@@ -8,6 +8,7 @@
      |    +-- TransitionStuck            a transition outlasted its deadline
      +-- UsageError             exit 2   asked for something impossible
      |    +-- SettingsError              a TOML file or a KLP_* variable is wrong
+     |    +-- UnknownName                of a kernel, a rule, a scenario, …: none of those there are
      |    +-- NotALivepatch              a file that cannot be loaded as one
      |    +-- BuildFailed                Kbuild or the compiler refused the sources
      |         +-- PatchRefused          a source patch changes what a livepatch cannot
@@ -25,6 +26,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
@@ -89,6 +92,20 @@ class UsageError(KlpError):
 
 class SettingsError(UsageError):
     """A settings or definition file is broken; the message starts with file and line."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return which of some names may have been meant, as a question; empty where none is like it."""
+    names = {each.casefold(): each for each in known}
+    like = [names[each] for each in difflib.get_close_matches(word.casefold(), names)]
+    return f"did you mean {' or '.join(like)}?" if like else ""
+
+
+class UnknownName(UsageError):
+    """A name that is none of those there are; the hint begins with the one that may have been meant."""
+
+    def __init__(self, message: str, word: str, known: Iterable[str], *, hint: str = "") -> None:
+        super().__init__(message, hint=" ".join(filter(None, (did_you_mean(word, known), hint))) or None)
 
 
 class NotALivepatch(UsageError):

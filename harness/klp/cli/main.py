@@ -29,6 +29,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "probes": ("klp.cli.probes:probes", "List the probes, which also work on their own."),
     "selftests": ("klp.cli.selftests:selftests", "Run the kernel's own livepatch selftests."),
     "make": ("klp.cli.make:make", "Make a livepatch of a source patch, for stock kernels."),
+    "new": ("klp.cli.new:new", "Write a livepatch of a function to start from."),
     "build": ("klp.cli.build:build", "Build livepatch sources for a kernel."),
     "analyze": ("klp.cli.analyze:analyze", "Judge a recorded run by every rule, again."),
     "rules": ("klp.cli.rules:rules", "List the rules that traces are judged by."),
