@@ -45,6 +45,7 @@ if TYPE_CHECKING:  # the table below once more, for type checkers and editors
     from klp.errors import QemuGone as QemuGone
     from klp.errors import SettingsError as SettingsError
     from klp.errors import TransitionStuck as TransitionStuck
+    from klp.errors import UnknownName as UnknownName
     from klp.errors import UsageError as UsageError
     from klp.errors import VmLost as VmLost
     from klp.guest.errnos import errno_of as errno_of
@@ -113,6 +114,7 @@ _HOME = {
     "TransitionStuck": "klp.errors",
     "UsageError": "klp.errors",
     "SettingsError": "klp.errors",
+    "UnknownName": "klp.errors",
     "NotALivepatch": "klp.errors",
     "BuildFailed": "klp.errors",
     "PatchRefused": "klp.errors",

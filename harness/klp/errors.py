@@ -97,8 +97,9 @@ class SettingsError(UsageError):
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return which of some names may have been meant, as a question; empty where none is like it."""
     names = {each.casefold(): each for each in known}
-    like = [names[each] for each in difflib.get_close_matches(word.casefold(), names)]
-    return f"did you mean {' or '.join(like)}?" if like else ""
+    wanted = word.casefold()
+    like = [wanted] if wanted in names else difflib.get_close_matches(wanted, names, n=2)
+    return f"did you mean {' or '.join(names[each] for each in like)}?" if like else ""
 
 
 class UnknownName(UsageError):

@@ -20,4 +20,4 @@ def test_what_is_written_passes_a_check_as_it_is(klp, tmp_path, function):
     checked = klp(*checking, stdin=-3, env={**os.environ, "KLP_RUNS": str(tmp_path)})
     assert checked.returncode == 0, checked.stderr
     # Held is said only of a function that was seen to run: it went on in the original, and came back.
-    assert {each["verdict"] for each in json.loads(checked.stdout)["results"]} == {"held"}
+    assert {each["verdict"] for each in json.loads(checked.stdout)["outcomes"]} == {"held"}
