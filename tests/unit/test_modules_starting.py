@@ -8,7 +8,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from kernelfiles import Part, elf, symbol_table
+from elffiles import Part, elf
+from kernelfiles import symbol_table
 
 from klp.errors import UsageError
 from klp.images.btf import Btf
