@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from klpoutput import Fields, Output, complain
+from klpoutput import Fields, Output, complain, unread
 
 PROCESSES = Path("/proc")
 # How often the file is looked at.
@@ -99,7 +99,7 @@ class Follower:
     def follow(self, stop: set[signal.Signals], duration_s: float | None) -> None:
         """Show events until told to stop, or until the probe ends."""
         deadline = time.monotonic() + (duration_s if duration_s is not None else float("inf"))
-        while not self.ended and time.monotonic() < deadline:
+        while not (self.ended or unread()) and time.monotonic() < deadline:
             if signal.sigtimedwait(stop, min(TICK_S, max(0.0, deadline - time.monotonic()))):
                 break
             self.read()

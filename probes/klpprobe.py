@@ -25,7 +25,7 @@ from typing import Any
 from klparmed import Follower, Lines, writer
 from klpattach import Probes
 from klpname import Namer
-from klpoutput import Fields, Output, complain
+from klpoutput import Fields, Output, complain, unread
 from klpring import CHUNK_EVENTS, LOOK_S, RING_CHUNKS, Backlog, Counters, misses, open_ring
 from klpsymbols import ProbeError, Symbols
 
@@ -141,6 +141,8 @@ def follow(
 ) -> None:
     """Read until told to stop, and mark the stream at each SIGUSR1; before a mark and the end, `settle`.
 
+    Where nobody reads what is written any more, that is a stop, too.
+
     At a tick it reads a part of the events if that is `due`, given the time, and `read` tells whether
     there are more; `settle` writes all that there is.
 
@@ -150,7 +152,7 @@ def follow(
     """
     deadline = time.monotonic() + (duration_s if duration_s is not None else float("inf"))
     more = False
-    while True:
+    while not unread():
         wait_s = min(LOOK_S if more else tick_s, max(0.0, deadline - time.monotonic()))
         caught = signal.sigtimedwait(STOP_SIGNALS | {MARK_SIGNAL}, wait_s)
         if time.monotonic() >= deadline or (caught is not None and caught.si_signo in STOP_SIGNALS):

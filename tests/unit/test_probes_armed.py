@@ -144,6 +144,14 @@ def test_without_a_filter_all_is_shown_and_stacks_where_asked_for(stacks):
     assert bool(wants("callers", {})) is stacks
 
 
+def test_it_ends_when_nobody_reads_any_more(file, probe):
+    tool = [sys.executable, PROBES / "klptransition.py", "--armed", file, "-P", "none"]
+    with subprocess.Popen(tool, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as running:
+        assert running.stdout.readline()
+        running.stdout.close()
+        assert running.wait(timeout=60) == 0
+
+
 def test_a_tool_shows_an_armed_probe_without_a_compiler(file, probe):
     """The whole command, as it is started in a guest: no bcc is there, nor are we root."""
     tool = [sys.executable, PROBES / "klptransition.py", "--armed", file, "-P", "none", "-d", "0.2"]
