@@ -149,7 +149,10 @@ def test_it_ends_when_nobody_reads_any_more(file, probe):
     with subprocess.Popen(tool, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as running:
         assert running.stdout.readline()
         running.stdout.close()
-        assert running.wait(timeout=60) == 0
+        try:
+            assert running.wait(timeout=60) == 0
+        finally:
+            running.kill()
 
 
 def test_a_tool_shows_an_armed_probe_without_a_compiler(file, probe):

@@ -35,6 +35,14 @@ from klp.vm.request import MachineRequest
 from klp.vm.start import Restore
 from klp.waiting import DeadlineMissed, wait_until
 
+# Of the very klp that starts it: where that is not the installed one, PYTHONPATH said so, which no command is
+# given.
+_KEEPER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from klp.lab.keeper import keep
+sys.exit(keep(sys.argv[2]))
+"""
 _LOOK_S = 0.05
 # A look at QEMU's process and its console file, here on the host: it costs the guest nothing.
 _WATCH_S = 0.2
@@ -136,7 +144,11 @@ def up(name: str, request: MachineRequest) -> KeptGuest:
     folder.request.write_bytes(msgspec.json.encode(request, enc_hook=str))
     # The keeper is not to die with us: what it keeps outlives this command.
     with (folder.root / "keeper.log").open("wb") as said:
-        keeper = spawn([sys.executable, "-m", "klp.lab.keeper", name], stderr=said, die_with_parent=False)
+        keeper = spawn(
+            [sys.executable, "-c", _KEEPER, str(paths.PACKAGE.parent), name],
+            stderr=said,
+            die_with_parent=False,
+        )
 
     def look() -> KeptGuest | None:
         ended = keeper.status() is not None
@@ -307,7 +319,3 @@ def _announce(folder: _Folder, request: MachineRequest, address: Address) -> Non
         begun_at=time.time(),
     )
     write_whole(folder.guest, msgspec.json.encode(guest))
-
-
-if __name__ == "__main__":
-    sys.exit(keep(sys.argv[1]))
