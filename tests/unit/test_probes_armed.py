@@ -147,7 +147,8 @@ def test_without_a_filter_all_is_shown_and_stacks_where_asked_for(stacks):
 def test_it_ends_when_nobody_reads_any_more(file, probe):
     tool = [sys.executable, PROBES / "klptransition.py", "--armed", file, "-P", "none"]
     with subprocess.Popen(tool, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as running:
-        assert running.stdout.readline()
+        assert running.stdout.readline().startswith(b"Tracing")
+        assert running.stdout.readline().startswith(b"TIME(s)")
         running.stdout.close()
         try:
             assert running.wait(timeout=60) == 0

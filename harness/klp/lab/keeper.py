@@ -35,8 +35,8 @@ from klp.vm.request import MachineRequest
 from klp.vm.start import Restore
 from klp.waiting import DeadlineMissed, wait_until
 
-# Of the very klp that starts it: where that is not the installed one, PYTHONPATH said so, and no command gets
-# that.
+# Of the very klp that starts it: where that is not the installed one, PYTHONPATH said so, which commands
+# are not given.
 _KEEPER = """
 import sys
 sys.path.insert(0, sys.argv[1])
