@@ -237,11 +237,7 @@ def trace(tool: Tool, args: argparse.Namespace) -> None:
     """Load, attach, and follow a tool until it is stopped."""
     check_host()
     symbols = Symbols()
-    flags = tool.prepare(symbols)
-    complain(
-        f"{tool.name}: compiling for kernel {os.uname().release}; emulated, that takes most of a minute"
-    )
-    bpf = load(tool.name, flags)
+    bpf = load(tool.name, tool.prepare(symbols))
     complain(f"{tool.name}: attaching")
     symbols.ask(namer(bpf))
     probes, out = Probes(bpf, symbols), Output(tool.name, args.json, tool.columns)
