@@ -94,7 +94,8 @@ def test_help_lists_every_command_below_what_people_do(run: Klp) -> None:
 EXAMPLE = re.compile(r"Example:\n +(.+)")
 # Whose default is no setting, and nothing that could be said in a word.
 NO_DEFAULT = {"--junit", "--resume", "--against", "--parquet", "--perfetto", "--scenario", "--livepatch",
-              "--base", "--new", "--rule", "--script", "--verdict", "--since"}  # fmt: skip
+              "--base", "--new", "--rule", "--script", "--verdict", "--since", "--export",
+              "--zipapp", "--function"}  # fmt: skip
 
 
 @pytest.mark.parametrize(("path", "command"), ALL, ids=IDS)
@@ -254,7 +255,7 @@ def test_what_is_not_built(run: Klp, words: list[str]) -> None:
         (["down", "-n", "x"], "no guest x is up"),
         (["cp", "a", "b"], "one of the two must be in the guest"),
         (["cp", "guest:a", "guest:b"], "one of the two must be in the guest"),
-        (["cp", "missing", "guest:b"], "missing: no such file"),
+        (["cp", "missing", "guest:b"], "missing: no such file or folder"),
     ],
 )
 def test_guests_that_are_not_there(run: Klp, words: list[str], says: str) -> None:
