@@ -53,7 +53,7 @@ class LiveTransition(msgspec.Struct, frozen=True, kw_only=True):
         target: 1 patching, 0 unpatching.
         total: tasks that were counted at the start; 0 until then.
         left: tasks that the last pass left behind, or `total` before one has ended.
-        passes: calls of klp_try_complete_transition that have ended.
+        passes: calls of klp_try_complete_transition that have ended, and the one that ended it all.
         signals: times the tasks that remain were signalled.
         begun_ns, seen_ns: guest's clock at init, and at the newest event.
         switched: tasks that have switched, by path.
@@ -173,5 +173,7 @@ class Watcher:
             case ev.Cancel():
                 changes = {"phase": LivePhase.CANCELLED}
             case ev.Complete():
-                changes = {"phase": LivePhase.COMPLETE, "left": 0}
+                # Told at the beginning of klp_complete_transition(), from within the pass that found nobody
+                # left: that pass's own event comes after it.
+                changes = {"phase": LivePhase.COMPLETE, "left": 0, "passes": now.passes + 1}
         return changes

@@ -95,7 +95,7 @@ class CheckRun:
         error: str | None = "interrupted"
         try:
             for kernel in self._order.kernels:
-                with self._progress.step(f"checking on {kernel.release}"):
+                with self._progress.step(self._checking(kernel)):
                     self._one_kernel(host, kernel)
             error = None
         except KlpError as failure:
@@ -105,6 +105,13 @@ class CheckRun:
             self._outcomes.write(error)
             self.result = self._outcomes.result(error)
         return None
+
+    def _checking(self, kernel: TargetKernel) -> str:
+        # With all that says how much it is: what the same took before is told as what is left.
+        own = [each for each in self._units if each.kernel == kernel]
+        which = _some([each.livepatch.name for each in own])
+        quick = " --quick" if self._order.quick else ""
+        return f"checking {which} on {kernel.release}, {len(own)} scenarios{quick}"
 
     def _one_kernel(self, host: CheckHost, kernel: TargetKernel) -> None:
         own = [each for each in self._units if each.kernel == kernel]
@@ -200,8 +207,12 @@ def _which(unit: CheckUnit) -> tuple[str, str]:
 
 
 def _building(units: Sequence[CheckUnit]) -> str:
-    sources = list(dict.fromkeys(each.livepatch.source.name for each in units))
-    return f"building {sources[0]}" + f" and {len(sources) - 1} more" * (len(sources) > 1)
+    return f"building {_some([each.livepatch.source.name for each in units])}"
+
+
+def _some(names: Sequence[str]) -> str:
+    first, *more = dict.fromkeys(names)
+    return f"{first} and {len(more)} more" if more else first
 
 
 def _by_guest(units: Sequence[CheckUnit]) -> list[list[CheckUnit]]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,10 +14,13 @@ import click
 import msgspec
 from rich.console import Console
 
+from klp import paths
 from klp import settings as settings_room
+from klp.durations import Durations
 from klp.errors import HostLacks, UsageError
 from klp.images.library import Library
 from klp.lab.bootable import Bootable, make_bootable
+from klp.paths import CacheLayout
 from klp.progress import Progress, for_console
 from klp.settings import Settings
 
@@ -43,9 +47,25 @@ def kernel_option(function: F) -> F:
     )(function)
 
 
+def durations() -> Durations:
+    """Return how long work took before, by what the cache remembers.
+
+    Raises:
+        SettingsError: as `settings`.
+    """
+    return Durations(CacheLayout(paths.cache_root(settings().cache)).durations)
+
+
+@cache
 def progress() -> Progress:
-    """Return what shows this process's progress, always on stderr: stdout is for results."""
-    return for_console(stderr)
+    """Return what shows this process's progress, always on stderr: stdout is for results.
+
+    One for the whole process, for steps are told as parts of those around them.
+
+    Raises:
+        SettingsError: as `settings`.
+    """
+    return for_console(stderr, durations())
 
 
 def settings(**changes: object) -> Settings:

@@ -21,9 +21,11 @@ from klp.errors import HostLacks, VmLost
 from klp.files import digest_of, file_digest
 from klp.guest.ssh import Guest
 from klp.images.cache import Cache, EntryKind, Manifest, damaged_files
+from klp.images.figures import first_build
 from klp.lab.lab import Lab, connected, connection_limits, guest_address, start_looking
+from klp.model import Accelerator
 from klp.paths import RunLayout
-from klp.progress import Progress
+from klp.progress import Progress, teller, under_way
 from klp.trace.store import EventStore
 from klp.trace.tracer import PROBES, ProbeProcess, Tracer
 from klp.vm.deadlines import Deadlines, deadlines
@@ -80,6 +82,8 @@ def ensure_warm(
     """
     maker = _Maker(request, progress, probes)
     inputs = _inputs(request, probes)
+    if probes and request.accelerator is Accelerator.TCG and not cache.has(EntryKind.SNAPSHOT, inputs):
+        progress.note(f"first guest with these probes, once: {first_build([EntryKind.SNAPSHOT])}")
     entry, manifest = cache.ensure(EntryKind.SNAPSHOT, inputs, maker.fill)
     if not _whole(entry, manifest):
         progress.note(f"{entry.name}: damaged; it is made anew")
@@ -160,7 +164,8 @@ class _Maker:
             resumed(spec, log, self._limits) as machine,
         ):
             self._save(machine, files, _QUIET)
-        dig_holes(files)
+        with under_way(self.progress, "giving back what is empty of the saved memory"):
+            dig_holes(files)
         running = " ".join(f"{each.name}:{each.pid}" for each in probes)
         return {"probes": running, "stamps": files.stamps(), "release": kernel}, (
             files.memory.name,
@@ -203,7 +208,7 @@ class _Maker:
             EventStore(events) as store,
         ):
             with self.progress.step("arming the probes (BCC compiles them in the guest)"):
-                probes = Tracer(guest, store).arm(self.probes)
+                probes = Tracer(guest, store).arm(self.probes, teller(self.progress))
             # Last of all: it ends its wait as soon as this connection is closed.
             guest.run(_QUIESCE.format("zero" if self.probes else "")).must("waiting for quiet")
         return probes
