@@ -90,6 +90,7 @@ class Watcher:
         self._now: LiveTransition | None = None
         self._holders: dict[tuple[int, str], StuckTask] = {}
         self._switched: Counter[str] = Counter()
+        self._last_told = False  # whether the pass that ends it was seen
 
     def take(self, event: ev.AnyEvent) -> bool:
         """Add an event; tell whether it began, ended or moved a phase or a pass."""
@@ -126,6 +127,7 @@ class Watcher:
     def _begin(self, event: ev.Init) -> None:
         self._holders.clear()
         self._switched.clear()
+        self._last_told = False
         self._now = LiveTransition(
             patch=event.patch, target=event.target, phase=LivePhase.INITIALISED, total=0, left=0, passes=0,
             signals=0, begun_ns=event.ts_ns, seen_ns=event.ts_ns, switched={}, holders=(),
@@ -158,6 +160,7 @@ class Watcher:
             case ev.Start() if now.phase is not LivePhase.REVERSED:
                 changes = {"phase": LivePhase.STARTED}
             case ev.Pass():
+                self._last_told = event.complete
                 phase = (
                     LivePhase.RETRYING if event.left and now.phase is not LivePhase.SIGNALLED else now.phase
                 )
@@ -173,7 +176,8 @@ class Watcher:
             case ev.Cancel():
                 changes = {"phase": LivePhase.CANCELLED}
             case ev.Complete():
-                # Told at the beginning of klp_complete_transition(), from within the pass that found nobody
-                # left: that pass's own event comes after it.
-                changes = {"phase": LivePhase.COMPLETE, "left": 0, "passes": now.passes + 1}
+                # klp_complete_transition() is called by the pass that found nobody left. That pass's own event
+                # is written when it ends, so mostly after this one.
+                passes = now.passes + (not self._last_told)
+                changes = {"phase": LivePhase.COMPLETE, "left": 0, "passes": passes}
         return changes
