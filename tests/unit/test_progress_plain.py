@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps told in plain lines: none is silent for long, whatever is done meanwhile and by how many threads."""
+"""Steps told in plain lines: none is silent for long, whatever is done meanwhile."""
 
 from __future__ import annotations
 
 import io
+import itertools
 import random
 import re
 import threading
@@ -91,7 +92,7 @@ def test_no_step_is_silent_for_long(
     begun = clock.now
     do(progress, clock, random.Random(seed))
     times = [begun, *(at for at, _ in written.lines), clock.now]
-    assert max(after - before for before, after in zip(times, times[1:], strict=False)) <= QUIET_S
+    assert max(after - before for before, after in itertools.pairwise(times)) <= QUIET_S
     assert all(line.isprintable() for _, line in written.lines)
 
 
@@ -116,7 +117,7 @@ def test_an_estimate_is_what_it_took_the_last_time(
     with progress.step("checking b on 6.12"), progress.step("1/2 arming"):
         wait(progress, clock, 10)
     told = [line for _, line in written.lines]
-    first, second = (number for number, line in enumerate(told) if line.startswith("checking a on 6.12 …"))
+    _, second = (number for number, line in enumerate(told) if line.startswith("checking a on 6.12 …"))
     assert told[second : second + 3] == [
         "checking a on 6.12 … (last time 2 min)",
         "  1/2 arming … (last time 2 min)",
@@ -137,9 +138,13 @@ def test_what_takes_longer_than_the_last_time(progress: PlainLines, clock: Clock
 
 
 def test_what_failed_is_no_estimate(progress: PlainLines, clock: Clock, written: Stamped) -> None:
-    with pytest.raises(KeyError), progress.step("arming"):
-        wait(progress, clock, 8)
-        raise KeyError
+    def fail() -> None:
+        with progress.step("arming"):
+            wait(progress, clock, 8)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     with progress.step("arming"):
         pass
     assert not any("last time" in line for _, line in written.lines)

@@ -8,13 +8,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pseudoterminal
 import pytest
 
-import pseudoterminal
 from klp.trace import events as ev
 
 REAL = Path(__file__).parents[1] / "data" / "events" / "real"
-# Runs as `klp trace` does, but for the guest: events come from a recording. It stops where a line says so, and
+# Runs as `klp trace` does, but for the guest: events come from a recording. It stops at one of them, and
 # goes on when it is told.
 TRACE = """
 import gzip, sys

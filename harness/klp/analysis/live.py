@@ -176,8 +176,8 @@ class Watcher:
             case ev.Cancel():
                 changes = {"phase": LivePhase.CANCELLED}
             case ev.Complete():
-                # klp_complete_transition() is called by the pass that found nobody left. That pass's own event
-                # is written when it ends, so mostly after this one.
+                # klp_complete_transition() is called by the pass that found nobody left. That pass's own
+                # event is written when it ends, so mostly after this one.
                 passes = now.passes + (not self._last_told)
                 changes = {"phase": LivePhase.COMPLETE, "left": 0, "passes": passes}
         return changes
