@@ -118,6 +118,13 @@ def spoken(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < _MINUTES_FROM_S else f"{seconds / 60:.0f} min"
 
 
+def _elapsed(seconds: float) -> str:
+    """Return a time that goes on: to the second, or a line that is told again would be the same."""
+    if seconds < _MINUTES_FROM_S:
+        return spoken(seconds)
+    return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
+
+
 @dataclass(slots=True)
 class _Doing:
     """Something that is being done.
@@ -151,7 +158,7 @@ class _Doing:
     def state(self, now: float) -> str:
         """Return how long it has taken, how far it is, and what is left of it."""
         elapsed = now - self.begun
-        return ", ".join(words for words in (spoken(elapsed), self.far, self._left(elapsed)) if words)
+        return ", ".join(words for words in (_elapsed(elapsed), self.far, self._left(elapsed)) if words)
 
     def _left(self, elapsed: float) -> str:
         if self.last_s is None or self.last_s < _WORTH_TELLING_S:

@@ -10,9 +10,10 @@ import click
 from klp.analysis.evidence import Verdict
 from klp.analysis.rules.registry import RULES
 from klp.analysis.words import stories
-from klp.cli.common import print_json, settings, stdout
+from klp.cli.common import print_json, progress, settings, stdout
 from klp.errors import ExitCode, UsageError
 from klp.paths import runs_root
+from klp.progress import under_way
 from klp.records.finding import find_folder
 from klp.records.reading import read_recording, read_run
 from klp.records.verdicts import judge
@@ -34,8 +35,9 @@ def analyze(run: str, as_json: bool, only: tuple[str, ...]) -> int:
         raise UsageError(f"{unknown[0]}: no such rule", hint="`klp rules` lists them")
     file = Path(run)
     recording = file if file.is_file() else find_folder(run, runs_root(settings().runs))
-    recorded = read_recording(recording)
-    verdicts = judge(recorded, only)
+    with under_way(progress(), "judging what was recorded"):
+        recorded = read_recording(recording)
+        verdicts = judge(recorded, only)
     if as_json:
         print_json(verdicts)
     else:

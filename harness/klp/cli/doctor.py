@@ -8,16 +8,18 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from klp.cli.common import print_json, settings, stdout
+from klp.cli.common import print_json, progress, settings, stdout
 from klp.doctor import examine
 from klp.errors import ExitCode
+from klp.progress import under_way
 
 
 @click.command()
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> int:
     """Say what this host has and lacks, which accelerator is used and why, and what mends each lack."""
-    report = examine(settings())
+    with under_way(progress(), "looking at this host"):
+        report = examine(settings())
     if as_json:
         print_json(report)
     else:

@@ -85,7 +85,9 @@ def ensure_warm(
     if probes and request.accelerator is Accelerator.TCG and not cache.has(EntryKind.SNAPSHOT, inputs):
         progress.note(f"first guest with these probes, once: {first_build([EntryKind.SNAPSHOT])}")
     entry, manifest = cache.ensure(EntryKind.SNAPSHOT, inputs, maker.fill)
-    if not _whole(entry, manifest):
+    with under_way(progress, f"looking whether {entry.name} is whole"):
+        whole = _whole(entry, manifest)
+    if not whole:
         progress.note(f"{entry.name}: damaged; it is made anew")
         cache.remove(entry, manifest)
         entry, manifest = cache.ensure(EntryKind.SNAPSHOT, inputs, maker.fill)
