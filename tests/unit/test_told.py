@@ -2,7 +2,7 @@
 """What may take long is done within a step, or under way: whoever waits for it is told what for.
 
 `PlainLines` and `InPlace` see to it that no step is silent for long (test_progress_plain.py); this, that
-there is a step. It follows calls by their names from what is known to take long to who has a step around it.
+there is a step. It follows calls by their names, from what is known to take long to the step around it.
 """
 
 from __future__ import annotations
