@@ -33,6 +33,7 @@ with steps.step("the livepatch"):
         if number == stop:
             sys.stdin.readline()
         screen.event(event)
+    sys.stdin.readline()
 """
 
 
@@ -57,15 +58,24 @@ def traced() -> Iterator[tuple[list[ev.AnyEvent], pseudoterminal.Terminal]]:
     with pseudoterminal.on_terminal(TRACE, file, str(stop)) as terminal:
         terminal.until(lambda lines: any("klp_sleeper[" in line for line in lines))
         terminal.say("go on")
+        # A transition that is over is a line, and no bar any more, while the step goes on.
+        ends = sum(isinstance(event, ev.Complete) for event in events)
+        terminal.until(lambda lines: len(over(lines)) == ends and not any("━" in line for line in lines))
+        assert any("the livepatch" in line for line in terminal.lines)
+        terminal.say("end")
         assert terminal.end() == 0, terminal.lines
         yield events, terminal
+
+
+def over(lines: list[str]) -> list[str]:
+    return [line for line in lines if re.search(r"patching: (complete|cancelled)", line)]
 
 
 def test_each_transition_ends_in_one_line(
     traced: tuple[list[ev.AnyEvent], pseudoterminal.Terminal],
 ) -> None:
     events, terminal = traced
-    ends = [line for line in terminal.lines if re.search(r"patching: (complete|cancelled)", line)]
+    ends = over(terminal.lines)
     # One that is cancelled is completed as well, in the kernel.
     assert len(ends) == sum(isinstance(event, ev.Complete) for event in events)
     assert len(set(ends)) == len(ends)

@@ -126,5 +126,10 @@ def test_every_long_piece_of_work_is_told() -> None:
     every = every_call()
     assert {each.callee for each in every} >= LONG, LONG - {each.callee for each in every}
     found = untold(every)
-    silent = {place: what for place, what in found.items() if place.startswith("cli/")}
+    # The cache calls what fills its entries, and has no words for it: they have steps of their own.
+    silent = {
+        place: what
+        for place, what in found.items()
+        if place.startswith("cli/") or place.endswith((":fill", ":build"))
+    }
     assert not silent, f"{silent}; by way of {found}"
