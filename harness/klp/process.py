@@ -261,10 +261,12 @@ def pipe(
             end_group(second)
             raise
     complaint = "".join(heard)
-    if second.returncode:  # first: a dead consumer is why the producer got SIGPIPE
+    # A dead consumer is why the producer's pipe broke; a consumer of nothing fails for the producer's sake.
+    broken = first.returncode == -signal.SIGPIPE or "Broken pipe" in complaint
+    if second.returncode and (broken or not first.returncode):
         raise CommandFailed(right, second.returncode, refusal)
     if first.returncode:
-        raise CommandFailed(left, first.returncode, complaint)
+        raise CommandFailed(left, first.returncode, refusal + complaint)
     return complaint
 
 

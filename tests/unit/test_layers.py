@@ -14,7 +14,7 @@ import pytest
 
 BASE = (
     "version", "errors", "kernels", "model", "paths", "files", "process", "waiting", "durations",
-    "progress", "settings", "toml", "work",
+    "progress", "consoles", "settings", "toml", "work",
 )  # fmt: skip
 # Low to high. A room may import itself and what stands before it.
 ORDER = (

@@ -354,3 +354,9 @@ def test_who_is_listened_to_is_ended_at_its_deadline() -> None:
     with pytest.raises(CommandFailed, match="no end within"):
         process.run(["sh", "-c", "echo begun >&2; exec sleep 600"], listen=heard.append, timeout_s=0.5)
     assert heard == ["begun"]
+
+
+def test_of_two_that_fail_the_one_that_began_it_is_named(tmp_path: Path) -> None:
+    tar = ["tar", "--extract", f"--directory={tmp_path}"]
+    with pytest.raises(CommandFailed, match=r"^sh exited 5: no archive$"):
+        pipe(["sh", "-c", "echo no archive >&2; exit 5"], tar)

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from klp.consoles import PlainLines
 from klp.durations import Durations
-from klp.progress import NotesOnly, PlainLines, teller, under_way
+from klp.progress import NotesOnly, teller, under_way
 from klp.waiting import wait_until
 
 # What the issue of all this is: who sees nothing for longer begins to wonder.
@@ -155,8 +156,9 @@ def test_what_threads_do_is_told_together(progress: PlainLines, clock: Clock, wr
 
     def scenario(name: str) -> None:
         with under_way(progress, name):
-            teller(NotesOnly(progress))("waiting")  # not heard: this door has no way further
-            with NotesOnly(progress).step(f"part of {name}"):
+            part = NotesOnly(progress)
+            with part.step(f"part of {name}"), part.step("its own part"):
+                teller(part)("2 of 3")
                 begun.wait()
                 go.wait()
 
@@ -172,7 +174,7 @@ def test_what_threads_do_is_told_together(progress: PlainLines, clock: Clock, wr
     told = [line for _, line in written.lines]
     assert told[0] == "checking …"
     assert sorted(re.split("; ", told[1].strip())) == [
-        "cycles: 9 s, part of cycles", "life: 9 s, part of life",
+        "cycles: 9 s, its own part, 2 of 3", "life: 9 s, its own part, 2 of 3",
     ]  # fmt: skip
     assert len(told) == 3, told
 

@@ -20,7 +20,7 @@ TRACE = """
 import gzip, sys
 from rich.console import Console
 from klp.cli.watching import TransitionScreen
-from klp.progress import for_console
+from klp.consoles import for_console
 from klp.trace import events as ev
 
 console = Console()
@@ -110,7 +110,8 @@ def test_nothing_that_was_redrawn_stays(
 SIDE_BY_SIDE = """
 import sys, threading
 from rich.console import Console
-from klp.progress import for_console, teller, under_way
+from klp.consoles import for_console
+from klp.progress import teller, under_way
 
 progress = for_console(Console())
 go, begun = threading.Event(), threading.Barrier(3)

@@ -16,12 +16,13 @@ from rich.console import Console
 
 from klp import paths
 from klp import settings as settings_room
+from klp.consoles import for_console
 from klp.durations import Durations
 from klp.errors import HostLacks, UsageError
 from klp.images.library import Library
 from klp.lab.bootable import Bootable, make_bootable
 from klp.paths import CacheLayout
-from klp.progress import Progress, for_console
+from klp.progress import Progress
 from klp.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -10,11 +10,11 @@ import click
 from klp.analysis.evidence import Verdict
 from klp.cli.common import bootable, durations, kernel_option, progress, settings, stdout
 from klp.cli.watching import TransitionScreen
+from klp.consoles import for_console
 from klp.drive.job import wishes
 from klp.drive.prepare import prepare_run
 from klp.drive.run import Run
 from klp.errors import ExitCode
-from klp.progress import for_console
 from klp.report.table import failed_checks
 
 _SAMPLE = "version-banner"

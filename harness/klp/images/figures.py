@@ -29,7 +29,7 @@ class Figure:
 
 FIGURES = {
     EntryKind.GUEST: Figure(75, 105, 400),
-    EntryKind.KERNEL: Figure(80, 380, 800),
+    EntryKind.KERNEL: Figure(80, 480, 800),
     EntryKind.TREE: Figure(15, 0, 400),
     EntryKind.SNAPSHOT: Figure(120, 0, 400),
     EntryKind.PREPARED: Figure(120, 260, 2000),
