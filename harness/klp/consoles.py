@@ -281,6 +281,9 @@ class InPlace(_Shown):
         return line.append(f"{frame} {doing.what} ").append(doing.state(self._clock()), style="dim")
 
     def _ends(self, doing: _Doing, took: float, *, done: bool) -> None:
+        with self._switch:
+            if self._running:
+                self._live.refresh()  # or the line would stand above one that says it is still being done
         mark = "[green]✓[/green]" if done else "[red]✗[/red]"
         line = f"{doing.indent}{mark} {escape(doing.what)} [dim]{took:.1f} s[/dim]"
         self._console.print(line, highlight=False, markup=True)

@@ -28,6 +28,8 @@ screen = TransitionScreen(console)
 steps = for_console(console, above=screen.picture)
 stop = int(sys.argv[2])
 with steps.step("the livepatch"):
+    with steps.step("a part"):
+        sys.stdin.readline()
     lines = gzip.open(sys.argv[1]).read().splitlines()
     for number, event in enumerate(ev.decode(line) for line in lines):
         if number == stop:
@@ -56,6 +58,8 @@ def traced() -> Iterator[tuple[list[ev.AnyEvent], pseudoterminal.Terminal]]:
     events = recorded("transition-6.12.jsonl.gz")
     file, stop = str(REAL / "transition-6.12.jsonl.gz"), stuck_at(events)
     with pseudoterminal.on_terminal(TRACE, file, str(stop)) as terminal:
+        terminal.until(lambda lines: any(re.match(r"  [-\\|/] a part", line) for line in lines))
+        terminal.say("go on")
         terminal.until(lambda lines: any("klp_sleeper[" in line for line in lines))
         terminal.say("go on")
         # A transition that is over is a line, and no bar any more, while the step goes on.
@@ -65,6 +69,15 @@ def traced() -> Iterator[tuple[list[ev.AnyEvent], pseudoterminal.Terminal]]:
         terminal.say("end")
         assert terminal.end() == 0, terminal.lines
         yield events, terminal
+
+
+def test_what_has_ended_is_not_shown_as_running(
+    traced: tuple[list[ev.AnyEvent], pseudoterminal.Terminal],
+) -> None:
+    _, terminal = traced
+    ended = [lines for lines in terminal.seen if any(line.startswith("  ✓ a part") for line in lines)]
+    assert ended
+    assert not [lines for lines in ended if any(re.match(r"  [-\\|/] a part", line) for line in lines)]
 
 
 def over(lines: list[str]) -> list[str]:
