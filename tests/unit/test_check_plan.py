@@ -261,7 +261,7 @@ def test_who_watches_is_told_what_is_running_and_how_much_there_is(tmp_path: Pat
     assert run.execute() is None
     steps = [line.partition(", 0.")[0] for line in watching.lines]
     assert steps == [
-        f"checking banner on {RELEASE}, 2 scenarios",
+        f"checking banner on {RELEASE}: build, modinfo",
         f"building {KO.name}",
         "banner build is running",
         "1/2 banner build: held",

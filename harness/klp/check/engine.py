@@ -27,6 +27,9 @@ from klp.records.reading import read_run
 from klp.settings import Settings
 from klp.work import collect
 
+# So many scenarios are named rather than counted.
+_NAMED = 4
+
 
 @contextmanager
 def _held(layout: CheckLayout) -> Iterator[None]:
@@ -109,9 +112,10 @@ class CheckRun:
     def _checking(self, kernel: TargetKernel) -> str:
         # With all that says how much it is: what the same took before is told as what is left.
         own = [each for each in self._units if each.kernel == kernel]
-        which = _some([each.livepatch.name for each in own])
+        names = list(dict.fromkeys(each.scenario for each in own))
+        what = ", ".join(names) if len(names) <= _NAMED else f"{len(own)} scenarios"
         quick = " --quick" if self._order.quick else ""
-        return f"checking {which} on {kernel.release}, {len(own)} scenarios{quick}"
+        return f"checking {_some([each.livepatch.name for each in own])} on {kernel.release}: {what}{quick}"
 
     def _one_kernel(self, host: CheckHost, kernel: TargetKernel) -> None:
         own = [each for each in self._units if each.kernel == kernel]
