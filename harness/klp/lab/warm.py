@@ -80,21 +80,36 @@ def ensure_warm(
         CheckFailed: a probe could not be armed.
         VmLost: the guest did not come up.
     """
-    maker = _Maker(request, progress, probes)
     inputs = _inputs(request, probes)
-    if probes and request.accelerator is Accelerator.TCG and not cache.has(EntryKind.SNAPSHOT, inputs):
-        progress.note(f"first guest with these probes, once: {first_build([EntryKind.SNAPSHOT])}")
-    entry, manifest = cache.ensure(EntryKind.SNAPSHOT, inputs, maker.fill)
+    entry, manifest = _ensure(cache, request, inputs, progress, probes)
     with under_way(progress, f"looking whether {entry.name} is whole"):
         whole = _whole(entry, manifest)
     if not whole:
         progress.note(f"{entry.name}: damaged; it is made anew")
         cache.remove(entry, manifest)
-        entry, manifest = cache.ensure(EntryKind.SNAPSHOT, inputs, maker.fill)
+        entry, manifest = _ensure(cache, request, inputs, progress, probes)
     running = (pair.split(":") for pair in manifest.facts["probes"].split())
     files = SnapshotFiles(entry)
     probes_armed = tuple(ProbeProcess(name, int(pid)) for name, pid in running)
     return WarmStart(request.starting(Restore(files)), files, probes_armed)
+
+
+def _ensure(
+    cache: Cache,
+    request: MachineRequest,
+    inputs: dict[str, str],
+    progress: Progress,
+    probes: tuple[str, ...],
+) -> tuple[Path, Manifest]:
+    fill = _Maker(request, progress, probes).fill
+    if cache.has(EntryKind.SNAPSHOT, inputs):
+        return cache.ensure(EntryKind.SNAPSHOT, inputs, fill)
+    # With all that says which one it is: what the same took before is told as what is left.
+    what = "with probes" if probes else "without probes"
+    with progress.step(f"a guest of {request.image.kernel.release}, {request.cpus} CPUs, {what}"):
+        if probes and request.accelerator is Accelerator.TCG:
+            progress.note(f"once: {first_build([EntryKind.SNAPSHOT])}")
+        return cache.ensure(EntryKind.SNAPSHOT, inputs, fill)
 
 
 def snapshot_place(cache: Cache, request: MachineRequest, probes: tuple[str, ...]) -> SnapshotFiles:
