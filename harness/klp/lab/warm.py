@@ -105,8 +105,9 @@ def _ensure(
     if cache.has(EntryKind.SNAPSHOT, inputs):
         return cache.ensure(EntryKind.SNAPSHOT, inputs, fill)
     # With all that says which one it is: what the same took before is told as what is left.
+    cpus = f"{request.cpus} CPU{'s' if request.cpus > 1 else ''}"
     what = "with probes" if probes else "without probes"
-    with progress.step(f"a guest of {request.image.kernel.release}, {request.cpus} CPUs, {what}"):
+    with progress.step(f"a guest of {request.image.kernel.release}, {cpus}, {what}"):
         if probes and request.accelerator is Accelerator.TCG:
             progress.note(f"once: {first_build([EntryKind.SNAPSHOT])}")
         return cache.ensure(EntryKind.SNAPSHOT, inputs, fill)
