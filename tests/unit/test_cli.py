@@ -20,6 +20,7 @@ from click.testing import CliRunner
 
 from klp.analysis.rules.registry import RULES
 from klp.cli.main import _COMMANDS, _SECTIONS, klp, main
+from klp.errors import ExitCode
 from klp.images.definition import definitions
 from klp.version import __version__
 from tests.unit.everything import everything
@@ -359,3 +360,16 @@ def test_a_rule_that_does_not_exist(run: Klp, tmp_path: Path) -> None:
     recorded(tmp_path)
     done = run("analyze", str(tmp_path), "--rule", "X1")
     assert (done.returncode, error_line(done)) == (2, "error: X1: no such rule")
+
+
+def test_a_first_build_says_what_it_will_take(
+    run: Klp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It cannot be built here: there is no mmdebstrap, nor would it find packages.
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("KLP_MIRROR", "http://127.0.0.1:9/debian")
+    result = run("image", "build", "6.1")
+    first = result.stderr.splitlines()[0]
+    assert first.startswith("first build of 6.1, once: about "), result.stderr
+    assert "MB to download" in first
+    assert result.returncode == ExitCode.HOST_LACKS

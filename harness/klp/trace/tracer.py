@@ -21,7 +21,7 @@ from pathlib import Path
 from klp import paths
 from klp.errors import CheckFailed
 from klp.guest.ssh import Guest
-from klp.progress import Progress
+from klp.progress import Progress, teller, unheard
 from klp.trace import tailing
 from klp.trace.events import AnyEvent
 from klp.trace.store import EventStore
@@ -96,8 +96,13 @@ class Tracer:
         self._armed: list[_Followed] = []
         self._marks = 0
 
-    def arm(self, names: tuple[str, ...] = PROBES) -> tuple[ProbeProcess, ...]:
+    def arm(
+        self, names: tuple[str, ...] = PROBES, tell: Callable[[str], None] = unheard
+    ) -> tuple[ProbeProcess, ...]:
         """Ship the probes, start them, and wait until each has said that it is attached.
+
+        Args:
+            tell: gets which probe it is about.
 
         Raises:
             CheckFailed: a probe ended before it was; with what it said.
@@ -105,7 +110,8 @@ class Tracer:
         """
         ship_probes(self._guest)
         # One after the other: side by side they take a quarter more of an emulated CPU (docs/facts.md).
-        for name in names:
+        for number, name in enumerate(names, 1):
+            tell(f"compiling {name}, {number} of {len(names)}")
             self.follow((self._start(name),))
         return tuple(probe.process for probe in self._armed)
 
@@ -286,7 +292,7 @@ def traced(
             tracer.follow(running)
         else:
             with progress.step(f"arming {', '.join(PROBES)}"):
-                tracer.arm()
+                tracer.arm(tell=teller(progress))
         yield tracer
         # Not after an error: a lost guest answers no more, and all that the probes told is in the file.
         with progress.step("draining the probes"):
