@@ -17,7 +17,7 @@ from bench.makes import Makes
 from bench.measure import Series, table
 from bench.peer import peer
 from bench.probes import WITHOUT, ProbeCosts
-from klp import progress, settings
+from klp import consoles, settings
 from klp.errors import KlpError
 from klp.images.library import Library
 from klp.lab.warm import ensure_warm
@@ -46,7 +46,7 @@ _MAKES = 3
 )
 def main(rounds: int, out: Path | None, alone: bool, only: tuple[str, ...], kernel: str | None) -> None:
     """Measure boots beside vng, what a guest costs, and what the probes cost beside bpftrace."""
-    told = progress.for_console(Console(stderr=True))
+    told = consoles.for_console(Console(stderr=True))
     wanted = settings.load()
     if kernel:
         wanted = msgspec.structs.replace(wanted, kernel=kernel)

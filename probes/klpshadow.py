@@ -390,6 +390,7 @@ def main() -> int:
         begin=shadow.begin,
         tell=shadow.tell_counts,
         missed=shadow.missed,
+        wants=klpprobe.unfiltered(args),
     )
     return klpprobe.run(tool, args)
 

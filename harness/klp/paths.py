@@ -117,6 +117,11 @@ class CacheLayout:
         return self.root / "workloads"
 
     @property
+    def durations(self) -> Path:
+        """How long pieces of work took the last time; may be removed at any time."""
+        return self.root / "durations.json"
+
+    @property
     def ssh_key(self) -> Path:
         """The private key that opens every guest of this cache."""
         return self.root / "ssh" / "id_ed25519"

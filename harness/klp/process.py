@@ -17,7 +17,8 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -135,8 +136,12 @@ def run(
     stdin: IO[bytes] | None = None,
     env: Mapping[str, str] | None = None,
     timeout_s: float | None = None,
+    listen: Callable[[str], None] | None = None,
 ) -> Completed:
     """Run a command to its end and return what it left.
+
+    Args:
+        listen: gets each line of its standard error as it comes, in a thread of its own.
 
     Raises:
         CommandFailed: it failed and `check` is set, or it outlasted `timeout_s`.
@@ -150,7 +155,9 @@ def run(
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
             start_new_session=True,
         ) as child:  # fmt: skip
-            stdout, stderr = _communicate(child, words, timeout_s, held)
+            with _heard(child, listen) as heard:
+                stdout, stderr = _communicate(child, words, timeout_s, held)
+            stderr = stderr or "".join(heard)
     except FileNotFoundError as error:
         # Popen raises the same for a `cwd` that does not exist; then the file name is that folder's.
         if error.filename != words[0]:
@@ -167,13 +174,42 @@ def _communicate(
     """Wait for `child`; whatever ends the wait early also ends the child's whole group."""
     try:
         held.release()
-        return child.communicate(timeout=timeout_s)
+        stdout, stderr = child.communicate(timeout=timeout_s)
+        return stdout, stderr or ""
     except subprocess.TimeoutExpired:
         end_group(child)
         raise CommandFailed(words, -signal.SIGKILL, f"no end within {timeout_s:g} s") from None
     except BaseException:
         end_group(child)
         raise
+
+
+@contextmanager
+def _heard(child: subprocess.Popen[str], listen: Callable[[str], None] | None) -> Iterator[list[str]]:
+    """Have a child's standard error listened to for a block that waits for its end; return its lines."""
+    lines: list[str] = []
+    if listen is None:
+        yield lines
+        return
+    stream, child.stderr = child.stderr, None  # so that `communicate` leaves it alone
+    assert stream is not None
+
+    def follow() -> None:
+        for line in stream:
+            lines.append(line)
+            listen(line.rstrip("\n"))
+
+    follower = threading.Thread(target=follow, name=f"hear {child.pid}", daemon=True)
+    follower.start()
+    try:
+        yield lines
+    finally:
+        follower.join()
+        stream.close()
+
+
+def _nobody(line: str) -> None:
+    del line
 
 
 def end_group(child: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
@@ -185,8 +221,16 @@ def end_group(child: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
     child.wait()
 
 
-def pipe(producer: Sequence[str | Path], consumer: Sequence[str | Path]) -> str:
+def pipe(
+    producer: Sequence[str | Path],
+    consumer: Sequence[str | Path],
+    *,
+    listen: Callable[[str], None] | None = None,
+) -> str:
     """Run ``producer | consumer``; fail if either does. Returns the producer's standard error.
+
+    Args:
+        listen: gets each line of the producer's standard error as it comes, in a thread of its own.
 
     Raises:
         CommandFailed: naming whichever failed first.
@@ -204,21 +248,25 @@ def pipe(producer: Sequence[str | Path], consumer: Sequence[str | Path]) -> str:
                          stderr=subprocess.PIPE, text=True, start_new_session=True) as first,
         subprocess.Popen(right, env=env, stdin=first.stdout, stdout=subprocess.DEVNULL,
                          stderr=subprocess.PIPE, text=True, start_new_session=True) as second,
+        _heard(first, listen or _nobody) as heard,
     ):  # fmt: skip
         try:
             held.release()
             assert first.stdout is not None
             first.stdout.close()  # so that the producer gets SIGPIPE when the consumer dies
-            _, complaint = first.communicate()
+            first.wait()
             _, refusal = second.communicate()
         except BaseException:
             end_group(first)
             end_group(second)
             raise
-    if second.returncode:  # first: a dead consumer is why the producer got SIGPIPE
+    complaint = "".join(heard)
+    # A dead consumer is why the producer's pipe broke; a consumer of nothing fails for the producer's sake.
+    broken = first.returncode == -signal.SIGPIPE or "Broken pipe" in complaint
+    if second.returncode and (broken or not first.returncode):
         raise CommandFailed(right, second.returncode, refusal)
     if first.returncode:
-        raise CommandFailed(left, first.returncode, complaint)
+        raise CommandFailed(left, first.returncode, refusal + complaint)
     return complaint
 
 

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -249,6 +251,46 @@ def test_another_executor_performs_units_in_processes_of_its_own(tmp_path: Path)
         verdicts = {each.scenario: each.verdict for each in run.result.outcomes}
         assert verdicts == {"build": HELD, "modinfo": HELD}
         assert run.result.complete
+
+
+class Written(Silent):
+    """Writes down what is told, as one who watches has it."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    @contextmanager
+    def step(self, what: str) -> Iterator[None]:
+        self.lines.append(what)
+        yield
+
+    @contextmanager
+    def under_way(self, what: str) -> Iterator[None]:
+        self.lines.append(f"{what} is running")
+        yield
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+    def teller(self) -> Callable[[str], None]:
+        return self.lines.append
+
+
+def test_who_watches_is_told_what_is_running_and_how_much_there_is(tmp_path: Path) -> None:
+    watching = Written()
+    livepatch = Wanted("banner", find_source(str(KO)), None)
+    order = CheckOrder((livepatch,), targets([(image("6.12"), "tcg")]), ("build", "modinfo"))
+    run = CheckRun(order, CheckLayout(tmp_path), Settings(), progress=watching)
+    assert run.execute() is None
+    steps = [line.partition(", 0.")[0] for line in watching.lines]
+    assert steps == [
+        f"checking banner on {RELEASE}: build, modinfo",
+        f"building {KO.name}",
+        "banner build is running",
+        "1/2 banner build: held",
+        "banner modinfo is running",
+        "2/2 banner modinfo: held",
+    ]
 
 
 class Prepared(Executor):

@@ -20,6 +20,7 @@ from click.testing import CliRunner
 
 from klp.analysis.rules.registry import RULES
 from klp.cli.main import _COMMANDS, _SECTIONS, klp, main
+from klp.errors import ExitCode
 from klp.images.definition import definitions
 from klp.version import __version__
 from tests.unit.everything import everything
@@ -94,7 +95,8 @@ def test_help_lists_every_command_below_what_people_do(run: Klp) -> None:
 EXAMPLE = re.compile(r"Example:\n +(.+)")
 # Whose default is no setting, and nothing that could be said in a word.
 NO_DEFAULT = {"--junit", "--resume", "--against", "--parquet", "--perfetto", "--scenario", "--livepatch",
-              "--base", "--new", "--rule", "--script", "--verdict", "--since"}  # fmt: skip
+              "--base", "--new", "--rule", "--script", "--verdict", "--since", "--export",
+              "--zipapp", "--function"}  # fmt: skip
 
 
 @pytest.mark.parametrize(("path", "command"), ALL, ids=IDS)
@@ -254,7 +256,7 @@ def test_what_is_not_built(run: Klp, words: list[str]) -> None:
         (["down", "-n", "x"], "no guest x is up"),
         (["cp", "a", "b"], "one of the two must be in the guest"),
         (["cp", "guest:a", "guest:b"], "one of the two must be in the guest"),
-        (["cp", "missing", "guest:b"], "missing: no such file"),
+        (["cp", "missing", "guest:b"], "missing: no such file or folder"),
     ],
 )
 def test_guests_that_are_not_there(run: Klp, words: list[str], says: str) -> None:
@@ -358,3 +360,16 @@ def test_a_rule_that_does_not_exist(run: Klp, tmp_path: Path) -> None:
     recorded(tmp_path)
     done = run("analyze", str(tmp_path), "--rule", "X1")
     assert (done.returncode, error_line(done)) == (2, "error: X1: no such rule")
+
+
+def test_a_first_build_says_what_it_will_take(
+    run: Klp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It cannot be built here: there is no mmdebstrap, nor would it find packages.
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("KLP_MIRROR", "http://127.0.0.1:9/debian")
+    result = run("image", "build", "6.1")
+    first = result.stderr.splitlines()[0]
+    assert first.startswith("first build of 6.1, once: about "), result.stderr
+    assert "MB to download" in first
+    assert result.returncode == ExitCode.HOST_LACKS

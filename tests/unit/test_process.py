@@ -327,3 +327,36 @@ def test_what_is_required() -> None:
     process.require("sh", "cat")
     with pytest.raises(HostLacks, match=r"^no-such-command is not installed here$"):
         process.require("sh", "no-such-command", "neither-this")
+
+
+def test_a_listener_hears_each_line_while_the_command_runs(tmp_path: Path) -> None:
+    heard: list[str] = []
+    told = tmp_path / "told"
+
+    def listen(line: str) -> None:
+        heard.append(line)
+        told.write_text(line)
+
+    # It goes on only once what it said first was heard.
+    script = (
+        f"echo one >&2; until [ -e {told} ]; do :; done; echo out; echo two >&2; printf three >&2; exit 3"
+    )
+    done = process.run(["sh", "-c", script], check=False, listen=listen, timeout_s=60)
+    assert heard == ["one", "two", "three"]
+    assert (done.status, done.stdout, done.stderr) == (3, "out\n", "one\ntwo\nthree")
+    heard.clear()
+    assert process.pipe(["sh", "-c", "echo a >&2; echo b"], ["cat"], listen=listen) == "a\n"
+    assert heard == ["a"]
+
+
+def test_who_is_listened_to_is_ended_at_its_deadline() -> None:
+    heard: list[str] = []
+    with pytest.raises(CommandFailed, match="no end within"):
+        process.run(["sh", "-c", "echo begun >&2; exec sleep 600"], listen=heard.append, timeout_s=0.5)
+    assert heard == ["begun"]
+
+
+def test_of_two_that_fail_the_one_that_began_it_is_named(tmp_path: Path) -> None:
+    tar = ["tar", "--extract", f"--directory={tmp_path}"]
+    with pytest.raises(CommandFailed, match=r"^sh exited 5: no archive$"):
+        pipe(["sh", "-c", "echo no archive >&2; exit 5"], tar)

@@ -27,6 +27,9 @@ from klp.records.running import at_work
 from klp.settings import Settings
 from klp.work import collect
 
+# So many scenarios are named rather than counted.
+_NAMED = 4
+
 
 @contextmanager
 def _held(layout: CheckLayout) -> Iterator[None]:
@@ -88,7 +91,7 @@ class CheckRun:
         error: str | None = "interrupted"
         try:
             for kernel in self._order.kernels:
-                with self._progress.step(f"checking on {kernel.release}"):
+                with self._progress.step(self._checking(kernel)):
                     self._one_kernel(host, kernel)
             error = None
         except KlpError as failure:
@@ -98,6 +101,14 @@ class CheckRun:
             self._outcomes.write(error)
             self.result = self._outcomes.result(error)
         return None
+
+    def _checking(self, kernel: TargetKernel) -> str:
+        # With all that says how much it is: what the same took before is told as what is left.
+        own = [each for each in self._units if each.kernel == kernel]
+        names = list(dict.fromkeys(each.scenario for each in own))
+        what = ", ".join(names) if len(names) <= _NAMED else f"{len(own)} scenarios"
+        quick = " --quick" if self._order.quick else ""
+        return f"checking {_some([each.livepatch.name for each in own])} on {kernel.release}: {what}{quick}"
 
     def _one_kernel(self, host: CheckHost, kernel: TargetKernel) -> None:
         own = [each for each in self._units if each.kernel == kernel]
@@ -193,8 +204,12 @@ def _which(unit: CheckUnit) -> tuple[str, str]:
 
 
 def _building(units: Sequence[CheckUnit]) -> str:
-    sources = list(dict.fromkeys(each.livepatch.source.name for each in units))
-    return f"building {sources[0]}" + f" and {len(sources) - 1} more" * (len(sources) > 1)
+    return f"building {_some([each.livepatch.source.name for each in units])}"
+
+
+def _some(names: Sequence[str]) -> str:
+    first, *more = dict.fromkeys(names)
+    return f"{first} and {len(more)} more" if more else first
 
 
 def _by_guest(units: Sequence[CheckUnit]) -> list[list[CheckUnit]]:

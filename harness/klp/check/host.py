@@ -36,7 +36,7 @@ from klp.model import Module
 from klp.modules.modinfo import release_of
 from klp.modules.sources import ModuleSource
 from klp.paths import CheckLayout
-from klp.progress import NotesOnly, Progress, Silent
+from klp.progress import NotesOnly, Progress, Silent, teller, under_way
 from klp.vm.machine import Machine
 from klp.vm.pool import size_that_fits
 from klp.work import Hosts
@@ -141,11 +141,12 @@ class CheckHost:
     def perform(self, unit: CheckUnit, objects: tuple[PatchedFunctions, ...]) -> UnitOutcome:
         """See `perform_unit`."""
         self._in_use.check()
-        if unit.scenario == BUILD:
-            return self._build(unit)
-        if unit.scenario == MODINFO:
-            return self._modinfo(unit)
-        return self._in_guest(unit, objects)
+        with under_way(self._progress, _name(unit)):
+            if unit.scenario == BUILD:
+                return self._build(unit)
+            if unit.scenario == MODINFO:
+                return self._modinfo(unit)
+            return self._in_guest(unit, objects)
 
     def guests_at_once(self, memory_mib: int) -> int:
         """Return how many guests of `memory_mib` are used at once."""
@@ -229,12 +230,15 @@ class CheckHost:
         folder = self._layout.scenario(
             unit.kernel.label, unit.livepatch.name, unit.scenario, unit.repetition
         ).root
+        tell = teller(self._progress)
+        tell("waiting for a guest")
         try:
             with kernel.lease() as ready_guest, self._in_use.using(ready_guest.lab.machine):
+                tell("")
                 begun = time.monotonic()
                 places, module = (paths.PATCHES,), one.livepatch.name
                 case = Case(kernel, ready_guest, unit.scenario, places, Promised(), livepatch=module)
-                done = perform(case, one, SCENARIOS[unit.scenario], objects, quick=unit.quick)
+                done = perform(case, one, SCENARIOS[unit.scenario], objects, tell, quick=unit.quick)
                 seconds = time.monotonic() - begun
                 # Whatever a guest that `stop` has killed seems to tell is no outcome.
                 self._in_use.check()
@@ -265,6 +269,11 @@ class CheckHost:
             callbacks_only=bool(done.objects) and not any(each.functions for each in done.objects),
             calls=done.calls, folder=str(folder.relative_to(self._layout.root)),
         )  # fmt: skip
+
+
+def _name(unit: CheckUnit) -> str:
+    which = f" ({unit.repetition})" if unit.repetition > 1 else ""
+    return f"{unit.livepatch.name} {'survey' if unit.survey else unit.scenario}{which}"
 
 
 def _why_not_built(failure: KlpError) -> tuple[str, ...]:

@@ -9,10 +9,11 @@ import click
 
 from klp.analysis.evidence import Verdict
 from klp.analysis.words import stories
-from klp.cli.common import example, plain_option, print_json, rule_option, settings, stdout
+from klp.cli.common import example, plain_option, print_json, progress, rule_option, settings, stdout
 from klp.cli.completing import run_names
 from klp.errors import ExitCode
 from klp.paths import runs_root
+from klp.progress import under_way
 from klp.records.finding import LATEST, find_run_folder
 from klp.records.reading import read_recording, read_run
 from klp.records.verdicts import judge
@@ -32,8 +33,9 @@ def analyze(run: str, as_json: bool, only: tuple[str, ...]) -> int:
     """
     file = Path(run)
     recording = file if file.is_file() else find_run_folder(run, runs_root(settings().runs))
-    recorded = read_recording(recording)
-    verdicts = judge(recorded, only)
+    with under_way(progress(), "judging what was recorded"):
+        recorded = read_recording(recording)
+        verdicts = judge(recorded, only)
     if as_json:
         print_json(verdicts)
     else:

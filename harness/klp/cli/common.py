@@ -5,18 +5,23 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 import msgspec
 
+from klp import paths
 from klp import settings as settings_room
 from klp.cli.completing import kernel_names, rule_ids
+from klp.consoles import for_console
+from klp.durations import Durations
 from klp.errors import HostLacks, UnknownName, UsageError
 from klp.images.library import Library
 from klp.lab.bootable import Bootable, make_bootable
-from klp.progress import Progress, for_console
+from klp.paths import CacheLayout
+from klp.progress import Progress
 from klp.report.columns import ResultConsole
 from klp.settings import Settings
 
@@ -105,9 +110,25 @@ def _known_rules(
     return value
 
 
+def durations() -> Durations:
+    """Return how long work took before, by what the cache remembers.
+
+    Raises:
+        SettingsError: as `settings`.
+    """
+    return Durations(CacheLayout(paths.cache_root(settings().cache)).durations)
+
+
+@cache
 def progress() -> Progress:
-    """Return what shows this process's progress, always on stderr: stdout is for results."""
-    return for_console(stderr)
+    """Return what shows this process's progress, always on stderr: stdout is for results.
+
+    One for the whole process, for steps are told as parts of those around them.
+
+    Raises:
+        SettingsError: as `settings`.
+    """
+    return for_console(stderr, durations())
 
 
 def settings(**changes: object) -> Settings:

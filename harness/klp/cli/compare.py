@@ -6,9 +6,10 @@ from __future__ import annotations
 import click
 
 from klp import paths
-from klp.cli.common import example, plain_option, print_json, settings, stdout
+from klp.cli.common import example, plain_option, print_json, progress, settings, stdout
 from klp.cli.completing import run_names
 from klp.errors import ExitCode, UsageError
+from klp.progress import under_way
 from klp.records.sets import compare_words
 from klp.report.comparison import closing, comparison_table
 
@@ -37,7 +38,8 @@ def compare(sets: tuple[str, ...], *, base: tuple[str, ...], new: tuple[str, ...
     if not (olds and news):
         raise UsageError("nothing to compare", hint="klp compare BASE NEW")
     wanted = settings()
-    found = compare_words(olds, news, paths.runs_root(wanted.runs), wanted)
+    with under_way(progress(), "comparing"):
+        found = compare_words(olds, news, paths.runs_root(wanted.runs), wanted)
     if as_json:
         print_json(found)
     else:

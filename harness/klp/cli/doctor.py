@@ -6,9 +6,10 @@ from __future__ import annotations
 import click
 from rich.text import Text
 
-from klp.cli.common import example, plain_option, print_json, settings, stdout
+from klp.cli.common import example, plain_option, print_json, progress, settings, stdout
 from klp.doctor import examine
 from klp.errors import ExitCode
+from klp.progress import under_way
 from klp.report.columns import Columns
 
 
@@ -17,7 +18,8 @@ from klp.report.columns import Columns
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> int:
     """Say what this host has and lacks, which accelerator is used and why, and what mends each lack."""
-    report = examine(settings())
+    with under_way(progress(), "looking at this host"):
+        report = examine(settings())
     if as_json:
         print_json(report)
     else:

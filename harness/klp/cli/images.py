@@ -13,6 +13,7 @@ from klp.errors import CheckFailed, UsageError
 from klp.images.cache import EntryKind, Manifest, damaged_files
 from klp.images.definition import definitions
 from klp.images.library import Library
+from klp.progress import under_way
 from klp.report.columns import Columns
 
 
@@ -93,7 +94,8 @@ def verify(kernel: str | None) -> None:
         raise UsageError(f"{kernel}: not built", hint=f"klp image build {kernel}")
     damaged = []
     for folder, manifest in entries:
-        bad = damaged_files(folder, manifest)
+        with under_way(progress(), f"reading {folder.name}"):
+            bad = damaged_files(folder, manifest)
         click.echo(f"{folder.name}: {'damaged: ' + ', '.join(bad) if bad else 'whole'}")
         damaged += [folder / name for name in bad]
     if damaged:
@@ -111,5 +113,6 @@ def rm(kernel: str) -> None:
     if not entries:
         raise UsageError(f"{kernel}: not built", hint="klp image list shows what is")
     for folder, manifest in entries:
-        library.cache.remove(folder, manifest)
+        with under_way(progress(), f"removing {folder.name}"):
+            library.cache.remove(folder, manifest)
         click.echo(f"removed {folder.name}")

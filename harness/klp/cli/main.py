@@ -24,6 +24,7 @@ _SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "Check": {
         "check": ("klp.cli.check:check", "Drive a livepatch through its life on every kernel: a verdict."),
         "make": ("klp.cli.make:make", "Make a livepatch of a source patch, for stock kernels."),
+        "new": ("klp.cli.new:new", "Write a livepatch of a function to start from."),
         "build": ("klp.cli.build:build", "Build livepatch sources for a kernel."),
         "selftests": ("klp.cli.selftests:selftests", "Run the kernel's own livepatch selftests."),
     },
@@ -41,7 +42,7 @@ _SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "coverage": ("klp.cli.coverage:coverage", "Say which tests observe which rule on which kernel."),
     },
     "Guests and probes by hand": {
-        "up": ("klp.cli.guests:up", "Boot a guest that stays up, for work by hand."),
+        "up": ("klp.cli.guests:up", "Start a guest that stays up, for work by hand."),
         "exec": ("klp.cli.guests:exec_", "Run a command in a guest that is up."),
         "ssh": ("klp.cli.guests:ssh", "Open a terminal in a guest that is up."),
         "cp": ("klp.cli.guests:cp", "Copy files to and from a guest that is up."),

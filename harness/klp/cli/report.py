@@ -11,9 +11,10 @@ import click
 
 from klp import paths
 from klp.analysis.recording import Recorded
-from klp.cli.common import example, settings, stdout, write_output
+from klp.cli.common import example, progress, settings, stdout, write_output
 from klp.cli.completing import run_names
 from klp.errors import ExitCode
+from klp.progress import under_way
 from klp.records.finding import LATEST, find_folder, find_folders
 from klp.records.reading import read_whole
 from klp.records.sets import compare_records, read_to_compare
@@ -54,7 +55,8 @@ def report(runs: tuple[str, ...], *, out: Path | None, against: str | None, perf
     """
     wanted = settings()
     root = paths.runs_root(wanted.runs)
-    shown = [read_whole(each) for each in find_folders(runs or (LATEST,), root)]
+    with under_way(progress(), "reading the runs"):
+        shown = [read_whole(each) for each in find_folders(runs or (LATEST,), root)]
     since = _since_base(read_to_compare(find_folder(against, root)), shown, wanted) if against else []
     if perfetto is not None:
         # Imported here: protobuf, and jinja2 below, are large, and mostly one of the two is not asked for.
@@ -67,7 +69,9 @@ def report(runs: tuple[str, ...], *, out: Path | None, against: str | None, perf
     if out is not None or perfetto is None:
         from klp.report.html import report_page
 
-        _write(out or _PAGE, report_page(shown, since).encode())
+        with under_way(progress(), "making the page"):
+            page = report_page(shown, since).encode()
+        _write(out or _PAGE, page)
     return ExitCode.OK
 
 

@@ -32,6 +32,7 @@ from klp.drive.run import Run
 from klp.errors import ExitCode
 from klp.modules.sources import SAMPLES_WORD
 from klp.paths import RunLayout
+from klp.progress import under_way
 from klp.records.encoding import encode
 from klp.report.table import failed_checks, rules_line, run_table
 
@@ -93,8 +94,9 @@ def run(
     wished = wishes(patches or (SAMPLES_WORD,))
     if dry_run:
         choices = RunChoices(cold, repeat, retry_lost, force, control, consistency)
-        for line in preview(wished, wanted, choices, RunLayout(out or Path("RUN"))):
-            click.echo(line)
+        with under_way(progress(), "looking what is there"):
+            lines = tuple(preview(wished, wanted, choices, RunLayout(out or Path("RUN"))))
+        click.echo("\n".join(lines))
         return ExitCode.OK
     steps = progress()
     prepared = prepare_run(wished, bootable(wanted), out, steps, cold=cold, control=control)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from klp import paths
@@ -13,13 +14,14 @@ from klp.images.builder import EntryBuilder, KernelBuilder, KernelEntry
 from klp.images.cache import Cache, EntryKind, Filled, Manifest
 from klp.images.compiled import KernelSource, SourceRoot
 from klp.images.definition import ImageDefinition, definition
+from klp.images.figures import FIGURES, first_build
 from klp.images.guest_root import GuestEntry, GuestRoot
 from klp.images.names import kernel_complaint, known_kernels, tree_of
 from klp.images.stock import StockEntry, StockKernel
 from klp.images.tree import TreeKernel
 from klp.model import Image, Kernel
 from klp.paths import CacheLayout
-from klp.progress import Progress
+from klp.progress import Progress, spoken, under_way
 from klp.settings import Settings
 
 _GUEST_FILES = {
@@ -68,7 +70,9 @@ class Library:
             NotBuilt: something is missing, and nothing is to be built.
         """
         builder = self.builder(kernel)
-        guest, _ = self._made(GuestRoot(builder.definition(), self._mirror, self._progress))
+        root = GuestRoot(builder.definition(), self._mirror, self._progress)
+        self._announce(kernel, (root, builder))
+        guest, _ = self._made(root)
         entry, manifest = self._made(builder)
         initrd, boot_digest = self._initrd(GuestEntry(guest), KernelEntry(entry), manifest)
         return Image(
@@ -90,8 +94,23 @@ class Library:
         root = SourceRoot(definition(name), self._mirror, self._progress)
         return root.source(self._made(root)[0])
 
+    def _announce(self, kernel: str, builders: Sequence[EntryBuilder]) -> None:
+        """Say what is missing, and how long it will take to build."""
+        missing = [each.kind for each in builders if not self.cache.has(each.kind, self._inputs(each))]
+        if missing and self.cache.building:
+            # Whoever boots it mostly wants probes in it next, and plans the next minutes now.
+            more = spoken(FIGURES[EntryKind.SNAPSHOT].seconds)
+            self._progress.note(
+                f"first build of {kernel}, once: {first_build(missing)}; its first guest with probes takes "
+                f"{more} more"
+            )
+
+    def _inputs(self, builder: EntryBuilder) -> dict[str, str]:
+        with under_way(self._progress, "looking whether it is built"):  # reads much of a build tree
+            return builder.inputs()
+
     def _made(self, builder: EntryBuilder) -> tuple[Path, Manifest]:
-        return self.cache.ensure(builder.kind, builder.inputs(), builder.fill)
+        return self.cache.ensure(builder.kind, self._inputs(builder), builder.fill)
 
     def _stock(self, which: ImageDefinition) -> StockKernel:
         return StockKernel(which, self._mirror, self._progress)

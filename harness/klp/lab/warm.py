@@ -21,9 +21,11 @@ from klp.errors import HostLacks, VmLost
 from klp.files import digest_of, file_digest
 from klp.guest.ssh import Guest
 from klp.images.cache import Cache, EntryKind, Manifest, damaged_files
+from klp.images.figures import first_build
 from klp.lab.lab import Lab, connected, connection_limits, guest_address, start_looking
+from klp.model import Accelerator
 from klp.paths import RunLayout
-from klp.progress import Progress
+from klp.progress import Progress, teller, under_way
 from klp.trace.store import EventStore
 from klp.trace.tracer import PROBES, ProbeProcess, Tracer
 from klp.vm.deadlines import Deadlines, deadlines
@@ -78,17 +80,37 @@ def ensure_warm(
         CheckFailed: a probe could not be armed.
         VmLost: the guest did not come up.
     """
-    maker = _Maker(request, progress, probes)
     inputs = _inputs(request, probes)
-    entry, manifest = cache.ensure(EntryKind.SNAPSHOT, inputs, maker.fill)
-    if not _whole(entry, manifest):
+    entry, manifest = _ensure(cache, request, inputs, progress, probes)
+    with under_way(progress, f"looking whether {entry.name} is whole"):
+        whole = _whole(entry, manifest)
+    if not whole:
         progress.note(f"{entry.name}: damaged; it is made anew")
         cache.remove(entry, manifest)
-        entry, manifest = cache.ensure(EntryKind.SNAPSHOT, inputs, maker.fill)
+        entry, manifest = _ensure(cache, request, inputs, progress, probes)
     running = (pair.split(":") for pair in manifest.facts["probes"].split())
     files = SnapshotFiles(entry)
     probes_armed = tuple(ProbeProcess(name, int(pid)) for name, pid in running)
     return WarmStart(request.starting(Restore(files)), files, probes_armed)
+
+
+def _ensure(
+    cache: Cache,
+    request: MachineRequest,
+    inputs: dict[str, str],
+    progress: Progress,
+    probes: tuple[str, ...],
+) -> tuple[Path, Manifest]:
+    fill = _Maker(request, progress, probes).fill
+    if cache.has(EntryKind.SNAPSHOT, inputs):
+        return cache.ensure(EntryKind.SNAPSHOT, inputs, fill)
+    # With all that says which one it is: what the same took before is told as what is left.
+    cpus = f"{request.cpus} CPU{'s' if request.cpus > 1 else ''}"
+    what = "with probes" if probes else "without probes"
+    with progress.step(f"a guest of {request.image.kernel.release}, {cpus}, {what}"):
+        if probes and request.accelerator is Accelerator.TCG:
+            progress.note(f"once: {first_build([EntryKind.SNAPSHOT])}")
+        return cache.ensure(EntryKind.SNAPSHOT, inputs, fill)
 
 
 def snapshot_place(cache: Cache, request: MachineRequest, probes: tuple[str, ...]) -> SnapshotFiles:
@@ -160,7 +182,8 @@ class _Maker:
             resumed(spec, log, self._limits) as machine,
         ):
             self._save(machine, files, _QUIET)
-        dig_holes(files)
+        with under_way(self.progress, "giving back what is empty of the saved memory"):
+            dig_holes(files)
         running = " ".join(f"{each.name}:{each.pid}" for each in probes)
         return {"probes": running, "stamps": files.stamps(), "release": kernel}, (
             files.memory.name,
@@ -203,7 +226,7 @@ class _Maker:
             EventStore(events) as store,
         ):
             with self.progress.step("arming the probes (BCC compiles them in the guest)"):
-                probes = Tracer(guest, store).arm(self.probes)
+                probes = Tracer(guest, store).arm(self.probes, teller(self.progress))
             # Last of all: it ends its wait as soon as this connection is closed.
             guest.run(_QUIESCE.format("zero" if self.probes else "")).must("waiting for quiet")
         return probes

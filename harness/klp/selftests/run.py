@@ -85,8 +85,10 @@ class SelftestsRun:
         error: str | None = "interrupted"
         try:
             for each in self._kernels:
-                with self._progress.step(f"selftests of {each.request.image.kernel.release}"):
-                    self._one_kernel([unit for unit in self._units if unit.kernel == each.label])
+                own = [unit for unit in self._units if unit.kernel == each.label]
+                release = each.request.image.kernel.release
+                with self._progress.step(f"selftests of {release}, {len(own)} scripts"):
+                    self._one_kernel(own)
             error = None
         except KlpError as failure:
             error = failure.message
@@ -112,7 +114,8 @@ class SelftestsRun:
     def _take(self, unit: ScriptUnit, found: ScriptResult) -> None:
         self._found[unit.kernel, found.name] = found
         cases = tally(found.cases)
-        self._progress.note(f"{found.name}: {found.status.value}, {cases}, {found.seconds:.1f} s")
+        place = f"{len(self._found)}/{len(self._units)}"
+        self._progress.note(f"{place} {found.name}: {found.status.value}, {cases}, {found.seconds:.1f} s")
 
     def _result(self, error: str | None) -> SelftestsResult:
         return SelftestsResult(

@@ -21,7 +21,7 @@ from pathlib import Path
 from klp import paths
 from klp.errors import CheckFailed
 from klp.guest.ssh import Guest
-from klp.progress import Progress
+from klp.progress import Progress, teller, unheard
 from klp.trace import tailing
 from klp.trace.events import AnyEvent
 from klp.trace.store import EventStore
@@ -66,8 +66,25 @@ class _Followed:
         return self.process.name
 
 
-def _output(name: str) -> str:
+def probe_program(name: str) -> str:
+    """Return where in a guest a probe's program is, once it was shipped."""
+    return f"{_FOLDER}/probes/{name}.py"
+
+
+def probe_output(name: str) -> str:
+    """Return the file in a guest that an armed probe writes to."""
     return f"{_FOLDER}/trace/{name}.jsonl"
+
+
+def ship_probes(guest: Guest) -> None:
+    """Put all that the probes need into a guest.
+
+    Raises:
+        CheckFailed, VmLost: it cannot be written there; the machine was lost meanwhile.
+    """
+    guest.run(f"mkdir -p {_FOLDER}/probes {_FOLDER}/trace").must("making room for probes")
+    for file in paths.probe_files():
+        guest.put(file, f"{_FOLDER}/probes/{file.name}")
 
 
 class Tracer:
@@ -79,16 +96,22 @@ class Tracer:
         self._armed: list[_Followed] = []
         self._marks = 0
 
-    def arm(self, names: tuple[str, ...] = PROBES) -> tuple[ProbeProcess, ...]:
+    def arm(
+        self, names: tuple[str, ...] = PROBES, tell: Callable[[str], None] = unheard
+    ) -> tuple[ProbeProcess, ...]:
         """Ship the probes, start them, and wait until each has said that it is attached.
+
+        Args:
+            tell: gets which probe it is about.
 
         Raises:
             CheckFailed: a probe ended before it was; with what it said.
             VmLost: the machine was lost meanwhile.
         """
-        self._ship()
+        ship_probes(self._guest)
         # One after the other: side by side they take a quarter more of an emulated CPU (docs/facts.md).
-        for name in names:
+        for number, name in enumerate(names, 1):
+            tell(f"compiling {name}, {number} of {len(names)}")
             self.follow((self._start(name),))
         return tuple(probe.process for probe in self._armed)
 
@@ -146,14 +169,9 @@ class Tracer:
 
         return look
 
-    def _ship(self) -> None:
-        self._guest.run(f"mkdir -p {_FOLDER}/probes {_FOLDER}/trace").must("making room for probes")
-        for file in paths.probe_files():
-            self._guest.put(file, f"{_FOLDER}/probes/{file.name}")
-
     def _start(self, name: str, options: str = "") -> ProbeProcess:
-        out, err = _output(name), f"{_FOLDER}/trace/{name}.err"
-        command = f"python3 {_FOLDER}/probes/{name}.py -j {options}"
+        out, err = probe_output(name), f"{_FOLDER}/trace/{name}.err"
+        command = f"python3 {probe_program(name)} -j {options}"
         # $! is the probe's own process: setsid forks only if it leads a process group, as nothing does that
         # a shell without job control starts. Without the redirections it would hold the SSH channel open.
         started = self._guest.run(f"setsid {command} >{out} 2>{err} </dev/null & echo $!")
@@ -162,7 +180,7 @@ class Tracer:
     def _copy(self, names: tuple[str, ...]) -> None:
         """Copy the lines of some probes to the store until the connection ends."""
         apart = Apart()
-        for chunk in self._guest.stream(tailing.command(map(_output, names))):
+        for chunk in self._guest.stream(tailing.command(map(probe_output, names))):
             if lines := apart.lines(chunk):
                 self.store.append(lines)
         if rest := apart.unfinished():
@@ -204,7 +222,7 @@ class Tracer:
         except DeadlineMissed as missed:
             raise CheckFailed(
                 f"the probe {probe.name} gave no {what} within {missed.waited_s:.0f} s",
-                hint=f"in the guest: python3 {_FOLDER}/probes/{probe.name}.py",
+                hint=f"in the guest: python3 {probe_program(probe.name)}",
             ) from None
 
     def _dead(self, probe: _Followed, what: str) -> CheckFailed:
@@ -274,7 +292,7 @@ def traced(
             tracer.follow(running)
         else:
             with progress.step(f"arming {', '.join(PROBES)}"):
-                tracer.arm()
+                tracer.arm(tell=teller(progress))
         yield tracer
         # Not after an error: a lost guest answers no more, and all that the probes told is in the file.
         with progress.step("draining the probes"):
