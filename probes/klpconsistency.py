@@ -173,7 +173,7 @@ def _missed(profile: str, names: list[str]) -> Iterator[int]:
 # --- attaching ---------------------------------------------------------------------------------------
 
 
-def cflags(symbols: Symbols, functions: int) -> list[str]:
+def cflags(symbols: Symbols) -> list[str]:
     """Tell the BPF program where the core's variables are, and this file's numbers."""
     needed = ("klp_target_state", "klp_transition_patch")
     hidden = [name for name in needed if not symbols.address(name)]
@@ -184,7 +184,6 @@ def cflags(symbols: Symbols, functions: int) -> list[str]:
         *flags,
         *klpbtf.offsets(MEMBERS),
         *klpprobe.numbered("SITE", SITES),
-        f"-DFUNCTIONS={functions}",
     ]
 
 
@@ -333,13 +332,15 @@ def main() -> int:
         count(out)
         drain()
 
-    def flags(symbols: Symbols) -> list[str]:
-        return cflags(symbols, len(args.function))
-
     def missed() -> int:
         return events[0].missed() if events else 0
 
-    tool = klpprobe.Tool(NAME, HEAD, 0.1, columns, flags, attach_all, show, tell=tell, missed=missed)
+    tool = klpprobe.Tool(
+        *(NAME, HEAD, 0.1, columns, cflags, attach_all, show),
+        tell=tell,
+        missed=missed,
+        options=(f"-DFUNCTIONS={len(args.function)}",),
+    )
     try:
         return klpprobe.run(tool, args)
     finally:

@@ -21,7 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import klpcompiled
 from klpattach import Probes
+from klpload import Loaded
 from klpname import Namer
 from klpoutput import Fields, Output, complain
 from klpring import CHUNK_EVENTS, LOOK_S, RING_CHUNKS, Backlog, Counters, misses, open_ring
@@ -45,6 +47,7 @@ def parser(prog: str, description: str, examples: str) -> argparse.ArgumentParse
     result.add_argument("-j", "--json", action="store_true", help="write JSON lines")
     result.add_argument("-d", "--duration", type=float, metavar="SECONDS", help="stop after SECONDS")
     result.add_argument("--ebpf", action="store_true", help=argparse.SUPPRESS)
+    result.add_argument("--compile", type=Path, metavar="FILE", help=argparse.SUPPRESS)
     return result
 
 
@@ -87,16 +90,33 @@ def cpus(possible: Path = POSSIBLE_CPUS) -> int:
         raise ProbeError(f"cannot read the possible CPUs: {error}") from error
 
 
-def load(tool: str, cflags: list[str]) -> Any:
-    """Compile and load a tool's BPF program."""
+def compiled(tool: Tool, symbols: Symbols) -> Any:
+    """Compile a tool's BPF program; return it as bcc has it."""
+    cflags = [*tool.prepare(symbols), *tool.options, "-Wno-macro-redefined"]
     try:
         from bcc import BPF  # late: --help, --ebpf and the unit tests need no bcc
     except ImportError as error:
         raise ProbeError(f"python3-bpfcc is not installed ({error})") from error
     try:
-        return BPF(text=program_text(tool), cflags=[*cflags, "-Wno-macro-redefined"])
+        return BPF(text=program_text(tool.name), cflags=cflags)
     except Exception as error:  # bcc raises nothing narrower, after the compiler's own messages
         raise ProbeError(f"{error}; are this kernel's headers installed?") from error
+
+
+def origin(tool: Tool, symbols: Symbols) -> str:
+    """Return what stands for all that a tool's program is made of here."""
+    return klpcompiled.origin(program_text(tool.name), tool.options, symbols, cpus())
+
+
+def load(tool: Tool, symbols: Symbols) -> Any:
+    """Load a tool's BPF program, or compile it where there is none for this kernel beside the tool."""
+    file = klpcompiled.file_of(tool.name)
+    if file.exists():
+        try:
+            return Loaded(klpcompiled.read(file, origin(tool, symbols)), cpus())
+        except (klpcompiled.Unfit, ProbeError, OSError) as error:
+            complain(f"{tool.name}: {error}; compiling it here")
+    return compiled(tool, symbols)
 
 
 def namer(bpf: Any) -> Namer:
@@ -180,6 +200,7 @@ class Tool:
     begin: Callable[[], None] = lambda: None
     tell: Callable[[Output, Callable[[], None]], None] | None = None
     missed: Callable[[], int] = lambda: 0
+    options: tuple[str, ...] = ()
 
 
 class Reader:
@@ -224,7 +245,7 @@ def trace(tool: Tool, args: argparse.Namespace) -> None:
     """Load, attach, and follow a tool until it is stopped."""
     check_host()
     symbols = Symbols()
-    bpf = load(tool.name, tool.prepare(symbols))
+    bpf = load(tool, symbols)
     symbols.ask(namer(bpf))
     probes, out = Probes(bpf, symbols), Output(tool.name, args.json, tool.columns)
     reader = Reader(tool, bpf, symbols, out)
@@ -245,7 +266,12 @@ def run(tool: Tool, args: argparse.Namespace) -> int:
         print(program_text(tool.name), end="")
         return 0
     try:
-        trace(tool, args)
+        if args.compile:
+            symbols = Symbols()
+            bpf = compiled(tool, symbols)
+            klpcompiled.write(klpcompiled.from_bcc(bpf, origin(tool, symbols)), args.compile)
+        else:
+            trace(tool, args)
     except ProbeError as error:
         complain(f"{tool.name}: {error}")
         return 1

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
@@ -19,6 +20,7 @@ from klp.drive.prepare import PreparedRun
 from klp.drive.watch import Watch
 from klp.errors import KlpError, UsageError, VmLost
 from klp.lab.lab import Lab, booted
+from klp.lab.programs import ensure_programs
 from klp.lab.provenance import provenance
 from klp.lab.warm import restored
 from klp.modules.functions import watched
@@ -27,7 +29,7 @@ from klp.paths import RunLayout
 from klp.progress import Progress
 from klp.records.verdicts import judge_run
 from klp.records.writing import write_run
-from klp.trace.tracer import CONSISTENCY, Tracer, traced
+from klp.trace.tracer import CONSISTENCY, PROBES, Tracer, traced
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class Run:
         self._layout = prepared.layout
         self._settings = kernel.settings
         self._request = kernel.request
+        self._cache = kernel.cache
         self._progress = progress
         self._warm = prepared.warm
         self._watch = watch
@@ -158,7 +161,9 @@ class Run:
         self._in_plan = False
         listen = self._watch.event if self._watch else None
         try:
-            with traced(lab.guest, self._layout.events, self._progress, running, listen) as tracer:
+            with traced(
+                lab.guest, self._layout.events, self._progress, running, listen, programs=self._programs()
+            ) as tracer:
                 self._watch_functions(tracer)
                 self._unseen = tracer.missing()
                 for line in self._unseen:
@@ -170,6 +175,12 @@ class Run:
                     self._lost += tracer.store.lost()
         finally:
             _keep_log(lab, self._layout)
+
+    def _programs(self) -> tuple[Path, ...]:
+        if self._warm:  # its probes are loaded
+            return ()
+        with self._progress.step("compiling the probes"):
+            return ensure_programs(self._cache, self._request, PROBES, self._progress)
 
     def _watch_functions(self, tracer: Tracer) -> None:
         if not self._consistency:

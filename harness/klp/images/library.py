@@ -27,6 +27,8 @@ _GUEST_FILES = {
     "guest/usr/lib/klp/quiesce": "quiesce",
     "guest/etc/inittab": "inittab",
 }
+# Kinds of entries that are made of a kernel's.
+_OF_KERNELS = (EntryKind.BOOT, EntryKind.SNAPSHOT, EntryKind.PREPARED, EntryKind.PROGRAMS)
 
 
 class Library:
@@ -161,7 +163,6 @@ class Library:
         boots = [
             (entry, manifest)
             for entry, manifest in entries
-            if manifest.kind in (EntryKind.BOOT, EntryKind.SNAPSHOT, EntryKind.PREPARED)
-            and manifest.inputs.get("kernel") in digests
+            if manifest.kind in _OF_KERNELS and manifest.inputs.get("kernel") in digests
         ]
         return own + boots

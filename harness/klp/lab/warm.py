@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,9 @@ from klp.files import digest_of, file_digest
 from klp.guest.ssh import Guest
 from klp.images.cache import Cache, EntryKind, Manifest, damaged_files
 from klp.lab.lab import Lab, connected, connection_limits, guest_address, start_looking
+from klp.lab.programs import ensure_programs
 from klp.paths import RunLayout
-from klp.progress import Progress
+from klp.progress import NotesOnly, Progress
 from klp.trace.store import EventStore
 from klp.trace.tracer import PROBES, ProbeProcess, Tracer
 from klp.vm.deadlines import Deadlines, deadlines
@@ -36,7 +38,7 @@ from klp.vm.start import Restore, Save, SaveAgain, SnapshotFiles
 from klp.waiting import DeadlineMissed, wait_until
 
 # Raised whenever this module leaves another guest behind for the same key.
-_RECIPE = "2"
+_RECIPE = "3"
 # What vm-images/guest/quiesce says on the console: nobody is connected any more, so that no half-open SSH
 # connection is saved, which would hang in each restored guest; then, free memory is zero.
 _ALONE, _QUIET = "klp: alone", "klp: quiet"
@@ -78,7 +80,7 @@ def ensure_warm(
         CheckFailed: a probe could not be armed.
         VmLost: the guest did not come up.
     """
-    maker = _Maker(request, progress, probes)
+    maker = _Maker(cache, request, progress, probes)
     inputs = _inputs(request, probes)
     entry, manifest = cache.ensure(EntryKind.SNAPSHOT, inputs, maker.fill)
     if not _whole(entry, manifest):
@@ -133,6 +135,7 @@ def _whole(entry: Path, manifest: Manifest) -> bool:
 class _Maker:
     """Makes a snapshot."""
 
+    cache: Cache
     request: MachineRequest
     progress: Progress
     probes: tuple[str, ...]
@@ -145,9 +148,12 @@ class _Maker:
         make_overlay(self.request.image.root_disk, files.disk)
         spec = self.request.starting(Save(files)).spec(RunLayout(into))
         with ExitStack() as stack:
+            programs = stack.enter_context(ThreadPoolExecutor(1)).submit(self._programs)
             with self.progress.step(f"booting {kernel} to be saved"):
                 machine = stack.enter_context(Machine(spec, log, self._limits))
-            probes = self._arm(machine, into / "events.jsonl")
+            with self.progress.step("compiling the probes"):
+                compiled = programs.result()
+            probes = self._arm(machine, into / "events.jsonl", compiled)
             with self.progress.step("saving the guest"):
                 self._save(machine, files, _ALONE)
         # Saved before it empties its memory, and once more after, because QEMU is slow to write where code
@@ -167,6 +173,11 @@ class _Maker:
             files.state.name,
             files.disk.name,
         )
+
+    def _programs(self) -> tuple[Path, ...]:
+        if not self.probes:
+            return ()
+        return ensure_programs(self.cache, self.request, self.probes, NotesOnly(self.progress))
 
     @property
     def _limits(self) -> Deadlines:
@@ -195,15 +206,15 @@ class _Maker:
                 hint="free some, set KLP_CACHE=DIR to a larger disk, or klp run --cold",
             )
 
-    def _arm(self, machine: Machine, events: Path) -> tuple[ProbeProcess, ...]:
+    def _arm(self, machine: Machine, events: Path, programs: tuple[Path, ...]) -> tuple[ProbeProcess, ...]:
         address = guest_address(self.request, machine.ssh_port())
         limits = connection_limits(self.request.accelerator)
         with (
             Guest(address, limits, machine.check_alive, machine.silent) as guest,
             EventStore(events) as store,
         ):
-            with self.progress.step("arming the probes (BCC compiles them in the guest)"):
-                probes = Tracer(guest, store).arm(self.probes)
+            with self.progress.step("arming the probes"):
+                probes = Tracer(guest, store).arm(self.probes, programs)
             # Last of all: it ends its wait as soon as this connection is closed.
             guest.run(_QUIESCE.format("zero" if self.probes else "")).must("waiting for quiet")
         return probes

@@ -35,7 +35,8 @@ PROBES = ("klptransition", "klpshadow", "klpcallbacks", "klpstates")
 CONSISTENCY = "klpconsistency"
 _FOLDER = "/run/klp"
 _LOOK_S = 0.02
-# BCC compiles with clang inside the guest: 12 s a probe under TCG, and several times that on a busy host.
+# Where BCC compiles with clang inside the guest, it takes 12 s a probe under TCG, and several times that on
+# a busy host.
 # So what is limited is not the time it takes, but the time in which it gets nothing done.
 _ARM_S = 1800.0
 _IDLE_S = 60.0
@@ -79,14 +80,19 @@ class Tracer:
         self._armed: list[_Followed] = []
         self._marks = 0
 
-    def arm(self, names: tuple[str, ...] = PROBES) -> tuple[ProbeProcess, ...]:
+    def arm(
+        self, names: tuple[str, ...] = PROBES, programs: Iterable[Path] = ()
+    ) -> tuple[ProbeProcess, ...]:
         """Ship the probes, start them, and wait until each has said that it is attached.
+
+        Args:
+            programs: what they load; a probe that has none compiles its own.
 
         Raises:
             CheckFailed: a probe ended before it was; with what it said.
             VmLost: the machine was lost meanwhile.
         """
-        self._ship()
+        self._ship([*paths.probe_files(), *programs])
         # One after the other: side by side they take a quarter more of an emulated CPU (docs/facts.md).
         for name in names:
             self.follow((self._start(name),))
@@ -146,9 +152,9 @@ class Tracer:
 
         return look
 
-    def _ship(self) -> None:
+    def _ship(self, files: Iterable[Path]) -> None:
         self._guest.run(f"mkdir -p {_FOLDER}/probes {_FOLDER}/trace").must("making room for probes")
-        for file in paths.probe_files():
+        for file in files:
             self._guest.put(file, f"{_FOLDER}/probes/{file.name}")
 
     def _start(self, name: str, options: str = "") -> ProbeProcess:
@@ -261,12 +267,15 @@ def traced(
     progress: Progress,
     running: tuple[ProbeProcess, ...] = (),
     listen: Callable[[AnyEvent], None] | None = None,
+    *,
+    programs: Iterable[Path] = (),
 ) -> Iterator[Tracer]:
     """Have probes armed for the length of a block, their events going to `file`.
 
     Args:
         running: the probes that run in the guest already; none for arming them now.
         listen: gets every event as it comes.
+        programs: see `Tracer.arm`.
     """
     with EventStore(file, listen) as store:
         tracer = Tracer(guest, store)
@@ -274,7 +283,7 @@ def traced(
             tracer.follow(running)
         else:
             with progress.step(f"arming {', '.join(PROBES)}"):
-                tracer.arm()
+                tracer.arm(programs=programs)
         yield tracer
         # Not after an error: a lost guest answers no more, and all that the probes told is in the file.
         with progress.step("draining the probes"):
