@@ -85,7 +85,7 @@ def described(kind: Any) -> Any:
     return kind._type_
 
 
-_SIMPLE = {
+_SIMPLE: dict[str, Any] = {
     kind._type_: kind
     for kind in (
         *(ctypes.c_bool, ctypes.c_char, ctypes.c_byte, ctypes.c_ubyte, ctypes.c_short, ctypes.c_ushort),

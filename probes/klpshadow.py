@@ -77,13 +77,12 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def cflags() -> list[str]:
+def cflags(_symbols: Symbols) -> list[str]:
     """Tell the BPF program this file's numbers."""
     flags = [f"-DCPUS={klpprobe.cpus()}"]
     lists = {"EVENT": EVENTS, "CALL": CALLS, "RESULT": RESULTS, "TOTAL": TOTALS, "GET": GETS}
     for prefix, names in lists.items():
-        flags += klpprobe.numbered(prefix, names)
-        flags.append(f"-D{prefix}_COUNT={len(names)}")
+        flags += [*klpprobe.numbered(prefix, names), f"-D{prefix}_COUNT={len(names)}"]
     return flags
 
 
@@ -91,8 +90,7 @@ def options(args: argparse.Namespace) -> tuple[str, ...]:
     """Tell the BPF program what was asked for."""
     flags = [] if args.id is None else [f"-DFILTER_ID={args.id}UL"]
     flags += [] if args.pid is None else [f"-DFILTER_PID={args.pid}"]
-    flags += ["-DSTACKS"] if args.stacks or args.json else []
-    return tuple(flags)
+    return tuple(flags + (["-DSTACKS"] if args.stacks or args.json else []))
 
 
 # --- attaching -----------------------------------------------------------------------------------
@@ -388,9 +386,7 @@ def main() -> int:
     args = arguments()
     shadow = Shadow(args.patch and args.patch.replace("-", "_"))
     tool = klpprobe.Tool(
-        *(NAME, HEAD, TICK_S, columns),
-        prepare=lambda _symbols: cflags(),
-        attach=shadow.attach,
+        *(NAME, HEAD, TICK_S, columns, cflags, shadow.attach),
         show=lambda out, _symbols, event: shadow.show(out, event),
         begin=shadow.begin,
         tell=shadow.tell_counts,

@@ -112,7 +112,7 @@ class _Maker:
             file.write_bytes(text)
         return seen | self._headers(scratch)
 
-    def _headers(self, scratch: Path) -> Mapping[Path, Path]:
+    def _headers(self, scratch: Path) -> dict[Path, Path]:
         """Return where the kernel's headers are to be seen."""
         sources, modules = Path("/usr/src"), Path("/usr/lib/modules")
         if self.kernel.tree is None:
