@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The probes' programs that this machine compiles are those that BCC compiles in the guest, and are loaded."""
+"""The probes' programs that this machine compiles are those that BCC compiles in the guest."""
 
 from __future__ import annotations
 
@@ -47,11 +47,10 @@ def test_compiled_here_is_what_the_guest_compiles(kernel, library, accelerator, 
             lab.guest.put(file, f"/run/klp/probes/{file.name}")
         for probe, file in zip(PROBES, here, strict=True):
             made = f"/run/klp/{probe}.compiled"
-            lab.guest.run(f"python3 /run/klp/probes/{probe}.py -j --compile {made}", timeout_s=600).must(probe)
+            command = f"python3 /run/klp/probes/{probe}.py -j --compile {made}"
+            lab.guest.run(command, timeout_s=600).must(command)
 
-            in_guest, ours = (
-                named(json.loads(each)) for each in (lab.guest.read(made), file.read_text())
-            )
+            in_guest, ours = (named(json.loads(each)) for each in (lab.guest.read(made), file.read_text()))
             assert ours["functions"].keys() == in_guest["functions"].keys()
             for name, instructions in in_guest["functions"].items():
                 assert ours["functions"][name] == instructions, f"{probe}: {name}"
