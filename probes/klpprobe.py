@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ LIVEPATCHES = Path("/sys/kernel/livepatch")
 POSSIBLE_CPUS = Path("/sys/devices/system/cpu/possible")
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 MARK_SIGNAL = signal.SIGUSR1
+# In the environment: a descriptor that is closed once the probes are attached.
+READY = "KLP_READY_FD"
 
 
 def parser(prog: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -88,6 +91,12 @@ def cpus(possible: Path = POSSIBLE_CPUS) -> int:
         return int(possible.read_text().strip().replace("-", ",").split(",")[-1]) + 1
     except OSError as error:
         raise ProbeError(f"cannot read the possible CPUs: {error}") from error
+
+
+@cache
+def kernel_symbols() -> Symbols:
+    """Return the running kernel's symbols, read once: by `klptogether.py` for all that it starts."""
+    return Symbols()
 
 
 def compiled(tool: Tool, symbols: Symbols) -> Any:
@@ -241,10 +250,16 @@ class Reader:
         return self._backlog.due(now_s)
 
 
+def tell_ready() -> None:
+    """Tell whoever started this tool, and wants to know, that its probes are attached."""
+    if ready := os.environ.pop(READY, ""):
+        os.close(int(ready))
+
+
 def trace(tool: Tool, args: argparse.Namespace) -> None:
     """Load, attach, and follow a tool until it is stopped."""
     check_host()
-    symbols = Symbols()
+    symbols = kernel_symbols()
     bpf = load(tool, symbols)
     symbols.ask(namer(bpf))
     probes, out = Probes(bpf, symbols), Output(tool.name, args.json, tool.columns)
@@ -257,6 +272,7 @@ def trace(tool: Tool, args: argparse.Namespace) -> None:
     sys.stdout.flush()
     release_memory()
     complain("ready")
+    tell_ready()
     follow(reader.read, reader.settle, out, tick_s=tool.tick_s, duration_s=args.duration, due=reader.due)
 
 
@@ -267,7 +283,7 @@ def run(tool: Tool, args: argparse.Namespace) -> int:
         return 0
     try:
         if args.compile:
-            symbols = Symbols()
+            symbols = kernel_symbols()
             bpf = compiled(tool, symbols)
             klpcompiled.write(klpcompiled.from_bcc(bpf, origin(tool, symbols)), args.compile)
         else:

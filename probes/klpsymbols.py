@@ -145,6 +145,10 @@ class Symbols:
         lines = read().splitlines()
         self._core, self._modules = Core(core_lines(lines)), Table(module_symbols(lines))
 
+    def prepare(self) -> None:
+        """Find out now what is found out when it is first asked for."""
+        _ = self._core.by_name, self._core.shared, self._suffixed
+
     def ask(self, name_of: Callable[[int], str]) -> None:
         """From now on learn of modules that come, by what the kernel calls their addresses (see `walk`)."""
         self._name_of = name_of

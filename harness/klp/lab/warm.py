@@ -214,7 +214,7 @@ class _Maker:
             EventStore(events) as store,
         ):
             with self.progress.step("arming the probes"):
-                probes = Tracer(guest, store).arm(self.probes, programs)
+                probes = Tracer(guest, store).arm(self.probes, programs=programs)
             # Last of all: it ends its wait as soon as this connection is closed.
             guest.run(_QUIESCE.format("zero" if self.probes else "")).must("waiting for quiet")
         return probes
