@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Warm starts: a guest booted once, its probes armed and waiting, saved; every run begins from there.
 
-BCC takes most of a minute in an emulated guest until all probes are imported and compiled. That is paid
-once for each (image, machine, QEMU, probes): the key of the snapshot has all that a saved machine depends
-on.
+Booting and arming take an emulated guest some twenty seconds, and minutes if it has to compile its probes.
+That is paid once for each (image, machine, QEMU, probes): the key of the snapshot has all that a saved
+machine depends on.
 """
 
 from __future__ import annotations
@@ -153,19 +153,12 @@ class _Maker:
                 machine = stack.enter_context(Machine(spec, log, self._limits))
             with self.progress.step("compiling the probes"):
                 compiled = programs.result()
+            compilers = bool(self.probes) and not compiled
             probes = self._arm(machine, into / "events.jsonl", compiled)
             with self.progress.step("saving the guest"):
-                self._save(machine, files, _ALONE)
-        # Saved before it empties its memory, and once more after, because QEMU is slow to write where code
-        # was: for each page of the compilers' it looks for what it translated of it, and QEMU 7.2 then
-        # empties the jump cache of every vCPU as well (tcg_flush_jmp_cache). A new QEMU knows of no
-        # translated code: 15 s for all of it in place of 45 to 106.
-        spec = self.request.starting(SaveAgain(files)).spec(RunLayout(into))
-        with (
-            self.progress.step("saving it anew with its free memory emptied"),
-            resumed(spec, log, self._limits) as machine,
-        ):
-            self._save(machine, files, _QUIET)
+                self._save(machine, files, _ALONE if compilers else _QUIET)
+        if compilers:
+            self._empty(files, log)
         dig_holes(files)
         running = " ".join(f"{each.name}:{each.pid}" for each in probes)
         return {"probes": running, "stamps": files.stamps(), "release": kernel}, (
@@ -173,6 +166,21 @@ class _Maker:
             files.state.name,
             files.disk.name,
         )
+
+    def _empty(self, files: SnapshotFiles, log: Path) -> None:
+        """Have the guest empty its free memory, full of what its compilers left, and save it again.
+
+        Saved before and once more after, because QEMU is slow to write where code was: for each page of the
+        compilers' it looks for what it translated of it, and QEMU 7.2 then empties the jump cache of every
+        vCPU as well (tcg_flush_jmp_cache). A new QEMU knows of no translated code: 15 s for all of it in
+        place of 45 to 106.
+        """
+        spec = self.request.starting(SaveAgain(files)).spec(RunLayout(files.root))
+        with (
+            self.progress.step("saving it anew with its free memory emptied"),
+            resumed(spec, log, self._limits) as machine,
+        ):
+            self._save(machine, files, _QUIET)
 
     def _programs(self) -> tuple[Path, ...]:
         if not self.probes:
@@ -216,7 +224,9 @@ class _Maker:
             with self.progress.step("arming the probes"):
                 probes = Tracer(guest, store).arm(self.probes, programs=programs)
             # Last of all: it ends its wait as soon as this connection is closed.
-            guest.run(_QUIESCE.format("zero" if self.probes else "")).must("waiting for quiet")
+            guest.run(_QUIESCE.format("zero" if self.probes and not programs else "")).must(
+                "waiting for quiet"
+            )
         return probes
 
 
