@@ -192,7 +192,7 @@ class Loaded:
         }  # fmt: skip
         self._placed = {made.descriptor: self._tables[made.name].map_fd for made in program.maps}
         self.funcs: dict[str, Function] = {}
-        self._events: list[int] = []
+        self._tracepoints: dict[str, int] = {}
 
     def __getitem__(self, name: str) -> Table:
         return self._tables[name]
@@ -235,9 +235,14 @@ class Loaded:
         number = next((int(each.read_text()) for each in ids if each.exists()), None)
         if number is None:
             raise OSError(errno.ENOENT, f"no tracepoint {tp}")
-        self._attach(self.load_func(fn_name, _TRACEPOINT), _TYPE_TRACEPOINT, number, 0, 0)
+        loaded = self.load_func(fn_name, _TRACEPOINT)
+        self._tracepoints[tp] = self._attach(loaded, _TYPE_TRACEPOINT, number, 0, 0)
 
-    def _attach(self, loaded: Function, kind: int, config: int, config1: int, config2: int) -> None:
+    def detach_tracepoint(self, tp: str) -> None:
+        """Run no function at a tracepoint any longer."""
+        os.close(self._tracepoints.pop(tp))
+
+    def _attach(self, loaded: Function, kind: int, config: int, config1: int, config2: int) -> int:
         libc = ctypes.CDLL(None, use_errno=True)
         # One event wakes whoever waits, as bcc has it; nobody does.
         attributes = _ATTRIBUTES.pack(kind, _ATTRIBUTES.size, config, 1, 0, 0, 0, 1, 0, config1, config2)
@@ -250,9 +255,9 @@ class Loaded:
             ),
             "opening a probe",
         )  # fmt: skip
-        self._events.append(event)
         _check(libc.ioctl(event, _IOC_SET_BPF, loaded.fd), "giving a probe its program")
         _check(libc.ioctl(event, _IOC_ENABLE, 0), "enabling a probe")
+        return event
 
 
 def with_maps(code: bytes, placed: dict[int, int]) -> bytes:

@@ -180,7 +180,7 @@ class Run:
         if self._warm:  # its probes are loaded
             return ()
         with self._progress.step("compiling the probes"):
-            return ensure_programs(self._cache, self._request, PROBES, self._progress)
+            return ensure_programs(self._cache, self._request, (*PROBES, CONSISTENCY), self._progress)
 
     def _watch_functions(self, tracer: Tracer) -> None:
         if not self._consistency:

@@ -27,7 +27,7 @@ from klp.lab.programs import ensure_programs
 from klp.paths import RunLayout
 from klp.progress import NotesOnly, Progress
 from klp.trace.store import EventStore
-from klp.trace.tracer import PROBES, ProbeProcess, Tracer
+from klp.trace.tracer import CONSISTENCY, PROBES, ProbeProcess, Tracer
 from klp.vm.deadlines import Deadlines, deadlines
 from klp.vm.machine import Machine, make_overlay
 from klp.vm.pool import Pool, size_that_fits
@@ -185,7 +185,9 @@ class _Maker:
     def _programs(self) -> tuple[Path, ...]:
         if not self.probes:
             return ()
-        return ensure_programs(self.cache, self.request, self.probes, NotesOnly(self.progress))
+        return ensure_programs(
+            self.cache, self.request, (*self.probes, CONSISTENCY), NotesOnly(self.progress)
+        )
 
     @property
     def _limits(self) -> Deadlines:
