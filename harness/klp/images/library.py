@@ -19,6 +19,7 @@ from klp.images.stock import StockEntry, StockKernel
 from klp.images.tree import TreeKernel
 from klp.model import Image, Kernel
 from klp.paths import CacheLayout
+from klp.process import beside
 from klp.progress import Progress
 from klp.settings import Settings
 
@@ -70,8 +71,11 @@ class Library:
             NotBuilt: something is missing, and nothing is to be built.
         """
         builder = self.builder(kernel)
-        guest, _ = self._made(GuestRoot(builder.definition(), self._mirror, self._progress))
-        entry, manifest = self._made(builder)
+        root = GuestRoot(builder.definition(), self._mirror, self._progress)
+        # Side by side: each waits for the archive, and for one CPU.
+        with beside(lambda: self._made(root)) as guest_made:
+            entry, manifest = self._made(builder)
+            guest, _ = guest_made()
         initrd, boot_digest = self._initrd(GuestEntry(guest), KernelEntry(entry), manifest)
         return Image(
             name=builder.name,

@@ -12,7 +12,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from klp.images.cache import Cache, EntryKind, Manifest, damaged_files
 from klp.lab.lab import Lab, connected, connection_limits, guest_address, start_looking
 from klp.lab.programs import ensure_programs
 from klp.paths import RunLayout
+from klp.process import beside
 from klp.progress import NotesOnly, Progress
 from klp.trace.store import EventStore
 from klp.trace.tracer import CONSISTENCY, PROBES, ProbeProcess, Tracer
@@ -148,11 +148,11 @@ class _Maker:
         make_overlay(self.request.image.root_disk, files.disk)
         spec = self.request.starting(Save(files)).spec(RunLayout(into))
         with ExitStack() as stack:
-            programs = stack.enter_context(ThreadPoolExecutor(1)).submit(self._programs)
+            programs = stack.enter_context(beside(self._programs))
             with self.progress.step(f"booting {kernel} to be saved"):
                 machine = stack.enter_context(Machine(spec, log, self._limits))
             with self.progress.step("compiling the probes"):
-                compiled = programs.result()
+                compiled = programs()
             compilers = bool(self.probes) and not compiled
             probes = self._arm(machine, into / "events.jsonl", compiled)
             with self.progress.step("saving the guest"):
