@@ -87,7 +87,10 @@ def test_programs_are_kept_by_kernel_cpus_and_probes(root_disk, tmp_path, monkey
 
     def fill(maker, into):
         asked.append((maker.kernel.digest, maker.cpus, maker.probes))
-        return {}, ()
+        names = tuple(f"{probe}.compiled" for probe in maker.probes)
+        for name in names:
+            (into / name).touch()
+        return {}, names
 
     monkeypatch.setattr(programs._Maker, "fill", fill)
     cache = Cache(CacheLayout(tmp_path / "cache"), Silent())

@@ -9,6 +9,7 @@ compiled for that kernel, and compiles it itself if not.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,17 +27,20 @@ from klp.model import Kernel
 from klp.process import run
 from klp.progress import Progress
 from klp.sourcepatch.shipped import kernel_section, kernel_table
+from klp.trace.tracer import IN_GUEST
 from klp.vm.request import MachineRequest
 
 # Raised whenever this module makes another program of the same text.
-_RECIPE = "1"
+_RECIPE = "2"
 _AS_GUEST = Path(__file__).with_name("as_guest.c")
 
 
 def ensure_programs(
     cache: Cache, request: MachineRequest, probes: tuple[str, ...], progress: Progress
 ) -> tuple[Path, ...]:
-    """Return the compiled programs of some probes; none, and say why, if it cannot be done here.
+    """Return the programs of some probes, compiled; none, and say why, if it cannot be done here.
+
+    Beside each probe's BPF program that is the bytecode of its Python.
 
     Args:
         request: the machine whose guest is to load them: they depend on its kernel and on how many CPUs
@@ -46,11 +50,11 @@ def ensure_programs(
         compiler = GuestCompiler(request.image.root_disk)
         root, _ = cache.ensure(compiler.kind, compiler.inputs(), compiler.fill)
         maker = _Maker(request.image.kernel, request.cpus, CompilerEntry(root).root, probes)
-        entry, _ = cache.ensure(EntryKind.PROGRAMS, _inputs(request, root.name, probes), maker.fill)
+        entry, made = cache.ensure(EntryKind.PROGRAMS, _inputs(request, root.name, probes), maker.fill)
     except KlpError as error:
         progress.note(f"the guest compiles its probes itself, which takes minutes: {error.message}")
         return ()
-    return tuple(entry / _file(name) for name in probes)
+    return tuple(entry / name for name in made.files)
 
 
 def _file(probe: str) -> str:
@@ -92,8 +96,9 @@ class _Maker:
         preloaded = self._preloaded(scratch)
         with ThreadPoolExecutor(len(self.probes)) as pool:
             list(pool.map(partial(self._compile, into, scratch, over, preloaded), self.probes))
+        bytecode = self._bytecode(into, scratch / "probes")
         remove_tree(scratch)
-        return {"release": self.kernel.release}, tuple(map(_file, self.probes))
+        return {"release": self.kernel.release}, (*map(_file, self.probes), *bytecode)
 
     def _seen(self, scratch: Path) -> dict[Path, Path]:
         """Make what a probe sees of the kernel; return each place with what is to be seen there."""
@@ -139,6 +144,22 @@ class _Maker:
             env={"TMPDIR": "/tmp"},
         )
         return made
+
+    def _bytecode(self, into: Path, folder: Path) -> list[str]:
+        """Compile the probes' Python as well, for the place that it has in a guest; return the files."""
+        folder.mkdir()
+        for source in paths.PROBE_SOURCES.glob("*.py"):
+            shutil.copyfile(source, folder / source.name)
+        # With a hash of the source, which is another file in the guest, of another time.
+        argv = [
+            "python3", "-m", "compileall", "-q", "--invalidation-mode", "checked-hash",
+            "-s", str(folder), "-p", IN_GUEST, str(folder),
+        ]  # fmt: skip
+        run(inside(self.root, argv, cwd=folder, writable=[folder]), env={"TMPDIR": "/tmp"})
+        made = sorted((folder / "__pycache__").iterdir())
+        for file in made:
+            shutil.copyfile(file, into / file.name)
+        return [file.name for file in made]
 
     def _compile(
         self, into: Path, scratch: Path, over: Mapping[Path, Path], preloaded: Path, probe: str
