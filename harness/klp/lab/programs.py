@@ -27,7 +27,7 @@ from klp.model import Kernel
 from klp.process import run
 from klp.progress import Progress
 from klp.sourcepatch.shipped import kernel_section, kernel_table
-from klp.trace.tracer import IN_GUEST
+from klp.trace.tracer import GUEST_PROBES
 from klp.vm.request import MachineRequest
 
 # Raised whenever this module makes another program of the same text.
@@ -153,7 +153,7 @@ class _Maker:
         # With a hash of the source, which is another file in the guest, of another time.
         argv = [
             "python3", "-m", "compileall", "-q", "--invalidation-mode", "checked-hash",
-            "-s", str(folder), "-p", IN_GUEST, str(folder),
+            "-s", str(folder), "-p", GUEST_PROBES, str(folder),
         ]  # fmt: skip
         run(inside(self.root, argv, cwd=folder, writable=[folder]), env={"TMPDIR": "/tmp"})
         made = sorted((folder / "__pycache__").iterdir())

@@ -36,7 +36,7 @@ PROBES = ("klptransition", "klpshadow", "klpcallbacks", "klpstates")
 # This one has to be told which functions to watch, so it is armed only once they are known, and on request.
 CONSISTENCY = "klpconsistency"
 _FOLDER = "/run/klp"
-IN_GUEST = f"{_FOLDER}/probes"  # where a guest has them
+GUEST_PROBES = f"{_FOLDER}/probes"  # where a guest has them
 _LOOK_S = 0.02
 # Where BCC compiles with clang inside the guest, it takes 12 s a probe under TCG, and several times that on
 # a busy host.
@@ -103,7 +103,7 @@ class Tracer:
     def _start_together(self, names: tuple[str, ...]) -> tuple[ProbeProcess, ...]:
         # They start one after the other: side by side they take a quarter more of an emulated CPU
         # (docs/facts.md).
-        command = f"python3 {IN_GUEST}/klptogether.py {_FOLDER}/trace {' '.join(names)} </dev/null"
+        command = f"python3 {GUEST_PROBES}/klptogether.py {_FOLDER}/trace {' '.join(names)} </dev/null"
         started = self._guest.run(command, timeout_s=_ARM_S).must("starting the probes").stdout
         pairs = (line.split() for line in started.splitlines())
         return tuple(ProbeProcess(name, int(pid)) for name, pid in pairs)
@@ -169,12 +169,12 @@ class Tracer:
             for file in files:
                 # Where Python looks for the bytecode of what is beside it.
                 packed.add(file, f"__pycache__/{file.name}" if file.suffix == ".pyc" else file.name)
-        unpack = f"mkdir -p {IN_GUEST} {_FOLDER}/trace && tar -x -C {IN_GUEST} --no-same-owner"
+        unpack = f"mkdir -p {GUEST_PROBES} {_FOLDER}/trace && tar -x -C {GUEST_PROBES} --no-same-owner"
         self._guest.run(unpack, stdin=archive.getvalue()).must("shipping the probes")
 
     def _start(self, name: str, options: str = "") -> ProbeProcess:
         out, err = _output(name), f"{_FOLDER}/trace/{name}.err"
-        command = f"python3 {IN_GUEST}/{name}.py -j {options}"
+        command = f"python3 {GUEST_PROBES}/{name}.py -j {options}"
         # $! is the probe's own process: setsid forks only if it leads a process group, as nothing does that
         # a shell without job control starts. Without the redirections it would hold the SSH channel open.
         started = self._guest.run(f"setsid {command} >{out} 2>{err} </dev/null & echo $!")
@@ -225,7 +225,7 @@ class Tracer:
         except DeadlineMissed as missed:
             raise CheckFailed(
                 f"the probe {probe.name} gave no {what} within {missed.waited_s:.0f} s",
-                hint=f"in the guest: python3 {IN_GUEST}/{probe.name}.py",
+                hint=f"in the guest: python3 {GUEST_PROBES}/{probe.name}.py",
             ) from None
 
     def _dead(self, probe: _Followed, what: str) -> CheckFailed:
