@@ -43,7 +43,7 @@ def test_compiled_here_is_what_the_guest_compiles(kernel, library, accelerator, 
     saved = ensure_warm(library.cache, wanted, progress=progress.Silent(), probes=())
 
     with restored(saved, RunLayout(tmp_path)) as lab:
-        lab.guest.run("mkdir /run/klp/probes").must("making room for probes")
+        lab.guest.run("mkdir -p /run/klp/probes").must("making room for probes")
         for file in paths.probe_files():
             lab.guest.put(file, f"/run/klp/probes/{file.name}")
         for probe in PROBES:
