@@ -70,11 +70,33 @@ def test_guests_load_what_was_compiled_for_so_many_cpus(cpus, library, image, ac
     with restored(saved, RunLayout(tmp_path)) as lab, EventStore(tmp_path / "events.jsonl") as store:
         tracer = Tracer(lab.guest, store)
         tracer.arm(programs=here)
-        said = lab.guest.run("cat /run/klp/trace/*.err").stdout
+        recompiled = tracer.recompiled()
         libraries = lab.guest.run("cat /proc/[0-9]*/maps | grep -c libLLVM").stdout
         heads = [store.header(probe) for probe in PROBES]
         tracer.stop()
 
-    assert "compiling" not in said
+    assert recompiled == ()
     assert libraries.strip() == "0"
     assert all(isinstance(head, Header) and head.attached for head in heads)
+
+
+@pytest.mark.vm("6.12")
+def test_a_program_for_so_many_cpus_is_refused_by_a_guest_with_others_which_says_so(
+    library, image, accelerator, machine_request, tmp_path
+):
+    wanted = MachineRequest(image, accelerator, cpus=4)
+    here = ensure_programs(library.cache, wanted, ("klpcallbacks",), progress.Silent())
+    saved = ensure_warm(library.cache, machine_request, progress=progress.Silent(), probes=())
+
+    with restored(saved, RunLayout(tmp_path)) as lab, EventStore(tmp_path / "events.jsonl") as store:
+        tracer = Tracer(lab.guest, store)
+        tracer.arm(("klpcallbacks",), programs=here)
+        recompiled, head = tracer.recompiled(), store.header("klpcallbacks")
+        tracer.stop()
+
+    assert recompiled == (
+        "klpcallbacks: klpcallbacks.compiled was compiled for another kernel, text or number of CPUs; "
+        "compiling it here",
+    )
+    assert head is not None
+    assert head.attached

@@ -224,7 +224,10 @@ class _Maker:
             EventStore(events) as store,
         ):
             with self.progress.step("arming the probes"):
-                probes = Tracer(guest, store).arm(self.probes, programs=programs)
+                tracer = Tracer(guest, store)
+                probes = tracer.arm(self.probes, programs=programs)
+            for line in tracer.recompiled():
+                self.progress.note(line)
             # Last of all: it ends its wait as soon as this connection is closed.
             guest.run(_QUIESCE.format("zero" if self.probes and not programs else "")).must(
                 "waiting for quiet"

@@ -252,6 +252,11 @@ class Tracer:
             self._wait(probe, partial(self.store.marked, probe.name, number), _DRAIN_S, "mark")
         return self.store.count()
 
+    def recompiled(self) -> tuple[str, ...]:
+        """Return why probes compiled their programs themselves though they were given some, one line each."""
+        said = self._guest.run(f"grep -hs 'compiling it here$' {_FOLDER}/trace/*.err").stdout
+        return tuple(said.splitlines())
+
     def missing(self) -> tuple[str, ...]:
         """Return what the probes cannot see on this kernel, one line each."""
         heads = (self.store.header(probe.name) for probe in self._armed)
@@ -299,6 +304,8 @@ def traced(
         else:
             with progress.step(f"arming {', '.join(PROBES)}"):
                 tracer.arm(programs=programs)
+            for line in tracer.recompiled():
+                progress.note(line)
         yield tracer
         # Not after an error: a lost guest answers no more, and all that the probes told is in the file.
         with progress.step("draining the probes"):
