@@ -253,7 +253,7 @@ class Tracer:
         return self.store.count()
 
     def recompiled(self) -> tuple[str, ...]:
-        """Return why probes compiled their programs themselves though they were given some, one line each."""
+        """Return why probes that were given programs compiled their own, one line each."""
         said = self._guest.run(f"grep -hs 'compiling it here$' {_FOLDER}/trace/*.err").stdout
         return tuple(said.splitlines())
 
