@@ -19,11 +19,14 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import klpcompiled
 from klparmed import Follower, Lines, writer
 from klpattach import Probes
+from klpload import Loaded
 from klpname import Namer
 from klpoutput import Fields, Output, complain, unread
 from klpring import CHUNK_EVENTS, LOOK_S, RING_CHUNKS, Backlog, Counters, misses, open_ring
@@ -34,6 +37,8 @@ LIVEPATCHES = Path("/sys/kernel/livepatch")
 POSSIBLE_CPUS = Path("/sys/devices/system/cpu/possible")
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 MARK_SIGNAL = signal.SIGUSR1
+# In the environment: a descriptor that is closed once the probes are attached.
+READY = "KLP_READY_FD"
 
 
 def parser(prog: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -48,6 +53,7 @@ def parser(prog: str, description: str, examples: str) -> argparse.ArgumentParse
     result.add_argument("-d", "--duration", type=float, metavar="SECONDS", help="stop after SECONDS")
     result.add_argument("--ebpf", action="store_true", help=argparse.SUPPRESS)
     result.add_argument("--armed", type=Path, metavar="FILE", help=argparse.SUPPRESS)
+    result.add_argument("--compile", type=Path, metavar="FILE", help=argparse.SUPPRESS)
     return result
 
 
@@ -94,17 +100,40 @@ def cpus(possible: Path = POSSIBLE_CPUS) -> int:
         raise ProbeError(f"cannot read the possible CPUs: {error}") from error
 
 
-def load(tool: str, cflags: list[str]) -> Any:
-    """Compile and load a tool's BPF program."""
+@cache
+def kernel_symbols() -> Symbols:
+    """Return the running kernel's symbols, read once: by `klptogether.py` for all that it starts."""
+    return Symbols()
+
+
+def compiled(tool: Tool, symbols: Symbols) -> Any:
+    """Compile a tool's BPF program; return it as bcc has it."""
+    cflags = [*tool.prepare(symbols), *tool.options, "-Wno-macro-redefined"]
     try:
         from bcc import BPF  # late: --help, --ebpf and the unit tests need no bcc
     except ImportError as error:
         raise ProbeError(f"python3-bpfcc is not installed ({error})") from error
     complain(f"{tool}: compiling for kernel {os.uname().release}; on an emulated CPU that takes a minute")
     try:
-        return BPF(text=program_text(tool), cflags=[*cflags, "-Wno-macro-redefined"])
+        return BPF(text=program_text(tool.name), cflags=cflags)
     except Exception as error:  # bcc raises nothing narrower, after the compiler's own messages
         raise ProbeError(f"{error}; are this kernel's headers installed?") from error
+
+
+def origin(tool: Tool, symbols: Symbols) -> str:
+    """Return what stands for all that a tool's program is made of here."""
+    return klpcompiled.origin(program_text(tool.name), tool.options, symbols, cpus())
+
+
+def load(tool: Tool, symbols: Symbols) -> Any:
+    """Load a tool's BPF program, or compile it where there is none for this kernel beside the tool."""
+    file = klpcompiled.file_of(tool.name)
+    if file.exists():
+        try:
+            return Loaded(klpcompiled.read(file, origin(tool, symbols)), cpus())
+        except (klpcompiled.Unfit, ProbeError, OSError) as error:
+            complain(f"{tool.name}: {error}; compiling it here")
+    return compiled(tool, symbols)
 
 
 def namer(bpf: Any) -> Namer:
@@ -193,6 +222,7 @@ class Tool:
     tell: Callable[[Output, Callable[[], None]], None] | None = None
     missed: Callable[[], int] = lambda: 0
     wants: Callable[[str, Fields], bool] | None = None
+    options: tuple[str, ...] = ()
 
 
 class Reader:
@@ -233,11 +263,17 @@ class Reader:
         return self._backlog.due(now_s)
 
 
+def tell_ready() -> None:
+    """Tell whoever started this tool, and wants to know, that its probes are attached."""
+    if ready := os.environ.pop(READY, ""):
+        os.close(int(ready))
+
+
 def trace(tool: Tool, args: argparse.Namespace) -> None:
     """Load, attach, and follow a tool until it is stopped."""
     check_host()
-    symbols = Symbols()
-    bpf = load(tool.name, tool.prepare(symbols))
+    symbols = kernel_symbols()
+    bpf = load(tool, symbols)
     complain(f"{tool.name}: attaching")
     symbols.ask(namer(bpf))
     probes, out = Probes(bpf, symbols), Output(tool.name, args.json, tool.columns)
@@ -249,6 +285,7 @@ def trace(tool: Tool, args: argparse.Namespace) -> None:
     sys.stdout.flush()
     release_memory()
     complain("ready")
+    tell_ready()
     follow(reader.read, reader.settle, out, tick_s=tool.tick_s, duration_s=args.duration, due=reader.due)
 
 
@@ -292,7 +329,11 @@ def run(tool: Tool, args: argparse.Namespace) -> int:
         print(program_text(tool.name), end="")
         return 0
     try:
-        if not follow_armed(tool, args):
+        if args.compile:
+            symbols = kernel_symbols()
+            bpf = compiled(tool, symbols)
+            klpcompiled.write(klpcompiled.from_bcc(bpf, origin(tool, symbols)), args.compile)
+        elif not follow_armed(tool, args):
             trace(tool, args)
     except ProbeError as error:
         complain(f"{tool.name}: {error}")

@@ -104,7 +104,7 @@ def test_folders_go_both_ways(at, tmp_path):
 
 def test_output_comes_while_the_command_runs(home, up):
     with subprocess.Popen(
-        [KLP, "exec", "echo one; cat /dev/zero >/dev/null"], env=home, text=True,
+        [KLP, "exec", "echo one; exec sleep 900"], env=home, text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     ) as running:  # fmt: skip
         assert running.stdout.readline() == "one\n"

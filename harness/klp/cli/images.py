@@ -81,7 +81,7 @@ def list_(as_json: bool) -> None:
 def _purpose(manifest: Manifest) -> str:
     known = manifest.inputs
     purpose = manifest.facts.get("release") or known.get("suite") or known.get("tree")
-    return purpose or known.get("kernel", "")
+    return purpose or known.get("kernel") or known.get("guest", "")
 
 
 @image.command(epilog=example("klp image verify 6.12"))

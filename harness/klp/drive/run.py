@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
@@ -19,6 +20,7 @@ from klp.drive.prepare import PreparedRun
 from klp.drive.watch import Watch
 from klp.errors import KlpError, UsageError, VmLost
 from klp.lab.lab import Lab, booted
+from klp.lab.programs import ensure_programs
 from klp.lab.provenance import provenance
 from klp.lab.warm import WarmStart, restored
 from klp.modules.functions import watched
@@ -28,7 +30,7 @@ from klp.progress import Progress, under_way
 from klp.records.running import at_work
 from klp.records.verdicts import judge_run
 from klp.records.writing import write_run
-from klp.trace.tracer import CONSISTENCY, Tracer, traced
+from klp.trace.tracer import CONSISTENCY, PROBES, Tracer, traced
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Run:
         self._layout = prepared.layout
         self._settings = kernel.settings
         self._request = kernel.request
+        self._cache = kernel.cache
         self._progress = progress
         self._warm = prepared.warm
         self._watch = watch
@@ -170,7 +173,9 @@ class Run:
         self._in_plan = False
         listen = self._watch.event if self._watch else None
         try:
-            with traced(lab.guest, self._layout.events, self._progress, running, listen) as tracer:
+            with traced(
+                lab.guest, self._layout.events, self._progress, running, listen, programs=self._programs()
+            ) as tracer:
                 self._watch_functions(tracer)
                 self._unseen = tracer.missing()
                 for line in self._unseen:
@@ -183,6 +188,12 @@ class Run:
         finally:
             with under_way(self._progress, "keeping the kernel log"):
                 _keep_log(lab, self._layout)
+
+    def _programs(self) -> tuple[Path, ...]:
+        if self._warm:  # its probes are loaded
+            return ()
+        with self._progress.step("compiling the probes"):
+            return ensure_programs(self._cache, self._request, (*PROBES, CONSISTENCY), self._progress)
 
     def _watch_functions(self, tracer: Tracer) -> None:
         if not self._consistency:

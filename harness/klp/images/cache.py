@@ -43,6 +43,8 @@ class EntryKind(StrEnum):
     TREE = "tree"  # a kernel of a build tree
     BOOT = "boot"  # an initrd, for a guest root and a kernel
     SNAPSHOT = "snapshot"  # a guest that was booted and saved, for an image
+    COMPILER = "compiler"  # the BCC of a guest root, as a folder to run it in
+    PROGRAMS = "programs"  # the probes' BPF programs, compiled for a kernel
     SOURCE = "source"  # a compiler and a kernel's whole source, to build kernels of
     PREPARED = "prepared"  # a kernel's source, prepared as its build was, to compile units of
     KPATCH = "kpatch"  # programs of kpatch's that compare objects

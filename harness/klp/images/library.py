@@ -21,6 +21,7 @@ from klp.images.stock import StockEntry, StockKernel
 from klp.images.tree import TreeKernel
 from klp.model import Image, Kernel
 from klp.paths import CacheLayout
+from klp.process import beside
 from klp.progress import Progress, spoken, under_way
 from klp.settings import Settings
 
@@ -29,6 +30,8 @@ _GUEST_FILES = {
     "guest/usr/lib/klp/quiesce": "quiesce",
     "guest/etc/inittab": "inittab",
 }
+# Kinds of entries that are made of a kernel's.
+_OF_KERNELS = (EntryKind.BOOT, EntryKind.SNAPSHOT, EntryKind.PREPARED, EntryKind.PROGRAMS)
 
 
 class Library:
@@ -72,8 +75,10 @@ class Library:
         builder = self.builder(kernel)
         root = GuestRoot(builder.definition(), self._mirror, self._progress)
         self._announce(kernel, (root, builder))
-        guest, _ = self._made(root)
-        entry, manifest = self._made(builder)
+        # Side by side: each waits for the archive, and for one CPU.
+        with beside(lambda: self._made(root)) as guest_made:
+            entry, manifest = self._made(builder)
+            guest, _ = guest_made()
         initrd, boot_digest = self._initrd(GuestEntry(guest), KernelEntry(entry), manifest)
         return Image(
             name=builder.name,
@@ -183,7 +188,6 @@ class Library:
         boots = [
             (entry, manifest)
             for entry, manifest in entries
-            if manifest.kind in (EntryKind.BOOT, EntryKind.SNAPSHOT, EntryKind.PREPARED)
-            and manifest.inputs.get("kernel") in digests
+            if manifest.kind in _OF_KERNELS and manifest.inputs.get("kernel") in digests
         ]
         return own + boots

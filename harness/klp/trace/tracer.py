@@ -8,8 +8,10 @@ whoever connects later reads the same events from the first one on.
 
 from __future__ import annotations
 
+import io
 import logging
 import shlex
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -34,8 +36,10 @@ PROBES = ("klptransition", "klpshadow", "klpcallbacks", "klpstates")
 # This one has to be told which functions to watch, so it is armed only once they are known, and on request.
 CONSISTENCY = "klpconsistency"
 _FOLDER = "/run/klp"
+GUEST_PROBES = f"{_FOLDER}/probes"  # where a guest has them
 _LOOK_S = 0.02
-# BCC compiles with clang inside the guest: 12 s a probe under TCG, and several times that on a busy host.
+# Where BCC compiles with clang inside the guest, it takes 12 s a probe under TCG, and several times that on
+# a busy host.
 # So what is limited is not the time it takes, but the time in which it gets nothing done.
 _ARM_S = 1800.0
 _IDLE_S = 60.0
@@ -68,7 +72,7 @@ class _Followed:
 
 def probe_program(name: str) -> str:
     """Return where in a guest a probe's program is, once it was shipped."""
-    return f"{_FOLDER}/probes/{name}.py"
+    return f"{GUEST_PROBES}/{name}.py"
 
 
 def probe_output(name: str) -> str:
@@ -76,15 +80,20 @@ def probe_output(name: str) -> str:
     return f"{_FOLDER}/trace/{name}.jsonl"
 
 
-def ship_probes(guest: Guest) -> None:
-    """Put all that the probes need into a guest.
+def ship_probes(guest: Guest, programs: Iterable[Path] = ()) -> None:
+    """Put all that the probes need into a guest, with the programs that they load.
 
     Raises:
         CheckFailed, VmLost: it cannot be written there; the machine was lost meanwhile.
     """
-    guest.run(f"mkdir -p {_FOLDER}/probes {_FOLDER}/trace").must("making room for probes")
-    for file in paths.probe_files():
-        guest.put(file, f"{_FOLDER}/probes/{file.name}")
+    # All at once: to put a file takes an emulated guest a tenth of a second, whatever its size.
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as packed:
+        for file in [*paths.probe_files(), *programs]:
+            # Where Python looks for the bytecode of what is beside it.
+            packed.add(file, f"__pycache__/{file.name}" if file.suffix == ".pyc" else file.name)
+    unpack = f"mkdir -p {GUEST_PROBES} {_FOLDER}/trace && tar -x -C {GUEST_PROBES} --no-same-owner"
+    guest.run(unpack, stdin=archive.getvalue()).must("shipping the probes")
 
 
 class Tracer:
@@ -97,23 +106,35 @@ class Tracer:
         self._marks = 0
 
     def arm(
-        self, names: tuple[str, ...] = PROBES, tell: Callable[[str], None] = unheard
+        self,
+        names: tuple[str, ...] = PROBES,
+        *,
+        programs: Iterable[Path] = (),
+        tell: Callable[[str], None] = unheard,
     ) -> tuple[ProbeProcess, ...]:
         """Ship the probes, start them, and wait until each has said that it is attached.
 
         Args:
-            tell: gets which probe it is about.
+            programs: what they load; a probe that has none compiles its own.
+            tell: gets which probes it is about.
 
         Raises:
             CheckFailed: a probe ended before it was; with what it said.
             VmLost: the machine was lost meanwhile.
         """
-        ship_probes(self._guest)
-        # One after the other: side by side they take a quarter more of an emulated CPU (docs/facts.md).
-        for number, name in enumerate(names, 1):
-            tell(f"compiling {name}, {number} of {len(names)}")
-            self.follow((self._start(name),))
+        ship_probes(self._guest, programs)
+        if names:
+            tell(f"starting {', '.join(names)}")
+            self.follow(self._start_together(names))
         return tuple(probe.process for probe in self._armed)
+
+    def _start_together(self, names: tuple[str, ...]) -> tuple[ProbeProcess, ...]:
+        # They start one after the other: side by side they take a quarter more of an emulated CPU
+        # (docs/facts.md).
+        command = f"python3 {GUEST_PROBES}/klptogether.py {_FOLDER}/trace {' '.join(names)} </dev/null"
+        started = self._guest.run(command, timeout_s=_ARM_S).must("starting the probes").stdout
+        pairs = (line.split() for line in started.splitlines())
+        return tuple(ProbeProcess(name, int(pid)) for name, pid in pairs)
 
     def watch(self, functions: Iterable[str]) -> None:
         """Arm klpconsistency, for T12, for functions told as PATCH:OBJECT:OLD:NEW (see its manual).
@@ -249,6 +270,11 @@ class Tracer:
             self._wait(probe, partial(self.store.marked, probe.name, number), _DRAIN_S, "mark")
         return self.store.count()
 
+    def recompiled(self) -> tuple[str, ...]:
+        """Return why probes that were given programs compiled their own, one line each."""
+        said = self._guest.run(f"grep -hs 'compiling it here$' {_FOLDER}/trace/*.err").stdout
+        return tuple(said.splitlines())
+
     def missing(self) -> tuple[str, ...]:
         """Return what the probes cannot see on this kernel, one line each."""
         heads = (self.store.header(probe.name) for probe in self._armed)
@@ -279,12 +305,15 @@ def traced(
     progress: Progress,
     running: tuple[ProbeProcess, ...] = (),
     listen: Callable[[AnyEvent], None] | None = None,
+    *,
+    programs: Iterable[Path] = (),
 ) -> Iterator[Tracer]:
     """Have probes armed for the length of a block, their events going to `file`.
 
     Args:
         running: the probes that run in the guest already; none for arming them now.
         listen: gets every event as it comes.
+        programs: see `Tracer.arm`.
     """
     with EventStore(file, listen) as store:
         tracer = Tracer(guest, store)
@@ -292,7 +321,9 @@ def traced(
             tracer.follow(running)
         else:
             with progress.step(f"arming {', '.join(PROBES)}"):
-                tracer.arm(tell=teller(progress))
+                tracer.arm(programs=programs, tell=teller(progress))
+            for line in tracer.recompiled():
+                progress.note(line)
         yield tracer
         # Not after an error: a lost guest answers no more, and all that the probes told is in the file.
         with progress.step("draining the probes"):
