@@ -18,14 +18,15 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import IO, Self, TypeVar, cast
 
-from klp.errors import HostLacks, Interrupted, KlpError
+from klp.errors import HostLacks, KlpError
+from klp.sidework import check_wanted, ended_by
 
 log = logging.getLogger(__name__)
 
@@ -131,78 +132,6 @@ class _SignalsHeld:
         self.release()
 
 
-class _Work:
-    """Work that another thread does, and the command that it waits for: nothing else would end that."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._unwanted = False
-        self._child: subprocess.Popen[str] | None = None
-
-    def check(self) -> None:
-        """Raise Interrupted once it is no longer wanted."""
-        if self._unwanted:
-            raise Interrupted("no longer wanted")
-
-    @contextmanager
-    def waiting_for(self, child: subprocess.Popen[str]) -> Iterator[None]:
-        """Let `end` end a child for the length of a block."""
-        with self._lock:
-            self.check()
-            self._child = child
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._child = None
-
-    def end(self) -> None:
-        """Kill what it waits for, and what it starts from now on."""
-        with self._lock:
-            self._unwanted = True
-            if self._child and self._child.poll() is None:
-                end_group(self._child)
-
-
-class _Own(threading.local):
-    """The work that a thread does for another, if any."""
-
-    work: _Work | None = None
-
-
-_OWN = _Own()
-
-
-def _check_wanted() -> None:
-    if _OWN.work:
-        _OWN.work.check()
-
-
-def _waiting_for(child: subprocess.Popen[str]) -> AbstractContextManager[None]:
-    return _OWN.work.waiting_for(child) if _OWN.work else nullcontext()
-
-
-@contextmanager
-def beside(work: Callable[[], T]) -> Iterator[Callable[[], T]]:
-    """Have work done by another thread for the length of a block; yields what waits for its result.
-
-    An error of the block, or an interrupt, ends the commands of that work, which no signal reaches.
-    """
-    state = _Work()
-
-    def in_its_thread() -> T:
-        _OWN.work = state
-        return work()
-
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(in_its_thread)
-        try:
-            yield future.result
-        except BaseException:
-            state.end()
-            raise
-
-
 def run(
     argv: Sequence[str | Path],
     *,
@@ -223,7 +152,7 @@ def run(
         HostLacks: there is no such command here.
     """
     words = [str(word) for word in argv]
-    _check_wanted()
+    check_wanted()
     log.debug("+ %s", shlex.join(words))
     try:
         with _SignalsHeld() as held, subprocess.Popen(
@@ -250,7 +179,7 @@ def _communicate(
     """Wait for `child`; whatever ends the wait early also ends the child's whole group."""
     try:
         held.release()
-        with _waiting_for(child):
+        with ended_by(partial(_end_unless_over, child)):
             stdout, stderr = child.communicate(timeout=timeout_s)
         return stdout, stderr or ""
     except subprocess.TimeoutExpired:
@@ -285,6 +214,11 @@ def _heard(child: subprocess.Popen[str], listen: Callable[[str], None] | None) -
         stream.close()
 
 
+def _end_unless_over(child: subprocess.Popen[str]) -> None:
+    if child.poll() is None:
+        end_group(child)
+
+
 def _nobody(line: str) -> None:
     del line
 
@@ -314,7 +248,7 @@ def pipe(
         HostLacks: one of the two is not installed.
     """
     left, right = ([str(word) for word in side] for side in (producer, consumer))
-    _check_wanted()
+    check_wanted()
     log.debug("+ %s | %s", shlex.join(left), shlex.join(right))
     for words in (left, right):
         if which(words[0]) is None:
@@ -332,7 +266,7 @@ def pipe(
             held.release()
             assert first.stdout is not None
             first.stdout.close()  # so that the producer gets SIGPIPE when the consumer dies
-            with _waiting_for(first):
+            with ended_by(partial(_end_unless_over, first)):
                 first.wait()
                 _, refusal = second.communicate()
         except BaseException:

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from bench.first import FirstRun, ratios, steps_of
-from klp.progress import PlainLines
+from klp.consoles import PlainLines
 
 
 def test_steps_are_read_from_what_klp_says_of_them(capsys):

@@ -100,10 +100,10 @@ class Shell:
         self.root = root
         (root / "usr/bin").mkdir(parents=True)
 
-    def run(self, command):
+    def run(self, command, *, stdin=b""):
         line = command if isinstance(command, str) else " ".join(command)
         line = line.replace("/run/klp", f"{self.root}/run/klp").replace("/usr/bin", f"{self.root}/usr/bin")
-        self.done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+        self.done = subprocess.run(["sh", "-c", line], input=stdin, capture_output=True, check=False)
         self.status = self.done.returncode
         return self
 

@@ -15,7 +15,8 @@ import pytest
 
 from klp import process
 from klp.errors import HostLacks
-from klp.process import CommandFailed, beside, environment, pipe, run, spawn
+from klp.process import CommandFailed, environment, pipe, run, spawn
+from klp.sidework import beside
 from klp.waiting import wait_until
 
 

@@ -30,7 +30,7 @@ def put_folder(guest: Guest, source: Path, destination: str) -> None:
         VmLost: the machine was lost meanwhile.
     """
     what = f"copying {source} to guest:{destination}"
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(prefix="klp-") as scratch:
         packed = Path(scratch, _ARCHIVE)
         _tar(what, "-C", source, "-cf", packed, ".")
         guest.put(packed, _THERE)
@@ -48,7 +48,7 @@ def get_folder(guest: Guest, source: str, destination: Path) -> None:
     """
     what = f"copying guest:{source} to {destination}"
     guest.run(["tar", "-C", source, "-cf", _THERE, "."], timeout_s=_LIMIT_S).must(what)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(prefix="klp-") as scratch:
         packed = Path(scratch, _ARCHIVE)
         guest.get(_THERE, packed)
         guest.run(["rm", _THERE])

@@ -21,9 +21,9 @@ from klp.images.stock import StockEntry, StockKernel
 from klp.images.tree import TreeKernel
 from klp.model import Image, Kernel
 from klp.paths import CacheLayout
-from klp.process import beside
 from klp.progress import Progress, spoken, under_way
 from klp.settings import Settings
+from klp.sidework import beside
 
 _GUEST_FILES = {
     "guest/usr/lib/klp/boot": "boot",

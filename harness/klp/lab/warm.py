@@ -26,8 +26,8 @@ from klp.lab.lab import Lab, connected, connection_limits, guest_address, start_
 from klp.lab.programs import ensure_programs
 from klp.model import Accelerator
 from klp.paths import RunLayout
-from klp.process import beside
 from klp.progress import NotesOnly, Progress, teller, under_way
+from klp.sidework import beside
 from klp.trace.store import EventStore
 from klp.trace.tracer import CONSISTENCY, PROBES, ProbeProcess, Tracer
 from klp.vm.deadlines import Deadlines, deadlines

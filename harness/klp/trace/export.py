@@ -42,7 +42,7 @@ def export_zipapp(file: Path) -> None:
     """
     if file.exists():
         raise UsageError(f"{file}: exists", hint="name a new file, such as klp-probes.pyz")
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(prefix="klp-") as scratch:
         folder = Path(scratch, "probes")
         export_folder(folder)
         try:
