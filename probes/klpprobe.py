@@ -113,7 +113,9 @@ def compiled(tool: Tool, symbols: Symbols) -> Any:
         from bcc import BPF  # late: --help, --ebpf and the unit tests need no bcc
     except ImportError as error:
         raise ProbeError(f"python3-bpfcc is not installed ({error})") from error
-    complain(f"{tool}: compiling for kernel {os.uname().release}; on an emulated CPU that takes a minute")
+    complain(
+        f"{tool.name}: compiling for kernel {os.uname().release}; on an emulated CPU that takes a minute"
+    )
     try:
         return BPF(text=program_text(tool.name), cflags=cflags)
     except Exception as error:  # bcc raises nothing narrower, after the compiler's own messages

@@ -8,6 +8,7 @@ import dataclasses
 import struct
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -174,3 +175,10 @@ def test_a_tool_needs_libbpf_to_load_what_was_compiled(monkeypatch):
 
     with pytest.raises(ProbeError, match="libbpf is not installed"):
         klpload.Loaded(PROGRAM, 2)
+
+
+def test_a_tool_that_compiles_is_named(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "bcc", SimpleNamespace(BPF=lambda **_options: "compiled"))
+
+    assert klpprobe.compiled(tool(), Symbols(lambda: KALLSYMS)) == "compiled"
+    assert capsys.readouterr().err.startswith("klpstates: compiling for kernel ")
