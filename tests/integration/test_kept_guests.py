@@ -129,23 +129,29 @@ def test_an_armed_probe_shows_a_transition_without_being_compiled(at, home, samp
     assert "compiling" not in said.read_text()
 
 
-def test_the_exported_probes_run_where_klp_is_not(at, klp, tmp_path):
+@pytest.fixture
+def cold(klp, home):
+    """A guest in which no probe is armed: an armed klpcallbacks is in the way of another one."""
+    assert klp("up", "--cold", "--name", "cold", env=home).returncode == 0
+
+    def run(command, *words):
+        return klp(command, "--name", "cold", *words, env=home, stdin=-3)
+
+    yield run
+    assert run("down").returncode == 0
+
+
+def test_the_exported_probes_run_where_klp_is_not(cold, klp, tmp_path):
+    assert cold("exec", "klpshadow --help").stdout.startswith("usage: klpshadow")
     folder, file = tmp_path / "probes", tmp_path / "klp-probes.pyz"
     assert klp("probes", "--export", folder, "--zipapp", file).returncode == 0
     for each in (folder, file):
-        assert at("cp", each, "guest:/root/").returncode == 0
-    away = "mv /run/klp/probes /run/klp/away; {}; status=$?; mv /run/klp/away /run/klp/probes; exit $status"
+        assert cold("cp", each, "guest:/root/").returncode == 0
+    assert cold("exec", "rm -r /run/klp /usr/bin/klp*").returncode == 0
     for command in ("/root/probes/klpcallbacks.py", "python3 /root/klp-probes.pyz klpcallbacks"):
-        done = at("exec", away.format(f"{command} -d 0.1"), stdin=-3)
+        done = cold("exec", f"{command} -d 0.1")
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith("Tracing the livepatch core")
         words = [line.partition(": ")[2].split()[0] for line in done.stderr.splitlines() if ": " in line]
         assert words[:2] == ["compiling", "attaching"]
         assert done.stderr.splitlines()[-1] == "ready"
-
-
-def test_a_cold_guest_has_the_probes_as_commands_too(klp, home):
-    assert klp("up", "--cold", "--name", "cold", env=home).returncode == 0
-    shown = klp("exec", "--name", "cold", "klpshadow --help", env=home, stdin=-3)
-    assert klp("down", "--name", "cold", env=home).returncode == 0
-    assert shown.stdout.startswith("usage: klpshadow")
