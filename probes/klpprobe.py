@@ -232,7 +232,7 @@ def trace(tool: Tool, args: argparse.Namespace) -> None:
     tool.attach(probes)
     if not args.json:
         print(f"Tracing the livepatch core... Hit Ctrl-C to end.\n{tool.head}")
-    out.header(probes.attached, probes.missing)
+    out.header(probes.attached, probes.missing, probes.facts)
     sys.stdout.flush()
     release_memory()
     complain("ready")

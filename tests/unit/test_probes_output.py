@@ -42,7 +42,7 @@ def decoded(lines):
 
 
 def test_a_stream_decodes_and_counts_itself(out, lines):
-    out.header(["klp_init_transition"], [{"symbol": "klp_sync", "unseen": "nothing"}])
+    out.header(["klp_init_transition"], [{"symbol": "klp_sync", "unseen": "nothing"}], {})
     out.event("synchronize", 7, duration_ns=1)
     out.mark()
     out.lose(3)

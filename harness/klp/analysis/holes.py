@@ -46,6 +46,7 @@ class HoleBuilder:
         self._lost: Counter[str] = Counter()
         # The kind of each probe's last event: one that says that all is told (an end, a mark), or not.
         self.last: dict[str, type[ev.AnyEvent]] = {}
+        self.heard: dict[str, int] = {}
 
     def take(self, event: ev.AnyEvent) -> None:
         """Add one event that is about a tool itself."""
@@ -56,6 +57,8 @@ class HoleBuilder:
         elif isinstance(event, ev.End):
             # Not added: the end's count is that of the whole run, of all `Lost` events together.
             self._lost[event.probe] = max(self._lost[event.probe], event.lost)
+        if isinstance(event, ev.Mark | ev.End):
+            self.heard[event.probe] = event.ts_ns
 
     def built(self) -> tuple[Hole, ...]:
         """Return every hole."""

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from klp.analysis.legs import Leg, LegOutcome, ObjectSeen, TaskAccounts, TaskSwitch
+from klp.analysis.accounts import TaskAccounts
+from klp.analysis.legs import Leg, LegOutcome, ObjectSeen, TaskSwitch
 from klp.klog.transitions import COUNTED
 from klp.trace import events as ev
 
@@ -335,6 +336,7 @@ class _Open:
     def built(self) -> Leg:
         """Return the leg, now that its end is known."""
         accounts = self._accounts
+        tasks = accounts.built()
         return Leg(
             patch=self.begun[1].patch,
             target=self.begun[1].target,
@@ -351,14 +353,15 @@ class _Open:
             forces=tuple(self._forces),
             waits=tuple(self._waits),
             objects=tuple(self._objects),
-            tasks=accounts.built(),
+            tasks=tasks,
             twice=tuple(accounts.twice),
             wrong_way=tuple(accounts.wrong_way),
             unexplained=tuple(accounts.unexplained),
-            forks=accounts.forks,
-            forks_pending=accounts.forks_pending,
-            exits_pending=accounts.exits_pending,
+            walks=tuple(accounts.walk(n, each.ts_ns) for n, (_, each) in enumerate(self._passes, 1)),
+            held_passes=accounts.held_passes,
             born=tuple(accounts.born),
+            born_pending=tuple(accounts.born_pending),
             gone=accounts.gone,
+            dead_pending=tuple(accounts.dead_pending),
             last_ns=self._last_ns,
         )
