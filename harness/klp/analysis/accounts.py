@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from klp.analysis.legs import TaskSwitch, Who, identity, reason
@@ -146,6 +147,11 @@ class TaskAccounts:
         # then sets what is set already, because klp_try_switch_task() looks at the state before it takes
         # the lock.
         itself = path in _BY_ITSELF and ts_ns <= account.until_ns
+        # Force calls klp_update_patch_state() for the task, and so does the task: each is told as it begins.
+        ways = (account.path, path)
+        itself = itself or (
+            "force" in ways and any(each in _BY_ITSELF for each in ways) and not account.confirmed
+        )
         if account.path not in (None, "already") and not itself:
             self._question(self.twice, account, number, path)
         if account.path == "already" and self.unexplained:
@@ -158,7 +164,12 @@ class TaskAccounts:
     def fork(self, number: int, event: ev.Fork) -> None:
         """Take a birth: whoever had that thread id before is gone, whether or not its exit was seen."""
         self.born.append(event.ts_ns)
-        self._close(identity(event.child))
+        # A thread's id is given out anew only when it has left it.
+        self._settle([identity(event.child)])
+        before = self._open.pop(identity(event.child), None)
+        if before is not None:
+            # Not closed: it may live on under its leader's id, if it has called exec.
+            self._open[event.child.pid, f"before event {number}"] = before
         account = self._of(event.child)
         account.last_ns = event.ts_ns
         if event.child_state == self._target:
@@ -213,20 +224,24 @@ class TaskAccounts:
             if threads:
                 self._doubts.append(_Doubt(held_against, entry, threads, path))
 
-    def _settle(self) -> None:
-        for doubt in self._doubts:
-            vanished = [
-                who for who, seen in doubt.threads.items()
-                if who in self._open and self._open[who].seen == seen
-            ]  # fmt: skip
-            if vanished and doubt.entry in doubt.held_against:
+    def _vanished(self, doubt: _Doubt, who: Who) -> bool:
+        """Whether a thread was not seen under its own id since another was in doubt."""
+        return who in doubt.threads and who in self._open and self._open[who].seen == doubt.threads[who]
+
+    def _settle(self, ids: Iterable[Who]) -> None:
+        """Acquit those whose id was taken over by one of these, none of whom can be seen any more."""
+        for who in ids:
+            doubt = next((each for each in self._doubts if self._vanished(each, who)), None)
+            if doubt is None:
+                continue
+            self._doubts.remove(doubt)
+            if doubt.entry in doubt.held_against:
                 doubt.held_against.remove(doubt.entry)
-                thread = self._open[vanished[0]]
-                thread.seen += 1  # it took over one id only
-                thread.path = doubt.path or thread.path
-        self._doubts.clear()
+            thread = self._open[who]
+            thread.seen += 1  # it took over one id only
+            thread.path = doubt.path or thread.path
 
     def built(self) -> tuple[TaskSwitch, ...]:
         """Return every account, in the order the tasks were first seen."""
-        self._settle()
+        self._settle([who for doubt in self._doubts for who in doubt.threads])
         return (*self._closed, *(each.built() for each in self._open.values()))

@@ -268,7 +268,7 @@ def _reaped(leg: Leg, before: ev.Census, after: ev.Census) -> int:
         return 0
     at_first = _unmet(leg, before, 0)
     at_last = _unmet(leg, before, len(leg.passes) - 1)
-    tried = sum(each.path in (None, "already") and each.attempts > 0 for each in leg.tasks)
+    tried = sum(each.path in (None, "already", "ended") and each.attempts > 0 for each in leg.tasks)
     left = before.tasks + sum(before.ts_ns < at < after.ts_ns for at in leg.born) - after.tasks
     return max(0, min(at_first + min(max(0, at_last - at_first), tried), left))
 
