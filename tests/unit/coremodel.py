@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small model of the livepatch core's transitions, which writes what the probes would.
 
-It does what kernel/livepatch/transition.c does, step by step, with tasks that fork, end, call exec and switch
-by themselves meanwhile; chance decides what comes next. Whatever it writes, a correct kernel may write.
+It does what kernel/livepatch/transition.c does, step by step, with tasks that fork, end, call exec and
+switch by themselves meanwhile; chance decides what comes next. What it writes, a correct kernel may write.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ class Core:
     _names: int = 0
     _number: int = 0
     _due_ns: int = 0
+    _needed: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.shape.seed)
@@ -85,6 +86,10 @@ class Core:
             self.trace.wait(self.chance.randint(1, 3_000))
             if self.chance.random() < 0.2:
                 self.trace.put(ev.Mark, probe="klptransition", number=turn + 1)
+        for (patch, target), passes in self._needed.items():
+            if self._maybe(True, 0.5):  # a guest without probes needed as many passes, or more
+                self.trace.put(ev.Control, patch=patch, target=target, duration_ns=1_000,
+                               passes=passes + self.chance.randint(0, 2))  # fmt: skip
         return self.trace.end()
 
     def _maybe(self, wanted: bool, likely: float) -> bool:
@@ -199,11 +204,15 @@ class Core:
                 trace.put(ev.Signals, patch=patch.name, core=trace.core)
         else:
             self.complete(patch)
-        trace.put(ev.Pass, at=begun, patch=patch.name, number=self._number, attempts=attempts, left=left,
-                  complete=complete, scheduler_refused=0, duration_ns=trace.now - begun, core=core)  # fmt: skip
+        trace.put(
+            ev.Pass, at=begun, patch=patch.name, number=self._number, attempts=attempts, left=left,
+            complete=complete, scheduler_refused=0, duration_ns=trace.now - begun, core=core,
+        )  # fmt: skip
         self._due_ns = trace.now + self.chance.randint(750, 1_750) * 1_000_000
         if complete:
             self.free_ended(patch, core.target_state)
+            same = (patch.name, core.target_state)
+            self._needed[same] = max(self._number, self._needed.get(same, 0))
 
     def complete(self, patch: Patch, only: str = "") -> None:
         """klp_complete_transition."""
@@ -217,6 +226,8 @@ class Core:
             for each in self.below(patch):
                 trace.put(ev.Replaced, patch=each.name, by=patch.name)
                 self.objects(each, "unpatch", transition=False)
+        if not only:
+            self.ran(patch, target)
         if target == 0 and only:
             trace.object(patch.name, only, "unpatch", CHANGED)
         elif target == 0:
@@ -226,6 +237,15 @@ class Core:
         self.tasks.act()
         trace.set_core(target_state=-1, transition_patch=None, enabled=None)
         self.tasks.census("completed")
+
+    def ran(self, patch: Patch, target: int) -> None:
+        """klp_ftrace_handler, as klpconsistency counts which version of a function it chose."""
+        for version, state in (("old", 0), ("new", 1)):
+            if self.chance.random() < 0.5:
+                self.trace.put(
+                    ev.Ran, patch=patch.name, object="vmlinux", function=CHANGED[0], version=version,
+                    patch_state=state, target=target, count=2, task=SHELL,
+                )  # fmt: skip
 
     def free_ended(self, patch: Patch, target: int) -> None:
         """klp_free_patch_async, klp_free_replaced_patches_async."""

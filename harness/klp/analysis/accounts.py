@@ -147,7 +147,7 @@ class TaskAccounts:
         # then sets what is set already, because klp_try_switch_task() looks at the state before it takes
         # the lock.
         itself = path in _BY_ITSELF and ts_ns <= account.until_ns
-        # Force calls klp_update_patch_state() for the task, and so does the task: each is told as it begins.
+        # Force calls klp_update_patch_state() for a task, and so does the task: each is told as it begins.
         ways = (account.path, path)
         itself = itself or (
             "force" in ways and any(each in _BY_ITSELF for each in ways) and not account.confirmed
@@ -219,7 +219,7 @@ class TaskAccounts:
                 who: each.seen
                 for who, each in self._open.items()
                 if each.task.tgid == account.task.tgid and each is not account and not each.dying
-                if (each.path in (None, "already")) is bool(path)
+                if (each.path is None) is bool(path)
             }
             if threads:
                 self._doubts.append(_Doubt(held_against, entry, threads, path))

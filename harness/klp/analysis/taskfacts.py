@@ -67,6 +67,8 @@ class TaskFacts:
             # klp_update_patch_state() is told as it begins. The attempt came before it had set the state,
             # or else it would have found the task switched.
             self._refused.good()
+        elif event.after != event.patch_state and self._target is None:
+            return  # The trace begins in the midst of a transition: its switch may have been told before.
         elif event.after != event.patch_state:
             self._doubtful[identity(event.task)] = (number, event)
             self._refused.good()

@@ -231,8 +231,7 @@ class LegBuilder:
             if self._current:
                 self._current.reversed_by = (number, event)
             self._close()
-            # After the close, by which the leg that is reversed has become the last of the finished ones.
-            self._current = _Open(number, event, replace, before=self._finished[-1:])
+            self._current = _Open(number, event, replace)
         elif self._current is not None:
             self._current.take(number, event)
 
@@ -250,12 +249,9 @@ class LegBuilder:
 class _Open:
     """A leg that has not ended yet."""
 
-    def __init__(
-        self, number: int, begun: ev.Init | ev.Reverse, replace: bool, before: list[Leg] | None = None
-    ) -> None:
+    def __init__(self, number: int, begun: ev.Init | ev.Reverse, replace: bool) -> None:
         self.begun = (number, begun)
         self.replace = replace
-        self._before_target = before[0].target if before else None
         self.started: tuple[int, ev.Start] | None = None
         self.completed: tuple[int, ev.Complete] | None = None
         self.cancelled: tuple[int, ev.Cancel] | None = None
@@ -290,7 +286,9 @@ class _Open:
 
     def _of_the_leg_before(self, event: ev.Switch) -> bool:
         """Whether a switch goes the old way still, as it may until a reversal has cleared all flags."""
-        return self.started is None and event.patch_state == self._before_target
+        begun = self.begun[1]
+        reversal = isinstance(begun, ev.Reverse) and self.started is None
+        return reversal and event.patch_state == 1 - begun.target
 
     def _take_step(self, number: int, event: ev.AnyEvent) -> bool:
         if isinstance(event, ev.Start):
