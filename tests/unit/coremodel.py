@@ -66,9 +66,13 @@ class Core:
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.shape.seed)
-        self.trace = Trace(self.chance.choice(("6.1.0", "6.12.117", "7.2.12")))
+        kernel, scheduler = self.chance.choice(
+            (("6.1.0", False), ("5.14.0-503.el9", True), ("6.12.117", True), ("7.2.12", True))
+        )
+        self.trace = Trace(kernel)
+        self.trace.events[0] = msgspec.structs.replace(self.trace.events[0], scheduler_switch=scheduler)
         self.trace.tasks.clear()
-        self.tasks = Tasks(self.shape, self.chance, self.trace)
+        self.tasks = Tasks(self.shape, self.chance, self.trace, scheduler=scheduler)
 
     # --- lives ------------------------------------------------------------------------------------
 

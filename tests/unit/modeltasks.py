@@ -55,8 +55,9 @@ class Thread:
 class Tasks:
     """The list of tasks, and the idle tasks."""
 
-    def __init__(self, wanted: Wanted, chance: random.Random, trace: Trace) -> None:
+    def __init__(self, wanted: Wanted, chance: random.Random, trace: Trace, *, scheduler: bool) -> None:
         self._wanted, self._chance, self._trace = wanted, chance, trace
+        self._scheduler = scheduler
         self.idle = [Thread(0, 0, f"swapper/{cpu}", -1, offline=cpu == 2) for cpu in range(3)]
         self.list: list[Thread] = []
         self._next_pid = 1
@@ -236,7 +237,7 @@ class Tasks:
 
     def _switch_itself(self, thread: Thread) -> None:
         """klp_update_patch_state, told as it begins; or __klp_sched_try_switch, told as it has switched."""
-        if thread.pid and not self._trace.events[0].kernel.startswith("6.1.") and self._likely(0.3):  # type: ignore[union-attr]
+        if thread.pid and self._scheduler and self._likely(0.3):
             self._set(thread)
             self._trace.put(ev.Switch, task=thread.told, path="scheduler", patch_state=thread.state)
             return

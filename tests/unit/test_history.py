@@ -233,14 +233,6 @@ def test_a_missing_probe_point_is_a_hole_for_those_who_need_it(probe: str, symbo
     assert unheld == needing(probe, symbol)
 
 
-def test_a_kernel_without_scheduler_switch_lacks_nothing() -> None:
-    missing = (ev.Missing(symbol="__klp_sched_try_switch", unseen="switches in the scheduler"),)
-    for kernel, verdict in (("6.1.0-56-amd64", Verdict.HELD), ("6.12.117", Verdict.NOT_OBSERVED)):
-        trace = everything(kernel)
-        trace.events[0] = msgspec.structs.replace(trace.events[0], missing=missing)
-        assert verdicts(trace)["T13"].verdict is verdict
-
-
 @pytest.mark.parametrize(
     ("met", "stays", "verdict"),
     [(0, 0, Verdict.HELD), (1, 0, Verdict.VIOLATED), (0, 1, Verdict.VIOLATED)],

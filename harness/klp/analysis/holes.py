@@ -7,12 +7,7 @@ from collections import Counter
 
 import msgspec
 
-from klp.kernels import EARLIEST_SCHEDULER_SWITCH, series
 from klp.trace import events as ev
-
-# Functions that older kernels lack. That is no hole in their traces: what the function does is not done
-# there.
-_SINCE = {"klp_sched_try_switch": EARLIEST_SCHEDULER_SWITCH}
 
 
 class Hole(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +70,6 @@ class HoleBuilder:
                     words=f"{probe}: {header.kernel} has no probe point {each.symbol}: {each.unseen}",
                 )
                 for each in header.missing
-                if series(header.kernel) >= _SINCE.get(bare(each.symbol), ())
             ]
             # A span of a trace ends at a mark: by then each probe has written all that it had seen.
             if self.last.get(probe) not in (ev.Mark, ev.End) and probe != "klp":

@@ -205,7 +205,7 @@ def _nops(leg: Leg) -> set[tuple[str, str]]:
     " offline.",
     f"klp_try_switch_task, klp_update_patch_state, __klp_sched_try_switch, {_CODE}; {_MODEL}",
     _PROBE,
-    f"{_ENDS} klp_start_transition {_PATHS} __klp_sched_try_switch klp_force_transition",
+    f"{_ENDS} klp_start_transition {_PATHS} klp_force_transition",
 )
 def known_path(history: History) -> Finding:
     """Judge that every task's switch was seen, by klp_try_switch_task or around it: livepatch.rst, 3.
