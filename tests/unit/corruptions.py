@@ -331,10 +331,11 @@ def compared(scene: Scene) -> Leg:
 @corruption("T14", "with probes a transition needs more passes")
 def _(scene: Scene) -> None:
     leg = compared(scene)
-    if not leg.held_passes:
+    needed = len(leg.passes) - leg.chance_passes
+    if needed < 2:
         raise NoPlace
     scene.drop(*(n for n, each in scene.all(ev.Control) if each.patch == leg.patch))
-    scene.trace.put(ev.Control, patch=leg.patch, target=leg.target, passes=leg.held_passes, duration_ns=1)
+    scene.trace.put(ev.Control, patch=leg.patch, target=leg.target, passes=needed - 1, duration_ns=1)
 
 
 @corruption("T14", "a transition waits for the probe's own process")

@@ -120,6 +120,17 @@ def test_a_module_that_comes_after_a_lost_end_is_no_violation() -> None:
     assert judged(trace, "T3") == {"T3": NOT_OBSERVED}
 
 
+def test_a_module_that_comes_after_an_end_that_no_probe_can_see_is_no_violation() -> None:
+    trace = Trace()
+    trace.enable("p")
+    trace.wait(1_000)
+    target_module(trace)
+    trace.end()
+    trace.events = [e for e in trace.events if not (isinstance(e, ev.Census) and e.moment == "completed")]
+    lacking(renumbered(trace), "klp_complete_transition")
+    assert judged(trace, "T3") == {"T3": NOT_OBSERVED}
+
+
 @pytest.mark.parametrize("kind", [ev.Init, ev.Start, ev.Pass, ev.Complete, ev.Reverse, ev.Cancel, ev.Force])
 def test_no_loss_of_one_event_is_a_violation(kind: type[ev.AnyEvent]) -> None:
     whole = everything()

@@ -78,6 +78,7 @@ class TaskAccounts:
         self.born: list[int] = []
         self.born_pending: list[int] = []
         self.dead_pending: list[int] = []
+        self._failed: set[int] = set()
         self._held: set[int] = set()
         self._walks: dict[int, int] = {}
         self._died: dict[Who, int] = {}
@@ -90,9 +91,9 @@ class TaskAccounts:
         return tuple(self._died.values())
 
     @property
-    def held_passes(self) -> int:
-        """How many passes left a task behind for another reason than that it was running."""
-        return len(self._held)
+    def chance_passes(self) -> int:
+        """How many passes left tasks behind only because these were running at that moment."""
+        return len(self._failed - self._held)
 
     def walk(self, pass_number: int, otherwise_ns: int) -> int:
         """Return when a pass was at its first task."""
@@ -118,6 +119,7 @@ class TaskAccounts:
         else:
             account.failed += 1
             account.reasons[reason(event)] += 1
+            self._failed.add(pass_number)
             if event.result != "running":
                 self._held.add(pass_number)
             account.first = number if account.first is None else account.first
@@ -209,7 +211,7 @@ class TaskAccounts:
         """Put a task down as one that broke a rule, unless another thread may have its id by now.
 
         A thread that calls exec takes over the id of its leader, who may have ended before the transition
-        begun: then no event tells of that. Such a thread is not seen any more under the id it had. If it
+        began: then no event tells of that. Such a thread is not seen any more under the id it had. If it
         was to switch still, the second switch by `path` is its own.
         """
         entry = (account.built(), number)

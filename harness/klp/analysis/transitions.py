@@ -356,7 +356,7 @@ class _Open:
             wrong_way=tuple(accounts.wrong_way),
             unexplained=tuple(accounts.unexplained),
             walks=tuple(accounts.walk(n, each.ts_ns) for n, (_, each) in enumerate(self._passes, 1)),
-            held_passes=accounts.held_passes,
+            chance_passes=accounts.chance_passes,
             born=tuple(accounts.born),
             born_pending=tuple(accounts.born_pending),
             gone=accounts.gone,

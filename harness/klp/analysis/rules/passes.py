@@ -146,8 +146,8 @@ def _judge_passes(tally: Tally, own: list[Leg], without: list[tuple[int, ev.Cont
 
 
 def _needed(leg: Leg) -> int:
-    """Return the passes that a leg had to have: the last, and those in which a task was held up."""
-    return 1 + leg.held_passes
+    """Return the passes that a leg had to have: all but those that were held up by chance."""
+    return len(leg.passes) - leg.chance_passes
 
 
 def _judge_own_task(tally: Tally, leg: Leg, task: TaskSwitch) -> None:
