@@ -243,8 +243,8 @@ def _judge_sum(tally: Tally, leg: Leg) -> None:
         return
     there = before.patched if leg.target == ev.PATCHED else before.unpatched
     due = before.tasks - there
-    dead = sum(at > before.ts_ns for at in leg.dead_pending)
-    born = sum(at > before.ts_ns for at in leg.born_pending)
+    dead = sum(before.ts_ns < at < after.ts_ns for at in leg.dead_pending)
+    born = sum(before.ts_ns < at < after.ts_ns for at in leg.born_pending)
     reaped = _reaped(leg, before, after)
     words = f"{leg.told()}: {due} tasks had to switch, {switches} were seen to"
     if leg.born or dead or reaped:
