@@ -162,6 +162,7 @@ class TaskAccounts:
             who = (account.task.pid, account.task.comm)
             self.unexplained[:] = [(t, n) for t, n in self.unexplained if (t.pid, t.comm) != who]
         account.path, account.at_ns, account.number = path, ts_ns, number
+        account.confirmed = False
 
     def fork(self, number: int, event: ev.Fork) -> None:
         """Take a birth: whoever had that thread id before is gone, whether or not its exit was seen."""
