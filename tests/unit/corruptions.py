@@ -342,19 +342,22 @@ def _(scene: Scene) -> None:
 def _(scene: Scene) -> None:
     leg = compared(scene)
     number, task = scene.pick(
-        (n, each.task) for _, n, each in refused(scene)
-        if each.task.pid and leg.begun_ns < each.ts_ns < leg.last_ns
-        and all(each.result != "running" for _, each in scene.within(leg, ev.Attempt))
+        (n, each.task)
+        for own, n, each in refused(scene)
+        if own is leg and each.task.pid
     )  # fmt: skip
-    for n, each in scene.within(leg, ev.Attempt):
-        if each.task.pid == task.pid:
-            scene.set(n, task=msgspec.structs.replace(each.task, comm="python3"))
+    rename(scene, task.pid, "python3")
     scene.set(number, result="unreliable", errno=-22, function=None)
     scene.trace.put(ev.Control, patch=leg.patch, target=leg.target, passes=99, duration_ns=1)
-    # The process has one name from its first event on.
-    for n, each in scene.all(ev.Switch):
-        if each.task.pid == task.pid:
-            scene.set(n, task=msgspec.structs.replace(each.task, comm="python3"))
+
+
+def rename(scene: Scene, pid: int, comm: str) -> None:
+    """Give a task one name from its first event on."""
+    for number, each in enumerate(scene.trace.events, 1):
+        for role in ("task", "child", "parent"):
+            task = getattr(each, role, None)
+            if isinstance(task, ev.Task) and task.pid == pid:
+                scene.set(number, **{role: msgspec.structs.replace(task, comm=comm)})
 
 
 # --- T8, T9, T10: reversal, force, cancellation --------------------------------------------------------
