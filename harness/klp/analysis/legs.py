@@ -83,6 +83,7 @@ class Leg:
             how.
         walks: for each pass, when it was at its first task: from then on nobody joins or leaves the list
             of tasks until it has met them all, for it holds tasklist_lock.
+        in_scheduler: every switch in the scheduler.
         chance_passes: how many passes left tasks behind only because these were running at that moment.
         born, born_pending: when tasks were born, and those among them that were not in the target state.
         gone: when tasks died that no pass met any more.
@@ -110,6 +111,7 @@ class Leg:
     wrong_way: tuple[tuple[TaskSwitch, int], ...]
     unexplained: tuple[tuple[TaskSwitch, int], ...]
     walks: tuple[int, ...]
+    in_scheduler: tuple[tuple[int, ev.Switch], ...]
     chance_passes: int
     born: tuple[int, ...]
     born_pending: tuple[int, ...]

@@ -263,6 +263,7 @@ class _Open:
         self._objects: list[ObjectSeen] = []
         self._functions: list[ev.Function] = []
         self._waits: list[tuple[int, ev.Synchronize]] = []
+        self._in_scheduler: list[tuple[int, ev.Switch]] = []
         self._accounts = TaskAccounts(begun.target)
         self._last_ns = begun.ts_ns
         self._done = False
@@ -274,6 +275,8 @@ class _Open:
         if isinstance(event, ev.Attempt):
             self._accounts.attempt(number, event, len(self._passes))
         elif isinstance(event, ev.Switch):
+            if event.path == "scheduler":
+                self._in_scheduler.append((number, event))
             if not self._of_the_leg_before(event):
                 self._accounts.switch(number, event)
         elif isinstance(event, ev.Fork):
@@ -356,6 +359,7 @@ class _Open:
             wrong_way=tuple(accounts.wrong_way),
             unexplained=tuple(accounts.unexplained),
             walks=tuple(accounts.walk(n, each.ts_ns) for n, (_, each) in enumerate(self._passes, 1)),
+            in_scheduler=tuple(self._in_scheduler),
             chance_passes=accounts.chance_passes,
             born=tuple(accounts.born),
             born_pending=tuple(accounts.born_pending),

@@ -296,7 +296,8 @@ def _scheduler_switches(history: History) -> bool:
 
 
 def _judge_no_scheduler(tally: Tally, leg: Leg) -> None:
-    for each in leg.tasks:
-        if each.path == "scheduler":
-            words = f"{leg.told()}: {each.comm}[{each.pid}] switched in a scheduler that cannot switch"
-            tally.breach(words, *each.events)
+    for number, each in leg.in_scheduler:
+        words = (
+            f"{leg.told()}: {each.task.comm}[{each.task.pid}] switched in a scheduler that cannot switch"
+        )
+        tally.breach(words, number)
