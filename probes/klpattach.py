@@ -17,13 +17,15 @@ from klpsymbols import ProbeError, Symbols
 class Probes:
     """Attaches BPF functions, and remembers what could not be.
 
-    `unseen` is what a trace will lack where the kernel has no such place.
+    `unseen` is what a trace will lack where the kernel has no such place; `facts` are fields of the header
+    that tell what else a tool found out about the kernel.
     """
 
     bpf: Any
     symbols: Symbols
     attached: list[str] = field(default_factory=list)
     missing: list[Fields] = field(default_factory=list)
+    facts: Fields = field(default_factory=dict)
 
     def enter(self, name: str, function: str, unseen: str) -> None:
         """Run `function` where the kernel function `name` begins."""

@@ -46,10 +46,12 @@ class Output:
         if self.as_json:
             self.event(kind, time.monotonic_ns(), **fields)
 
-    def header(self, attached: Iterable[str], missing: Iterable[Fields]) -> None:
-        """Write the first event."""
+    def header(self, attached: Iterable[str], missing: Iterable[Fields], facts: Fields) -> None:
+        """Write the first event; `facts` are what only some tools tell of the kernel."""
         kernel = os.uname().release
-        self.now("header", schema=SCHEMA, kernel=kernel, attached=list(attached), missing=list(missing))
+        self.now(
+            "header", schema=SCHEMA, kernel=kernel, attached=list(attached), missing=list(missing), **facts
+        )
 
     def mark(self) -> None:
         """Say that all that happened before this moment has been written."""

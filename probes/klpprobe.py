@@ -283,7 +283,7 @@ def trace(tool: Tool, args: argparse.Namespace) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS | {MARK_SIGNAL})
     tool.attach(probes)
     begin(tool, args)
-    out.header(probes.attached, probes.missing)
+    out.header(probes.attached, probes.missing, probes.facts)
     sys.stdout.flush()
     release_memory()
     complain("ready")

@@ -120,8 +120,14 @@ def attach(probes: Probes) -> None:
     probes.leave_body("klp_start_transition", "on_start_return", "the census after the start")
     probes.tracepoint("sched:sched_process_exit", "on_exit", "tasks that end in a transition")
     attach_synchronize(probes)
+    probes.facts |= facts(probes.symbols)
     if not probes.symbols.address("klp_signals_cnt"):
         probes.miss("klp_signals_cnt", "signals to the tasks that remain")
+
+
+def facts(symbols: Symbols) -> Fields:
+    """Return what the header says of the kernel: not by its version, for vendors take functions back."""
+    return {"scheduler_switch": symbols.resolve("__klp_sched_try_switch") is not None}
 
 
 def attach_synchronize(probes: Probes) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from klp.klog.transitions import logged_transitions
+from klp.klog.transitions import PASSES_TOLD_BY, logged_transitions
 
 
 def lines(begun: float, ended: float, word: str = "patching", patch: str = "fix") -> list[str]:
@@ -15,8 +15,9 @@ def lines(begun: float, ended: float, word: str = "patching", patch: str = "fix"
     ]
 
 
-def left(at: float, task: str) -> str:
-    return f"[{at:12.6f}] livepatch: klp_try_switch_task: {task} is running"
+def left(at: float, task: str, by: int | None = None) -> str:
+    teller = "" if by is None else f"[{by}] "
+    return f"[{at:12.6f}] {teller}livepatch: klp_try_switch_task: {task} is running"
 
 
 @pytest.mark.parametrize(
@@ -24,9 +25,19 @@ def left(at: float, task: str) -> str:
     [
         ([], 1),
         ([left(10.1, "swapper/1:0")], 2),
-        ([left(10.1, "swapper/1:0"), left(10.2, "kworker/0:1:9")], 2),
+        ([left(10.1, "kworker/0:1:9"), left(10.2, "swapper/1:0")], 2),
+        # A pass tries the idle tasks last.
+        ([left(10.1, "swapper/1:0"), left(10.2, "kworker/0:1:9")], 3),
+        ([left(10.1, "kworker/0:1:9"), left(10.2, "swapper/0:0"), left(10.2, "swapper/1:0")], 2),
         ([left(10.1, "kworker/0:1:9"), left(10.3, "kworker/0:1:9")], 3),
-        ([left(10.1, "swapper/1:0"), left(11.1, "kworker/0:1:9")], 3),
+        ([left(10.1, "kworker/0:1:9"), left(11.1, "swapper/1:0")], 3),
+        ([left(10.1, "kworker/0:1:9"), left(10.85, "kworker/0:2:10")], 3),
+        # Another thread makes another pass, however soon: the first is made by insmod.
+        ([left(10.1, "sh:9", by=500), left(10.2, "cat:10", by=500)], 2),
+        ([left(10.1, "sh:9", by=500), left(10.2, "cat:10", by=57)], 3),
+        # The scheduler tries the task that runs: the task tells of itself, as often as it likes.
+        ([left(10.1, "kthread:9", by=9), left(10.5, "kthread:9", by=9)], 1),
+        ([left(10.1, "kthread:9", by=57), left(10.3, "kthread:9", by=9)], 2),
     ],
 )
 def test_a_pass_is_told_by_whom_it_left_behind(told: list[str], passes: int) -> None:
@@ -58,3 +69,7 @@ def test_what_was_reversed_or_has_no_end_is_left_out() -> None:
     assert [each.target for each in logged_transitions([start, *back])] == [0]
     assert logged_transitions([start]) == ()
     assert logged_transitions([lines(1, 2)[1]]) == ()
+
+
+def test_the_thread_that_says_it_is_asked_for() -> None:
+    assert PASSES_TOLD_BY.endswith(" +pt")

@@ -42,7 +42,9 @@ def decoded(lines):
 
 
 def test_a_stream_decodes_and_counts_itself(out, lines):
-    out.header(["klp_init_transition"], [{"symbol": "klp_sync", "unseen": "nothing"}])
+    out.header(
+        ["klp_init_transition"], [{"symbol": "klp_sync", "unseen": "nothing"}], {"scheduler_switch": True}
+    )
     out.event("synchronize", 7, duration_ns=1)
     out.mark()
     out.lose(3)
@@ -51,6 +53,7 @@ def test_a_stream_decodes_and_counts_itself(out, lines):
     header, wait, mark, lost, end = decoded(lines)
     assert [one.seq for one in (header, wait, mark, lost, end)] == [0, 1, 2, 3, 4]
     assert header.missing == (events.Missing(symbol="klp_sync", unseen="nothing"),)
+    assert header.scheduler_switch
     assert (mark.number, lost.count, end.events, end.lost) == (1, 3, 4, 3)
 
 

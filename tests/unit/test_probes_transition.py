@@ -247,3 +247,9 @@ def test_finds_the_calls_that_wait_for_every_cpu(monkeypatch, more, target):
 def test_a_kernel_without_an_address_is_an_error_of_ours():
     with pytest.raises(ProbeError, match="no address for klp_target_state"):
         klptransition.cflags(Symbols(lambda: TEXT))
+
+
+@pytest.mark.parametrize("name", ["__klp_sched_try_switch", "__klp_sched_try_switch.isra.0", "other"])
+def test_the_kernel_says_whether_a_task_may_switch_in_the_scheduler(name):
+    listing = f"ffffffff81000000 T klp_try_switch_task\nffffffff81000040 T {name}\n"
+    assert klptransition.facts(Symbols(lambda: listing)) == {"scheduler_switch": name != "other"}

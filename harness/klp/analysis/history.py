@@ -114,6 +114,7 @@ class History:
         holes: what this trace cannot show.
         tainted: the kernel's taint flags before the first event, where the events are a span of a trace.
         first_ns, last_ns: times of the first and the last event.
+        heard: until when each probe is known to have told all, by its name: its last mark, or its end.
     """
 
     kernel: str
@@ -133,6 +134,7 @@ class History:
     tainted: str
     first_ns: int
     last_ns: int
+    heard: dict[str, int]
 
     @property
     def transitions(self) -> tuple[Transition, ...]:
@@ -143,6 +145,12 @@ class History:
     def ledger(self) -> ShadowLedger:
         """The ledger of shadow variables."""
         return self.shadow.ledger
+
+    def told(self, probe: str, *symbols: str) -> bool:
+        """Whether a probe was running, and nothing that it had to tell of these functions is lost."""
+        return probe in self.headers and not any(
+            hole.probe == probe and hole.symbol in ("", *symbols) for hole in self.holes
+        )
 
     def leg_at(self, ts_ns: int) -> Leg | None:
         """Return the leg that had begun last at a moment, whether or not it had ended."""
@@ -275,6 +283,7 @@ class _Builder:
             tainted=self._tainted,
             first_ns=self._first_ns or 0,
             last_ns=self._last_ns,
+            heard=self._holes.heard,
         )
 
     def _observations(self) -> Observations:

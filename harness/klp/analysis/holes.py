@@ -7,12 +7,7 @@ from collections import Counter
 
 import msgspec
 
-from klp.kernels import EARLIEST_SCHEDULER_SWITCH, series
 from klp.trace import events as ev
-
-# Functions that older kernels lack. That is no hole in their traces: what the function does is not done
-# there.
-_SINCE = {"klp_sched_try_switch": EARLIEST_SCHEDULER_SWITCH}
 
 
 class Hole(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +41,7 @@ class HoleBuilder:
         self._lost: Counter[str] = Counter()
         # The kind of each probe's last event: one that says that all is told (an end, a mark), or not.
         self.last: dict[str, type[ev.AnyEvent]] = {}
+        self.heard: dict[str, int] = {}
 
     def take(self, event: ev.AnyEvent) -> None:
         """Add one event that is about a tool itself."""
@@ -56,6 +52,8 @@ class HoleBuilder:
         elif isinstance(event, ev.End):
             # Not added: the end's count is that of the whole run, of all `Lost` events together.
             self._lost[event.probe] = max(self._lost[event.probe], event.lost)
+        if isinstance(event, ev.Mark | ev.End):
+            self.heard[event.probe] = event.ts_ns
 
     def built(self) -> tuple[Hole, ...]:
         """Return every hole."""
@@ -72,7 +70,6 @@ class HoleBuilder:
                     words=f"{probe}: {header.kernel} has no probe point {each.symbol}: {each.unseen}",
                 )
                 for each in header.missing
-                if series(header.kernel) >= _SINCE.get(bare(each.symbol), ())
             ]
             # A span of a trace ends at a mark: by then each probe has written all that it had seen.
             if self.last.get(probe) not in (ev.Mark, ev.End) and probe != "klp":

@@ -7,9 +7,8 @@ klp_cancel_transition; klp_reverse_transition ends a leg and begins the next one
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
@@ -18,8 +17,6 @@ from klp.trace import events as ev
 
 Who = tuple[int, str]
 RUNNING = "running on a CPU"
-# How a task switches by itself, on the CPU where it runs, whatever a pass does at the same moment.
-_BY_ITSELF = ("exit", "idle", "scheduler")
 
 
 class LegOutcome(StrEnum):
@@ -84,8 +81,13 @@ class Leg:
         wrong_way: switches to another state than the target.
         unexplained: tasks that a pass found switched after it had failed on them, with no event that says
             how.
-        forks, forks_pending, exits_pending: counts, the last two of tasks not in the target state.
-        born, gone: when tasks were born; when tasks died that no pass met any more.
+        walks: for each pass, when it was at its first task: from then on nobody joins or leaves the list
+            of tasks until it has met them all, for it holds tasklist_lock.
+        in_scheduler: every switch in the scheduler.
+        chance_passes: how many passes left tasks behind only because these were running at that moment.
+        born, born_pending: when tasks were born, and those among them that were not in the target state.
+        gone: when tasks died that no pass met any more.
+        dead_pending: when tasks died that were not in the target state.
         last_ns: time of the last event seen in it.
     """
 
@@ -108,12 +110,19 @@ class Leg:
     twice: tuple[tuple[TaskSwitch, int], ...]
     wrong_way: tuple[tuple[TaskSwitch, int], ...]
     unexplained: tuple[tuple[TaskSwitch, int], ...]
-    forks: int
-    forks_pending: int
-    exits_pending: int
+    walks: tuple[int, ...]
+    in_scheduler: tuple[tuple[int, ev.Switch], ...]
+    chance_passes: int
     born: tuple[int, ...]
+    born_pending: tuple[int, ...]
     gone: tuple[int, ...]
+    dead_pending: tuple[int, ...]
     last_ns: int
+
+    @property
+    def forks_pending(self) -> int:
+        """How many tasks were born that were not in the target state."""
+        return len(self.born_pending)
 
     @property
     def direction(self) -> str:
@@ -171,155 +180,3 @@ def reason(event: ev.Attempt) -> str:
         "running": RUNNING,
         "unreliable": "its stack could not be read reliably",
     }.get(event.result, "refused without a reason")
-
-
-@dataclass(slots=True)
-class _Account:
-    """What is known of one task in the leg that runs.
-
-    `until_ns` is the end of the attempt that switched it, `confirmed` whether a pass found it switched
-    later on, `dying` whether its exit was seen.
-    """
-
-    task: ev.Task
-    failed: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
-    first: int | None = None
-    last_ns: int = 0
-    path: str | None = None
-    at_ns: int = 0
-    until_ns: int = 0
-    confirmed: bool = False
-    number: int | None = None
-    dying: bool = False
-
-    def built(self) -> TaskSwitch:
-        """Return it as a value."""
-        path = "ended" if self.path is None and self.dying else self.path
-        return TaskSwitch(
-            pid=self.task.pid,
-            tgid=self.task.tgid,
-            comm=self.task.comm,
-            path=path,
-            at_ns=self.at_ns if self.path else self.last_ns,
-            attempts=self.failed,
-            reasons=dict(self.reasons),
-            events=tuple(each for each in (self.first, self.number) if each is not None),
-        )
-
-
-class TaskAccounts:
-    """The accounts of the tasks of one leg."""
-
-    def __init__(self, target: int) -> None:
-        self._target = target
-        self._open: dict[Who, _Account] = {}
-        self._closed: list[TaskSwitch] = []
-        self._leaders_gone: set[int] = set()
-        self.twice: list[tuple[TaskSwitch, int]] = []
-        self.wrong_way: list[tuple[TaskSwitch, int]] = []
-        self.unexplained: list[tuple[TaskSwitch, int]] = []
-        self.forks = self.forks_pending = self.exits_pending = 0
-        self.born: list[int] = []
-        self._died: dict[Who, int] = {}
-
-    @property
-    def gone(self) -> tuple[int, ...]:
-        """When tasks died that no pass met any more: as long as a pass does, they are not reaped."""
-        return tuple(self._died.values())
-
-    def attempt(self, number: int, event: ev.Attempt, pass_number: int) -> None:
-        """Take one attempt of the `pass_number`-th pass."""
-        self._died.pop(identity(event.task), None)
-        account = self._of(event.task)
-        account.last_ns = event.ts_ns
-        if event.result == "switched":
-            path = "first pass" if pass_number <= 1 else "retry pass"
-            if account.path in _BY_ITSELF and not account.confirmed and event.patch_state != self._target:
-                # A switch by itself is told when klp_update_patch_state() begins. A task that is preempted
-                # right there may be switched by the pass; when it goes on it finds TIF_PATCH_PENDING
-                # cleared and changes nothing. So the pass was it, and the task did not switch twice.
-                account.path = None
-            self._switched(account, path, number, event.ts_ns, event.after)
-            account.until_ns = event.ts_ns + event.duration_ns
-        elif event.result == "already":
-            self._already(account, number, event)
-        else:
-            account.failed += 1
-            account.reasons[reason(event)] += 1
-            account.first = number if account.first is None else account.first
-
-    def _already(self, account: _Account, number: int, event: ev.Attempt) -> None:
-        """A pass found it in the target state: known, unless an attempt on it had failed before."""
-        if account.path is not None:
-            account.confirmed = True
-            return
-        # A thread that calls exec takes over the id of its leader (de_thread(), fs/exec.c), which is gone:
-        # what was told under that id was told of another task.
-        swapped = event.task.tgid in self._leaders_gone
-        account.path, account.at_ns, account.number = "already", event.ts_ns, number
-        if account.failed and not swapped:
-            self.unexplained.append((account.built(), number))
-
-    def switch(self, number: int, event: ev.Switch) -> None:
-        """Take a switch by another way than a pass's attempt."""
-        self._switched(self._of(event.task), event.path, number, event.ts_ns, event.patch_state)
-
-    def _switched(self, account: _Account, path: str, number: int, ts_ns: int, state: int) -> None:
-        # Not booked as its switch: to the target it has to go still, and that would count as a second one.
-        if state != self._target:
-            self.wrong_way.append((account.built(), number))
-            return
-        # A task may switch by itself while an attempt on it waits for its run queue's lock: the attempt
-        # then sets what is set already, because klp_try_switch_task() looks at the state before it takes
-        # the lock.
-        itself = path in _BY_ITSELF and ts_ns <= account.until_ns
-        if account.path not in (None, "already") and not itself:
-            self.twice.append((account.built(), number))
-        if account.path == "already" and self.unexplained:
-            # Its own event bears a later time than that of the pass that found it switched: the two
-            # overlap.
-            who = (account.task.pid, account.task.comm)
-            self.unexplained = [(t, n) for t, n in self.unexplained if (t.pid, t.comm) != who]
-        account.path, account.at_ns, account.number = path, ts_ns, number
-
-    def fork(self, number: int, event: ev.Fork) -> None:
-        """Take a birth: whoever had that thread id before is gone, whether or not its exit was seen."""
-        self.forks += 1
-        self.born.append(event.ts_ns)
-        self._close(identity(event.child))
-        account = self._of(event.child)
-        account.last_ns = event.ts_ns
-        if event.child_state == self._target:
-            account.path, account.at_ns, account.number = "fork", event.ts_ns, number
-        else:
-            self.forks_pending += 1
-
-    def exit(self, event: ev.Exit) -> None:
-        """Take a death. A dying task stays listed until it is reaped, and a pass may still switch it."""
-        account = self._of(event.task)
-        account.last_ns = event.ts_ns
-        self._died[identity(event.task)] = event.ts_ns
-        if event.task.pid == event.task.tgid:
-            self._leaders_gone.add(event.task.tgid)
-        if account.path in (None, "already"):
-            if event.patch_state != self._target:
-                self.exits_pending += 1
-            account.path, account.dying = None, True
-        else:
-            self._close(identity(event.task))
-
-    def _close(self, who: Who) -> None:
-        account = self._open.pop(who, None)
-        if account is not None:
-            self._closed.append(account.built())
-
-    def _of(self, task: ev.Task) -> _Account:
-        account = self._open.get(identity(task))
-        if account is None:
-            account = self._open[identity(task)] = _Account(task)
-        return account
-
-    def built(self) -> tuple[TaskSwitch, ...]:
-        """Return every account, in the order the tasks were first seen."""
-        return (*self._closed, *(each.built() for each in self._open.values()))

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from klp.analysis.legs import Leg, LegOutcome, ObjectSeen, TaskAccounts, TaskSwitch
+from klp.analysis.accounts import TaskAccounts
+from klp.analysis.legs import Leg, LegOutcome, ObjectSeen, TaskSwitch
 from klp.klog.transitions import COUNTED
 from klp.trace import events as ev
 
@@ -230,8 +231,7 @@ class LegBuilder:
             if self._current:
                 self._current.reversed_by = (number, event)
             self._close()
-            # After the close, by which the leg that is reversed has become the last of the finished ones.
-            self._current = _Open(number, event, replace, before=self._finished[-1:])
+            self._current = _Open(number, event, replace)
         elif self._current is not None:
             self._current.take(number, event)
 
@@ -249,12 +249,9 @@ class LegBuilder:
 class _Open:
     """A leg that has not ended yet."""
 
-    def __init__(
-        self, number: int, begun: ev.Init | ev.Reverse, replace: bool, before: list[Leg] | None = None
-    ) -> None:
+    def __init__(self, number: int, begun: ev.Init | ev.Reverse, replace: bool) -> None:
         self.begun = (number, begun)
         self.replace = replace
-        self._before_target = before[0].target if before else None
         self.started: tuple[int, ev.Start] | None = None
         self.completed: tuple[int, ev.Complete] | None = None
         self.cancelled: tuple[int, ev.Cancel] | None = None
@@ -266,6 +263,7 @@ class _Open:
         self._objects: list[ObjectSeen] = []
         self._functions: list[ev.Function] = []
         self._waits: list[tuple[int, ev.Synchronize]] = []
+        self._in_scheduler: list[tuple[int, ev.Switch]] = []
         self._accounts = TaskAccounts(begun.target)
         self._last_ns = begun.ts_ns
         self._done = False
@@ -277,6 +275,8 @@ class _Open:
         if isinstance(event, ev.Attempt):
             self._accounts.attempt(number, event, len(self._passes))
         elif isinstance(event, ev.Switch):
+            if event.path == "scheduler":
+                self._in_scheduler.append((number, event))
             if not self._of_the_leg_before(event):
                 self._accounts.switch(number, event)
         elif isinstance(event, ev.Fork):
@@ -289,7 +289,9 @@ class _Open:
 
     def _of_the_leg_before(self, event: ev.Switch) -> bool:
         """Whether a switch goes the old way still, as it may until a reversal has cleared all flags."""
-        return self.started is None and event.patch_state == self._before_target
+        begun = self.begun[1]
+        reversal = isinstance(begun, ev.Reverse) and self.started is None
+        return reversal and event.patch_state == 1 - begun.target
 
     def _take_step(self, number: int, event: ev.AnyEvent) -> bool:
         if isinstance(event, ev.Start):
@@ -335,6 +337,7 @@ class _Open:
     def built(self) -> Leg:
         """Return the leg, now that its end is known."""
         accounts = self._accounts
+        tasks = accounts.built()
         return Leg(
             patch=self.begun[1].patch,
             target=self.begun[1].target,
@@ -351,14 +354,16 @@ class _Open:
             forces=tuple(self._forces),
             waits=tuple(self._waits),
             objects=tuple(self._objects),
-            tasks=accounts.built(),
+            tasks=tasks,
             twice=tuple(accounts.twice),
             wrong_way=tuple(accounts.wrong_way),
             unexplained=tuple(accounts.unexplained),
-            forks=accounts.forks,
-            forks_pending=accounts.forks_pending,
-            exits_pending=accounts.exits_pending,
+            walks=tuple(accounts.walk(n, each.ts_ns) for n, (_, each) in enumerate(self._passes, 1)),
+            in_scheduler=tuple(self._in_scheduler),
+            chance_passes=accounts.chance_passes,
             born=tuple(accounts.born),
+            born_pending=tuple(accounts.born_pending),
             gone=accounts.gone,
+            dead_pending=tuple(accounts.dead_pending),
             last_ns=self._last_ns,
         )

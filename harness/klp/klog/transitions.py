@@ -9,14 +9,15 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-# What makes the kernel say which task a pass left behind: for /sys/kernel/debug/dynamic_debug/control. For
-# guests without probes only, which have few tasks: printed for very many, it has locked machines up.
-PASSES_TOLD_BY = "file kernel/livepatch/transition.c func klp_try_switch_task +p"
+# What makes the kernel say which task a pass left behind, and (t) the id of the thread that says so: for
+# /sys/kernel/debug/dynamic_debug/control. For guests without probes only, which have few tasks: printed for
+# very many, it has locked machines up.
+PASSES_TOLD_BY = "file kernel/livepatch/transition.c func klp_try_switch_task +pt"
 # The function's name is part of the message (pr_debug("%s: …", __func__)), not a flag of dynamic debug.
 _LINE = re.compile(
-    r"^\[\s*(?P<at>\d+\.\d+)\] livepatch: "
+    r"^\[\s*(?P<at>\d+\.\d+)\] (?:\[(?P<by>\d+)\] )?livepatch: "
     r"(?:'(?P<patch>[^']+)': (?:starting (?P<begun>patching|unpatching) transition"
-    r"|(?P<ended>patching|unpatching) complete)|klp_try_switch_task: (?P<task>.+:\d+) (?:is|has) )"
+    r"|(?P<ended>patching|unpatching) complete)|klp_try_switch_task: (?P<task>.+:(?P<pid>\d+)) (?:is|has) )"
 )
 # kernel/livepatch/transition.c and core.c; the wording is the same from 6.1 to 7.2.
 _COUNTED: Mapping[str, re.Pattern[str]] = {
@@ -28,8 +29,9 @@ _COUNTED: Mapping[str, re.Pattern[str]] = {
 # What `logged_counts` counts, in its order.
 COUNTED = tuple(_COUNTED)
 # Passes are about a second apart: klp_try_complete_transition() calls
-# schedule_delayed_work(&klp_transition_work, round_jiffies_relative(HZ)).
-_ANOTHER_PASS_S = 0.8
+# schedule_delayed_work(&klp_transition_work, round_jiffies_relative(HZ)), which is 0.75 s at least; less
+# by the clock of an emulated guest, which catches up after it stood still.
+_ANOTHER_PASS_S = 0.4
 
 
 class LoggedTransition(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,8 +67,9 @@ def logged_transitions(lines: Iterable[str]) -> tuple[LoggedTransition, ...]:
         at_s = float(match["at"])
         if match["begun"]:
             running = _Running(match["patch"], match["begun"], at_s)
-        elif running and match["task"]:
-            running.left_behind(match["task"], at_s)
+        elif running and match["task"] and match["by"] != match["pid"]:
+            # A task that tells of itself was tried by the scheduler, __klp_sched_try_switch(): in no pass.
+            running.left_behind(match["task"], match["by"], at_s)
         elif running and (match["patch"], match["ended"]) == (running.patch, running.direction):
             found.append(running.ended(at_s))
             running = None
@@ -92,15 +95,29 @@ class _Running:
         self.direction = direction
         self._begun_s = self._last_s = at_s
         self._failed_passes = 0
-        self._told: set[str] = set()
+        self._told: list[str] = []
+        self._by: str | None = None
 
-    def left_behind(self, task: str, at_s: float) -> None:
-        """Add a line on a task; a pass tries each task once, so one told again is told by another pass."""
-        if task in self._told or not self._told or at_s - self._last_s > _ANOTHER_PASS_S:
+    def left_behind(self, task: str, by: str | None, at_s: float) -> None:
+        """Add a line on a task, told by the thread `by`, if that is known."""
+        if self._another_pass(task, by) or at_s - self._last_s > _ANOTHER_PASS_S:
             self._failed_passes += 1
             self._told.clear()
-        self._told.add(task)
-        self._last_s = at_s
+        self._told.append(task)
+        self._by, self._last_s = by, at_s
+
+    def _another_pass(self, task: str, by: str | None) -> bool:
+        """Whether a line is not of the same pass as that before it.
+
+        A pass is made by one thread, tries each task once, and the idle tasks (id 0) after all others.
+        """
+        idle_before = bool(self._told) and self._told[-1].endswith(":0")
+        return (
+            not self._told
+            or task in self._told
+            or by != self._by
+            or (idle_before and not task.endswith(":0"))
+        )
 
     def ended(self, at_s: float) -> LoggedTransition:
         """Return it, now that it has ended."""

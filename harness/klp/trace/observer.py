@@ -19,8 +19,10 @@ from klp.trace.store import EventStore
 
 STREAM = "klp"
 # The kernel's letters for the bits of /proc/sys/kernel/tainted: kernel/panic.c, taint_flags. Its G, for a
-# bit 0 that is not set, is left out: it says nothing.
-_TAINTS = "PFSRMBUDAWCIOELKXTN"
+# bit 0 that is not set, is left out: it says nothing. J is newer than 6.12, and seen on 7.2.
+_TAINTS = "PFSRMBUDAWCIOELKXTNJ"
+# For a bit that has no letter here: a kernel newer than this table has set it.
+_UNKNOWN_TAINT = "?"
 Action = Literal["load", "unload", "enable", "disable", "reverse", "force"]
 
 
@@ -108,8 +110,12 @@ class Observer:
 
 
 def taint_letters(mask: int) -> str:
-    """Return the taint flags of a mask as the kernel's letters, in the order of their bits."""
-    return "".join(letter for bit, letter in enumerate(_TAINTS) if mask >> bit & 1)
+    """Return the taint flags of a mask as the kernel's letters, in the order of their bits.
+
+    A flag that has none here is told all the same, by a question mark.
+    """
+    known = "".join(letter for bit, letter in enumerate(_TAINTS) if mask >> bit & 1)
+    return known + _UNKNOWN_TAINT * (mask >> len(_TAINTS)).bit_count()
 
 
 def _as_event(state: LivepatchState) -> ev.SysfsPatch:

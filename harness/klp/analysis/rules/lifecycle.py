@@ -272,8 +272,8 @@ _ALLOWED_TAINT = set("KOE")
     "L6",
     "No warning, oops, lockdep, RCU or hung-task report appears in the kernel log that was not expected;"
     " taint is K (and O, E where unsigned), nothing else.",
-    "klp_module_coming's and load_module's add_taint, kernel/module; "
-    "Documentation/admin-guide/tainted-kernels.rst",
+    "module_augment_kernel_taints (in 6.1 check_modinfo_livepatch), kernel/module/main.c;"
+    " Documentation/admin-guide/tainted-kernels.rst",
     "klp",
 )
 def clean_log(history: History) -> Finding:

@@ -8,21 +8,20 @@ from types import ModuleType
 
 from klp.analysis.evidence import Evidence, overall
 from klp.analysis.history import History
-from klp.analysis.rules import callbacks, lifecycle, shadow, states, switching, transition
+from klp.analysis.rules import callbacks, lifecycle, passes, shadow, states, switching, transition
 from klp.analysis.rules.rule import Judged, Needs, Rule, RuleVerdict, verdict_of
 
 __all__ = ["RULES", "Needs", "Rule", "RuleVerdict", "judge_all", "merged"]
 
-_ROOMS: tuple[ModuleType, ...] = (transition, switching, shadow, callbacks, states, lifecycle)
+_ROOMS: tuple[ModuleType, ...] = (transition, switching, passes, shadow, callbacks, states, lifecycle)
 
 
 def _gathered() -> dict[str, Judged]:
-    """Return the rules in the order of their numbers, letter by letter."""
-    found: dict[str, Judged] = {}
-    for room in _ROOMS:
-        own = [each for each in vars(room).values() if isinstance(each, Judged)]
-        found |= {each.rule.id: each for each in sorted(own, key=lambda each: int(each.rule.id[1:]))}
-    return found
+    """Return the rules in the order of their numbers, letter by letter as the rooms have them."""
+    found = [each for room in _ROOMS for each in vars(room).values() if isinstance(each, Judged)]
+    letters = list(dict.fromkeys(each.rule.id[0] for each in found))
+    found.sort(key=lambda each: (letters.index(each.rule.id[0]), int(each.rule.id[1:])))
+    return {each.rule.id: each for each in found}
 
 
 _JUDGED = _gathered()

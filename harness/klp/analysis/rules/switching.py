@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules T9 to T14 of transitions: kernel/livepatch/transition.c, Documentation/livepatch/livepatch.rst."""
+"""Rules T9 to T13 of transitions: kernel/livepatch/transition.c, Documentation/livepatch/livepatch.rst."""
 
 from __future__ import annotations
 
 from klp.analysis.evidence import Finding, Tally
 from klp.analysis.history import History
-from klp.analysis.legs import RUNNING, Leg, LegOutcome, TaskSwitch
+from klp.analysis.legs import Leg
 from klp.analysis.rules.rule import rule
-from klp.kernels import EARLIEST_SCHEDULER_SWITCH, series
 from klp.trace import events as ev
 
 _CODE = "kernel/livepatch/transition.c"
@@ -43,34 +42,52 @@ def force(history: History) -> Finding:
 def _judge_forced(tally: Tally, leg: Leg, history: History) -> None:
     number, forced = leg.forces[0]
     # klp_force_transition() calls klp_update_patch_state() for every task, wherever it runs or sleeps.
-    for at, census in leg.census("forced"):
+    counted = list(leg.census("forced"))
+    for at, census in counted:
         words = f"{leg.told()} forced: {census.pending} of {census.tasks} tasks still pending"
         tally.judge(census.pending == 0, words, number, at)
+    if not counted:
+        tally.gap = "the census after a force is missing, or was cut short"
     # klp_force_transition() completes nothing itself: the work item's next pass does, up to a second later.
     after = next(((at, one) for at, one in leg.passes if one.ts_ns > forced.ts_ns), None)
     if after:
         words = f"{leg.told()} forced: the next pass left {after[1].left} tasks"
-        tally.judge(after[1].complete, words, number, after[0])
+        tally.judge(after[1].complete, words, number, after[0], sure=False)
     if leg.completed and leg.target == ev.UNPATCHED:
         words = f"{leg.told()} forced: klp_patch.forced is {leg.completed[1].forced}"
-        tally.judge(leg.completed[1].forced, words, number, leg.completed[0])
-    gone = _going_away(leg, history)
-    for at, free in history.stack.frees:
-        if free.patch in gone and free.ts_ns > forced.ts_ns:
-            # A task that was forced may be in the old code still, at any later time: so
-            # klp_free_patch_finish() leaves out module_put() where klp_patch.forced is set.
-            pinned = free.forced and free.module_refs != 0
-            references = "unknown" if free.module_refs is None else free.module_refs
-            words = f"{free.patch} went away by force: forced {free.forced}, references {references}"
-            tally.judge(pinned, words, number, at)
+        tally.judge(leg.completed[1].forced, words, number, leg.completed[0], sure=False)
+    for patch in _going_away(leg, history):
+        _judge_pinned(tally, patch, forced.ts_ns, history)
 
 
-def _going_away(leg: Leg, history: History) -> set[str]:
+def _judge_pinned(tally: Tally, patch: str, since_ns: int, history: History) -> None:
+    """Judge the free that belongs to a force: the next one. A later one is of another life of that name."""
+    free = next(((n, each) for n, each in history.stack.frees if _of(each, patch, since_ns)), None)
+    if free:
+        # A task that was forced may be in the old code still, at any later time: so
+        # klp_free_patch_finish() leaves out module_put() where klp_patch.forced is set.
+        at, seen = free
+        references = "unknown" if seen.module_refs is None else seen.module_refs
+        words = f"{patch} went away by force: forced {seen.forced}, references {references}"
+        tally.judge(seen.forced and seen.module_refs != 0, words, at, sure=False)
+
+
+def _of(free: ev.PatchFree, patch: str, since_ns: int) -> bool:
+    return free.patch == patch and free.ts_ns > since_ns
+
+
+def _going_away(leg: Leg, history: History) -> tuple[str, ...]:
+    """Return the livepatches that a forced leg ended; klp_complete_transition() takes out the replaced."""
+    if leg.completed is None:
+        return ()
     if leg.target == ev.UNPATCHED:
-        return {leg.patch}
-    if not leg.replace:
-        return set()
-    return {each.patch for _, each in history.stack.replaced if each.by == leg.patch}
+        return (leg.patch,)
+    begun, end = leg.completed[1].ts_ns, leg.last_ns
+    return tuple(
+        each.patch
+        for _, each in history.stack.replaced
+        if each.by == leg.patch and begun <= each.ts_ns <= end
+    )
 
 
 @rule(
@@ -97,16 +114,16 @@ def _judge_cancelled(tally: Tally, leg: Leg) -> None:
     assert leg.cancelled
     number = leg.cancelled[0]
     if leg.started:
-        tally.breach(f"{leg.told()} was cancelled after its start", leg.started[0], number)
+        tally.lacking(f"{leg.told()} was cancelled after its start", leg.started[0], number)
     # __klp_disable_patch() has no way to fail after its init: pre-unpatch callbacks return nothing.
     if leg.target != ev.PATCHED:
-        tally.breach(f"{leg.told()} was cancelled: only a patching one can be", number)
+        tally.lacking(f"{leg.told()} was cancelled: only a patching one can be", number)
     if leg.completed is None:
         return
     # klp_cancel_transition() sets klp_target_state to 0 before it calls klp_complete_transition().
     target = leg.completed[1].target
     words = f"{leg.told()} cancelled, and completed towards {target}"
-    tally.judge(target == ev.UNPATCHED, words, number, leg.completed[0])
+    tally.judge(target == ev.UNPATCHED, words, number, leg.completed[0], sure=False)
     left = dict.fromkeys(each.event.object for each in leg.objects if _patched_well(each.event))
     for each in leg.objects:
         if each.event.action == "unpatch":
@@ -189,7 +206,7 @@ def _nops(leg: Leg) -> set[tuple[str, str]]:
     " offline.",
     f"klp_try_switch_task, klp_update_patch_state, __klp_sched_try_switch, {_CODE}; {_MODEL}",
     _PROBE,
-    f"{_ENDS} klp_start_transition {_PATHS} __klp_sched_try_switch klp_force_transition",
+    f"{_ENDS} klp_start_transition {_PATHS} klp_force_transition",
 )
 def known_path(history: History) -> Finding:
     """Judge that every task's switch was seen, by klp_try_switch_task or around it: livepatch.rst, 3.
@@ -205,7 +222,7 @@ def known_path(history: History) -> Finding:
             tally.lacking(words, *task.events, number)
         if leg.whole:
             _judge_sum(tally, leg)
-        if series(history.kernel) < EARLIEST_SCHEDULER_SWITCH:
+        if not _scheduler_switches(history):
             _judge_no_scheduler(tally, leg)
     return tally.finding("no transition completed")
 
@@ -217,102 +234,71 @@ def _judge_sum(tally: Tally, leg: Leg) -> None:
     switches = sum(each.path in _SEEN for each in leg.tasks)
     # At the entry of klp_start_transition(), not at its return: on 6.12 tasks switch while it still patches
     # the static calls of cond_resched.
-    counts = [(n, each) for n, each in leg.censuses if each.moment == "before_start"]
-    if not counts or not counts[0][1].whole:
-        tally.gap = "the census at a start is missing, or was cut short"
+    counts = [(n, each) for n, each in leg.censuses if each.moment in ("before_start", "before_complete")]
+    if [each.moment for _, each in counts] != ["before_start", "before_complete"]:
+        tally.gap = "the census at a start or at a completion is missing"
         return
-    number, census = counts[0]
-    there = census.patched if leg.target == ev.PATCHED else census.unpatched
-    due = census.tasks - there
+    (number, before), (_, after) = counts
+    if not before.whole or not after.whole:
+        tally.gap = "the census at a start or at a completion was cut short"
+        return
+    there = before.patched if leg.target == ev.PATCHED else before.unpatched
+    due = before.tasks - there
+    dead = sum(before.ts_ns < at < after.ts_ns for at in leg.dead_pending)
+    born = sum(before.ts_ns < at < after.ts_ns for at in leg.born_pending)
+    reaped = _reaped(leg, before, after)
     words = f"{leg.told()}: {due} tasks had to switch, {switches} were seen to"
-    if leg.forks or leg.exits_pending:
-        words += f" ({leg.forks} born, {leg.exits_pending} dead before they switched)"
-    if due - leg.exits_pending <= switches <= due + leg.forks_pending:
+    if leg.born or dead or reaped:
+        words += f" ({len(leg.born)} born, {dead} dead before they switched, {reaped} zombies reaped)"
+    if due - dead - reaped <= switches <= due + born:
         tally.good(max(0, switches - 1))
         tally.judge(True, words, number)
-    elif due - leg.exits_pending - _reaped(leg, census) <= switches < due:
-        tally.gap = f"{words}; zombies, which no longer switch, may have been reaped meanwhile"
     else:
         tally.lacking(words, number)
 
 
-def _reaped(leg: Leg, before: ev.Census) -> int:
-    """Return how many zombies left the list of tasks before the first pass, at most.
+def _reaped(leg: Leg, before: ev.Census, after: ev.Census) -> int:
+    """Return how many zombies left the list of tasks without a switch, at most.
 
-    A census counts whoever is on it, zombies as well: their exit was before the transition, so that no
-    event of it tells of them, and once their parent has waited for them they are gone (release_task(),
-    kernel/exit.c). Who left it otherwise was seen to die, and a pass meets all who are on it but the idle
-    tasks of CPUs that are offline.
+    A census counts whoever is on the list, zombies as well: their exit was before the transition, so that
+    no event of it tells of them, and once their parent has waited for them they are gone (release_task(),
+    kernel/exit.c). Those that the first pass did not meet went before it; those that it could not switch,
+    and the last did not meet, went between them. As many must be missing when all is counted again.
     """
     if not leg.passes:
         return 0
-    first = leg.passes[0][1]
-    known = (
-        before.tasks + sum(at < first.ts_ns for at in leg.born) - sum(at < first.ts_ns for at in leg.gone)
-    )
-    return max(0, known - first.attempts - sum(each.path == "offline" for each in leg.tasks))
+    at_first = _unmet(leg, before, 0)
+    at_last = _unmet(leg, before, len(leg.passes) - 1)
+    tried = sum(each.path in (None, "already", "ended") and each.attempts > 0 for each in leg.tasks)
+    left = before.tasks + sum(before.ts_ns < at < after.ts_ns for at in leg.born) - after.tasks
+    return max(0, min(at_first + min(max(0, at_last - at_first), tried), left))
+
+
+def _unmet(leg: Leg, before: ev.Census, place: int) -> int:
+    """Return how many tasks a pass did not meet although no event says that they had ended.
+
+    A pass meets all who are on the list but the idle tasks of CPUs that are offline.
+    """
+    walked, made = leg.walks[place], leg.passes[place][1]
+    born = sum(before.ts_ns < at < walked for at in leg.born)
+    gone = sum(before.ts_ns < at < walked for at in leg.gone)
+    offline = sum(each.path == "offline" for each in leg.tasks)
+    return max(0, before.tasks + born - gone - made.attempts - offline)
+
+
+def _scheduler_switches(history: History) -> bool:
+    """Whether a task may switch in the scheduler: the kernel's own functions decide, never its version.
+
+    Vendors take the scheduler's path back into older kernels. Recordings of before the probe said whether
+    it was there leave that open.
+    """
+    header = history.headers.get(_PROBE)
+    return header is None or header.scheduler_switch is not False
 
 
 def _judge_no_scheduler(tally: Tally, leg: Leg) -> None:
-    for each in leg.tasks:
-        if each.path == "scheduler":
-            words = f"{leg.told()}: {each.comm}[{each.pid}] switched in a scheduler that cannot switch"
-            tally.breach(words, *each.events)
-
-
-# Names of a probe's own process, which must not be what a transition waits for. A task in a trampoline of
-# an fentry or fexit program has no ORC data, so its stack cannot be read: klp's probes use neither.
-_OWN_TASKS = ("klp", "bpftrace", "python3")
-
-
-@rule(
-    "T14",
-    "The probes do not change what they watch: with them, the same livepatch needs no more passes and meets"
-    " no blocker that it would not meet without.",
-    f"klp_try_complete_transition, {_CODE}; Documentation/livepatch/reliable-stacktrace.rst",
-    "klptransition klp",
-    f"{_ENDS} klp_try_complete_transition klp_try_switch_task",
-)
-def undisturbed(history: History) -> Finding:
-    """Judge klp_try_complete_transition with and without probes: reliable-stacktrace.rst, 4.3.
-
-    The fewest passes with probes are held against the most without. A pass that left behind only tasks
-    that were running on a CPU at that moment is chance, with probes as without, and does not count. A
-    blocker of the probes' own is a task of theirs whose stack cannot be read.
-    """
-    tally = Tally()
-    controls: dict[tuple[str, int], list[tuple[int, ev.Control]]] = {}
-    for number, each in history.seen.controls:
-        controls.setdefault((each.patch, each.target), []).append((number, each))
-    for (patch, target), without in controls.items():
-        own = [leg for leg in history.legs if (leg.patch, leg.target) == (patch, target)]
-        own = [
-            leg for leg in own if leg.outcome is LegOutcome.COMPLETE and not leg.forces and not leg.reversal
-        ]
-        if own:
-            _judge_passes(tally, own, without)
-        for leg in own:
-            for task in leg.tasks:
-                _judge_own_task(tally, leg, task)
-    return tally.finding("no transition of this trace was also made without probes")
-
-
-def _judge_passes(tally: Tally, own: list[Leg], without: list[tuple[int, ev.Control]]) -> None:
-    fewest = min(own, key=_needed)
-    number, most = max(without, key=lambda each: each[1].passes)
-    words = f"{fewest.told()}: {_needed(fewest)} passes with probes, {most.passes} without"
-    tally.judge(_needed(fewest) <= most.passes, words, fewest.begun[0], number)
-
-
-def _needed(leg: Leg) -> int:
-    """Return the passes that a leg had to have: the last, and those in which a task was held up."""
-    held = (sum(count for reason, count in task.reasons.items() if reason != RUNNING) for task in leg.tasks)
-    return 1 + max(held, default=0)
-
-
-def _judge_own_task(tally: Tally, leg: Leg, task: TaskSwitch) -> None:
-    unread = [why for why in task.reasons if "could not be read" in why]
-    if unread and task.comm.startswith(_OWN_TASKS):
-        tally.breach(
-            f"{leg.told()}: held by the probe's {task.comm}[{task.pid}]: {unread[0]}", *task.events
+    for number, each in leg.in_scheduler:
+        words = (
+            f"{leg.told()}: {each.task.comm}[{each.task.pid}] switched in a scheduler that cannot switch"
         )
+        tally.breach(words, number)

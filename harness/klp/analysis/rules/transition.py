@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules T1 to T8 of transitions: kernel/livepatch/transition.c, Documentation/livepatch/livepatch.rst."""
+"""Rules T1 to T6 and T8: kernel/livepatch/transition.c, Documentation/livepatch/livepatch.rst."""
 
 from __future__ import annotations
 
 from klp.analysis.evidence import Finding, Tally
-from klp.analysis.history import History, spans
+from klp.analysis.history import History
 from klp.analysis.legs import Leg
 from klp.analysis.rules.rule import rule
 from klp.trace import events as ev
@@ -71,14 +71,20 @@ def _judge_init_census(tally: Tally, leg: Leg, number: int, census: ev.Census) -
         tally.gap = "a census at an init was cut short"
         return
     state, core = census.moment, census.core
+    words = f"{leg.told()}, {state}: {census_words(census)}"
     if state == "before_init":
         good = census.idle == census.tasks and not census.pending and core.target_state == ev.IDLE
+        tally.judge(good, words, number)
+        return
+    # No flag may be set yet: klp_start_transition() sets them, once func->transition and the objects
+    # are ready. A task that found one sooner would switch to functions that are not all there.
+    opposite = census.unpatched if core.target_state == ev.PATCHED else census.patched
+    good = opposite == census.tasks and not census.pending and core.target_state != ev.IDLE
+    if good:
+        # The leg's target is told by another event: by that of another leg, where events are lost.
+        tally.judge(core.target_state == leg.target, words, number, sure=False)
     else:
-        # No flag may be set yet: klp_start_transition() sets them, once func->transition and the objects
-        # are ready. A task that found one sooner would switch to functions that are not all there.
-        opposite = census.unpatched if leg.target == ev.PATCHED else census.patched
-        good = opposite == census.tasks and not census.pending and core.target_state == leg.target
-    tally.judge(good, f"{leg.told()}, {state}: {census_words(census)}", number)
+        tally.judge(False, words, number)
 
 
 def census_words(census: ev.Census) -> str:
@@ -121,12 +127,19 @@ def _judge_order(tally: Tally, leg: Leg) -> None:
         return
     times = [each[1].ts_ns for each in seen]
     words = f"{leg.told()}: " + ", ".join(type(each[1]).__name__.lower() for each in seen)
-    tally.judge(times == sorted(times), words, *(each[0] for each in seen))
+    tally.judge(times == sorted(times), words, *(each[0] for each in seen), sure=False)
     # Of a reversal, too: it has cleared all flags by then, or tasks might switch the old way still.
-    if leg.started:
-        for number, census in leg.census("before_start"):
-            words = f"{leg.told()}, before start: {census_words(census)}"
-            tally.judge(census.pending == 0, words, number)
+    for number, census in _before_start(tally, leg):
+        words = f"{leg.told()}, before start: {census_words(census)}"
+        tally.judge(census.pending == 0, words, number)
+
+
+def _before_start(tally: Tally, leg: Leg) -> list[tuple[int, ev.Census]]:
+    """Return the census that a start begins with; where there is none, the rule has a gap."""
+    counted = list(leg.census("before_start"))
+    if leg.started and not counted:
+        tally.gap = "the census at a start is missing, or was cut short"
+    return counted
 
 
 def _judge_objects(tally: Tally, leg: Leg, history: History) -> None:
@@ -139,7 +152,8 @@ def _judge_objects(tally: Tally, leg: Leg, history: History) -> None:
         unset = [one.function for one in each.functions if not one.transition]
         words = f"{leg.told()}: {event.action} {event.object}"
         if unset:
-            tally.breach(f"{words}: func->transition of {unset[0]} was not set", leg.begun[0], each.number)
+            # Not sure: a module's object may be patched after an end that was lost.
+            tally.lacking(f"{words}: func->transition of {unset[0]} was not set", leg.begun[0], each.number)
         elif _needs_no_notice(history, event):
             tally.judge(_in_its_place(leg, event), words, each.number, sure=False)
 
@@ -152,10 +166,9 @@ def _needs_no_notice(history: History, event: ev.Object) -> bool:
     """
     if event.object == "vmlinux":
         return True
-    unseen = "klpstates" not in history.headers or any(
-        hole.probe == "klpstates" and not hole.symbol for hole in history.holes
-    )
-    return not unseen and history.notice_at(event.ts_ns, event.object) is None
+    if not history.told("klpstates", "klp_module_coming", "klp_module_going"):
+        return False
+    return history.notice_at(event.ts_ns, event.object) is None
 
 
 def _in_its_place(leg: Leg, event: ev.Object) -> bool:
@@ -190,7 +203,7 @@ def every_task_once(history: History) -> Finding:
         for task, number in leg.twice:
             tally.lacking(f"{leg.told()}: {task.comm}[{task.pid}] switched twice", *task.events, number)
         for task, number in leg.wrong_way:
-            tally.breach(f"{leg.told()}: {task.comm}[{task.pid}] switched away from the target", number)
+            tally.lacking(f"{leg.told()}: {task.comm}[{task.pid}] switched away from the target", number)
         for number, census in leg.censuses:
             if census.moment == "before_complete":
                 _judge_completion(tally, leg, number, census)
@@ -202,10 +215,13 @@ def _judge_completion(tally: Tally, leg: Leg, number: int, census: ev.Census) ->
         tally.gap = "a census at a completion was cut short"
         return
     # A transition that was cancelled completes towards 0, whatever the leg's target was.
-    target = leg.completed[1].target if leg.completed else leg.target
+    target = census.core.target_state
     there = census.patched if target == ev.PATCHED else census.unpatched
     words = f"{leg.told()}, before completion: {census_words(census)}"
-    tally.judge(there == census.tasks and census.pending == 0, words, number)
+    if there != census.tasks or census.pending:
+        tally.breach(words, number)
+    else:
+        tally.judge(leg.completed is None or leg.completed[1].target == target, words, number, sure=False)
 
 
 @rule(
@@ -267,76 +283,6 @@ def _waits_seen(history: History) -> bool:
     return any(leg.waits for leg in history.legs)
 
 
-# round_jiffies_relative(HZ) is 0.75 to 1.75 s. Sooner, because the clock of an emulated guest catches up
-# after it stood still; later, because a busy host has no time for the guest.
-_SOONEST_NS, _LATEST_NS = 400_000_000, 10_000_000_000
-_SIGNAL_EVERY = 15  # SIGNALS_TIMEOUT, transition.c
-
-
-@rule(
-    "T7",
-    "While tasks remain, the work function tries again about once a second; every 15th try signals.",
-    f"klp_transition_work_fn and klp_send_signals, {_CODE}; {_MODEL}",
-    _PROBE,
-    f"{_ENDS} klp_start_transition klp_try_complete_transition klp_send_signals",
-)
-def tries_again(history: History) -> Finding:
-    """Judge klp_try_complete_transition's schedule_delayed_work and SIGNALS_TIMEOUT: livepatch.rst, 3.
-
-    A pass waits for klp_mutex, so a late one is judged only if no module came or went and no livepatch was
-    being enabled meanwhile: these hold it. A reversal leaves the delayed work as it is scheduled already.
-    """
-    tally = Tally()
-    for leg in history.legs:
-        for (_, one), (number, following) in zip(leg.passes, leg.passes[1:], strict=False):
-            gap = following.ts_ns - one.ts_ns - one.duration_ns
-            late = gap > _LATEST_NS and not _mutex_held(history, one.ts_ns, following.ts_ns)
-            words = f"{leg.told()}: pass {following.number}, {gap / 1e9:.2f} s after the one before"
-            tally.judge(gap >= _SOONEST_NS and not late, words, number, sure=False)
-        for number, one in leg.passes:
-            # A pass that completes neither signals nor counts on: klp_try_complete_transition() does both
-            # only where tasks remain.
-            if not one.complete:
-                _judge_signals(tally, leg, number, one)
-        _judge_stalled(tally, leg, history)
-    return tally.finding("every transition completed in its first pass")
-
-
-def _mutex_held(history: History, begin_ns: int, end_ns: int) -> bool:
-    held = [(each.ts_ns, each.duration_ns) for _, each in history.modules]
-    held += [(each.ts_ns, each.duration_ns) for _, each in history.stack.enables]
-    return any(begun <= end_ns and begun + lasted >= begin_ns for begun, lasted in held)
-
-
-def _judge_signals(tally: Tally, leg: Leg, number: int, one: ev.Pass) -> None:
-    # It is 0 in the first pass and counted up by each that fails: the pass that finds 15 is the sixteenth.
-    count = one.core.signals_cnt
-    due = count > 0 and count % _SIGNAL_EVERY == 0
-    sent = [at for at, each in leg.signals if spans(one, each.ts_ns)]
-    words = f"{leg.told()}: pass {one.number} with klp_signals_cnt {count}"
-    if due and not sent:
-        tally.lacking(f"{words} sent no signal", number)
-    elif sent and not due:
-        tally.breach(f"{words} sent signals", number, *sent)
-    elif due:
-        tally.judge(True, f"{words} sent signals", number, *sent)
-    # klp_start_transition() sets it to 0, also in a reversal; until then it keeps the value of the
-    # transition before.
-    if count != one.number - 1:
-        tally.breach(f"{words}: {one.number - 1} were expected", number)
-
-
-def _judge_stalled(tally: Tally, leg: Leg, history: History) -> None:
-    """Judge a transition that was left alone: the trace goes on for long, and no further pass comes."""
-    # An earlier leg without an end was followed by another init: T1 judges that.
-    if leg.completed or leg.reversed_by or not leg.passes or leg is not history.legs[-1]:
-        return
-    number, last = leg.passes[-1]
-    waited = history.last_ns - last.ts_ns - last.duration_ns
-    if waited > _LATEST_NS and not _mutex_held(history, last.ts_ns, history.last_ns):
-        tally.lacking(f"{leg.told()}: no pass for {waited / 1e9:.1f} s after pass {last.number}", number)
-
-
 @rule(
     "T8",
     "A reversal clears pending flags and waits for every CPU, flips target and enabled, starts again, and"
@@ -352,18 +298,20 @@ def reversal(history: History) -> Finding:
         number, begun = leg.begun
         if not isinstance(begun, ev.Reverse):
             continue
+        if begun.core.target_state == leg.target:
+            tally.breach(f"{leg.told()} by reversal: the target was {leg.target} before it too", number)
         for problem in _reversal_problems(leg, begun):
-            tally.breach(f"{leg.told()} by reversal: {problem}", number)
+            tally.lacking(f"{leg.told()} by reversal: {problem}", number)
         if leg.started is None and (leg.completed or leg.reversed_by):
             tally.lacking(f"{leg.told()} by reversal was not started again", number)
         if leg.started and _waits_seen(history) and not _waited_before_start(leg):
             tally.lacking(f"{leg.told()} by reversal: started, and no CPU was waited for", number)
-        for at, census in leg.census("before_start"):
+        for at, census in _before_start(tally, leg):
             words = f"{leg.told()} by reversal, before start: {census_words(census)}"
             tally.judge(census.pending == 0, words, number, at)
         if leg.completed:
             words = f"{leg.told()} by reversal completed towards {leg.completed[1].target}"
-            tally.judge(leg.completed[1].target == leg.target, words, number, leg.completed[0])
+            tally.judge(leg.completed[1].target == leg.target, words, number, leg.completed[0], sure=False)
     return tally.finding("no transition was reversed to its end")
 
 
@@ -373,8 +321,6 @@ def _waited_before_start(leg: Leg) -> bool:
 
 def _reversal_problems(leg: Leg, begun: ev.Reverse) -> list[str]:
     problems = []
-    if begun.core.target_state == leg.target:
-        problems.append(f"the target was {leg.target} before it too")
     if leg.started:
         core = leg.started[1].core
         if core.target_state != leg.target:

@@ -50,12 +50,17 @@ class Missing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Header(Event, frozen=True, kw_only=True, tag="header"):
-    """The first event of a tool, written once all its probes are attached."""
+    """The first event of a tool, written once all its probes are attached.
+
+    `scheduler_switch`, of klptransition: whether this kernel has __klp_sched_try_switch, by which a running
+    task switches in the scheduler; null where the tool does not say.
+    """
 
     schema: int
     kernel: str
     attached: tuple[str, ...]
     missing: tuple[Missing, ...]
+    scheduler_switch: bool | None = None
 
 
 class Mark(Event, frozen=True, kw_only=True, tag="mark"):

@@ -77,7 +77,10 @@ class LoggedLine(Event, frozen=True, kw_only=True, tag="log"):
 
 
 class Taint(Event, frozen=True, kw_only=True, tag="taint"):
-    """The kernel's taint flags, as letters in the order of their bits, such as ``OEK``."""
+    """The kernel's taint flags, as letters in the order of their bits, such as ``OEK``.
+
+    A question mark stands for each flag whose letter klp does not know.
+    """
 
     flags: str
 
