@@ -200,7 +200,8 @@ def shadow(t: Trace) -> None:
     t.put(ev.ShadowFree, obj="0x2", id=1, dtor=True, freed=True, caller="f+0x1 [y]", task=SHELL)
     freed(t, "0x2", 1, "0xa2")
     t.module("y", "going", livepatch=True)
-    t.put(ev.ShadowGets, id=1, found=5, absent=2, racing=1, wrong=0, unknown=0)
+    t.put(ev.ShadowGets, id=1, found=5, absent=2, racing=1, wrong=0, unknown=0,
+          raced_right=1)  # fmt: skip
     t.put(ev.ShadowTotals, made=4, found=1, exists=1, failed=1, freed=4)
 
 
