@@ -175,7 +175,7 @@ class LedgerBuilder:
                 f"{what}, where {standing[-1].variable} stood" if standing else f"{what}, which was freed"
             )
             self._tallies["S3"].lacking(words, *(each.number for each in standing), number)
-        elif not self._variables.known(event.obj, event.id):
+        elif not self._variables.known(event.obj, event.id) and not self._variables.being_made(event):
             self._put_in(number, event)
 
     def _judge_construction(self, number: int, event: ev.ShadowAlloc) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from klp.analysis.evidence import Tally
-from klp.analysis.shadow_standing import ShadowKey, Variables
+from klp.analysis.shadow_standing import InHash, ShadowKey, Variables
 from klp.trace import events as ev
 
 
@@ -49,7 +49,7 @@ class FreeCalls:
         self._free_alls: list[_FreeAll] = []
         # Variables that a klp_shadow_free left though they stood, by the task that called, or, for idle
         # tasks, by object and id.
-        self._spared: dict[int | ShadowKey, tuple[ev.ShadowFree, str, int]] = {}
+        self._spared: dict[int | ShadowKey, tuple[ev.ShadowFree, InHash, int]] = {}
 
     def free(self, number: int, event: ev.ShadowFree) -> None:
         """Note a klp_shadow_free: what it frees is told next; if nothing, nothing may have stood."""
@@ -57,21 +57,21 @@ class FreeCalls:
         if event.freed:
             self._calls.setdefault(key, []).append(event)
             return
+        self._variables.settle(*key, event.ts_ns)
         for each in self._variables.of(*key):
             if not each.doubted and each.ended_ns < event.ts_ns:
-                self._spared[event.task.pid or key] = (event, each.variable, number)
+                self._spared[event.task.pid or key] = (event, each, number)
 
     def goes_on(self, pid: int) -> None:
         """Note that a task begins another call, so that its klp_shadow_free has returned."""
         if spared := self._spared.pop(pid, None):
             self._judge_spared(*spared)
 
-    def _judge_spared(self, event: ev.ShadowFree, variable: str, number: int) -> None:
+    def _judge_spared(self, event: ev.ShadowFree, stood: InHash, number: int) -> None:
         """Judge what a klp_shadow_free left where it was: right only if another call had just freed it."""
-        for each in self._variables.of(event.obj, event.id):
-            if each.variable == variable and not each.doubted:
-                words = f"klp_shadow_free of <{event.obj}, {event.id}> left {variable} where it was"
-                self._ledger.lacking(words, each.number, number)
+        if any(each is stood and not each.doubted for each in self._variables.of(event.obj, event.id)):
+            words = f"klp_shadow_free of <{event.obj}, {event.id}> left {stood.variable} where it was"
+            self._ledger.lacking(words, stood.number, number)
 
     def book(self, number: int, event: ev.ShadowFreed) -> FreedBy:
         """Return the call that freed a variable: one of its own, or else a free_all that is under way."""
@@ -117,6 +117,7 @@ class FreeCalls:
 
     def _done(self, done: _FreeAll) -> None:
         event = done.event
+        self._variables.settle_all(event.id, event.ts_ns)
         words = f"klp_shadow_free_all({event.id}): {event.count} freed"
         kept = [
             (obj, each) for obj, _, each in self._variables.certain(event.id) if each.ended_ns < event.ts_ns

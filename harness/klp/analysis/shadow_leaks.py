@@ -80,6 +80,8 @@ class Leaks:
         for obj, id_, each in self._variables.certain():
             if words := self._unknown(each):
                 return f"<{obj}, {id_}> is left: {words}"
+        for obj, id_, each in self._variables.unsure():
+            return f"<{obj}, {id_}>: it was freed before {each.caller} had made it, or another was"
         return ""
 
     def _unknown(self, one: InHash) -> str:

@@ -26,7 +26,8 @@ class InHash(msgspec.Struct, gc=False):
     `made` is older than the trace: it was found. `beside` tells of a variable of the same object and id
     that left the hash while this one should have stood: words, events, and whether a get_or_alloc made
     one of them. It is proven once this one is freed. One is `doubted` when another was made in its place:
-    its free may be what the probe did not see.
+    its free may be what the probe did not see. One is `unsure` if it was freed before its call returned,
+    unless that was an older variable of the same address.
     """
 
     variable: str
@@ -40,6 +41,7 @@ class InHash(msgspec.Struct, gc=False):
     owner: str | None
     made: bool = True
     doubted: bool = False
+    unsure: bool = False
     beside: tuple[str, tuple[int, ...], bool] | None = None
 
 
@@ -64,6 +66,8 @@ class Variables:
         self._due: list[tuple[int, int, ev.ShadowAlloc]] = []
         # The allocations of those whose variable was freed before they had returned.
         self._early: set[int] = set()
+        # Those of them that may have been taken for an older variable of the same address.
+        self._unsure: set[int] = set()
         # What was freed last, and by whom: it alone can still be in the hash.
         self._leaving: tuple[Gone, int | None] | None = None
 
@@ -84,11 +88,14 @@ class Variables:
 
         Two at once cannot have one address, so the free of the one that stands was not seen.
         """
+        here = self._alive.setdefault(event.id, {})
+        before = tuple(each for each in here.get(event.obj, ()) if not each.unsure)
         if one.number in self._early:
             self._early.remove(one.number)
-            return True
-        here = self._alive.setdefault(event.id, {})
-        before = here.get(event.obj, ())
+            if before or one.number not in self._unsure:
+                return True
+            one.doubted = one.unsure = True
+        self._unsure.discard(one.number)
         others = tuple(each for each in before if each.variable != one.variable)
         for each in others:
             each.doubted = True
@@ -128,11 +135,16 @@ class Variables:
         due = [
             (ended_ns, number, each)
             for ended_ns, number, each in self._due
-            if _makes(each, event.obj, event.id, event.variable) and number not in self._early
+            if _makes(each, event.obj, event.id, event.variable)
+            and (number not in self._early or number in self._unsure)
         ]
         if not due:
             return None
         _, number, first = min(due)
+        if number in self._early:
+            self._unsure.remove(number)  # so the free before was that of an older one
+        elif not self.known(event.obj, event.id):
+            self._unsure.add(number)
         self._early.add(number)
         return first
 
@@ -163,7 +175,25 @@ class Variables:
 
     def doubted(self, id_: int | None = None) -> Iterator[tuple[str, int, InHash]]:
         """Yield object and id, of one id or of all, with what should have left, and was not seen to."""
-        return (each for each in self._each(id_) if each[2].doubted)
+        return (each for each in self._each(id_) if each[2].doubted and not each[2].unsure)
+
+    def unsure(self) -> Iterator[tuple[str, int, InHash]]:
+        """Yield object and id with what was freed early, or else still stands there."""
+        return (each for each in self._each(None) if each[2].unsure)
+
+    def settle(self, obj: str, id_: int, now_ns: int) -> None:
+        """Take what is unsure for freed: a call that began now found nothing."""
+        here = self._alive.get(id_, {})
+        kept = tuple(each for each in here.get(obj, ()) if not each.unsure or each.ended_ns >= now_ns)
+        if kept:
+            here[obj] = kept
+        else:
+            here.pop(obj, None)
+
+    def settle_all(self, id_: int, now_ns: int) -> None:
+        """Take what is unsure of an id for freed: a klp_shadow_free_all that began now is over."""
+        for obj in list(self._alive.get(id_, {})):
+            self.settle(obj, id_, now_ns)
 
     def _each(self, id_: int | None) -> Iterator[tuple[str, int, InHash]]:
         for number in self._alive if id_ is None else (id_,):
@@ -182,6 +212,10 @@ class Variables:
     def known(self, obj: str, id_: int) -> bool:
         """Whether the trace has told what stood at an object and id, so that nothing older can be there."""
         return (obj, id_) in self._gone or bool(self.of(obj, id_))
+
+    def being_made(self, event: ev.ShadowAlloc) -> bool:
+        """Whether what a call found is a variable that another call makes, which has not returned."""
+        return any(_makes(each, event.obj, event.id, event.variable) for *_, each in self._due)
 
     def may_have_stood(self, event: ev.ShadowAlloc, variable: str | None) -> bool:
         """Whether a variable (None: any) can have been in the hash at some moment of a call."""

@@ -111,14 +111,14 @@ def ledger(history: History) -> Finding:
     """Judge klp_shadow_free_struct and klp_module_going: shadow-vars.rst, *Matching parent's lifecycle*."""
     found, shadow = _of(history, "S7"), history.shadow
     if not shadow.ledger.left and not shadow.leaks:
-        return found
+        return replace(found, undecided=shadow.unsettled)
     if unseen := _comings_unseen(history):
         return replace(found, gap=f"variables were left, and {unseen}")
     return replace(
         found,
         observations=found.observations + len(shadow.leaks),
         lacking=(*found.lacking, *shadow.leaks[:KEPT]),
-        gap=found.gap or shadow.unsettled,
+        undecided=shadow.unsettled,
     )
 
 
