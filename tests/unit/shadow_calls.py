@@ -35,9 +35,11 @@ def frees(
 ) -> None:  # fmt: skip
     """A klp_shadow_free; without `variable` it frees nothing."""
     own = {"obj": obj, "id": id_, "dtor": False}
-    t.put(ev.ShadowFree, **own, freed=variable is not None, caller=caller, task=task(pid))
+    begun = t.now + 1
     if variable is not None:
         t.put(ev.ShadowFreed, **own, variable=variable, age_ns=age_ns, dtor_calls=0)
+    freed = variable is not None
+    t.put(ev.ShadowFree, at=begun, **own, freed=freed, caller=caller, task=task(pid))
 
 
 def frees_all(t: Trace, id_: int, *freed: tuple[str, int, str], count: int | None = None) -> None:

@@ -74,12 +74,12 @@ class Choices:
 
 @dataclass(slots=True)
 class Freed:
-    """What left an object and id last, by which task, as which free, and whether its age was known."""
+    """What left an object and id last, by which task, as which free, and whether that is clear."""
 
     variable: int
     pid: int
     serial: int
-    aged: bool
+    clear: bool
 
 
 @dataclass
@@ -209,7 +209,7 @@ class Shadows:
     def _gone(self, key: Variable, pid: int, ts_ns: int) -> bool:
         """Whether a trace shows that what was freed here had left before a moment, and nothing is made."""
         last = self._freed.get(key)
-        if last is None or not last.aged or list(self._allocating.values()).count(key) > 1:
+        if last is None or not last.clear or list(self._allocating.values()).count(key) > 1:
             return False
         return last.pid == pid or any(each <= ts_ns for each in self._frees_ns[last.serial + 1 :])
 
@@ -254,7 +254,7 @@ class Shadows:
         if self._hash.get(key):
             left = self._wrong(Fault.FREE_LEFT_IT, self._sure(key, begun))
             told = None if left else (yield from self._take_out(pid, key, dtor))
-        elif self._wrong(Fault.FREED_TWICE, key in self._freed and self._freed[key].aged):
+        elif self._wrong(Fault.FREED_TWICE, key in self._freed and self._freed[key].clear):
             told = self._free_struct(key, self._freed[key].variable, dtor, None)
         self._holder = None
         yield from self._pause()
@@ -302,12 +302,13 @@ class Shadows:
             del self._hash[key]
         early = self._returned.get(variable, 0) > self.trace.now
         born = None if early else self._born.get(variable)  # the probe notes it as the call returns
+        clear = born is not None and self._freeing == {pid}
         told = self._free_struct(key, variable, dtor, born)
         self._leaving[key] = variable
         yield from self._pause()
         del self._leaving[key]
         self._changes += 1
-        self._freed[key] = Freed(variable, pid, len(self._frees_ns) - 1, born is not None)
+        self._freed[key] = Freed(variable, pid, len(self._frees_ns) - 1, clear)
         self._spare.append(variable)
         self._tick()
         return told

@@ -56,9 +56,9 @@ def test_two_racing_calls_that_both_made_one_and_no_free_of_it(t: Trace) -> None
 def test_racing_calls_of_which_one_made_what_another_had_freed(t: Trace) -> None:
     """The first is made, then freed, and only then the second is made; both calls are still open."""
     begun = t.now
-    t.put(ev.ShadowFree, at=begun + 200, obj="0x1", id=7, dtor=False, freed=True, caller="g", task=SHELL)
-    t.put(ev.ShadowFreed, at=begun + 300, obj="0x1", id=7, variable="0xa1", age_ns=None, dtor=False,
-          dtor_calls=0)  # fmt: skip
+    own = {"obj": "0x1", "id": 7, "dtor": False}
+    t.put(ev.ShadowFreed, at=begun + 300, **own, variable="0xa1", age_ns=None, dtor_calls=0)
+    t.put(ev.ShadowFree, at=begun + 200, **own, freed=True, caller="g+0x1 [p]", task=SHELL)
     allocates(t, "get_or_alloc", "made", "0xa1", begun_ns=begun + 10, duration_ns=1000, pid=1)
     allocates(t, "get_or_alloc", "made", "0xb1", begun_ns=begun + 100, duration_ns=1000, pid=2)
     frees(t, "0xb1")

@@ -19,7 +19,7 @@ class _FreeAll:
     number: int
     event: ev.ShadowFreeAll
     freed: int = 0
-    shared: bool = False  # another free of the same id overlaps: its frees cannot be told apart
+    shared: bool = False  # another of the same id overlaps: its frees cannot be told apart
 
     @property
     def until_ns(self) -> int:
@@ -45,7 +45,9 @@ class FreeCalls:
     def __init__(self, variables: Variables, every: Tally, ledger: Tally) -> None:
         self._variables = variables
         self._every, self._ledger = every, ledger
-        self._calls: dict[ShadowKey, list[ev.ShadowFree]] = {}
+        # Those of klp_shadow_free that freed one, by the number in the stream of what they freed: the kernel
+        # tells both at once, as the call returns, so the two follow on each other.
+        self._calls: dict[int, ev.ShadowFree] = {}
         self._free_alls: list[_FreeAll] = []
         # Variables that a klp_shadow_free left though they stood, by the task that called, or, for idle
         # tasks, by object and id.
@@ -55,7 +57,7 @@ class FreeCalls:
         """Note a klp_shadow_free: what it frees is told next; if nothing, nothing may have stood."""
         key = (event.obj, event.id)
         if event.freed:
-            self._calls.setdefault(key, []).append(event)
+            self._calls[event.seq - 1] = event
             return
         self._variables.settle(*key, event.ts_ns)
         for each in self._variables.of(*key):
@@ -75,8 +77,9 @@ class FreeCalls:
 
     def book(self, number: int, event: ev.ShadowFreed) -> FreedBy:
         """Return the call that freed a variable: one of its own, or else a free_all that is under way."""
-        if calls := self._calls.pop((event.obj, event.id), []):
-            return self._own(event, calls)
+        call = self._calls.pop(event.seq, None)
+        if call and (call.obj, call.id) == (event.obj, event.id):
+            return FreedBy(call.dtor, call.task.pid)
         own = [each for each in self._free_alls if each.event.id == event.id]
         if own:
             own[0].freed += 1
@@ -88,18 +91,6 @@ class FreeCalls:
             words = f"klp_shadow_free_all({other.event.id}) freed <{event.obj}, {event.id}>"
             self._every.lacking(words, other.number, number)
         return FreedBy()
-
-    def _own(self, event: ev.ShadowFreed, calls: list[ev.ShadowFree]) -> FreedBy:
-        # Several calls for one variable wait for klp_shadow_lock: which of them freed it is not told.
-        # Where all have a destructor, or none, it does not matter.
-        dtors = {each.dtor for each in calls}
-        pid = calls[0].task.pid if len(calls) == 1 else None
-        dtor = calls.pop().dtor
-        if calls:
-            self._calls[event.obj, event.id] = calls
-        for each in self._free_alls:
-            each.shared = each.shared or each.event.id == event.id
-        return FreedBy(dtor if len(dtors) == 1 else None, pid)
 
     def free_all(self, number: int, event: ev.ShadowFreeAll) -> None:
         """Note a klp_shadow_free_all that has begun."""
