@@ -45,8 +45,8 @@ class FreeCalls:
     def __init__(self, variables: Variables, every: Tally, ledger: Tally) -> None:
         self._variables = variables
         self._every, self._ledger = every, ledger
-        # Those of klp_shadow_free that freed one, by the number in the stream of what they freed: the kernel
-        # tells both at once, as the call returns, so the two follow on each other.
+        # Those of klp_shadow_free that freed one, by the number in the stream of what they freed: the
+        # kernel's side tells both at once, as the call returns, so the two follow on each other.
         self._calls: dict[int, ev.ShadowFree] = {}
         self._free_alls: list[_FreeAll] = []
         # Variables that a klp_shadow_free left though they stood, by the task that called, or, for idle
@@ -59,9 +59,8 @@ class FreeCalls:
         if event.freed:
             self._calls[event.seq - 1] = event
             return
-        self._variables.settle(*key, event.ts_ns)
         for each in self._variables.of(*key):
-            if not each.doubted and each.ended_ns < event.ts_ns:
+            if (each.unsure or not each.doubted) and each.ended_ns < event.ts_ns:
                 self._spared[event.task.pid or key] = (event, each, number)
 
     def goes_on(self, pid: int) -> None:
@@ -71,7 +70,11 @@ class FreeCalls:
 
     def _judge_spared(self, event: ev.ShadowFree, stood: InHash, number: int) -> None:
         """Judge what a klp_shadow_free left where it was: right only if another call had just freed it."""
-        if any(each is stood and not each.doubted for each in self._variables.of(event.obj, event.id)):
+        if all(each is not stood for each in self._variables.of(event.obj, event.id)):
+            return
+        if stood.unsure:
+            self._variables.remove(event.obj, event.id, stood)
+        elif not stood.doubted:
             words = f"klp_shadow_free of <{event.obj}, {event.id}> left {stood.variable} where it was"
             self._ledger.lacking(words, stood.number, number)
 
@@ -108,7 +111,9 @@ class FreeCalls:
 
     def _done(self, done: _FreeAll) -> None:
         event = done.event
-        self._variables.settle_all(event.id, event.ts_ns)
+        for obj, id_, each in list(self._variables.unsure(event.id)):
+            if each.ended_ns < event.ts_ns:
+                self._variables.remove(obj, id_, each)
         words = f"klp_shadow_free_all({event.id}): {event.count} freed"
         kept = [
             (obj, each) for obj, _, each in self._variables.certain(event.id) if each.ended_ns < event.ts_ns

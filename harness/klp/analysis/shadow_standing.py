@@ -122,31 +122,36 @@ class Variables:
         return found
 
     def _taken(self, event: ev.ShadowFreed) -> InHash | ev.ShadowAlloc | None:
-        here = self._alive.get(event.id, {})
-        standing = here.get(event.obj, ())
-        for each in standing:
-            if each.variable == event.variable:
-                rest = tuple(other for other in standing if other is not each)
-                if rest:
-                    here[event.obj] = rest
-                else:
-                    del here[event.obj]
-                return each
+        obj, id_ = event.obj, event.id
+        found = next((each for each in self.of(obj, id_) if each.variable == event.variable), None)
+        if found:
+            self.remove(obj, id_, found)
+            if not found.unsure:
+                return found
         due = [
             (ended_ns, number, each)
             for ended_ns, number, each in self._due
-            if _makes(each, event.obj, event.id, event.variable)
+            if _makes(each, obj, id_, event.variable)
             and (number not in self._early or number in self._unsure)
         ]
         if not due:
-            return None
+            return found
         _, number, first = min(due)
         if number in self._early:
             self._unsure.remove(number)  # so the free before was that of an older one
-        elif not self.known(event.obj, event.id):
+        elif found or not self.known(obj, id_):
             self._unsure.add(number)
         self._early.add(number)
         return first
+
+    def remove(self, obj: str, id_: int, one: InHash) -> None:
+        """Take a variable out that stood, or may have stood, and does no longer."""
+        here = self._alive[id_]
+        rest = tuple(each for each in here[obj] if each is not one)
+        if rest:
+            here[obj] = rest
+        else:
+            del here[obj]
 
     def freed_by(self, pid: int | None) -> None:
         """Note which task freed the last variable; idle tasks, which are all of number 0, tell nothing."""
@@ -177,23 +182,9 @@ class Variables:
         """Yield object and id, of one id or of all, with what should have left, and was not seen to."""
         return (each for each in self._each(id_) if each[2].doubted and not each[2].unsure)
 
-    def unsure(self) -> Iterator[tuple[str, int, InHash]]:
-        """Yield object and id with what was freed early, or else still stands there."""
-        return (each for each in self._each(None) if each[2].unsure)
-
-    def settle(self, obj: str, id_: int, now_ns: int) -> None:
-        """Take what is unsure for freed: a call that began now found nothing."""
-        here = self._alive.get(id_, {})
-        kept = tuple(each for each in here.get(obj, ()) if not each.unsure or each.ended_ns >= now_ns)
-        if kept:
-            here[obj] = kept
-        else:
-            here.pop(obj, None)
-
-    def settle_all(self, id_: int, now_ns: int) -> None:
-        """Take what is unsure of an id for freed: a klp_shadow_free_all that began now is over."""
-        for obj in list(self._alive.get(id_, {})):
-            self.settle(obj, id_, now_ns)
+    def unsure(self, id_: int | None = None) -> Iterator[tuple[str, int, InHash]]:
+        """Yield object and id, of one id or of all, with what was freed early, or still stands there."""
+        return (each for each in self._each(id_) if each[2].unsure)
 
     def _each(self, id_: int | None) -> Iterator[tuple[str, int, InHash]]:
         for number in self._alive if id_ is None else (id_,):
