@@ -12,7 +12,7 @@ from klp.analysis.lifetimes import shadow_lifetimes
 from klp.analysis.rules.registry import judge_all
 from klp.trace import events as ev
 from tests.unit.shadow_calls import allocates, frees, frees_all, gets
-from tests.unit.traces import SHELL, Trace
+from tests.unit.traces import SHELL, Trace, task
 
 RULES = tuple(f"S{number}" for number in range(1, 10))
 LARGEST = 2**64 - 1
@@ -162,6 +162,37 @@ def test_a_free_that_came_too_late_left_nothing(t: Trace) -> None:
     frees(t, None, pid=2)
     frees(t, "0xa1", pid=1)
     frees(t, None, pid=2)
+    assert verdicts(t)["S7"] is Verdict.HELD
+
+
+def test_a_free_that_waited_for_the_lock_takes_what_was_made_meanwhile(t: Trace) -> None:
+    """While it waits, a klp_shadow_free_all with a destructor frees what stood; then another is made."""
+    allocates(t, "alloc", "made", "0xa1")
+    begun, own = t.now, {"obj": "0x1", "id": 7}
+    t.put(ev.ShadowFreed, at=begun + 300, **own, variable="0xa1", age_ns=5, dtor=True, dtor_calls=1)
+    t.put(ev.ShadowFreeAll, at=begun + 100, id=7, dtor=True, count=1, duration_ns=300, caller="g+0x9 [p]",
+          task=task(1))  # fmt: skip
+    allocates(t, "alloc", "made", "0xb1", begun_ns=begun + 500, pid=3)
+    t.put(ev.ShadowFreed, at=begun + 900, **own, variable="0xb1", age_ns=5, dtor=False, dtor_calls=0)
+    t.put(ev.ShadowFree, at=begun + 200, **own, dtor=False, freed=True, caller="g+0x1 [p]", task=task(2))
+    found = verdicts(t)
+    assert {found[rule] for rule in ("S1", "S5", "S6", "S7")} == {Verdict.HELD}
+
+
+def test_a_free_that_came_too_late_left_not_what_was_made_at_the_same_address(t: Trace) -> None:
+    allocates(t, "alloc", "made", "0xa1")
+    frees(t, None, pid=2)
+    frees(t, "0xa1", pid=1)
+    allocates(t, "alloc", "made", "0xa1", pid=1)
+    frees(t, "0xa1", pid=2)
+    assert verdicts(t)["S7"] is Verdict.HELD
+
+
+def test_one_older_than_the_trace_is_freed_while_another_is_made_at_its_address(t: Trace) -> None:
+    begun = t.now
+    frees(t, "0xa1", age_ns=None, pid=1)
+    allocates(t, "alloc", "made", "0xa1", begun_ns=begun, duration_ns=50_000, pid=2)
+    frees(t, "0xa1", pid=1)
     assert verdicts(t)["S7"] is Verdict.HELD
 
 

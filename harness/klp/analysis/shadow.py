@@ -87,6 +87,10 @@ class ShadowHistory:
         return max(0, self.totals.made + self.totals.freed - seen)
 
 
+# What a task calls, with the moment in which it begins.
+_CALLS = (ev.ShadowAlloc, ev.ShadowFree, ev.ShadowFreeAll)
+
+
 class LedgerBuilder:
     """Folds numbered events, in the order of time, to a ledger and findings."""
 
@@ -110,7 +114,7 @@ class LedgerBuilder:
         for ended in self._variables.ended_before(event.ts_ns):
             self._allocated(*ended)
         self._calls.pass_time(event.ts_ns)
-        if isinstance(event, ev.ShadowAlloc | ev.ShadowFree | ev.ShadowFreeAll):
+        if isinstance(event, _CALLS):
             self._calls.goes_on(event.task.pid)
             self._variables.goes_on(event.task.pid, event.ts_ns)
         if isinstance(event, ev.ShadowAlloc):
@@ -121,7 +125,11 @@ class LedgerBuilder:
             self._calls.free(number, event)
         elif isinstance(event, ev.ShadowFreeAll):
             self._calls.free_all(number, event)
-        elif isinstance(event, ev.ShadowGets | ev.ShadowTotals):
+        else:
+            self._take_other(number, event)
+
+    def _take_other(self, number: int, event: ev.AnyEvent) -> None:
+        if isinstance(event, ev.ShadowGets | ev.ShadowTotals):
             self._counted.take(number, event)
         elif isinstance(event, ev.ShadowGetWrong):
             self._wrong(number, event)

@@ -8,6 +8,7 @@ stands when a module goes is a leak only once no other livepatch is there.
 from __future__ import annotations
 
 import re
+from functools import cache
 
 from klp.analysis.evidence import Evidence
 from klp.analysis.shadow_standing import InHash, Variables
@@ -16,6 +17,7 @@ from klp.trace import events as ev
 _MODULE = re.compile(r"\[(\w+)\]\s*$")
 
 
+@cache
 def module_of(caller: str) -> str | None:
     """Return the module a caller ``function+0xOFFSET [module]`` lies in; None for the kernel itself."""
     found = _MODULE.search(caller)
@@ -59,8 +61,9 @@ class Leaks:
 
     def owner(self, event: ev.ShadowAlloc) -> str | None:
         """Return the module that calls, if need be through the kernel: the nearest one on the stack."""
-        places = (event.caller, *self._frames(event.stack))
-        return next((name for each in places if (name := module_of(each))), None)
+        if name := module_of(event.caller):
+            return name
+        return next((name for each in self._frames(event.stack) if (name := module_of(each))), None)
 
     def _frames(self, stack: int | None) -> tuple[str, ...]:
         return () if stack is None else self.stacks.get(stack, ())
