@@ -13,6 +13,10 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 # Two at once: a test that waits for its guest leaves a core to another. A file's tests share its fixtures.
 WORKERS := 2
 PYTEST := $(VENV)/bin/python -m pytest --durations=10 --numprocesses=$(WORKERS) --dist=loadfile
+# A newcomer's shell does not know the command yet: the line that makes it known, where it is needed.
+BIN = $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(VENV)/bin
+SAY_HOW = [ "$$(command -v klp)" = "$(BIN)/klp" ] || \
+	printf 'klp: to have the command klp in this shell:\n  export PATH="%s:$$PATH"\n' "$(BIN)" >&2
 # The default kernel first: on the others the suite runs what is marked `everywhere`.
 ON_EVERY_KERNEL := --klp-kernel=6.12 --klp-kernel=6.1 --klp-kernel=7.2
 
@@ -22,7 +26,7 @@ help:  ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "  make %-9s  %s\n", $$1, $$2 }'
 
 run: setup  ## klp run ARGS: check livepatches in a guest
-	$(VENV)/bin/klp run $(ARGS)
+	@status=0; $(VENV)/bin/klp run $(ARGS) || status=$$?; $(SAY_HOW); exit $$status
 
 # Unit tests come first, in one run of pytest, so that its closing line counts them all. tests/core.toml says which
 # tests in guests go with them. A JUnit file is left by each, so that CI can add them up.
@@ -50,7 +54,7 @@ bench: setup  ## measure; ARGS for bench/
 	$(VENV)/bin/python -m bench $(ARGS)
 
 setup: $(INSTALLED)  ## install what the host lacks, and make .venv
-	@:
+	@$(if $(filter setup,$(MAKECMDGOALS)),$(SAY_HOW),:)
 
 # Order-only: looked at every time (it takes no time where nothing is missing), never a reason to reinstall.
 host:
@@ -65,6 +69,6 @@ $(INSTALLED): pyproject.toml .ci/requirements.txt | host
 lock:  ## pin pyproject.toml's dependencies anew in .ci/requirements.txt; ARGS=--upgrade: the newest
 	sh .ci/lock $(ARGS)
 
-clean:  ## remove .venv and caches of this checkout (built images stay: see `klp image rm`)
+clean:  ## remove .venv and caches of this checkout (images stay: docs/install.md removes all)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

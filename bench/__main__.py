@@ -13,15 +13,18 @@ import msgspec
 from rich.console import Console
 
 from bench.boots import VNG, Boots
+from bench.first import checkouts, first_table, from_new_tree, from_nothing, ratios
 from bench.makes import Makes
 from bench.measure import Series, table
 from bench.peer import peer
 from bench.probes import WITHOUT, ProbeCosts
-from klp import progress, settings
+from klp import consoles, settings
 from klp.errors import KlpError
 from klp.images.library import Library
+from klp.images.names import tree_of
 from klp.lab.warm import ensure_warm
 from klp.model import Image
+from klp.progress import Progress
 from klp.settings import Settings
 from klp.vm.accel import choose_accelerator
 from klp.vm.request import MachineRequest
@@ -37,19 +40,36 @@ _MAKES = 3
 @click.option("--alone", is_flag=True, help="Without vng.")
 @click.option(
     "--only",
-    type=click.Choice(["boots", "guests", "probes", "makes"]),
+    type=click.Choice(["boots", "guests", "probes", "makes", "first"]),
     multiple=True,
-    help="Measure just this.",
+    help="Measure just this; the first run, which downloads all that guests take, only if it is named.",
+)
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True),
+    help="An older checkout, whose first runs are measured as well.",
 )
 @click.option(
     "-k", "--kernel", help="A kernel of `klp kernels`, or a build tree; the settings' own without."
 )
-def main(rounds: int, out: Path | None, alone: bool, only: tuple[str, ...], kernel: str | None) -> None:
+def main(
+    *,
+    rounds: int,
+    out: Path | None,
+    alone: bool,
+    only: tuple[str, ...],
+    against: Path | None,
+    kernel: str | None,
+) -> None:
     """Measure boots beside vng, what a guest costs, and what the probes cost beside bpftrace."""
-    told = progress.for_console(Console(stderr=True))
+    told = consoles.for_console(Console(stderr=True))
     wanted = settings.load()
     if kernel:
         wanted = msgspec.structs.replace(wanted, kernel=kernel)
+    if "first" in only:
+        _first(tree_of(kernel) if kernel else None, against, told)
+    if only == ("first",):
+        return
     library = Library(wanted, told)
     image = library.ensure(wanted.kernel)
     accel = choose_accelerator(wanted, library.layout, image).accelerator
@@ -78,6 +98,17 @@ def main(rounds: int, out: Path | None, alone: bool, only: tuple[str, ...], kern
         measured |= costs
     if out:
         out.write_bytes(msgspec.json.format(msgspec.json.encode(measured), indent=1))
+
+
+def _first(tree: Path | None, against: Path | None, told: Progress) -> None:
+    """Measure first runs: with a build tree from that, else from nothing."""
+    compared = checkouts(against)
+    runs = from_new_tree(compared, tree, told) if tree else from_nothing(compared, told)
+    shown = Console(width=None if sys.stdout.isatty() else 120)
+    for each in runs:
+        shown.print(first_table(each))
+    for line in ratios(runs):
+        shown.print(line)
 
 
 def _boots(boots: Boots, wanted: Settings, image: Image, rounds: int, *, alone: bool) -> list[Series]:

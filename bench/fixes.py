@@ -23,7 +23,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from klp import progress, run, settings
+from klp import consoles, run, settings
 from klp.errors import BuildFailed, KlpError, PatchRefused
 from klp.images import debian, source
 from klp.images.definition import definition
@@ -156,7 +156,7 @@ def main(
     kernel: str, version: str, *, limit: int | None, load: bool, out: Path | None, report: Path | None
 ) -> None:
     """Make a livepatch of each file's change between VERSION of KERNEL's source and the image's own."""
-    steps = progress.for_console(Console(stderr=True))
+    steps = consoles.for_console(Console(stderr=True))
     image = Library(settings.load(), steps).ensure(kernel)
     new = prepared_tree(image.kernel, steps).tree
     with tempfile.TemporaryDirectory(prefix="klp-fixes-") as scratch:

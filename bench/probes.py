@@ -23,6 +23,7 @@ from klp.guest.ssh import Guest
 from klp.images.library import Library
 from klp.klog.transitions import PASSES_TOLD_BY, LoggedTransition, logged_transitions
 from klp.lab.lab import Lab
+from klp.lab.programs import ensure_programs
 from klp.lab.warm import ensure_warm, restored
 from klp.model import Module
 from klp.modules.build import build
@@ -58,6 +59,7 @@ class ProbeCosts:
         self._settings = settings
         self._progress = progress
         self._bare = ensure_warm(library.cache, request, progress=progress, probes=())
+        self._programs = ensure_programs(library.cache, request, PROBES, progress)
 
     def measure(self) -> dict[str, list[Series]]:
         """Return transition times, passes, and the cost of a shadow variable, each for every variant."""
@@ -120,7 +122,7 @@ class ProbeCosts:
         with EventStore(folder / "events.jsonl") as store:
             tracer = Tracer(lab.guest, store)
             if armed:
-                tracer.arm(armed)
+                tracer.arm(armed, programs=self._programs)
             yield tracer.mark
             tracer.stop()
 

@@ -143,12 +143,15 @@ def main() -> int:
     args = arguments()
     patch = args.patch and args.patch.replace("-", "_")
 
+    def wanted(_kind: str, fields: Fields) -> bool:
+        return wants(fields, patch, args.pid)
+
     def show(out: Output, symbols: Symbols, event: Any) -> None:
         fields = fields_of(event, symbols)
-        if wants(fields, patch, args.pid):
+        if wanted("callback", fields):
             out.event("callback", event.ts_ns, **fields)
 
-    tool = klpprobe.Tool(NAME, HEAD, 0.1, columns, cflags, attach, show)
+    tool = klpprobe.Tool(NAME, HEAD, 0.1, columns, cflags, attach, show, wants=wanted)
     return klpprobe.run(tool, args)
 
 

@@ -3,7 +3,7 @@
  * klpconsistency.bpf.c - Count which version of a function each task runs, by the task's patch_state.
  *
  * KLP_TARGET_STATE and KLP_TRANSITION_PATCH are the addresses of the core's static variables, from
- * /proc/kallsyms. FUNCTIONS is how many functions are watched; SITE_* come from klpconsistency.py;
+ * /proc/kallsyms. FUNCTIONS is how many functions can be watched; SITE_* come from klpconsistency.py;
  * KLP_PATCH_*, MODULE_* and TASK_STRUCT_* are offsets of members.
  *
  * Why the state that is read here is the one by which klp_ftrace_handler chose the version
@@ -157,20 +157,13 @@ static __always_inline int ran(u32 function, u32 site)
 	}
 
 WATCH(0)
-#if FUNCTIONS > 1
 WATCH(1)
-#endif
-#if FUNCTIONS > 2
 WATCH(2)
 WATCH(3)
-#endif
-#if FUNCTIONS > 4
 WATCH(4)
 WATCH(5)
 WATCH(6)
 WATCH(7)
-#endif
-#if FUNCTIONS > 8
 WATCH(8)
 WATCH(9)
 WATCH(10)
@@ -179,4 +172,3 @@ WATCH(12)
 WATCH(13)
 WATCH(14)
 WATCH(15)
-#endif

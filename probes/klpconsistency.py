@@ -92,7 +92,7 @@ def arguments() -> argparse.Namespace:
         help="livepatch, vmlinux or a module, and the two functions; may be repeated",
     )
     args = parser.parse_args()
-    if not args.ebpf and not 0 < len(args.function) <= MAX_FUNCTIONS:
+    if not (args.ebpf or args.compile) and not 0 < len(args.function) <= MAX_FUNCTIONS:
         parser.error(f"name from 1 to {MAX_FUNCTIONS} functions with -f PATCH:OBJECT:OLD:NEW")
     return args
 
@@ -106,7 +106,7 @@ class KprobeEvents:
 
     root: Path
     group: str = f"{NAME}_{os.getpid()}"
-    descriptors: list[int] = field(default_factory=list)
+    attached: list[tuple[Any, str]] = field(default_factory=list)
 
     @classmethod
     def find(cls) -> KprobeEvents:
@@ -130,17 +130,17 @@ class KprobeEvents:
 
     def add(self, bpf: Any, name: str, where: str, function: str) -> bool:
         """Run a BPF function at `[module:]symbol+offset`; False if the kernel refuses the place."""
-        from bcc import libbcc
-
         try:
             self._write(f"p:{self.group}/{name} {where}")
         except OSError:
             return False
-        loaded = bpf.load_func(function, bpf.KPROBE)
-        descriptor = libbcc.lib.bpf_attach_tracepoint(loaded.fd, self.group.encode(), name.encode())
-        if descriptor < 0:
+        event = f"{self.group}:{name}"
+        bpf.load_func(function, bpf.KPROBE)  # first: else it would be loaded as a tracepoint's
+        try:
+            bpf.attach_tracepoint(tp=event, fn_name=function)
+        except Exception:  # bcc raises nothing narrower
             return False
-        self.descriptors.append(descriptor)
+        self.attached.append((bpf, event))
         return True
 
     def missed(self) -> int:
@@ -153,9 +153,9 @@ class KprobeEvents:
 
     def remove(self) -> None:
         """Remove the probes, and those of dead processes of ours."""
-        for descriptor in self.descriptors:
-            os.close(descriptor)
-        self.descriptors.clear()
+        for bpf, event in self.attached:
+            bpf.detach_tracepoint(event)
+        self.attached.clear()
         for folder in (self.root / "events").glob(f"{NAME}_*"):
             if folder.name == self.group or not Path("/proc", folder.name.rpartition("_")[2]).exists():
                 for name in self._names(folder.name):
@@ -173,7 +173,7 @@ def _missed(profile: str, names: list[str]) -> Iterator[int]:
 # --- attaching ---------------------------------------------------------------------------------------
 
 
-def cflags(symbols: Symbols, functions: int) -> list[str]:
+def cflags(symbols: Symbols) -> list[str]:
     """Tell the BPF program where the core's variables are, and this file's numbers."""
     needed = ("klp_target_state", "klp_transition_patch")
     hidden = [name for name in needed if not symbols.address(name)]
@@ -184,7 +184,7 @@ def cflags(symbols: Symbols, functions: int) -> list[str]:
         *flags,
         *klpbtf.offsets(MEMBERS),
         *klpprobe.numbered("SITE", SITES),
-        f"-DFUNCTIONS={functions}",
+        f"-DFUNCTIONS={MAX_FUNCTIONS}",
     ]
 
 
@@ -333,13 +333,10 @@ def main() -> int:
         count(out)
         drain()
 
-    def flags(symbols: Symbols) -> list[str]:
-        return cflags(symbols, len(args.function))
-
     def missed() -> int:
         return events[0].missed() if events else 0
 
-    tool = klpprobe.Tool(NAME, HEAD, 0.1, columns, flags, attach_all, show, tell=tell, missed=missed)
+    tool = klpprobe.Tool(NAME, HEAD, 0.1, columns, cflags, attach_all, show, tell=tell, missed=missed)
     try:
         return klpprobe.run(tool, args)
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -70,6 +71,15 @@ class Output:
 def complain(text: str) -> None:
     """Write a line to stderr."""
     print(text, file=sys.stderr, flush=True)
+
+
+def unread() -> bool:
+    """Tell whether nobody reads standard output any more: then there is nothing to go on for."""
+    look = select.poll()
+    look.register(
+        1, 0
+    )  # no event is asked for: an error, which a pipe without a reader has, is told anyhow
+    return any(happened & select.POLLERR for _, happened in look.poll(0))
 
 
 def task_fields(event: Any) -> Fields:

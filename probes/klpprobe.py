@@ -12,18 +12,23 @@ import argparse
 import ctypes
 import mmap
 import os
+import pkgutil
 import re
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import klpcompiled
+from klparmed import Follower, Lines, writer
 from klpattach import Probes
+from klpload import Loaded
 from klpname import Namer
-from klpoutput import Fields, Output, complain
+from klpoutput import Fields, Output, complain, unread
 from klpring import CHUNK_EVENTS, LOOK_S, RING_CHUNKS, Backlog, Counters, misses, open_ring
 from klpsymbols import ProbeError, Symbols
 
@@ -32,6 +37,8 @@ LIVEPATCHES = Path("/sys/kernel/livepatch")
 POSSIBLE_CPUS = Path("/sys/devices/system/cpu/possible")
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 MARK_SIGNAL = signal.SIGUSR1
+# In the environment: a descriptor that is closed once the probes are attached.
+READY = "KLP_READY_FD"
 
 
 def parser(prog: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -45,6 +52,8 @@ def parser(prog: str, description: str, examples: str) -> argparse.ArgumentParse
     result.add_argument("-j", "--json", action="store_true", help="write JSON lines")
     result.add_argument("-d", "--duration", type=float, metavar="SECONDS", help="stop after SECONDS")
     result.add_argument("--ebpf", action="store_true", help=argparse.SUPPRESS)
+    result.add_argument("--armed", type=Path, metavar="FILE", help=argparse.SUPPRESS)
+    result.add_argument("--compile", type=Path, metavar="FILE", help=argparse.SUPPRESS)
     return result
 
 
@@ -56,10 +65,14 @@ def program_text(tool: str) -> str:
     lines that include them, here; a part includes none. The compiler's messages count the lines of what
     `--ebpf` prints.
     """
-    folder = Path(__file__).parent
-    program = f'{(folder / f"{tool}.bpf.c").read_text(encoding="utf-8")}\n#include "klpname.bpf.c"\n'
+    program = f'{_beside(f"{tool}.bpf.c")}\n#include "klpname.bpf.c"\n'
     part = re.compile(r'^#include "(klp\w+\.bpf\.c)"\n', re.MULTILINE)
-    return part.sub(lambda match: (folder / match[1]).read_text(encoding="utf-8"), program)
+    return part.sub(lambda match: _beside(match[1]), program)
+
+
+def _beside(name: str) -> str:
+    """Return the text of a file that stands beside this one, in a folder or in a zip file."""
+    return (pkgutil.get_data(__name__, name) or b"").decode()
 
 
 def numbered(prefix: str, names: Iterable[str]) -> list[str]:
@@ -87,16 +100,40 @@ def cpus(possible: Path = POSSIBLE_CPUS) -> int:
         raise ProbeError(f"cannot read the possible CPUs: {error}") from error
 
 
-def load(tool: str, cflags: list[str]) -> Any:
-    """Compile and load a tool's BPF program."""
+@cache
+def kernel_symbols() -> Symbols:
+    """Return the running kernel's symbols, read once: by `klptogether.py` for all that it starts."""
+    return Symbols()
+
+
+def compiled(tool: Tool, symbols: Symbols) -> Any:
+    """Compile a tool's BPF program; return it as bcc has it."""
+    cflags = [*tool.prepare(symbols), *tool.options, "-Wno-macro-redefined"]
     try:
         from bcc import BPF  # late: --help, --ebpf and the unit tests need no bcc
     except ImportError as error:
         raise ProbeError(f"python3-bpfcc is not installed ({error})") from error
+    complain(f"{tool}: compiling for kernel {os.uname().release}; on an emulated CPU that takes a minute")
     try:
-        return BPF(text=program_text(tool), cflags=[*cflags, "-Wno-macro-redefined"])
+        return BPF(text=program_text(tool.name), cflags=cflags)
     except Exception as error:  # bcc raises nothing narrower, after the compiler's own messages
         raise ProbeError(f"{error}; are this kernel's headers installed?") from error
+
+
+def origin(tool: Tool, symbols: Symbols) -> str:
+    """Return what stands for all that a tool's program is made of here."""
+    return klpcompiled.origin(program_text(tool.name), tool.options, symbols, cpus())
+
+
+def load(tool: Tool, symbols: Symbols) -> Any:
+    """Load a tool's BPF program, or compile it where there is none for this kernel beside the tool."""
+    file = klpcompiled.file_of(tool.name)
+    if file.exists():
+        try:
+            return Loaded(klpcompiled.read(file, origin(tool, symbols)), cpus())
+        except (klpcompiled.Unfit, ProbeError, OSError) as error:
+            complain(f"{tool.name}: {error}; compiling it here")
+    return compiled(tool, symbols)
 
 
 def namer(bpf: Any) -> Namer:
@@ -133,6 +170,8 @@ def follow(
 ) -> None:
     """Read until told to stop, and mark the stream at each SIGUSR1; before a mark and the end, `settle`.
 
+    Where nobody reads what is written any more, that is a stop, too.
+
     At a tick it reads a part of the events if that is `due`, given the time, and `read` tells whether
     there are more; `settle` writes all that there is.
 
@@ -142,7 +181,7 @@ def follow(
     """
     deadline = time.monotonic() + (duration_s if duration_s is not None else float("inf"))
     more = False
-    while True:
+    while not unread():
         wait_s = min(LOOK_S if more else tick_s, max(0.0, deadline - time.monotonic()))
         caught = signal.sigtimedwait(STOP_SIGNALS | {MARK_SIGNAL}, wait_s)
         if time.monotonic() >= deadline or (caught is not None and caught.si_signo in STOP_SIGNALS):
@@ -167,7 +206,9 @@ class Tool:
     `head` is the columns' first line. `prepare` returns the compiler's flags; `attach` places the
     probes; `show` writes one BPF event, and `begin` is called before a batch of them; `tell`, if any,
     writes what was counted in the kernel, before each mark and the end, and is given the function
-    that drains; `missed` returns how many events the tool itself knows to be lost.
+    that drains; `missed` returns how many events the tool itself knows to be lost; `wants` tells whether
+    to show an event of an armed probe, by its kind and fields, and is None where what was asked for takes
+    a program of its own.
     """
 
     name: str
@@ -180,6 +221,8 @@ class Tool:
     begin: Callable[[], None] = lambda: None
     tell: Callable[[Output, Callable[[], None]], None] | None = None
     missed: Callable[[], int] = lambda: 0
+    wants: Callable[[str, Fields], bool] | None = None
+    options: tuple[str, ...] = ()
 
 
 class Reader:
@@ -220,23 +263,64 @@ class Reader:
         return self._backlog.due(now_s)
 
 
+def tell_ready() -> None:
+    """Tell whoever started this tool, and wants to know, that its probes are attached."""
+    if ready := os.environ.pop(READY, ""):
+        os.close(int(ready))
+
+
 def trace(tool: Tool, args: argparse.Namespace) -> None:
     """Load, attach, and follow a tool until it is stopped."""
     check_host()
-    symbols = Symbols()
-    bpf = load(tool.name, tool.prepare(symbols))
+    symbols = kernel_symbols()
+    bpf = load(tool, symbols)
+    complain(f"{tool.name}: attaching")
     symbols.ask(namer(bpf))
     probes, out = Probes(bpf, symbols), Output(tool.name, args.json, tool.columns)
     reader = Reader(tool, bpf, symbols, out)
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS | {MARK_SIGNAL})
     tool.attach(probes)
-    if not args.json:
-        print(f"Tracing the livepatch core... Hit Ctrl-C to end.\n{tool.head}")
+    begin(tool, args)
     out.header(probes.attached, probes.missing)
     sys.stdout.flush()
     release_memory()
     complain("ready")
+    tell_ready()
     follow(reader.read, reader.settle, out, tick_s=tool.tick_s, duration_s=args.duration, due=reader.due)
+
+
+def begin(tool: Tool, args: argparse.Namespace) -> None:
+    """Write what stands above the columns."""
+    if not args.json:
+        print(f"Tracing the livepatch core... Hit Ctrl-C to end.\n{tool.head}", flush=True)
+
+
+def unfiltered(args: argparse.Namespace) -> Callable[[str, Fields], bool] | None:
+    """Return what shows all that an armed probe sees, for a tool that is filtered in the kernel.
+
+    None where a filter was given: what was counted cannot be told apart afterwards.
+    """
+    if any(getattr(args, name, None) is not None for name in ("id", "patch", "pid")):
+        return None
+    return lambda kind, _fields: kind != "callers" or args.stacks
+
+
+def follow_armed(tool: Tool, args: argparse.Namespace) -> bool:
+    """Show what an armed probe sees; return False where none can show what was asked for."""
+    pid = writer(args.armed) if args.armed else None
+    if pid is None:
+        return False
+    if tool.wants is None or args.json:
+        complain(f"{tool.name}: the armed probe cannot show that: this takes one of its own")
+        return False
+    out = Output(tool.name, args.json, tool.columns)
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    with args.armed.open("rb") as stream:
+        follower = Follower(Lines(stream), pid, out, tool.wants)
+        begin(tool, args)
+        complain("ready")
+        follower.follow(STOP_SIGNALS, args.duration)
+    return True
 
 
 def run(tool: Tool, args: argparse.Namespace) -> int:
@@ -245,7 +329,12 @@ def run(tool: Tool, args: argparse.Namespace) -> int:
         print(program_text(tool.name), end="")
         return 0
     try:
-        trace(tool, args)
+        if args.compile:
+            symbols = kernel_symbols()
+            bpf = compiled(tool, symbols)
+            klpcompiled.write(klpcompiled.from_bcc(bpf, origin(tool, symbols)), args.compile)
+        elif not follow_armed(tool, args):
+            trace(tool, args)
     except ProbeError as error:
         complain(f"{tool.name}: {error}")
         return 1

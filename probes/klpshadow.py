@@ -77,17 +77,20 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def cflags(args: argparse.Namespace) -> list[str]:
-    """Tell the BPF program this file's numbers, and what was asked for."""
+def cflags(_symbols: Symbols) -> list[str]:
+    """Tell the BPF program this file's numbers."""
     flags = [f"-DCPUS={klpprobe.cpus()}"]
-    flags += [] if args.id is None else [f"-DFILTER_ID={args.id}UL"]
-    flags += [] if args.pid is None else [f"-DFILTER_PID={args.pid}"]
-    flags += ["-DSTACKS"] if args.stacks or args.json else []
     lists = {"EVENT": EVENTS, "CALL": CALLS, "RESULT": RESULTS, "TOTAL": TOTALS, "GET": GETS}
     for prefix, names in lists.items():
-        flags += klpprobe.numbered(prefix, names)
-        flags.append(f"-D{prefix}_COUNT={len(names)}")
+        flags += [*klpprobe.numbered(prefix, names), f"-D{prefix}_COUNT={len(names)}"]
     return flags
+
+
+def options(args: argparse.Namespace) -> tuple[str, ...]:
+    """Tell the BPF program what was asked for."""
+    flags = [] if args.id is None else [f"-DFILTER_ID={args.id}UL"]
+    flags += [] if args.pid is None else [f"-DFILTER_PID={args.pid}"]
+    return tuple(flags + (["-DSTACKS"] if args.stacks or args.json else []))
 
 
 # --- attaching -----------------------------------------------------------------------------------
@@ -385,13 +388,13 @@ def main() -> int:
     args = arguments()
     shadow = Shadow(args.patch and args.patch.replace("-", "_"))
     tool = klpprobe.Tool(
-        *(NAME, HEAD, TICK_S, columns),
-        prepare=lambda _symbols: cflags(args),
-        attach=shadow.attach,
+        *(NAME, HEAD, TICK_S, columns, cflags, shadow.attach),
         show=lambda out, _symbols, event: shadow.show(out, event),
         begin=shadow.begin,
         tell=shadow.tell_counts,
         missed=shadow.missed,
+        wants=klpprobe.unfiltered(args),
+        options=options(args),
     )
     return klpprobe.run(tool, args)
 

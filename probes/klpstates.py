@@ -266,6 +266,9 @@ def main() -> int:
     """Trace as the command line says."""
     args = arguments()
 
+    def wanted(_kind: str, fields: Fields) -> bool:
+        return wants(fields, args.patch, args.id)
+
     def show(out: Output, symbols: Symbols, event: Any) -> None:
         kind = EVENTS[event.kind]
         fields = FIELDS[kind](event, symbols)
@@ -273,7 +276,7 @@ def main() -> int:
             klpoutput.complain(
                 f"{NAME}: {kind}: more than {MAX_PATCHES} livepatches or {MAX_STATES} states"
             )
-        if wants(fields, args.patch, args.id):
+        if wanted(kind, fields):
             out.event(kind, event.ts_ns, **fields)
 
     def columns(kind: str, fields: Fields) -> str | None:
@@ -281,7 +284,8 @@ def main() -> int:
             return None
         return f"{kind:<11} {LINES[kind](fields)}"
 
-    return klpprobe.run(klpprobe.Tool(NAME, HEAD, 0.1, columns, cflags, attach, show), args)
+    tool = klpprobe.Tool(NAME, HEAD, 0.1, columns, cflags, attach, show, wants=wanted)
+    return klpprobe.run(tool, args)
 
 
 if __name__ == "__main__":

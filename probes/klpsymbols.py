@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -124,13 +123,24 @@ class Core:
     @cached_property
     def by_name(self) -> dict[str, str]:
         """The lines by name; the last of those that share one."""
-        return {line[_NAME_AT:]: line for line in self._lines}
+        return self._index[0]
 
     @cached_property
-    def shared(self) -> frozenset[str]:
+    def shared(self) -> set[str]:
         """The names that more than one symbol has."""
-        counts = Counter(line[_NAME_AT:] for line in self._lines)
-        return frozenset(name for name, count in counts.items() if count > 1)
+        return self._index[1]
+
+    @cached_property
+    def _index(self) -> tuple[dict[str, str], set[str]]:
+        """Both, found in one go, for there are many."""
+        by_name: dict[str, str] = {}
+        shared = set()
+        for line in self._lines:
+            name = line[_NAME_AT:]
+            if name in by_name:
+                shared.add(name)
+            by_name[name] = line
+        return by_name, shared
 
 
 class Symbols:
@@ -144,6 +154,10 @@ class Symbols:
         self._texts: list[Text] = []
         lines = read().splitlines()
         self._core, self._modules = Core(core_lines(lines)), Table(module_symbols(lines))
+
+    def prepare(self) -> None:
+        """Find out now what is found out when it is first asked for."""
+        _ = self._core.by_name, self._core.shared, self._suffixed
 
     def ask(self, name_of: Callable[[int], str]) -> None:
         """From now on learn of modules that come, by what the kernel calls their addresses (see `walk`)."""

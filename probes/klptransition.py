@@ -195,7 +195,8 @@ def main() -> int:
             out.event(kind, event.ts_ns, **fields)
 
     columns = view.Columns(args.all).line
-    return klpprobe.run(klpprobe.Tool(NAME, view.HEAD, 0.1, columns, cflags, attach, show), args)
+    tool = klpprobe.Tool(NAME, view.HEAD, 0.1, columns, cflags, attach, show, wants=wanted.wants)
+    return klpprobe.run(tool, args)
 
 
 if __name__ == "__main__":

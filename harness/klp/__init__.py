@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # the table below once more, for type checkers and editors
     from klp.analysis.rules.rule import RuleVerdict as RuleVerdict
     from klp.analysis.transitions import Transition as Transition
     from klp.analysis.transitions import transitions as transitions
+    from klp.consoles import for_console as for_console
     from klp.drive.case import TestedGuest as TestedGuest
     from klp.drive.kernel_log import KernelLog as KernelLog
     from klp.drive.subject import LivepatchSubject as LivepatchSubject
@@ -45,6 +46,7 @@ if TYPE_CHECKING:  # the table below once more, for type checkers and editors
     from klp.errors import QemuGone as QemuGone
     from klp.errors import SettingsError as SettingsError
     from klp.errors import TransitionStuck as TransitionStuck
+    from klp.errors import UnknownName as UnknownName
     from klp.errors import UsageError as UsageError
     from klp.errors import VmLost as VmLost
     from klp.guest.errnos import errno_of as errno_of
@@ -55,7 +57,6 @@ if TYPE_CHECKING:  # the table below once more, for type checkers and editors
     from klp.model import Kernel as Kernel
     from klp.model import Module as Module
     from klp.progress import Progress as Progress
-    from klp.progress import for_console as for_console
     from klp.records.verdicts import judge_run as judge_run
     from klp.scripting import build as build
     from klp.scripting import ensure_image as ensure_image
@@ -87,7 +88,7 @@ _HOME = {
     "build": "klp.scripting",
     "ensure_image": "klp.scripting",
     "recorded_run": "klp.scripting",
-    "for_console": "klp.progress",
+    "for_console": "klp.consoles",
     "RecordedRun": "klp.analysis.recording",
     "RunResult": "klp.analysis.result",
     "Image": "klp.model",
@@ -113,6 +114,7 @@ _HOME = {
     "TransitionStuck": "klp.errors",
     "UsageError": "klp.errors",
     "SettingsError": "klp.errors",
+    "UnknownName": "klp.errors",
     "NotALivepatch": "klp.errors",
     "BuildFailed": "klp.errors",
     "PatchRefused": "klp.errors",

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import getpass
 import os
+import platform
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -30,6 +31,13 @@ _GIB = 2**30
 # mmdebstrap wants as many subordinate ids; it is also what useradd gives a new user.
 _RANGE = 65536
 _KVM = Path("/dev/kvm")
+# How each system installs packages, and whose names for them it shares.
+_APT = "apt-get install --no-install-recommends"
+_INSTALLERS = {
+    "debian": (_APT, "debian"), "ubuntu": (_APT, "debian"), "fedora": ("dnf install", "fedora"),
+    "arch": ("pacman -S --needed", "arch"), "opensuse": ("zypper install", "opensuse"),
+}  # fmt: skip
+_NOT_PACKAGED = "-"
 _ID_FILES = (Path("/etc/subuid"), Path("/etc/subgid"))
 
 
@@ -64,17 +72,48 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HostPackage(msgspec.Struct, frozen=True):
-    """A row of host-packages.txt: a command (or a file), the package that has it, what it is for."""
+    """A row of host-packages.txt: a command (or a file), what it is for, and the package that has it.
+
+    A package of ``-`` is in none of that system's own archives.
+    """
 
     command: str
-    package: str
     why: str
+    debian: str
+    fedora: str
+    arch: str
+    opensuse: str
+
+    def install(self, system: str) -> str:
+        """Return the command that installs it on a system of that name, or where to read on."""
+        tool, names = _INSTALLERS[system]
+        package = getattr(self, names)
+        if package == _NOT_PACKAGED:
+            return f"{system}'s own archive has none: a container or Vagrant has (docs/install.md)"
+        return _as_root(f"{tool} {package}")
 
 
 def host_packages(file: Path = paths.HOST_PACKAGES) -> tuple[HostPackage, ...]:
     """Read the one list of what klp needs from the host."""
     lines = (line for line in file.read_text().splitlines() if line and not line.startswith("#"))
     return tuple(HostPackage(*line.split("\t")) for line in lines)
+
+
+def host_system(release: Mapping[str, str]) -> str:
+    """Return which system with known packages this one is, or is like, by its os-release file."""
+    for word in (release.get("ID", ""), *release.get("ID_LIKE", "").split()):
+        if "suse" in word:
+            return "opensuse"
+        if word in _INSTALLERS:
+            return word
+    return "debian"
+
+
+def _this_system() -> str:
+    try:
+        return host_system(platform.freedesktop_os_release())
+    except OSError:
+        return host_system({})
 
 
 def examine(settings: Settings) -> Report:
@@ -88,7 +127,7 @@ def examine(settings: Settings) -> Report:
     verdict, accelerator = _accelerator(settings, layout)
     checks = (
         python_check(sys.version_info[:3]),
-        *(command_check(package) for package in host_packages()),
+        *(command_check(package, _this_system()) for package in host_packages()),
         *_id_range_checks(),
         _user_namespaces(),
         _sandbox(),
@@ -108,13 +147,13 @@ def python_check(version: tuple[int, ...]) -> HostCheck:
     )  # fmt: skip
 
 
-def command_check(wanted: HostPackage) -> HostCheck:
-    """Judge whether a command, or a file, of the list is here."""
+def command_check(wanted: HostPackage, system: str) -> HostCheck:
+    """Judge whether a command, or a file, of the list is here; `system` names its package."""
     found = _find(wanted.command)
     return HostCheck(
         name=wanted.command, ok=found is not None,
         detail=found or f"not found; it {wanted.why}",
-        mend="" if found else _as_root(f"apt-get install --no-install-recommends {wanted.package}"),
+        mend="" if found else wanted.install(system),
     )  # fmt: skip
 
 

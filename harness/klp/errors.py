@@ -8,6 +8,7 @@
      |    +-- TransitionStuck            a transition outlasted its deadline
      +-- UsageError             exit 2   asked for something impossible
      |    +-- SettingsError              a TOML file or a KLP_* variable is wrong
+     |    +-- UnknownName                of a kernel, a rule, a scenario, …: none of those there are
      |    +-- NotALivepatch              a file that cannot be loaded as one
      |    +-- BuildFailed                Kbuild or the compiler refused the sources
      |         +-- PatchRefused          a source patch changes what a livepatch cannot
@@ -25,6 +26,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
@@ -33,7 +36,7 @@ from enum import IntEnum, StrEnum
 
 
 class ExitCode(IntEnum):
-    """The exit status of `klp`; a test compares README's table with it."""
+    """The exit status of `klp`; a test compares the table of docs/commands.md with it."""
 
     OK = 0
     CHECK_FAILED = 1
@@ -91,6 +94,21 @@ class SettingsError(UsageError):
     """A settings or definition file is broken; the message starts with file and line."""
 
 
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return which of some names may have been meant, as a question; empty where none is like it."""
+    names = {each.casefold(): each for each in known}
+    wanted = word.casefold()
+    like = [wanted] if wanted in names else difflib.get_close_matches(wanted, names, n=2)
+    return f"did you mean {' or '.join(names[each] for each in like)}?" if like else ""
+
+
+class UnknownName(UsageError):
+    """A name that is none of those there are; the hint begins with the one that may have been meant."""
+
+    def __init__(self, message: str, word: str, known: Iterable[str], *, hint: str = "") -> None:
+        super().__init__(message, hint=" ".join(filter(None, (did_you_mean(word, known), hint))) or None)
+
+
 class NotALivepatch(UsageError):
     """A file that the kernel could not load as a livepatch: not ELF, truncated, wrong vermagic, …"""
 
@@ -105,6 +123,21 @@ class BuildFailed(UsageError):
     def __init__(self, message: str, *, output: str, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.output = output
+
+    def parts(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the lines of `output` that show where the message's error is, and all others.
+
+        The line that says the same as the message is in neither.
+        """
+        where, _, what = self.message.partition(": ")
+        lines = self.output.rstrip().splitlines()
+        own = [at for at, line in enumerate(lines) if line.startswith(f"{where}:") and line.endswith(what)]
+        if not own or not what:
+            return (), tuple(lines)
+        start = end = own[0] + 1
+        while end < len(lines) and lines[end].startswith(" "):
+            end += 1
+        return tuple(lines[start:end]), (*lines[: own[0]], *lines[end:])
 
 
 class PatchRefused(BuildFailed):

@@ -117,6 +117,11 @@ class CacheLayout:
         return self.root / "workloads"
 
     @property
+    def durations(self) -> Path:
+        """How long pieces of work took the last time; may be removed at any time."""
+        return self.root / "durations.json"
+
+    @property
     def ssh_key(self) -> Path:
         """The private key that opens every guest of this cache."""
         return self.root / "ssh" / "id_ed25519"
@@ -229,11 +234,6 @@ class CheckLayout:
     def summary(self) -> Path:
         """What was checked on what, and what came of each scenario."""
         return self.root / "check.json"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the process that adds to this check."""
-        return self.root / ".lock"
 
     def kernel(self, kernel: str) -> Path:
         """All that ran on one kernel."""

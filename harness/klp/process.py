@@ -17,15 +17,19 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO, Self, cast
+from typing import IO, Self, TypeVar, cast
 
-from klp.errors import HostLacks, KlpError
+from klp.errors import HostLacks, Interrupted, KlpError
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _PASSED_ON = (
     "HOME", "PATH", "TMPDIR", "XDG_RUNTIME_DIR",
@@ -127,6 +131,78 @@ class _SignalsHeld:
         self.release()
 
 
+class _Work:
+    """Work that another thread does, and the command that it waits for: nothing else would end that."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._unwanted = False
+        self._child: subprocess.Popen[str] | None = None
+
+    def check(self) -> None:
+        """Raise Interrupted once it is no longer wanted."""
+        if self._unwanted:
+            raise Interrupted("no longer wanted")
+
+    @contextmanager
+    def waiting_for(self, child: subprocess.Popen[str]) -> Iterator[None]:
+        """Let `end` end a child for the length of a block."""
+        with self._lock:
+            self.check()
+            self._child = child
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._child = None
+
+    def end(self) -> None:
+        """Kill what it waits for, and what it starts from now on."""
+        with self._lock:
+            self._unwanted = True
+            if self._child and self._child.poll() is None:
+                end_group(self._child)
+
+
+class _Own(threading.local):
+    """The work that a thread does for another, if any."""
+
+    work: _Work | None = None
+
+
+_OWN = _Own()
+
+
+def _check_wanted() -> None:
+    if _OWN.work:
+        _OWN.work.check()
+
+
+def _waiting_for(child: subprocess.Popen[str]) -> AbstractContextManager[None]:
+    return _OWN.work.waiting_for(child) if _OWN.work else nullcontext()
+
+
+@contextmanager
+def beside(work: Callable[[], T]) -> Iterator[Callable[[], T]]:
+    """Have work done by another thread for the length of a block; yields what waits for its result.
+
+    An error of the block, or an interrupt, ends the commands of that work, which no signal reaches.
+    """
+    state = _Work()
+
+    def in_its_thread() -> T:
+        _OWN.work = state
+        return work()
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(in_its_thread)
+        try:
+            yield future.result
+        except BaseException:
+            state.end()
+            raise
+
+
 def run(
     argv: Sequence[str | Path],
     *,
@@ -135,14 +211,19 @@ def run(
     stdin: IO[bytes] | None = None,
     env: Mapping[str, str] | None = None,
     timeout_s: float | None = None,
+    listen: Callable[[str], None] | None = None,
 ) -> Completed:
     """Run a command to its end and return what it left.
+
+    Args:
+        listen: gets each line of its standard error as it comes, in a thread of its own.
 
     Raises:
         CommandFailed: it failed and `check` is set, or it outlasted `timeout_s`.
         HostLacks: there is no such command here.
     """
     words = [str(word) for word in argv]
+    _check_wanted()
     log.debug("+ %s", shlex.join(words))
     try:
         with _SignalsHeld() as held, subprocess.Popen(
@@ -150,7 +231,9 @@ def run(
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
             start_new_session=True,
         ) as child:  # fmt: skip
-            stdout, stderr = _communicate(child, words, timeout_s, held)
+            with _heard(child, listen) as heard:
+                stdout, stderr = _communicate(child, words, timeout_s, held)
+            stderr = stderr or "".join(heard)
     except FileNotFoundError as error:
         # Popen raises the same for a `cwd` that does not exist; then the file name is that folder's.
         if error.filename != words[0]:
@@ -167,13 +250,43 @@ def _communicate(
     """Wait for `child`; whatever ends the wait early also ends the child's whole group."""
     try:
         held.release()
-        return child.communicate(timeout=timeout_s)
+        with _waiting_for(child):
+            stdout, stderr = child.communicate(timeout=timeout_s)
+        return stdout, stderr or ""
     except subprocess.TimeoutExpired:
         end_group(child)
         raise CommandFailed(words, -signal.SIGKILL, f"no end within {timeout_s:g} s") from None
     except BaseException:
         end_group(child)
         raise
+
+
+@contextmanager
+def _heard(child: subprocess.Popen[str], listen: Callable[[str], None] | None) -> Iterator[list[str]]:
+    """Have a child's standard error listened to for a block that waits for its end; return its lines."""
+    lines: list[str] = []
+    if listen is None:
+        yield lines
+        return
+    stream, child.stderr = child.stderr, None  # so that `communicate` leaves it alone
+    assert stream is not None
+
+    def follow() -> None:
+        for line in stream:
+            lines.append(line)
+            listen(line.rstrip("\n"))
+
+    follower = threading.Thread(target=follow, name=f"hear {child.pid}", daemon=True)
+    follower.start()
+    try:
+        yield lines
+    finally:
+        follower.join()
+        stream.close()
+
+
+def _nobody(line: str) -> None:
+    del line
 
 
 def end_group(child: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
@@ -185,14 +298,23 @@ def end_group(child: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
     child.wait()
 
 
-def pipe(producer: Sequence[str | Path], consumer: Sequence[str | Path]) -> str:
+def pipe(
+    producer: Sequence[str | Path],
+    consumer: Sequence[str | Path],
+    *,
+    listen: Callable[[str], None] | None = None,
+) -> str:
     """Run ``producer | consumer``; fail if either does. Returns the producer's standard error.
+
+    Args:
+        listen: gets each line of the producer's standard error as it comes, in a thread of its own.
 
     Raises:
         CommandFailed: naming whichever failed first.
         HostLacks: one of the two is not installed.
     """
     left, right = ([str(word) for word in side] for side in (producer, consumer))
+    _check_wanted()
     log.debug("+ %s | %s", shlex.join(left), shlex.join(right))
     for words in (left, right):
         if which(words[0]) is None:
@@ -204,21 +326,26 @@ def pipe(producer: Sequence[str | Path], consumer: Sequence[str | Path]) -> str:
                          stderr=subprocess.PIPE, text=True, start_new_session=True) as first,
         subprocess.Popen(right, env=env, stdin=first.stdout, stdout=subprocess.DEVNULL,
                          stderr=subprocess.PIPE, text=True, start_new_session=True) as second,
+        _heard(first, listen or _nobody) as heard,
     ):  # fmt: skip
         try:
             held.release()
             assert first.stdout is not None
             first.stdout.close()  # so that the producer gets SIGPIPE when the consumer dies
-            _, complaint = first.communicate()
-            _, refusal = second.communicate()
+            with _waiting_for(first):
+                first.wait()
+                _, refusal = second.communicate()
         except BaseException:
             end_group(first)
             end_group(second)
             raise
-    if second.returncode:  # first: a dead consumer is why the producer got SIGPIPE
+    complaint = "".join(heard)
+    # A dead consumer is why the producer's pipe broke; a consumer of nothing fails for the producer's sake.
+    broken = first.returncode == -signal.SIGPIPE or "Broken pipe" in complaint
+    if second.returncode and (broken or not first.returncode):
         raise CommandFailed(right, second.returncode, refusal)
     if first.returncode:
-        raise CommandFailed(left, first.returncode, complaint)
+        raise CommandFailed(left, first.returncode, refusal + complaint)
     return complaint
 
 

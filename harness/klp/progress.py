@@ -1,22 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Progress of long work: in place on a terminal, plain lines elsewhere, always on stderr.
+"""Where long work says what it is doing.
 
-The library calls `Progress.step` and `Progress.note`; the CLI alone decides how they are shown.
+The library calls `Progress.step` and `Progress.note`, and says more of a step by `teller` and `under_way`;
+the CLI alone decides how it is shown: see `klp.consoles`.
 """
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Protocol, runtime_checkable
 
-from rich.markup import escape
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.status import Status
+MINUTES_FROM_S = 100.0
 
 
 class Progress(Protocol):
@@ -27,6 +22,39 @@ class Progress(Protocol):
 
     def note(self, line: str) -> None:
         """Say one line that stays."""
+
+
+@runtime_checkable
+class Detailed(Protocol):
+    """A `Progress` that also shows how far a step is; one without this is told steps and notes alone."""
+
+    def teller(self) -> Callable[[str], None]:
+        """Return what says how far this thread's innermost step is; any thread may call it."""
+
+    def under_way(self, what: str) -> AbstractContextManager[None]:
+        """Context manager around what is shown while it lasts, and leaves no line: see `under_way`."""
+
+
+def teller(progress: Progress) -> Callable[[str], None]:
+    """Return what says how far this thread's innermost step is: ``12 of 40 MB``, ``klpshadow, 2 of 4``.
+
+    What is said holds until something else is said, or the step ends. Any thread may say it.
+    """
+    return progress.teller() if isinstance(progress, Detailed) else unheard
+
+
+def unheard(words: str) -> None:
+    """Take how far something is, where nobody wants to know."""
+    del words
+
+
+def under_way(progress: Progress, what: str) -> AbstractContextManager[None]:
+    """Have something shown while it lasts, that leaves no line behind.
+
+    For what is mostly over at once, and for pieces that are done side by side by threads, of which a note
+    tells what came of each.
+    """
+    return progress.under_way(what) if isinstance(progress, Detailed) else nullcontext()
 
 
 class Silent:
@@ -43,97 +71,38 @@ class Silent:
 
 
 class NotesOnly:
-    """Passes notes on, but shows no steps: they would mix with those of the work beside it."""
+    """Passes notes on; a step becomes how far the work is that it is part of: others are done beside it."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
+        self._steps: list[str] = []
 
     @contextmanager
     def step(self, what: str) -> Iterator[None]:
         """See `Progress.step`."""
-        del what
-        yield
+        tell = teller(self._progress)
+        self._steps.append(what)
+        tell(what)
+        try:
+            yield
+        finally:
+            self._steps.pop()
+            tell(self._steps[-1] if self._steps else "")
 
     def note(self, line: str) -> None:
         """See `Progress.note`."""
         self._progress.note(line)
 
+    def teller(self) -> Callable[[str], None]:
+        """See `klp.progress.teller`."""
+        tell, step = teller(self._progress), self._steps[-1:]
+        return lambda words: tell(", ".join([*step, words]))
 
-class PlainLines:
-    """One line when a step begins, one when it ends, with the seconds it took."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._depth = 0
-
-    def _say(self, line: str) -> None:
-        self._console.print("  " * self._depth + line, highlight=False, markup=False, soft_wrap=True)
-
-    @contextmanager
-    def step(self, what: str) -> Iterator[None]:
-        """See `Progress.step`."""
-        begun = time.monotonic()
-        self._say(f"{what} …")
-        self._depth += 1
-        try:
-            yield
-        except BaseException:
-            self._depth -= 1
-            self._say(f"{what}: failed after {time.monotonic() - begun:.1f} s")
-            raise
-        self._depth -= 1
-        self._say(f"{what}: {time.monotonic() - begun:.1f} s")
-
-    def note(self, line: str) -> None:
-        """See `Progress.note`."""
-        self._say(line)
+    def under_way(self, what: str) -> AbstractContextManager[None]:
+        """See `klp.progress.under_way`."""
+        return self.step(what)
 
 
-class InPlace:
-    """The running step with its elapsed seconds in the last line; finished ones stay above it."""
-
-    _REDRAW_S = 0.2
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._steps: list[tuple[str, float]] = []
-
-    @contextmanager
-    def step(self, what: str) -> Iterator[None]:
-        """See `Progress.step`."""
-        begun = time.monotonic()
-        self._steps.append((what, begun))
-        indent, shown = "  " * (len(self._steps) - 1), escape(what)
-        mark = "[red]✗[/red]"
-        try:
-            with self._console.status(f"{indent}{shown}", spinner="line") as status:
-                # rich turns the spinner by itself, but shows other text only when it is given some.
-                stop = threading.Event()
-                ticker = threading.Thread(
-                    target=self._tick, args=(status, f"{indent}{shown}", begun, stop), daemon=True
-                )
-                ticker.start()
-                try:
-                    yield
-                    mark = "[green]✓[/green]"
-                finally:
-                    stop.set()
-                    ticker.join()
-        finally:
-            self._steps.pop()
-            took = time.monotonic() - begun
-            line = f"{indent}{mark} {shown} [dim]{took:.1f} s[/dim]"
-            self._console.print(line, highlight=False, markup=True)
-
-    def _tick(self, status: Status, shown: str, begun: float, stop: threading.Event) -> None:
-        while not stop.wait(self._REDRAW_S):
-            status.update(f"{shown} [dim]{time.monotonic() - begun:.0f} s[/dim]")
-
-    def note(self, line: str) -> None:
-        """See `Progress.note`."""
-        self._console.print("  " * len(self._steps) + line, highlight=False, markup=False)
-
-
-def for_console(console: Console) -> Progress:
-    """Return what suits the console: a line that is redrawn on a terminal, plain lines elsewhere."""
-    return InPlace(console) if console.is_terminal else PlainLines(console)
+def spoken(seconds: float) -> str:
+    """Return a length of time as people say it: ``40 s``, ``3 min``."""
+    return f"{seconds:.0f} s" if seconds < MINUTES_FROM_S else f"{seconds / 60:.0f} min"

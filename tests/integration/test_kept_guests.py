@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from klp.waiting import wait_until
 
-from .conftest import gone
+from .conftest import KLP, gone
 
 pytestmark = pytest.mark.vm("6.12")
 
@@ -84,3 +86,66 @@ def test_down_leaves_nothing(klp, home):
     missing = klp("exec", "--name", "other", "true", env=home, stdin=-3)
     assert missing.returncode == 2
     assert "error: no guest other is up" in missing.stderr
+
+
+def test_folders_go_both_ways(at, tmp_path):
+    source = tmp_path / "folder"
+    (source / "inner").mkdir(parents=True)
+    (source / "inner" / "script").write_text("#!/bin/sh\necho here\n")
+    (source / "inner" / "script").chmod(0o755)
+    (source / "link").symlink_to("inner/script")
+    assert at("cp", source, "guest:/root").returncode == 0
+    assert at("exec", "/root/folder/link", stdin=-3).stdout == "here\n"
+    assert at("cp", source, "guest:/root/renamed").returncode == 0
+    assert at("cp", "guest:/root/renamed", tmp_path / "back").returncode == 0
+    assert (tmp_path / "back" / "link").readlink().as_posix() == "inner/script"
+    assert os.access(tmp_path / "back" / "inner" / "script", os.X_OK)
+
+
+def test_output_comes_while_the_command_runs(home, up):
+    with subprocess.Popen(
+        [KLP, "exec", "echo one; exec sleep 900"], env=home, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    ) as running:  # fmt: skip
+        assert running.stdout.readline() == "one\n"
+        running.send_signal(signal.SIGINT)
+    assert running.returncode == 130
+
+
+def test_an_armed_probe_shows_a_transition_without_being_compiled(at, home, samples, tmp_path):
+    at("cp", samples["livepatch_sample"].file, "guest:/root/")
+    said = tmp_path / "said"
+    with said.open("w") as errors, subprocess.Popen(
+        [KLP, "exec", "klptransition"], env=home, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
+    ) as tracing:  # fmt: skip
+        assert tracing.stdout.readline() == "Tracing the livepatch core... Hit Ctrl-C to end.\n"
+        assert tracing.stdout.readline().startswith("TIME(s)")
+        wait_until(lambda: "ready" in said.read_text(), what="probe", timeout_s=60, every_s=0.05)
+        assert at("exec", "insmod /root/livepatch-sample.ko", stdin=-3).returncode == 0
+        shown = next(line for line in tracing.stdout if " complete" in line)
+        tracing.send_signal(signal.SIGINT)
+    assert "livepatch_sample" in shown
+    assert "compiling" not in said.read_text()
+
+
+def test_the_exported_probes_run_where_klp_is_not(at, klp, tmp_path):
+    folder, file = tmp_path / "probes", tmp_path / "klp-probes.pyz"
+    assert klp("probes", "--export", folder, "--zipapp", file).returncode == 0
+    for each in (folder, file):
+        assert at("cp", each, "guest:/root/").returncode == 0
+    away = "mv /run/klp/probes /run/klp/away; {}; status=$?; mv /run/klp/away /run/klp/probes; exit $status"
+    for command in ("/root/probes/klpcallbacks.py", "python3 /root/klp-probes.pyz klpcallbacks"):
+        done = at("exec", away.format(f"{command} -d 0.1"), stdin=-3)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("Tracing the livepatch core")
+        words = [line.partition(": ")[2].split()[0] for line in done.stderr.splitlines() if ": " in line]
+        assert words[:2] == ["compiling", "attaching"]
+        assert done.stderr.splitlines()[-1] == "ready"
+
+
+def test_a_cold_guest_has_the_probes_as_commands_too(klp, home):
+    assert klp("up", "--cold", "--name", "cold", env=home).returncode == 0
+    shown = klp("exec", "--name", "cold", "klpshadow --help", env=home, stdin=-3)
+    assert klp("down", "--name", "cold", env=home).returncode == 0
+    assert shown.stdout.startswith("usage: klpshadow")

@@ -12,7 +12,7 @@ import click
 import msgspec
 from rich.console import Console
 
-from klp import progress, settings
+from klp import consoles, settings
 from klp.errors import BuildFailed, CheckFailed, KlpError, VmLost
 from klp.files import digest_of, remove_tree
 from klp.images.library import Library
@@ -157,7 +157,7 @@ def main(
     no_selftests: bool,
 ) -> None:
     """Try out the mutants called NAMES, or all, that have no result yet."""
-    mutants = Mutants(progress.for_console(Console(stderr=True)))
+    mutants = Mutants(consoles.for_console(Console(stderr=True)))
     known = {each.name: each for each in mutants.all}
     if unknown := [name for name in names if name not in known]:
         raise click.UsageError(f"no mutant {unknown[0]}; --list shows them")

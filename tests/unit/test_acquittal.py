@@ -128,7 +128,7 @@ def test_a_lost_guest_is_told_first_whatever_else_there_is() -> None:
     assert printed(found)[:2] == ["guest lost", "  guest lost: cycles on 6.12: QEMU was killed"]
     assert check_closing(found) == "guest lost: cycles on 6.12: QEMU was killed"
     assert check_totals(found) == "1 guest lost: 1 held, 0 violated, 1 not observed"
-    [(_, text)] = check_problems(found)
+    [(_, text)] = check_problems(found, "/runs")
     assert text.startswith("fix cycles on 6.12: guest lost\n  QEMU was killed\n  again: ")
     worse = check_of(life(VIOLATED, "it leaks"), gone)
     assert (worse.verdict, worse.words) == (VIOLATED, "guest lost, violated")

@@ -75,7 +75,7 @@ def test_its_words_can_stand_in_any_expression(each: arch.Architecture) -> None:
 
 
 def test_the_host_is_asked_for_its_qemu() -> None:
-    wanted = {row.command: row.package for row in host_packages()}
+    wanted = {row.command: row.debian for row in host_packages()}
     for each in arch.ALL:
         assert wanted[each.qemu] == each.qemu_package
         assert set(programs(each)) <= set(wanted)

@@ -268,11 +268,11 @@ def test_a_check_that_cannot_be_read_is_refused(tmp_path: Path, text: bytes | No
 
 def test_what_is_wrong_is_told_with_its_command() -> None:
     told = result(outcome("life", VIOLATED, "it leaks", "and more"), outcome("cycles", HELD))
-    [(wrong, text)] = check_problems(told)
+    [(wrong, text)] = check_problems(told, "/runs/a check")
     assert wrong.scenario == "life"
     assert text.splitlines() == [
         "fix life on 6.12: violated", "  it leaks", "  and more", "  again: klp check fix -s life",
-        "  run folder: 6.12/fix/life",
+        "  run folder: '/runs/a check/6.12/fix/life'",
     ]  # fmt: skip
     assert check_totals(told) == "1 held, 1 violated, 0 not observed"
     assert check_totals(result(outcome("life", HELD))).endswith("; not complete")

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -13,7 +15,7 @@ import msgspec
 import pytest
 from test_modules_modinfo import KO, RELEASE
 
-from klp.analysis.checked import ScenarioOutcome
+from klp.analysis.checked import NOT_TRIED, ScenarioOutcome
 from klp.analysis.diagnosis import DOES_NOT_END
 from klp.analysis.evidence import Verdict
 from klp.analysis.result import PatchedFunctions
@@ -182,6 +184,29 @@ def test_a_survey_is_no_unit_that_is_told(tmp_path: Path) -> None:
     assert survey.key not in {each.key for each in units(tmp_path, "version-banner")}
 
 
+class Notes(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def test_of_scenarios_not_tried_for_one_reason_the_first_is_told(tmp_path: Path) -> None:
+    own = [each for each in units(tmp_path, "version-banner") if each.scenario != "build"]
+    order = CheckOrder(livepatches_of(["version-banner"]), targets([(image("6.12"), "tcg")]), ())
+    notes = Notes()
+    outcomes = Outcomes(order, own, CheckLayout(tmp_path), notes, None)
+    for each in own:
+        outcomes.record(outcome_of(each, UNSEEN, (f"{NOT_TRIED}it could not be built",)))
+    assert len(outcomes.found) == len(own) > 3
+    assert len(notes.lines) == 1
+    outcomes.record(outcome_of(own[0], VIOLATED, ("it leaks",)))
+    assert notes.lines[1].endswith("violated: it leaks")
+
+
 def test_every_outcome_is_written_down_and_found_by_a_later_part_of_the_check(tmp_path: Path) -> None:
     one, other = livepatches_of(["version-banner", "shadow-extension"])
     kernels = targets([(image("6.12"), "tcg")])
@@ -226,6 +251,46 @@ def test_another_executor_performs_units_in_processes_of_its_own(tmp_path: Path)
         verdicts = {each.scenario: each.verdict for each in run.result.outcomes}
         assert verdicts == {"build": HELD, "modinfo": HELD}
         assert run.result.complete
+
+
+class Written(Silent):
+    """Writes down what is told, as one who watches has it."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    @contextmanager
+    def step(self, what: str) -> Iterator[None]:
+        self.lines.append(what)
+        yield
+
+    @contextmanager
+    def under_way(self, what: str) -> Iterator[None]:
+        self.lines.append(f"{what} is running")
+        yield
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+    def teller(self) -> Callable[[str], None]:
+        return self.lines.append
+
+
+def test_who_watches_is_told_what_is_running_and_how_much_there_is(tmp_path: Path) -> None:
+    watching = Written()
+    livepatch = Wanted("banner", find_source(str(KO)), None)
+    order = CheckOrder((livepatch,), targets([(image("6.12"), "tcg")]), ("build", "modinfo"))
+    run = CheckRun(order, CheckLayout(tmp_path), Settings(), progress=watching)
+    assert run.execute() is None
+    steps = [line.partition(", 0.")[0] for line in watching.lines]
+    assert steps == [
+        f"checking banner on {RELEASE}: build, modinfo",
+        f"building {KO.name}",
+        "banner build is running",
+        "1/2 banner build: held",
+        "banner modinfo is running",
+        "2/2 banner modinfo: held",
+    ]
 
 
 class Prepared(Executor):

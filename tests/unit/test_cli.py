@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,7 +19,8 @@ import pytest
 from click.testing import CliRunner
 
 from klp.analysis.rules.registry import RULES
-from klp.cli.main import _COMMANDS, klp, main
+from klp.cli.main import _COMMANDS, _SECTIONS, klp, main
+from klp.errors import ExitCode
 from klp.images.definition import definitions
 from klp.version import __version__
 from tests.unit.everything import everything
@@ -79,12 +82,50 @@ ALL = commands(klp)
 IDS = [" ".join(path) for path, _ in ALL]
 
 
-def test_help_lists_every_command(run: Klp) -> None:
+def test_help_lists_every_command_below_what_people_do(run: Klp) -> None:
     done = run("--help")
     assert (done.returncode, done.stderr) == (0, "")
-    below = done.stdout.partition("Commands:")[2]
-    listed = [line.split()[0] for line in below.splitlines() if line[:2] == "  " and line[2:3] != " "]
+    below = done.stdout.partition("--help ")[2].partition("Examples:")[0]
+    listed = [line.split()[0] for line in below.splitlines() if re.match(r"  \w", line)]
     assert listed == list(_COMMANDS)
+    titles = [line for line in below.splitlines() if re.match(r"\w.*:$", line)]
+    assert [each.rstrip(":") for each in titles] == list(_SECTIONS)
+
+
+EXAMPLE = re.compile(r"Example:\n +(.+)")
+# Whose default is no setting, and nothing that could be said in a word.
+NO_DEFAULT = {"--junit", "--resume", "--against", "--parquet", "--perfetto", "--scenario", "--livepatch",
+              "--base", "--new", "--rule", "--script", "--verdict", "--since", "--export",
+              "--zipapp", "--function"}  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "command"), ALL, ids=IDS)
+def test_every_command_has_an_example_that_can_be_typed(
+    path: tuple[str, ...], command: click.Command, tmp_path: Path
+) -> None:
+    help_text = CliRunner().invoke(klp, [*path, "--help"]).output
+    [shown] = EXAMPLE.findall(help_text)
+    typed = shlex.split(shown)
+    if typed[0] != "klp":  # what a shell does with it
+        assert f"klp {' '.join(path)}" in shown
+        return
+    words = typed[1:]
+    while words and (words[0] in path):
+        words.pop(0)
+    if isinstance(command, click.Group) and words and command.get_command(click.Context(command), words[0]):
+        return
+    command.make_context(" ".join(path), words, parent=click.Context(klp))
+
+
+@pytest.mark.parametrize(("path", "command"), ALL, ids=IDS)
+def test_help_shows_defaults(path: tuple[str, ...], command: click.Command) -> None:
+    with click.Context(klp, show_default=True) as above, click.Context(command, parent=above) as context:
+        for each in command.params:
+            if not isinstance(each, click.Option) or each.is_flag or NO_DEFAULT & set(each.opts):
+                continue
+            record = each.get_help_record(context)
+            assert record is not None
+            assert "default: " in record[1], each.opts
 
 
 def test_every_room_of_commands_is_reachable() -> None:
@@ -215,7 +256,7 @@ def test_what_is_not_built(run: Klp, words: list[str]) -> None:
         (["down", "-n", "x"], "no guest x is up"),
         (["cp", "a", "b"], "one of the two must be in the guest"),
         (["cp", "guest:a", "guest:b"], "one of the two must be in the guest"),
-        (["cp", "missing", "guest:b"], "missing: no such file"),
+        (["cp", "missing", "guest:b"], "missing: no such file or folder"),
     ],
 )
 def test_guests_that_are_not_there(run: Klp, words: list[str], says: str) -> None:
@@ -319,3 +360,16 @@ def test_a_rule_that_does_not_exist(run: Klp, tmp_path: Path) -> None:
     recorded(tmp_path)
     done = run("analyze", str(tmp_path), "--rule", "X1")
     assert (done.returncode, error_line(done)) == (2, "error: X1: no such rule")
+
+
+def test_a_first_build_says_what_it_will_take(
+    run: Klp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It cannot be built here: there is no mmdebstrap, nor would it find packages.
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("KLP_MIRROR", "http://127.0.0.1:9/debian")
+    result = run("image", "build", "6.1")
+    first = result.stderr.splitlines()[0]
+    assert first.startswith("first build of 6.1, once: about "), result.stderr
+    assert "MB to download" in first
+    assert result.returncode == ExitCode.HOST_LACKS

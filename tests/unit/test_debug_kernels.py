@@ -100,7 +100,7 @@ def checked(*, debug: str = WORDS) -> CheckResult:
 def test_a_check_says_that_its_kernels_looked() -> None:
     assert checked().debug
     assert not checked(debug="").debug
-    for debug, title in ((WORDS, "6.12.1 (debug)"), ("", "6.12.1  ")):
+    for debug, title in ((WORDS, "6.12.1 (debug)"), ("", "scenario  6.12.1\n")):
         console = Console(width=100, record=True, file=io.StringIO())
         console.print(check_table(checked(debug=debug)))
         assert title in console.export_text()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Documentation leads somewhere: links between files, headings that they name, and paths in the text."""
+"""Documentation leads somewhere: links between files, headings that they name, and paths in any text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
-_LINK = re.compile(r"\]\(([^()\s]+)\)")
+_LINK = re.compile(r"\]\(([^()\s]+)(?: \"[^\"]*\")?\)|^\[[^\]\n]+\]: (\S+)", re.MULTILINE)
 _OUTSIDE = re.compile(r"[a-z][a-z0-9+.-]*:")
 _HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
 
@@ -24,7 +24,7 @@ def anchors(text: str) -> set[str]:
 
 def dead_links(page: Path, text: str) -> Iterator[str]:
     """Yield the relative links of a page whose file, or heading, is not there."""
-    for target in _LINK.findall(_CODE.sub("", _FENCE.sub("", text))):
+    for target in map("".join, _LINK.findall(_CODE.sub("", _FENCE.sub("", text)))):
         if _OUTSIDE.match(target):
             continue
         path, _, anchor = target.partition("#")
@@ -40,10 +40,9 @@ def dead_paths(root: Path, page: Path, text: str, tops: frozenset[str]) -> Itera
 
     A path is any word that begins with a folder of the project, in commands and trees of files as well.
     """
-    for word in re.findall(r"(?<![\w./~*<-])\.{0,2}[\w-][\w.*-]*(?:/[\w.*-]+)+/?", text):
-        path = word.rstrip("./") if not word.endswith("*") else word
-        if path.split("/")[0] not in tops:
-            continue
+    begins = "|".join(map(re.escape, sorted(tops)))
+    words = re.findall(rf"(?<![\w./~*<-])(?:{begins})(?:/[\w.*-]+)+/?", text)
+    for path in dict.fromkeys(word.rstrip("./") if not word.endswith("*") else word for word in words):
         if not any(any(folder.glob(path)) for folder in (root, page.parent)):
             yield path
 
@@ -70,9 +69,21 @@ def test_links_lead_somewhere(root: Path, pages: dict[Path, str]) -> None:
     assert dead == []
 
 
-def test_paths_in_the_text_are_there(root: Path, pages: dict[Path, str], tops: frozenset[str]) -> None:
+@pytest.fixture(scope="module")
+def texts(root: Path, project_files: tuple[Path, ...]) -> dict[Path, str]:
+    """All that may name a path: not tests, which make names up, nor what is no text."""
+    others = (".png", ".gz", ".ko")
+    files = [
+        root / each for each in project_files
+        if each.parts[0] != "tests" and each.suffix not in others and each.name != ".gitignore"
+    ]  # fmt: skip
+    return {each: each.read_text() for each in files}
+
+
+def test_paths_in_the_text_are_there(root: Path, texts: dict[Path, str], tops: frozenset[str]) -> None:
     assert {"docs", "harness", "patches", "probes", "tests", "vm-images"} <= tops
-    found = [(page, each) for page, text in pages.items() for each in dead_paths(root, page, text, tops)]
+    assert {".py", ".c", ".toml", ".md", ".8"} <= {each.suffix for each in texts}
+    found = [(page, each) for page, text in texts.items() for each in dead_paths(root, page, text, tops)]
     assert [f"{page.relative_to(root)}: {each}" for page, each in found] == []
 
 
@@ -97,11 +108,15 @@ def checkout(tmp_path: Path) -> Path:
         ("docs/there.md#gone", True),
         ("docs/there.md#a-comment", True),
         ("#gone", True),
+        ('docs/gone.md "a title"', True),
+        ('docs/there.md "a title"', False),
     ],
 )
 def test_a_dead_link_is_noticed(checkout: Path, link: str, is_dead: bool) -> None:
     text = f"# This\n[words]({link}), `[code](gone.md)`\n```\n[fenced](gone.md)\n```\n"
-    assert list(dead_links(checkout / "README.md", text)) == ([link] if is_dead else [])
+    assert list(dead_links(checkout / "README.md", text)) == ([link.partition(" ")[0]] if is_dead else [])
+    by_name = f"[words][name]\n\n[name]: {link}\n# This\n"
+    assert bool(list(dead_links(checkout / "README.md", by_name))) is is_dead
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from klp.trace import events
 sys.path.insert(0, str(Path(__file__).parents[2] / "probes"))
 
 import klpoutput
+import klpprobe
 import klpshadow
 import klpsymbols
 from klptext import Call
@@ -254,9 +255,13 @@ def test_a_stack_for_people(shadow, lines):
 def test_filters_go_to_the_kernel_side(monkeypatch):
     def flags(*words):
         monkeypatch.setattr(sys, "argv", ["klpshadow", *words])
-        return klpshadow.cflags(klpshadow.arguments())
+        return klpshadow.options(klpshadow.arguments())
 
     assert {"-DFILTER_ID=4660UL", "-DFILTER_PID=7"} <= set(flags("-i", "0x1234", "-p", "7"))
     assert not [flag for flag in flags() if flag.startswith("-DFILTER")]
     assert ["-DSTACKS" in flags(*words) for words in ([], ["-s"], ["-j"])] == [False, True, True]
-    assert "-DTOTAL_FREED=4" in flags()
+
+
+def test_numbers_go_to_the_kernel_side(monkeypatch):
+    monkeypatch.setattr(klpprobe, "cpus", lambda: 2)
+    assert {"-DTOTAL_FREED=4", "-DCPUS=2"} <= set(klpshadow.cflags(None))

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from klp import process
 from klp.errors import HostLacks
-from klp.process import CommandFailed, environment, pipe, run, spawn
+from klp.process import CommandFailed, beside, environment, pipe, run, spawn
 from klp.waiting import wait_until
 
 
@@ -327,3 +328,72 @@ def test_what_is_required() -> None:
     process.require("sh", "cat")
     with pytest.raises(HostLacks, match=r"^no-such-command is not installed here$"):
         process.require("sh", "no-such-command", "neither-this")
+
+
+def test_a_listener_hears_each_line_while_the_command_runs(tmp_path: Path) -> None:
+    heard: list[str] = []
+    told = tmp_path / "told"
+
+    def listen(line: str) -> None:
+        heard.append(line)
+        told.write_text(line)
+
+    # It goes on only once what it said first was heard.
+    script = (
+        f"echo one >&2; until [ -e {told} ]; do :; done; echo out; echo two >&2; printf three >&2; exit 3"
+    )
+    done = process.run(["sh", "-c", script], check=False, listen=listen, timeout_s=60)
+    assert heard == ["one", "two", "three"]
+    assert (done.status, done.stdout, done.stderr) == (3, "out\n", "one\ntwo\nthree")
+    heard.clear()
+    assert process.pipe(["sh", "-c", "echo a >&2; echo b"], ["cat"], listen=listen) == "a\n"
+    assert heard == ["a"]
+
+
+def test_who_is_listened_to_is_ended_at_its_deadline() -> None:
+    heard: list[str] = []
+    with pytest.raises(CommandFailed, match="no end within"):
+        process.run(["sh", "-c", "echo begun >&2; exec sleep 600"], listen=heard.append, timeout_s=0.5)
+    assert heard == ["begun"]
+
+
+def test_of_two_that_fail_the_one_that_began_it_is_named(tmp_path: Path) -> None:
+    tar = ["tar", "--extract", f"--directory={tmp_path}"]
+    with pytest.raises(CommandFailed, match=r"^sh exited 5: no archive$"):
+        pipe(["sh", "-c", "echo no archive >&2; exit 5"], tar)
+
+
+# --- beside -----------------------------------------------------------------------------------------
+
+
+def test_work_beside_is_done_meanwhile_and_gives_its_result(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with beside(lambda: run(["cat", fifo]).stdout) as result:
+        fifo.write_text("met")  # blocks until the other reads
+        assert result() == "met"
+
+
+def test_an_error_of_the_work_is_that_of_who_waits_for_it() -> None:
+    with pytest.raises(CommandFailed, match="exited 3"), beside(lambda: run(sh("exit 3"))) as result:
+        result()
+
+
+@pytest.mark.parametrize("command", [run, lambda argv: pipe(argv, ["cat"])], ids=["run", "pipe"])
+def test_an_error_ends_the_commands_of_the_work_beside(tmp_path: Path, command: Any) -> None:
+    told, after = tmp_path / "pid", tmp_path / "after"
+
+    def work() -> None:
+        try:
+            command(sh(f"echo $$ >{told}; exec sleep 1000"))
+        finally:
+            run(["touch", after])
+
+    def interrupt() -> None:
+        pid_in(told)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), beside(work):
+        interrupt()
+    await_end(pid_in(told))
+    assert not after.exists()

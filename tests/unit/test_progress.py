@@ -9,7 +9,8 @@ import re
 import pytest
 from rich.console import Console
 
-from klp.progress import InPlace, PlainLines, Progress, Silent, for_console
+from klp.consoles import InPlace, PlainLines, for_console
+from klp.progress import Progress, Silent
 
 
 def console(*, terminal: bool) -> tuple[Console, io.StringIO]:

@@ -86,4 +86,4 @@ def test_once_a_page_is_begun_nothing_is_read_or_judged_any_more(
     assert rooms.isdisjoint(_READS), sorted({each for each in later if each[0].startswith(tuple(_READS))})
     # What is left of the analysis are its values' own properties, and a few words on them.
     functions = {name for module, name in later if module.startswith("klp.analysis.") and "." not in name}
-    assert functions <= {"overall", "identity", "verdict_words"}
+    assert functions <= {"overall", "identity", "rule_name", "verdict_words"}

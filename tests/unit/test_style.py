@@ -26,9 +26,9 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def expected_licence(file: Path) -> str:
-    """Livepatches and the modules that tests load are kernel code; all else is not."""
+    """Livepatches, what becomes one, and the modules that tests load are kernel code; all else is not."""
     in_tests = file.parts[:2] in (("tests", "faults"), ("tests", "livepatches"))
-    kernel_code = file.parts[0] == "patches" or in_tests
+    kernel_code = file.parts[0] == "patches" or file.name.endswith(".c.in") or in_tests
     return "GPL-2.0-only" if kernel_code else "Apache-2.0"
 
 

@@ -129,7 +129,7 @@ def test_both_commands_are_the_same(installed: Installed, command: str, completi
     assert installed(command, "--version") == f"klp, version {__version__}\n"
     assert installed(command, "--help").startswith("Usage: klp [OPTIONS] COMMAND")
     completions = installed(command, **{completing: "zsh_complete", "COMP_WORDS": "x ", "COMP_CWORD": "1"})
-    assert completions.startswith("plain\nrun\n")
+    assert completions.startswith("plain\ncheck\n")
 
 
 def test_it_knows_the_kernels_the_rules_and_the_probes(installed: Installed) -> None:

@@ -108,6 +108,11 @@ class ScenarioOutcome(msgspec.Struct, frozen=True, kw_only=True):
         return unseen and not self.reasons[0].startswith((NOT_TRIED, COULD_NOT_BE_TRIED))
 
     @property
+    def untried(self) -> bool:
+        """Whether what befell another scenario kept it from being tried: its reason says nothing new."""
+        return bool(self.reasons) and self.reasons[0].startswith(NOT_TRIED) and not self.lost
+
+    @property
     def key(self) -> tuple[str, str, str, int]:
         """Return what tells it apart in one check."""
         return (self.kernel, self.livepatch, self.scenario, self.repetition)

@@ -53,7 +53,7 @@ class LiveTransition(msgspec.Struct, frozen=True, kw_only=True):
         target: 1 patching, 0 unpatching.
         total: tasks that were counted at the start; 0 until then.
         left: tasks that the last pass left behind, or `total` before one has ended.
-        passes: calls of klp_try_complete_transition that have ended.
+        passes: calls of klp_try_complete_transition that have ended, and the one that ended it all.
         signals: times the tasks that remain were signalled.
         begun_ns, seen_ns: guest's clock at init, and at the newest event.
         switched: tasks that have switched, by path.
@@ -90,6 +90,7 @@ class Watcher:
         self._now: LiveTransition | None = None
         self._holders: dict[tuple[int, str], StuckTask] = {}
         self._switched: Counter[str] = Counter()
+        self._last_told = False  # whether the pass that ends it was seen
 
     def take(self, event: ev.AnyEvent) -> bool:
         """Add an event; tell whether it began, ended or moved a phase or a pass."""
@@ -126,6 +127,7 @@ class Watcher:
     def _begin(self, event: ev.Init) -> None:
         self._holders.clear()
         self._switched.clear()
+        self._last_told = False
         self._now = LiveTransition(
             patch=event.patch, target=event.target, phase=LivePhase.INITIALISED, total=0, left=0, passes=0,
             signals=0, begun_ns=event.ts_ns, seen_ns=event.ts_ns, switched={}, holders=(),
@@ -158,6 +160,7 @@ class Watcher:
             case ev.Start() if now.phase is not LivePhase.REVERSED:
                 changes = {"phase": LivePhase.STARTED}
             case ev.Pass():
+                self._last_told = event.complete
                 phase = (
                     LivePhase.RETRYING if event.left and now.phase is not LivePhase.SIGNALLED else now.phase
                 )
@@ -173,5 +176,8 @@ class Watcher:
             case ev.Cancel():
                 changes = {"phase": LivePhase.CANCELLED}
             case ev.Complete():
-                changes = {"phase": LivePhase.COMPLETE, "left": 0}
+                # klp_complete_transition() is called by the pass that found nobody left. That pass's own
+                # event is written when it ends, so mostly after this one.
+                passes = now.passes + (not self._last_told)
+                changes = {"phase": LivePhase.COMPLETE, "left": 0, "passes": passes}
         return changes

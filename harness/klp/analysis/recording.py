@@ -123,7 +123,7 @@ class RecordedRun:
             NotARecord: there is none.
         """
         if self.result is None:
-            raise NotARecord(f"{self.folder}: {self.broken}", hint="klp runs lists those that are there")
+            raise NotARecord(f"{self.folder}: {self.broken}", hint="`klp runs` lists those that are there")
         return self.result
 
 

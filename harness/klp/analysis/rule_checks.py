@@ -12,6 +12,8 @@ from klp.analysis.rules.registry import RULES, RuleVerdict, judge_all
 
 # What the names of checks begin with that are a rule's verdict.
 RULE = "rule "
+# The name of the check that counts the rules of which the trace shows nothing.
+OTHER_RULES = "other rules"
 _MOST_BROKEN = 3
 
 
@@ -40,7 +42,7 @@ def rule_checks(verdicts: Sequence[RuleVerdict]) -> tuple[Check, ...]:
     ]
     if silent:
         counted = f"{len(silent)} of {len(verdicts)}: {' '.join(silent)}"
-        checks.append(Check(name="other rules", verdict=Verdict.NOT_OBSERVED, evidence=counted))
+        checks.append(Check(name=OTHER_RULES, verdict=Verdict.NOT_OBSERVED, evidence=counted))
     return tuple(checks)
 
 

@@ -137,11 +137,11 @@ class LedgerBuilder:
             self._leaks.take(number, event)
 
     def _wrong(self, number: int, event: ev.ShadowGetWrong) -> None:
-        words = f"klp_shadow_get({event.obj}, {event.id}) returned {event.returned}"
+        words = f"klp_shadow_get({event.obj}, {event.id}) returned {event.returned or 'NULL'}"
         if event.raced:
             words += f", neither NULL nor {event.expected or 'a variable'}, beside a change"
         else:
-            words += f", not {event.expected}"
+            words += f", not {event.expected or 'NULL'}"
         self._tallies["S9" if event.raced else "S2"].breach(f"{words}, to {event.caller}", number)
 
     # --- allocations ------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ class LedgerBuilder:
 
     def _judge_construction(self, number: int, event: ev.ShadowAlloc) -> None:
         what = f"<{event.obj}, {event.id}>: {event.result}, constructor ran {event.ctor_calls} times"
-        what += f" and returned {event.ctor_result}"
+        what += f" and returned {event.ctor_result}" if event.ctor_result is not None else ""
         if event.ctor:
             if event.result == "made":
                 good = event.ctor_calls == 1 and not event.ctor_result

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from klp.arch.architecture import Architecture, CrashDialect
+from klp.arch.architecture import Architecture, CrashDialect, TracedEntry
 
 _CRASH = CrashDialect(
     alarms="general protection fault",
@@ -68,6 +68,10 @@ AMD64 = Architecture(
         # The CPU's random numbers are enough to start with: getrandom() need not wait for others.
         "random.trust_cpu=on",
         "8250.nr_uarts=1",
+    ),
+    # ENDBR64; CALL; and ASM_NOP5 of arch/x86/include/asm/nops.h.
+    traced_entry=TracedEntry(
+        landing=b"\xf3\x0f\x1e\xfa", call=b"\xe8", size=5, function="__fentry__", nop=b"\x0f\x1f\x44"
     ),
     crash=_CRASH,
 )

@@ -48,6 +48,25 @@ class CrashDialect:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TracedEntry:
+    """How a function begins that ftrace can redirect, in the kernel's file.
+
+    Attributes:
+        landing: what may stand first, where indirect calls may land.
+        call: how the instruction begins that calls ftrace; a distance follows.
+        size: bytes of that instruction.
+        function: what it calls.
+        nop: how the instruction begins that the running kernel has in its place while nobody traces.
+    """
+
+    landing: bytes
+    call: bytes
+    size: int
+    function: str
+    nop: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
     """One CPU architecture, as Debian, the kernel, the compiler, ELF and QEMU know it.
 
@@ -76,6 +95,7 @@ class Architecture:
             CPU does not show it there.
         console: the serial port that QEMU's ``-serial`` is, as the kernel calls it.
         kernel_words: words of the kernel's command line that only this architecture needs.
+        traced_entry: how a function begins that livepatches can replace.
         crash: how its kernel words its reports.
     """
 
@@ -101,4 +121,5 @@ class Architecture:
     kvm_flags: tuple[str, ...]
     console: str
     kernel_words: tuple[str, ...]
+    traced_entry: TracedEntry
     crash: CrashDialect

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import msgspec
-from filelock import FileLock, Timeout
 
 from klp.analysis.checked import CheckResult
 from klp.analysis.evidence import Verdict
@@ -19,30 +18,27 @@ from klp.check.outcomes import Outcomes
 from klp.check.plan import CheckOrder, CheckUnit, TargetKernel, outcome_of, planned_units, survey_for
 from klp.check.registry import OPENER, SCENARIOS
 from klp.check.static import BUILD, MODINFO, STATIC
-from klp.errors import Busy, KlpError
+from klp.errors import KlpError
 from klp.files import remove_tree
 from klp.paths import CheckLayout
 from klp.progress import Progress
 from klp.records.reading import read_run
+from klp.records.running import at_work
 from klp.settings import Settings
 from klp.work import collect
+
+# So many scenarios are named rather than counted.
+_NAMED = 4
 
 
 @contextmanager
 def _held(layout: CheckLayout) -> Iterator[None]:
     """Keep other processes away, and remove what one that died in mid-air left behind."""
-    lock = FileLock(layout.lock)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise Busy(f"{layout.root}: another klp is at work there", hint="wait for its end") from None
-    try:
-        # Safe only under the lock: the guests of a check that still runs have the same names.
+    with at_work(layout.root):
+        # Safe only then: the guests of a check that still runs have the same names.
         for rubbish in (*layout.root.glob("*/.guest-*"), *layout.root.glob("*/.modules-*")):
             remove_tree(rubbish)
         yield
-    finally:
-        lock.release()
 
 
 class CheckRun:
@@ -95,7 +91,7 @@ class CheckRun:
         error: str | None = "interrupted"
         try:
             for kernel in self._order.kernels:
-                with self._progress.step(f"checking on {kernel.release}"):
+                with self._progress.step(self._checking(kernel)):
                     self._one_kernel(host, kernel)
             error = None
         except KlpError as failure:
@@ -105,6 +101,14 @@ class CheckRun:
             self._outcomes.write(error)
             self.result = self._outcomes.result(error)
         return None
+
+    def _checking(self, kernel: TargetKernel) -> str:
+        # With all that says how much it is: what the same took before is told as what is left.
+        own = [each for each in self._units if each.kernel == kernel]
+        names = list(dict.fromkeys(each.scenario for each in own))
+        what = ", ".join(names) if len(names) <= _NAMED else f"{len(own)} scenarios"
+        quick = " --quick" if self._order.quick else ""
+        return f"checking {_some([each.livepatch.name for each in own])} on {kernel.release}: {what}{quick}"
 
     def _one_kernel(self, host: CheckHost, kernel: TargetKernel) -> None:
         own = [each for each in self._units if each.kernel == kernel]
@@ -200,8 +204,12 @@ def _which(unit: CheckUnit) -> tuple[str, str]:
 
 
 def _building(units: Sequence[CheckUnit]) -> str:
-    sources = list(dict.fromkeys(each.livepatch.source.name for each in units))
-    return f"building {sources[0]}" + f" and {len(sources) - 1} more" * (len(sources) > 1)
+    return f"building {_some([each.livepatch.source.name for each in units])}"
+
+
+def _some(names: Sequence[str]) -> str:
+    first, *more = dict.fromkeys(names)
+    return f"{first} and {len(more)} more" if more else first
 
 
 def _by_guest(units: Sequence[CheckUnit]) -> list[list[CheckUnit]]:

@@ -36,7 +36,7 @@ from klp.model import Module
 from klp.modules.modinfo import release_of
 from klp.modules.sources import ModuleSource
 from klp.paths import CheckLayout
-from klp.progress import NotesOnly, Progress, Silent
+from klp.progress import NotesOnly, Progress, Silent, teller, under_way
 from klp.vm.machine import Machine
 from klp.vm.pool import size_that_fits
 from klp.work import Hosts
@@ -141,11 +141,12 @@ class CheckHost:
     def perform(self, unit: CheckUnit, objects: tuple[PatchedFunctions, ...]) -> UnitOutcome:
         """See `perform_unit`."""
         self._in_use.check()
-        if unit.scenario == BUILD:
-            return self._build(unit)
-        if unit.scenario == MODINFO:
-            return self._modinfo(unit)
-        return self._in_guest(unit, objects)
+        with under_way(self._progress, _name(unit)):
+            if unit.scenario == BUILD:
+                return self._build(unit)
+            if unit.scenario == MODINFO:
+                return self._modinfo(unit)
+            return self._in_guest(unit, objects)
 
     def guests_at_once(self, memory_mib: int) -> int:
         """Return how many guests of `memory_mib` are used at once."""
@@ -229,12 +230,15 @@ class CheckHost:
         folder = self._layout.scenario(
             unit.kernel.label, unit.livepatch.name, unit.scenario, unit.repetition
         ).root
+        tell = teller(self._progress)
+        tell("waiting for a guest")
         try:
             with kernel.lease() as ready_guest, self._in_use.using(ready_guest.lab.machine):
+                tell("")
                 begun = time.monotonic()
                 places, module = (paths.PATCHES,), one.livepatch.name
                 case = Case(kernel, ready_guest, unit.scenario, places, Promised(), livepatch=module)
-                done = perform(case, one, SCENARIOS[unit.scenario], objects, quick=unit.quick)
+                done = perform(case, one, SCENARIOS[unit.scenario], objects, tell, quick=unit.quick)
                 seconds = time.monotonic() - begun
                 # Whatever a guest that `stop` has killed seems to tell is no outcome.
                 self._in_use.check()
@@ -267,10 +271,16 @@ class CheckHost:
         )  # fmt: skip
 
 
+def _name(unit: CheckUnit) -> str:
+    which = f" ({unit.repetition})" if unit.repetition > 1 else ""
+    return f"{unit.livepatch.name} {'survey' if unit.survey else unit.scenario}{which}"
+
+
 def _why_not_built(failure: KlpError) -> tuple[str, ...]:
-    output = failure.output.splitlines() if isinstance(failure, BuildFailed) else []
-    lines = [failure.message, *([failure.hint] if failure.hint else []), *output[:_SHOWN]]
-    return tuple(dict.fromkeys(lines))
+    shown, others = failure.parts() if isinstance(failure, BuildFailed) else ((), ())
+    hint = [failure.hint] if failure.hint and failure.hint not in others else []
+    more = [f"and {len(others) - _SHOWN} more lines"] if len(others) > _SHOWN else []
+    return (failure.message, *shown, *hint, *others[:_SHOWN], *more)
 
 
 def _silent(folder: Path) -> CheckHost:

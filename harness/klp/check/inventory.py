@@ -130,7 +130,7 @@ def _types(guest: TestedGuest) -> Btf:
     image = guest.lab.image.kernel.image
     if image.open("rb").read(4) == b"\x7fELF":
         return btf_of(image)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="klp-") as folder:
         vmlinux = Path(folder, "vmlinux")
         extract_vmlinux(image, vmlinux)
         return btf_of(vmlinux)

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from klp.analysis.acquittal import judged
 from klp.analysis.checked import CHECK_SCHEMA, CheckResult, ScenarioOutcome, verdict_words
 from klp.check.plan import CheckOrder, CheckUnit, Key
+from klp.check.static import BUILD
 from klp.paths import CheckLayout
 from klp.progress import Progress
 from klp.records.writing import write_check
@@ -48,11 +49,18 @@ class Outcomes:
         return MappingProxyType(self._found)
 
     def record(self, outcome: ScenarioOutcome) -> None:
-        """Take an outcome, write check.json, and tell whoever watches."""
+        """Take an outcome, write check.json, and tell whoever watches.
+
+        Of scenarios that are not tried for one reason, only the first is told.
+        """
+        known = any(_alike(each, outcome) for each in self._found.values())
         self._found[outcome.key] = outcome
         self.write(None)
+        if known:
+            return
         took = f", {outcome.seconds:.1f} s" if outcome.seconds else ""
-        why = f": {outcome.reasons[0]}" if outcome.reasons else ""
+        # Why it was not built is told at the end, whole: many a line, of which the first alone says little.
+        why = f": {outcome.reasons[0]}" if outcome.reasons and outcome.scenario != BUILD else ""
         what = (
             f"{outcome.livepatch} {outcome.scenario}: {verdict_words(outcome.verdict, lost=outcome.lost)}"
         )
@@ -75,3 +83,10 @@ class Outcomes:
 
     def _in_order(self) -> Iterator[ScenarioOutcome]:
         return (self._found[key] for key in self._planned if key in self._found)
+
+
+def _alike(one: ScenarioOutcome, other: ScenarioOutcome) -> bool:
+    """Whether two scenarios of a livepatch on one kernel were not tried for the same reason."""
+    return one.untried and (one.kernel, one.livepatch, one.reasons) == (
+        other.kernel, other.livepatch, other.reasons,
+    )  # fmt: skip

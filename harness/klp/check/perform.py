@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -94,10 +94,14 @@ def perform(
     candidate: Candidate,
     scenario: Scenario,
     objects: tuple[PatchedFunctions, ...],
+    tell: Callable[[str], None],
     *,
     quick: bool,
 ) -> Performed:
     """Drive a scenario in a case's guest and judge it; whatever befalls it or the guest is in the result.
+
+    Args:
+        tell: gets how far it is.
 
     Raises:
         HostLacks: this host, not the livepatch, keeps it from being tried.
@@ -105,7 +109,7 @@ def perform(
     ended = _Ended()
     stage = None
     try:
-        stage = Stage(case, candidate, objects, quick=quick)
+        stage = Stage(case, candidate, objects, tell, quick=quick)
         _drive(stage, scenario)
     except NotApplicable as why:
         ended.inapplicable = why.message

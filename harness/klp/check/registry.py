@@ -9,7 +9,7 @@ from types import ModuleType
 from klp.check.scenario import Scenario
 from klp.check.scenarios import busy, cpus, exercise, ftrace_users, life, others, reversal, targets
 from klp.check.static import BUILD, STATIC, StaticScenario
-from klp.errors import UsageError
+from klp.errors import UnknownName
 
 # What tells most comes first; within a module, scenarios have the order in which they stand there.
 _ROOMS: tuple[ModuleType, ...] = (life, exercise, reversal, targets, others, busy, cpus, ftrace_users)
@@ -33,11 +33,13 @@ def chosen(names: Sequence[str], *, quick: bool) -> tuple[str, ...]:
     Whatever is named, it has to be built first, so `build` is always among them.
 
     Raises:
-        UsageError: there is no such scenario.
+        UnknownName: there is no such scenario.
     """
     for name in names:
         if name not in NAMES:
-            raise UsageError(f"--scenario {name}: no such scenario", hint="klp check --list shows them")
+            raise UnknownName(
+                f"--scenario {name}: no such scenario", name, NAMES, hint="klp check --list shows them"
+            )
     if names:
         return tuple(each for each in NAMES if each in (BUILD, *names))
     return tuple(each for each in NAMES if not quick or each in STATIC or SCENARIOS[each].quick)

@@ -77,6 +77,7 @@ class Stage:
         trace: what the probes see: `Trace.events`, `transitions`, `history`.
         log: the kernel log: `KernelLog.find`, `wait`.
         livepatch: the livepatch, shipped, not loaded.
+        tell: says how far it is to whoever watches: ``cycle 12 of 60``.
         counter: counts the calls of the livepatch's own functions; `perform` arms it.
         quick: whether only a first look is wanted (``--quick``).
         loaded: the modules that `set_up` loaded, in order.
@@ -84,9 +85,16 @@ class Stage:
     """
 
     def __init__(
-        self, case: Case, candidate: Candidate, objects: tuple[PatchedFunctions, ...], *, quick: bool
+        self,
+        case: Case,
+        candidate: Candidate,
+        objects: tuple[PatchedFunctions, ...],
+        tell: Callable[[str], None],
+        *,
+        quick: bool,
     ) -> None:
         self.case = case
+        self.tell = tell
         self.candidate = candidate
         self.kernel: Kernel = candidate.kernel
         self.guest: TestedGuest = case.guest

@@ -21,14 +21,21 @@ from klp.check.registry import chosen, listed
 from klp.cli.common import (
     bootable,
     check_writable,
+    deadline_option,
+    example,
+    folder_option,
+    kernels_option,
+    plain_option,
     print_json,
     progress,
     settings,
     stderr,
     stdout,
+    tell_folder,
     write_output,
 )
-from klp.errors import ExitCode, UsageError
+from klp.cli.completing import livepatch_names, run_names, scenario_names
+from klp.errors import ExitCode, UnknownName, UsageError
 from klp.paths import CheckLayout
 from klp.records.encoding import encode
 from klp.records.finding import find_check_folder
@@ -37,17 +44,17 @@ from klp.records.sets import compare_records, read_to_compare
 from klp.records.writing import new_folder
 from klp.report.check_junit import check_junit
 from klp.report.check_table import check_closing, check_problems, check_table
+from klp.report.columns import Columns
 from klp.report.comparison import closing, comparison_table
-from klp.report.table import STYLES, plain_table
+from klp.report.table import STYLES
 from klp.settings import Settings
 
 
-@click.command()
-@click.argument("patches", nargs=-1, metavar="PATH...")
-@click.option("-k", "--kernel", "kernels", multiple=True, metavar="K",
-              help="A name of `klp kernels`, or a kernel build tree; may be repeated.")  # fmt: skip
+@click.command(epilog=example("klp check fix.patch -k 6.1 -k 6.12 --quick"))
+@click.argument("patches", nargs=-1, metavar="PATH...", shell_complete=livepatch_names)
+@kernels_option
 @click.option("-s", "--scenario", "scenarios", multiple=True, metavar="S",
-              help="One of --list; may be repeated.")  # fmt: skip
+              shell_complete=scenario_names, help="One of --list; may be repeated.")  # fmt: skip
 @click.option("-l", "--livepatch", "only", multiple=True, metavar="L",
               help="One of the livepatches that PATH holds; may be repeated.")  # fmt: skip
 @click.option("--quick", is_flag=True, help="The first minute's worth.")
@@ -55,17 +62,28 @@ from klp.settings import Settings
 @click.option(
     "--repeat", type=click.IntRange(min=1), default=1, metavar="N", help="Run each scenario N times."
 )
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Run folder; new or empty.")
-@click.option("--resume", metavar="RUN", help="Go on with a check that was interrupted; without PATH.")
-@click.option("--against", metavar="RUN", help="Say what became worse since an earlier check.")
+@folder_option
+@click.option(
+    "--resume",
+    metavar="RUN",
+    shell_complete=run_names,
+    help="Go on with a check that was interrupted; without PATH.",
+)
+@click.option(
+    "--against",
+    metavar="RUN",
+    shell_complete=run_names,
+    help="Say what became worse since an earlier check.",
+)
 @click.option("--strict", is_flag=True, help="For CI: exit code 1 unless the check's own verdict is held.")
 @click.option("--junit", "junit_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Write JUnit XML, too.")  # fmt: skip
+@plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print check.json instead of the matrix.")
 @click.option(
-    "--jobs", type=click.IntRange(min=1), metavar="N", help="Guests at once; default: 2 if they fit."
+    "--jobs", type=click.IntRange(min=1), metavar="N", show_default="2 if they fit", help="Guests at once."
 )
-@click.option("--deadline", "deadline_s", type=float, metavar="S", help="Seconds a transition may take.")
+@deadline_option
 @click.option("--list", "only_list", is_flag=True, help="List the scenarios; run nothing.")
 def check(
     patches: tuple[str, ...],
@@ -115,7 +133,7 @@ def check(
     console = stderr if as_json else stdout
     worse = not failure and base is not None and _became_worse(base, layout, console)
     # Last, where a terminal or a CI's log is looked at first.
-    console.print(check_closing(run.result), style=f"bold {STYLES[run.result.verdict]}", soft_wrap=True)
+    console.print(check_closing(run.result), style=f"bold {STYLES[run.result.verdict]}")
     if failure:
         raise failure
     return exit_of(run.result, worse=worse, strict=strict)
@@ -137,7 +155,7 @@ def _became_worse(base: RecordedCheck, new: CheckLayout, console: Console) -> bo
     old, now = (read_to_compare(each) for each in (Path(base.folder), new.root))
     found = compare_records(old, now, settings())
     console.print(comparison_table(found))
-    console.print(closing(found), soft_wrap=True)
+    console.print(closing(found))
     return bool(found.regressions)
 
 
@@ -163,7 +181,7 @@ def _wanted(patches: Sequence[str], only: Sequence[str]) -> tuple[Wanted, ...]:
     names = [each.name for each in found]
     for name in only:
         if name not in names:
-            raise UsageError(f"--livepatch {name}: not among {', '.join(names)}")
+            raise UnknownName(f"--livepatch {name}: not among {', '.join(names)}", name, names)
     return tuple(each for each in found if not only or each.name in only)
 
 
@@ -251,7 +269,7 @@ def _list(*, as_json: bool) -> None:
     if as_json:
         print_json([{"name": name, "quick": bool(fast), "summary": text} for name, fast, _, text in rows])
     else:
-        stdout.print(plain_table(("scenario", "", "", "what it does"), rows))
+        stdout.print(Columns(("scenario", "", "", "what it does"), rows))
 
 
 def _show(
@@ -264,6 +282,6 @@ def _show(
     else:
         stdout.print(check_table(result))
     console = stderr if as_json else stdout
-    for outcome, text in check_problems(result):
-        console.print(text, style=STYLES[outcome.verdict], soft_wrap=True)
-    console.print(f"run folder: {layout.root}", soft_wrap=True)
+    tell_folder(layout.root, console)
+    for outcome, text in check_problems(result, str(layout.root)):
+        console.print(text, style=STYLES[outcome.verdict])

@@ -3,49 +3,132 @@
 
 from __future__ import annotations
 
-import os
-import sys
+import shlex
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 import msgspec
-from rich.console import Console
 
+from klp import paths
 from klp import settings as settings_room
-from klp.errors import HostLacks, UsageError
+from klp.cli.completing import kernel_names, rule_ids
+from klp.consoles import for_console
+from klp.durations import Durations
+from klp.errors import HostLacks, UnknownName, UsageError
 from klp.images.library import Library
 from klp.lab.bootable import Bootable, make_bootable
-from klp.progress import Progress, for_console
+from klp.paths import CacheLayout
+from klp.progress import Progress
+from klp.report.columns import ResultConsole
 from klp.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Where nobody has said how wide the output is (a file, a pipe, a CI log), wide enough for the tables.
-_UNKNOWN_WIDTH = 120
+stdout = ResultConsole()
+stderr = ResultConsole(stderr=True)
 
 
-def _console(*, stderr: bool) -> Console:
-    width = None if "COLUMNS" in os.environ or sys.stdout.isatty() else _UNKNOWN_WIDTH
-    # Without markup: paths, names and kernel symbols may have [brackets].
-    return Console(stderr=stderr, highlight=False, markup=False, width=width)
+def example(command: str) -> str:
+    """Return the end of a command's help: a line that can be typed as it is."""
+    return f"\b\nExample:\n  {command}"
 
 
-stdout = _console(stderr=False)
-stderr = _console(stderr=True)
+def setting_default(name: str, unit: str = "") -> str:
+    """Return the default of an option that a setting has, for its help."""
+    value = getattr(Settings(), name)
+    shown = f"{value:g}" if isinstance(value, float) else value
+    return f"{shown}{unit}, or the setting {name}"
+
+
+def kernels_option(function: F) -> F:
+    """Add ``--kernel`` that may be given often."""
+    return click.option(
+        "-k", "--kernel", "kernels", multiple=True, metavar="K", show_default=setting_default("kernel"),
+        shell_complete=kernel_names,
+        help="A name of `klp kernels`, or a kernel build tree's folder; may be repeated.",
+    )(function)  # fmt: skip
+
+
+def folder_option(function: F) -> F:
+    """Add ``--out``, of what leaves a run folder."""
+    return click.option(
+        "-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Run folder; new or empty.",
+        show_default="a new one that `klp runs` lists",
+    )(function)  # fmt: skip
+
+
+def deadline_option(function: F) -> F:
+    """Add ``--deadline``."""
+    return click.option(
+        "--deadline", "deadline_s", type=float, metavar="S", show_default=setting_default("deadline_s"),
+        help="Seconds a transition may take.",
+    )(function)  # fmt: skip
+
+
+def plain_option(function: F) -> F:
+    """Add ``--plain``, of all commands that print a table."""
+    return click.option(
+        "--plain", is_flag=True, expose_value=False, callback=_choose_plain,
+        help="Set the table's columns apart by tabs.",
+    )(function)  # fmt: skip
+
+
+def _choose_plain(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    del context, parameter
+    stdout.plain = value
 
 
 def kernel_option(function: F) -> F:
     """Add ``--kernel``."""
     return click.option(
-        "-k", "--kernel", metavar="K", help="A name of `klp kernels`, or a kernel build tree's folder."
-    )(function)
+        "-k", "--kernel", metavar="K", show_default=setting_default("kernel"), shell_complete=kernel_names,
+        help="A name of `klp kernels`, or a kernel build tree's folder.",
+    )(function)  # fmt: skip
 
 
+def rule_option(function: F) -> F:
+    """Add ``--rule``, which may be given often."""
+    return click.option(
+        "--rule", "only", multiple=True, metavar="ID", callback=_known_rules, shell_complete=rule_ids,
+        help="This rule alone; may be repeated.",
+    )(function)  # fmt: skip
+
+
+def _known_rules(
+    context: click.Context, parameter: click.Parameter, value: tuple[str, ...]
+) -> tuple[str, ...]:
+    del context, parameter
+    # Imported here: most commands know of no rule.
+    from klp.analysis.rules.registry import RULES
+
+    for each in value:
+        if each not in RULES:
+            raise UnknownName(f"{each}: no such rule", each, RULES, hint="klp rules lists them")
+    return value
+
+
+def durations() -> Durations:
+    """Return how long work took before, by what the cache remembers.
+
+    Raises:
+        SettingsError: as `settings`.
+    """
+    return Durations(CacheLayout(paths.cache_root(settings().cache)).durations)
+
+
+@cache
 def progress() -> Progress:
-    """Return what shows this process's progress, always on stderr: stdout is for results."""
-    return for_console(stderr)
+    """Return what shows this process's progress, always on stderr: stdout is for results.
+
+    One for the whole process, for steps are told as parts of those around them.
+
+    Raises:
+        SettingsError: as `settings`.
+    """
+    return for_console(stderr, durations())
 
 
 def settings(**changes: object) -> Settings:
@@ -67,14 +150,19 @@ def bootable(wanted: Settings) -> Bootable:
     """Make the settings' kernel bootable, and say what runs it; raises as `make_bootable`."""
     found = make_bootable(wanted, progress())
     chosen = found.accelerator
-    stderr.print(f"{chosen.accelerator.value}: {chosen.reason}", soft_wrap=True)
+    stderr.print(f"{chosen.accelerator.value}: {chosen.reason}")
     return found
+
+
+def tell_folder(folder: Path, console: ResultConsole = stdout) -> None:
+    """Say where a run's folder is, so that a shell takes what is printed."""
+    console.print(f"run folder: {shlex.quote(str(folder))}")
 
 
 def check_writable(file: Path | None) -> None:
     """Refuse a file whose folder is not there before an hour is spent on what goes into it."""
     if file is not None and not file.absolute().parent.is_dir():
-        raise UsageError(f"{file}: no such folder", hint=f"mkdir -p {file.parent}")
+        raise UsageError(f"{file}: no such folder", hint=f"mkdir -p {shlex.quote(str(file.parent))}")
 
 
 def write_output(file: Path, content: bytes) -> None:

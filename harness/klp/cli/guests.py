@@ -5,34 +5,61 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 
 import click
-from rich import box
-from rich.table import Table
 
-from klp.cli.common import bootable, kernel_option, print_json, progress, settings, stdout
-from klp.errors import UsageError
-from klp.lab import keeper
-from klp.process import replace
-
-_name_option = click.option("-n", "--name", metavar="NAME", help="Which guest; needed if several are up.")
-
-
-@click.command()
-@kernel_option
-@click.option(
-    "-n", "--name", metavar="NAME", default="lab", show_default=True, help="What to call the guest."
+from klp.cli.common import (
+    bootable,
+    example,
+    kernel_option,
+    plain_option,
+    print_json,
+    progress,
+    settings,
+    stdout,
 )
-def up(kernel: str | None, name: str) -> None:
-    """Boot a guest that stays up until `klp down`."""
+from klp.cli.completing import guest_names
+from klp.errors import UsageError
+from klp.guest.folders import get_folder, put_folder
+from klp.guest.ssh import Guest, Streams
+from klp.lab import keeper
+from klp.lab.warm import ensure_warm
+from klp.process import replace
+from klp.report.columns import Columns
+from klp.trace.catalogue import probe_tools
+
+_name_option = click.option(
+    "-n", "--name", metavar="NAME", show_default="the one that is up", shell_complete=guest_names,
+    help="Which guest; needed if several are up.",
+)  # fmt: skip
+
+
+@click.command(epilog=example("klp up -k 6.12"))
+@kernel_option
+@click.option("-n", "--name", metavar="NAME", default="lab", help="What to call the guest.")
+@click.option("--cold", is_flag=True, help="Boot it, without armed probes, in place of restoring one.")
+def up(kernel: str | None, name: str, cold: bool) -> None:
+    """Start a guest that stays up until `klp down`, with the probes as its commands.
+
+    It starts from the saved guest that runs start from, whose probes are armed: klp exec klptransition
+    shows at once what happens, and nothing is compiled.
+    """
+    keeper.check_free(name)
     wanted = bootable(settings(kernel=kernel))
-    with progress().step(f"booting {wanted.image.kernel.release}"):
-        guest = keeper.up(name, wanted.request)
+    steps = progress()
+    request = wanted.request if cold else ensure_warm(wanted.cache, wanted.request, progress=steps).request
+    with steps.step(f"{'booting' if cold else 'restoring'} {wanted.image.kernel.release}"):
+        guest = keeper.up(name, request)
     click.echo(f"{guest.name}: {guest.release} is up; klp exec, klp ssh, klp cp, klp down")
+    probes = ", ".join(each.name for each in probe_tools())
+    click.echo(f"  its commands: {probes}; to begin with: klp exec klptransition")
 
 
-@click.command("exec", context_settings={"ignore_unknown_options": True})
+@click.command(
+    "exec", context_settings={"ignore_unknown_options": True}, epilog=example("klp exec uname -r")
+)
 @_name_option
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(name: str | None, command: tuple[str, ...]) -> int:
@@ -41,13 +68,12 @@ def exec_(name: str | None, command: tuple[str, ...]) -> int:
         stdin = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
         # One word is a line for the guest's shell; several are a command and its arguments, as they stand.
         line = command[0] if len(command) == 1 else command
-        result = guest.run(line, stdin=stdin, timeout_s=24 * 3600)
-    click.echo(result.stdout, nl=False)
-    click.echo(result.stderr, nl=False, err=True)
-    return result.status
+        # As it comes: a probe goes on until it is told to end.
+        shown = Streams(partial(click.echo, nl=False), partial(click.echo, nl=False, err=True))
+        return guest.run(line, stdin=stdin, timeout_s=24 * 3600, streams=shown).status
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+@click.command(context_settings={"ignore_unknown_options": True}, epilog=example("klp ssh dmesg"))
 @_name_option
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def ssh(name: str | None, command: tuple[str, ...]) -> None:
@@ -56,30 +82,51 @@ def ssh(name: str | None, command: tuple[str, ...]) -> None:
     replace(keeper.ssh_command(keeper.find(name), command))
 
 
-@click.command()
+@click.command(epilog=example("klp cp fix.ko guest:/root/fix.ko"))
 @_name_option
 @click.argument("source")
 @click.argument("destination")
 def cp(name: str | None, source: str, destination: str) -> None:
-    """Copy a file: `klp cp FILE guest:PATH` or `klp cp guest:PATH FILE`."""
+    """Copy a file or a folder: `klp cp PATH guest:PATH` or `klp cp guest:PATH PATH`.
+
+    As cp(1) does: into a folder that is there, else under the name that is given.
+    """
     inward, outward = destination.startswith("guest:"), source.startswith("guest:")
     if inward == outward:
         raise UsageError(
-            "one of the two must be in the guest", hint="klp cp FILE guest:PATH, or klp cp guest:PATH FILE"
+            "one of the two must be in the guest", hint="klp cp PATH guest:PATH, or klp cp guest:PATH PATH"
         )
-    if inward and not Path(source).is_file():
-        raise UsageError(f"{source}: no such file")
+    if inward and not Path(source).exists():
+        raise UsageError(f"{source}: no such file or folder")
     with keeper.connect(keeper.find(name)) as guest:
         if inward:
-            path = destination.removeprefix("guest:") or "/root"
-            guest.put(Path(source), f"{path}/{Path(source).name}" if path.endswith("/") else path)
+            _copy_in(guest, Path(source), destination.removeprefix("guest:") or "/root")
         else:
-            path = source.removeprefix("guest:")
-            there = Path(destination)
-            guest.get(path, there / Path(path).name if there.is_dir() else there)
+            _copy_out(guest, source.removeprefix("guest:"), Path(destination))
 
 
-@click.command()
+def _copy_in(guest: Guest, source: Path, path: str) -> None:
+    if path.endswith("/") or _is_folder(guest, path):
+        path = f"{path.rstrip('/')}/{source.absolute().name}"
+    if source.is_dir():
+        put_folder(guest, source, path)
+    else:
+        guest.put(source, path)
+
+
+def _copy_out(guest: Guest, path: str, destination: Path) -> None:
+    there = destination / PurePosixPath(path).name if destination.is_dir() else destination
+    if _is_folder(guest, path):
+        get_folder(guest, path, there)
+    else:
+        guest.get(path, there)
+
+
+def _is_folder(guest: Guest, path: str) -> bool:
+    return guest.run(["test", "-d", path]).status == 0
+
+
+@click.command(epilog=example("klp down"))
 @_name_option
 @click.option("--all", "everyone", is_flag=True, help="End every guest.")
 def down(name: str | None, everyone: bool) -> None:
@@ -89,7 +136,8 @@ def down(name: str | None, everyone: bool) -> None:
         click.echo(f"{guest.name}: down")
 
 
-@click.command()
+@click.command(epilog=example("klp ps"))
+@plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 def ps(as_json: bool) -> None:
     """List the guests that are up."""
@@ -97,12 +145,9 @@ def ps(as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    table = Table(
-        "name", "kernel", "accelerator", "port", "keeper", "up s", box=box.SIMPLE_HEAD, pad_edge=False
-    )
-    for each in found:
-        up_s = f"{time.time() - each.begun_at:.0f}"
-        table.add_row(
-            each.name, each.release, each.accelerator.value, str(each.port), str(each.keeper), up_s
-        )
-    stdout.print(table)
+    rows = [
+        (each.name, each.release, each.accelerator.value, each.port, each.keeper,
+         round(time.time() - each.begun_at))
+        for each in found
+    ]  # fmt: skip
+    stdout.print(Columns(("name", "kernel", "accelerator", "port", "keeper", "up s"), rows))

@@ -6,21 +6,23 @@ from __future__ import annotations
 import time
 
 import click
-from rich import box
-from rich.table import Table
 
-from klp.cli.common import print_json, progress, settings, stdout
+from klp.cli.common import example, plain_option, print_json, progress, settings, stdout
+from klp.cli.completing import kernel_names
 from klp.errors import CheckFailed, UsageError
 from klp.images.cache import EntryKind, Manifest, damaged_files
 from klp.images.definition import definitions
 from klp.images.library import Library
+from klp.progress import under_way
+from klp.report.columns import Columns
 
 
 def _library() -> Library:
     return Library(settings(), progress())
 
 
-@click.command()
+@click.command(epilog=example("klp kernels"))
+@plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 def kernels(as_json: bool) -> None:
     """List the kernels that can be booted."""
@@ -37,20 +39,21 @@ def kernels(as_json: bool) -> None:
             for each in definitions().values()
         ])  # fmt: skip
         return
-    table = Table("kernel", "release", "what it is", box=box.SIMPLE_HEAD, pad_edge=False)
-    for each in definitions().values():
-        name = f"{each.name} (default)" if each.name == wanted.kernel else each.name
-        table.add_row(name, built[each.name] or "not built", each.summary)
-    stdout.print(table)
+    rows = [
+        (f"{each.name} (default)" if each.name == wanted.kernel else each.name,
+         built[each.name] or "not built", each.summary)
+        for each in definitions().values()
+    ]  # fmt: skip
+    stdout.print(Columns(("kernel", "release", "what it is"), rows))
 
 
-@click.group()
+@click.group(epilog=example("klp image list"))
 def image() -> None:
     """Build, list, verify and remove images."""
 
 
-@image.command()
-@click.argument("kernel", required=False)
+@image.command(epilog=example("klp image build 6.12"))
+@click.argument("kernel", required=False, shell_complete=kernel_names)
 def build(kernel: str | None) -> None:
     """Build what is missing to boot KERNEL; the default kernel where none is named."""
     wanted = kernel or settings().kernel
@@ -58,7 +61,8 @@ def build(kernel: str | None) -> None:
     click.echo(f"{made.name}: {made.kernel.release}, image {made.digest}")
 
 
-@image.command("list")
+@image.command("list", epilog=example("klp image list"))
+@plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(as_json: bool) -> None:
     """List what the cache holds."""
@@ -66,21 +70,22 @@ def list_(as_json: bool) -> None:
     if as_json:
         print_json([{"folder": str(folder), "manifest": manifest} for folder, manifest in entries])
         return
-    table = Table("kind", "for", "digest", "MiB", "built", box=box.SIMPLE_HEAD, pad_edge=False)
-    for _, manifest in entries:
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(manifest.built))
-        table.add_row(manifest.kind, _purpose(manifest), manifest.digest, str(manifest.size // 2**20), when)
-    stdout.print(table)
+    rows = [
+        (each.kind, _purpose(each), each.digest, each.size // 2**20,
+         time.strftime("%Y-%m-%d %H:%M", time.localtime(each.built)))
+        for _, each in entries
+    ]  # fmt: skip
+    stdout.print(Columns(("kind", "for", "digest", "MiB", "built"), rows, whole=("digest",)))
 
 
 def _purpose(manifest: Manifest) -> str:
     known = manifest.inputs
     purpose = manifest.facts.get("release") or known.get("suite") or known.get("tree")
-    return purpose or known.get("kernel", "")
+    return purpose or known.get("kernel") or known.get("guest", "")
 
 
-@image.command()
-@click.argument("kernel", required=False)
+@image.command(epilog=example("klp image verify 6.12"))
+@click.argument("kernel", required=False, shell_complete=kernel_names)
 def verify(kernel: str | None) -> None:
     """Read again what was built, for KERNEL or for all, and compare its digests."""
     library = _library()
@@ -89,7 +94,8 @@ def verify(kernel: str | None) -> None:
         raise UsageError(f"{kernel}: not built", hint=f"klp image build {kernel}")
     damaged = []
     for folder, manifest in entries:
-        bad = damaged_files(folder, manifest)
+        with under_way(progress(), f"reading {folder.name}"):
+            bad = damaged_files(folder, manifest)
         click.echo(f"{folder.name}: {'damaged: ' + ', '.join(bad) if bad else 'whole'}")
         damaged += [folder / name for name in bad]
     if damaged:
@@ -98,8 +104,8 @@ def verify(kernel: str | None) -> None:
         )
 
 
-@image.command()
-@click.argument("kernel")
+@image.command(epilog=example("klp image rm 6.12"))
+@click.argument("kernel", shell_complete=kernel_names)
 def rm(kernel: str) -> None:
     """Remove what was built for KERNEL; guest roots stay, for other kernels share them."""
     library = _library()
@@ -107,5 +113,6 @@ def rm(kernel: str) -> None:
     if not entries:
         raise UsageError(f"{kernel}: not built", hint="klp image list shows what is")
     for folder, manifest in entries:
-        library.cache.remove(folder, manifest)
+        with under_way(progress(), f"removing {folder.name}"):
+            library.cache.remove(folder, manifest)
         click.echo(f"removed {folder.name}")

@@ -13,36 +13,51 @@ from types import FrameType
 from typing import NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from klp.errors import BuildFailed, ExitCode, KlpError, VmLost
 from klp.version import __version__
 
-# Command to where it lives; imported when it is asked for, so that `klp --help` stays quick.
-_COMMANDS: Mapping[str, tuple[str, str]] = {
-    "run": ("klp.cli.run:run", "Load and unload livepatches in a guest under probes; the main job."),
-    "check": ("klp.cli.check:check", "Drive a livepatch through its life on every kernel: a verdict."),
-    "trace": ("klp.cli.trace:trace", "Watch a livepatch's transitions as they go."),
-    "report": ("klp.cli.report:report", "Tell runs to others: a page, or a trace for Perfetto."),
-    "query": ("klp.cli.query:query", "Run SQL over the traces and verdicts of runs."),
-    "compare": ("klp.cli.compare:compare", "Say what became worse between two sets of runs."),
-    "runs": ("klp.cli.runs:runs", "List and remove runs."),
-    "probes": ("klp.cli.probes:probes", "List the probes, which also work on their own."),
-    "selftests": ("klp.cli.selftests:selftests", "Run the kernel's own livepatch selftests."),
-    "make": ("klp.cli.make:make", "Make a livepatch of a source patch, for stock kernels."),
-    "build": ("klp.cli.build:build", "Build livepatch sources for a kernel."),
-    "analyze": ("klp.cli.analyze:analyze", "Judge a recorded run by every rule, again."),
-    "rules": ("klp.cli.rules:rules", "List the rules that traces are judged by."),
-    "coverage": ("klp.cli.coverage:coverage", "Say which tests observe which rule on which kernel."),
-    "kernels": ("klp.cli.images:kernels", "List the kernels that can be booted."),
-    "image": ("klp.cli.images:image", "Build, list, verify and remove images."),
-    "up": ("klp.cli.guests:up", "Boot a guest that stays up, for work by hand."),
-    "exec": ("klp.cli.guests:exec_", "Run a command in a guest that is up."),
-    "ssh": ("klp.cli.guests:ssh", "Open a terminal in a guest that is up."),
-    "cp": ("klp.cli.guests:cp", "Copy files to and from a guest that is up."),
-    "down": ("klp.cli.guests:down", "End a guest."),
-    "ps": ("klp.cli.guests:ps", "List the guests that are up."),
-    "doctor": ("klp.cli.doctor:doctor", "Say what this host has and lacks, and what mends it."),
+# By what people do, each command to where it lives; imported when it is asked for, so that `klp --help`
+# stays quick.
+_SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "Check": {
+        "check": ("klp.cli.check:check", "Drive a livepatch through its life on every kernel: a verdict."),
+        "make": ("klp.cli.make:make", "Make a livepatch of a source patch, for stock kernels."),
+        "new": ("klp.cli.new:new", "Write a livepatch of a function to start from."),
+        "build": ("klp.cli.build:build", "Build livepatch sources for a kernel."),
+        "selftests": ("klp.cli.selftests:selftests", "Run the kernel's own livepatch selftests."),
+    },
+    "Run": {
+        "run": ("klp.cli.run:run", "Load and unload livepatches in a guest under probes."),
+        "trace": ("klp.cli.trace:trace", "Watch a livepatch's transitions as they go."),
+    },
+    "Look": {
+        "runs": ("klp.cli.runs:runs", "List and remove runs."),
+        "report": ("klp.cli.report:report", "Tell runs to others: a page, or a trace for Perfetto."),
+        "analyze": ("klp.cli.analyze:analyze", "Judge a recorded run by every rule, again."),
+        "query": ("klp.cli.query:query", "Run SQL over the traces and verdicts of runs."),
+        "compare": ("klp.cli.compare:compare", "Say what became worse between two sets of runs."),
+        "rules": ("klp.cli.rules:rules", "List the rules that traces are judged by."),
+        "coverage": ("klp.cli.coverage:coverage", "Say which tests observe which rule on which kernel."),
+    },
+    "Guests and probes by hand": {
+        "up": ("klp.cli.guests:up", "Start a guest that stays up, for work by hand."),
+        "exec": ("klp.cli.guests:exec_", "Run a command in a guest that is up."),
+        "ssh": ("klp.cli.guests:ssh", "Open a terminal in a guest that is up."),
+        "cp": ("klp.cli.guests:cp", "Copy files to and from a guest that is up."),
+        "down": ("klp.cli.guests:down", "End a guest."),
+        "ps": ("klp.cli.guests:ps", "List the guests that are up."),
+        "probes": ("klp.cli.probes:probes", "List the probes, which also work on their own."),
+    },
+    "Images and this machine": {
+        "kernels": ("klp.cli.images:kernels", "List the kernels that can be booted."),
+        "image": ("klp.cli.images:image", "Build, list, verify and remove images."),
+        "doctor": ("klp.cli.doctor:doctor", "Say what this host has and lacks, and what mends it."),
+        "completion": ("klp.cli.completion:completion", "Make a shell complete klp's words."),
+    },
 }
+_COMMANDS = {name: where for section in _SECTIONS.values() for name, where in section.items()}
 
 # A shell sets one of these to ask for completions; click makes the name from that of the command, which is
 # installed as klp and as klp-lab.
@@ -64,13 +79,42 @@ class _Lazy(click.Group):
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        # click looks for the like in the commands that it has imported, of which there are none.
+        try:
+            return super().resolve_command(ctx, args)
+        except click.exceptions.NoSuchCommand as unknown:
+            raise click.exceptions.NoSuchCommand(
+                unknown.command_name, possibilities=_COMMANDS, ctx=ctx
+            ) from None
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        # From the table: click would import every command for its help.
+        found = [
+            CompletionItem(name, help=text)
+            for name, (_, text) in _COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+        widest = max(map(len, _COMMANDS))
+        for title, section in _SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(widest), text) for name, (_, text) in section.items()])
 
 
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Lazy,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+    epilog="\b\nExamples:\n"
+    "  klp run version-banner              see one livepatch through a whole transition\n"
+    "  klp check fix.patch -k 6.1 -k 6.12  is this fix good as a livepatch, on both kernels?\n"
+    "  klp report                          the latest run or check as a page",
+)
 @click.version_option(__version__, prog_name="klp")
 @click.option("--debug", is_flag=True, help="Show every command that is run, and tracebacks.")
 def klp(debug: bool) -> None:
@@ -93,12 +137,14 @@ def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 def _tell(error: KlpError) -> None:
-    if isinstance(error, BuildFailed):
-        click.echo(error.output.rstrip(), err=True)
+    # Last what is at fault, and once; before it whatever else was said.
+    shown, others = error.parts() if isinstance(error, BuildFailed) else ((), ())
+    for line in others:
+        click.echo(line, err=True)
     if isinstance(error, VmLost):
         for line in error.console_tail:
             click.echo(f"  console: {line}", err=True)
-    click.echo(f"error: {error.message}", err=True)
+    click.echo("\n".join([f"error: {error.message}", *shown]), err=True)
     if error.hint:
         click.echo(f"  ({error.hint})", err=True)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from klp.cli.common import library, progress, settings, stdout, write_output
+from klp.cli.common import example, kernels_option, library, progress, settings, stdout, write_output
 from klp.errors import BuildFailed, ExitCode
 from klp.images.library import Library
 from klp.modules.made import MadeModule, made_modules
@@ -18,15 +18,15 @@ from klp.records.writing import new_folder
 from klp.sourcepatch.report import REPORT, MadeFolder, encoded
 
 
-@click.command()
+@click.command(epilog=example("klp make fix.patch -k 6.12 -o fix"))
 @click.argument("patches", nargs=-1, required=True, metavar="PATCH...", type=click.Path(path_type=Path))
-@click.option("-k", "--kernel", "kernels", multiple=True, metavar="K",
-              help="A name of `klp kernels`, or a kernel build tree; may be repeated.")  # fmt: skip
+@kernels_option
 @click.option(
     "--cumulative", is_flag=True, help="Make one livepatch for each, which replaces those before."
 )
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR",
-              help="Folder for all that is made; new or empty. Default: the livepatch's name.")  # fmt: skip
+              show_default="the livepatch's name",
+              help="Folder for all that is made; new or empty.")  # fmt: skip
 def make(patches: tuple[Path, ...], *, kernels: tuple[str, ...], cumulative: bool, out: Path | None) -> int:
     """Make a livepatch of source patches, for kernels as they are: no kernel is built.
 
@@ -71,9 +71,9 @@ class _Job:
         into = self._folder / image.kernel.release
         for each in made_modules(self._source, image.kernel, into, self._progress, keep=into):
             self._made.append(each)
-            stdout.print(f"{kernel}: {into / each.made.file}", soft_wrap=True)
+            stdout.print(f"{kernel}: {into / each.made.file}")
             for line in each.made.lines():
-                stdout.print(f"  {line}", soft_wrap=True)
+                stdout.print(f"  {line}")
 
     def _leave(self) -> None:
         """Write beside the modules what they were made of, what changed, and how to do it all again."""
@@ -82,12 +82,13 @@ class _Job:
         again = [shlex.join(["klp", command, str(patch), *names]) for command in ("make", "check")]
         report = MadeFolder(made=tuple(each.made for each in self._made), again=tuple(again))
         write_output(self._folder / REPORT, encoded(report))
-        stdout.print(f"made: {self._folder}; to check it: {again[1]}", soft_wrap=True)
+        stdout.print(f"made: {self._folder}; to check it: {again[1]}")
 
 
 def _tell(kernel: str, failure: BuildFailed) -> None:
-    stdout.print(f"{kernel}: not made: {failure.message}", soft_wrap=True)
-    for line in failure.output.splitlines():
-        stdout.print(f"  {line}", soft_wrap=True)
+    stdout.print(f"{kernel}: not made: {failure.message}")
+    shown, others = failure.parts()
+    for line in (*shown, *others):
+        stdout.print(f"  {line}")
     if failure.hint and failure.hint not in failure.output:
-        stdout.print(f"  {failure.hint}", soft_wrap=True)
+        stdout.print(f"  {failure.hint}")

@@ -11,21 +11,23 @@ from pathlib import Path
 import click
 
 from klp import paths
-from klp.cli.common import progress, settings, stdout
+from klp.cli.common import example, plain_option, progress, settings, stdout
+from klp.cli.completing import run_names
 from klp.errors import ExitCode, UsageError
 from klp.paths import CacheLayout
 from klp.records.database import Answer, Database
 from klp.records.finding import all_folders, find_folders, is_run
 from klp.records.reading import read_runs
 from klp.records.tables import open_tables
+from klp.report.columns import Columns
 from klp.report.query_tables import documentation
-from klp.report.table import plain_table
 
 
-@click.command()
+@click.command(epilog=example('klp query "SELECT path, count(*) FROM tasks GROUP BY 1" latest'))
 @click.argument("sql", required=False)
-@click.argument("runs", nargs=-1, metavar="[RUN]...")
+@click.argument("runs", nargs=-1, metavar="[RUN]...", shell_complete=run_names)
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
+@plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print a JSON array of objects.")
 @click.option("--parquet", type=click.Path(path_type=Path), metavar="FILE", help="Write a Parquet file.")
 @click.option("--tables", is_flag=True, help="List the tables and their columns, and ask nothing.")
@@ -80,4 +82,4 @@ def _print(answer: Answer, *, as_csv: bool, as_json: bool) -> None:
         rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
         click.echo(json.dumps(rows, indent=1, default=str))
     else:
-        stdout.print(plain_table(answer.columns, answer.rows))
+        stdout.print(Columns(answer.columns, answer.rows))

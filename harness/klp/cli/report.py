@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,24 +11,35 @@ import click
 
 from klp import paths
 from klp.analysis.recording import Recorded
-from klp.cli.common import settings, stdout, write_output
+from klp.cli.common import example, progress, settings, stdout, write_output
+from klp.cli.completing import run_names
 from klp.errors import ExitCode
-from klp.records.finding import find_folder, find_folders
+from klp.progress import under_way
+from klp.records.finding import LATEST, find_folder, find_folders
 from klp.records.reading import read_whole
 from klp.records.sets import compare_records, read_to_compare
 from klp.report.against import SinceBase
 from klp.settings import Settings
 
 _PAGE = Path("report.html")
+_VIEWER = "https://ui.perfetto.dev"
 
 
-@click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help=f"The page; {_PAGE} if not given.")
+@click.command(epilog=example("klp report latest -o page.html"))
+@click.argument("runs", nargs=-1, metavar="[RUN]...", shell_complete=run_names)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    show_default=str(_PAGE),
+    help="The page.",
+)
 @click.option(
     "--against",
     "--base",
     metavar="BASE",
+    shell_complete=run_names,
     help="Say what became worse since this run or check.",
 )
 @click.option(
@@ -39,21 +51,27 @@ _PAGE = Path("report.html")
 def report(runs: tuple[str, ...], *, out: Path | None, against: str | None, perfetto: Path | None) -> int:
     """Write one HTML page on runs and checks, which works offline: verdicts, timelines, stragglers, logs.
 
-    RUN is the folder of a run or a check, a name of `klp runs`, or `latest`.
+    RUN is the folder of a run or a check, a name of `klp runs`, or `latest`, as without one.
     """
     wanted = settings()
     root = paths.runs_root(wanted.runs)
-    shown = [read_whole(each) for each in find_folders(runs, root)]
+    with under_way(progress(), "reading the runs"):
+        shown = [read_whole(each) for each in find_folders(runs or (LATEST,), root)]
     since = _since_base(read_to_compare(find_folder(against, root)), shown, wanted) if against else []
     if perfetto is not None:
-        # Imported here: protobuf, and plotly below, are large, and mostly one of the two is not asked for.
+        # Imported here: protobuf, and jinja2 below, are large, and mostly one of the two is not asked for.
         from klp.report.perfetto import perfetto_trace
 
         _write(perfetto, perfetto_trace(shown))
+        stdout.print(
+            f"open it at {_VIEWER} (Open trace file): the trace stays on this machine", soft_wrap=True
+        )
     if out is not None or perfetto is None:
         from klp.report.html import report_page
 
-        _write(out or _PAGE, report_page(shown, since).encode())
+        with under_way(progress(), "making the page"):
+            page = report_page(shown, since).encode()
+        _write(out or _PAGE, page)
     return ExitCode.OK
 
 
@@ -64,5 +82,7 @@ def _since_base(base: Recorded, shown: Sequence[Recorded], wanted: Settings) -> 
 
 
 def _write(file: Path, content: bytes) -> None:
+    # Not refused: to write the page anew after each run is what most do.
+    over = ", over an earlier one" if file.exists() else ""
     write_output(file, content)
-    stdout.print(f"wrote {file} ({len(content) / 1e6:.1f} MB)", soft_wrap=True)
+    stdout.print(f"wrote {shlex.quote(str(file.absolute()))} ({len(content) / 1e6:.1f} MB{over})")

@@ -6,11 +6,12 @@ from __future__ import annotations
 import click
 
 from klp.analysis.rules.registry import RULES
-from klp.cli.common import print_json, stdout
+from klp.cli.common import example, plain_option, print_json, stdout
 from klp.report.rules import rules_table
 
 
-@click.command()
+@click.command(epilog=example("klp rules"))
+@plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print them as JSON.")
 def rules(as_json: bool) -> None:
     """List the rules that traces are judged by, with the kernel function and document each is from."""

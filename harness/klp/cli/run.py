@@ -3,13 +3,28 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
 
 from klp.analysis.evidence import Verdict
 from klp.analysis.result import RunResult
-from klp.cli.common import bootable, kernel_option, progress, settings, stderr, stdout
+from klp.cli.common import (
+    bootable,
+    deadline_option,
+    example,
+    folder_option,
+    kernel_option,
+    plain_option,
+    progress,
+    setting_default,
+    settings,
+    stderr,
+    stdout,
+    tell_folder,
+)
+from klp.cli.completing import livepatch_names
 from klp.drive.job import wishes
 from klp.drive.prepare import prepare_run
 from klp.drive.preview import RunChoices, preview
@@ -17,18 +32,29 @@ from klp.drive.run import Run
 from klp.errors import ExitCode
 from klp.modules.sources import SAMPLES_WORD
 from klp.paths import RunLayout
+from klp.progress import under_way
 from klp.records.encoding import encode
 from klp.report.table import failed_checks, rules_line, run_table
 
 
-@click.command()
-@click.argument("patches", nargs=-1, metavar="[PATCH]...")
+@click.command(epilog=example("klp run version-banner -k 6.12"))
+@click.argument("patches", nargs=-1, metavar="[PATCH]...", shell_complete=livepatch_names)
 @kernel_option
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Run folder; new or empty.")
+@folder_option
+@plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print run.json instead of the table.")
-@click.option("--deadline", "deadline_s", type=float, metavar="S", help="Seconds a transition may take.")
-@click.option("--memory", "memory_mib", type=int, metavar="MIB", help="Memory of the guest.")
-@click.option("--cpus", type=int, metavar="N", help="Virtual CPUs of the guest.")
+@deadline_option
+@click.option(
+    "--memory",
+    "memory_mib",
+    type=int,
+    metavar="MIB",
+    show_default=setting_default("memory_mib", " MiB"),
+    help="Memory of the guest.",
+)
+@click.option(
+    "--cpus", type=int, metavar="N", show_default=setting_default("cpus"), help="Virtual CPUs of the guest."
+)
 @click.option("--cold", is_flag=True, help="Boot a guest and arm its probes; use no saved one.")
 @click.option(
     "--repeat",
@@ -68,8 +94,9 @@ def run(
     wished = wishes(patches or (SAMPLES_WORD,))
     if dry_run:
         choices = RunChoices(cold, repeat, retry_lost, force, control, consistency)
-        for line in preview(wished, wanted, choices, RunLayout(out or Path("RUN"))):
-            click.echo(line)
+        with under_way(progress(), "looking what is there"):
+            lines = tuple(preview(wished, wanted, choices, RunLayout(out or Path("RUN"))))
+        click.echo("\n".join(lines))
         return ExitCode.OK
     steps = progress()
     prepared = prepare_run(wished, bootable(wanted), out, steps, cold=cold, control=control)
@@ -89,8 +116,8 @@ def _show(result: RunResult, layout: RunLayout, as_json: bool) -> None:
     elif result.plans:
         stdout.print(run_table(result))
         for line in failed_checks(result):
-            stdout.print(f"violated: {line}", style="red", soft_wrap=True)
+            stdout.print(f"violated: {line}", style="red")
     console = stderr if as_json else stdout
     if result.rules:
-        console.print(f"{rules_line(result)} (klp analyze {layout.root})", soft_wrap=True)
-    console.print(f"run folder: {layout.root}", soft_wrap=True)
+        console.print(f"{rules_line(result)} ({shlex.join(['klp', 'analyze', str(layout.root)])})")
+    tell_folder(layout.root, console)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,46 +13,61 @@ import click
 from klp import paths
 from klp.analysis.checked import GUEST_LOST
 from klp.analysis.evidence import Verdict
-from klp.cli.common import print_json, settings, stdout
-from klp.errors import ExitCode, UsageError
+from klp.cli.common import example, plain_option, print_json, settings, stdout
+from klp.cli.completing import kernel_names, run_names
+from klp.errors import ExitCode, UsageError, did_you_mean
+from klp.images.names import known_kernels
 from klp.paths import CacheLayout
 from klp.records.finding import all_folders, find_folders, runs_below
 from klp.records.reading import read
+from klp.records.running import running_folders
 from klp.records.tables import forget
-from klp.records.writing import remove_folder
-from klp.report.runs import Brief, brief, runs_table
+from klp.records.writing import made_at, remove_folder
+from klp.report.runs import Brief, brief, running_brief, runs_table
 
 _AGO = re.compile(r"(\d+)([mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _VERDICTS = [*(each.value for each in Verdict), GUEST_LOST]
 
 
-@click.group(invoke_without_command=True)
-@click.option("-k", "--kernel", metavar="K", help="Of this kernel: a name such as 6.12, or a release.")
+@click.group(invoke_without_command=True, epilog=example("klp runs --since 2d --verdict violated"))
+@click.option("-k", "--kernel", metavar="K", shell_complete=kernel_names, show_default="any",
+              help="Of this kernel: a name such as 6.12, or a release.")  # fmt: skip
 @click.option("--verdict", type=click.Choice(_VERDICTS), help="With this verdict.")
 @click.option(
     "--since", metavar="WHEN", help="Begun since: 2026-11-21, 2026-11-21T12:30, 90m, 6h, 2d or 1w."
 )
+@plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print a JSON array.")
 @click.pass_context
 def runs(
     context: click.Context, *, kernel: str | None, verdict: str | None, since: str | None, as_json: bool
 ) -> int:
-    """List the runs in the folder of runs, oldest first."""
+    """List the runs in the folder of runs, oldest first, those among them that are running now."""
     if context.invoked_subcommand:
         return ExitCode.OK
     after = _moment(since) if since else 0.0
-    lines = (brief(read(each)) for each in all_folders(_root()))
+    now = set(running_folders(_root()))
+    folders = sorted({*all_folders(_root()), *now})
+    lines = (_line(each, running=each in now) for each in folders)
     found = [each for each in lines if _wanted(each, kernel, verdict, after)]
     if as_json:
         print_json(found)
     elif found:
         stdout.print(runs_table(found))
     else:
-        stdout.print(
-            "no such runs" if kernel or verdict or since else f"{_root()}: no runs yet", soft_wrap=True
-        )
+        stdout.print(_nothing(kernel, filtered=bool(kernel or verdict or since)))
     return ExitCode.OK
+
+
+def _nothing(kernel: str | None, *, filtered: bool) -> str:
+    """Say that there are no runs, and which kernel may have been meant."""
+    meant = did_you_mean(kernel, known_kernels()) if kernel and kernel not in known_kernels() else ""
+    return f"no such runs {meant}".rstrip() if filtered else f"{_root()}: no runs yet"
+
+
+def _line(folder: Path, *, running: bool) -> Brief:
+    return running_brief(read(folder), made_at(folder), time.time()) if running else brief(read(folder))
 
 
 def _root() -> Path:
@@ -77,7 +93,7 @@ def _wanted(run: Brief, kernel: str | None, verdict: str | None, after: float) -
     if run.begun_at is None:  # nothing is known of it that a filter could match
         return not (kernel or verdict or after)
     of_kernel = kernel is None or kernel in run.asked or any(_begins(each, kernel) for each in run.kernels)
-    known = [run.verdict.value] if run.verdict else []
+    known = [run.verdict.value] if run.verdict and not run.running else []
     lost = [GUEST_LOST] if run.lost else []
     return of_kernel and verdict in (None, *known, *lost) and run.begun_at >= after
 
@@ -87,8 +103,8 @@ def _begins(release: str, kernel: str) -> bool:
     return re.match(rf"{re.escape(kernel)}(?!\d)", release) is not None
 
 
-@runs.command()
-@click.argument("names", nargs=-1, required=True, metavar="RUN...")
+@runs.command(epilog=example("klp runs rm latest"))
+@click.argument("names", nargs=-1, required=True, metavar="RUN...", shell_complete=run_names)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def rm(names: tuple[str, ...], *, yes: bool) -> int:
     """Remove run folders, after asking. What is no run folder is never removed."""
@@ -102,5 +118,5 @@ def rm(names: tuple[str, ...], *, yes: bool) -> int:
         for run in runs_below(folder):
             forget(run, cache)
         remove_folder(folder)
-        stdout.print(f"removed {folder}", soft_wrap=True)
+        stdout.print(f"removed {folder}")
     return ExitCode.OK

@@ -13,12 +13,17 @@ from klp.analysis.selftests import SelftestsResult
 from klp.cli.common import (
     bootable,
     check_writable,
+    example,
+    folder_option,
+    kernels_option,
     library,
+    plain_option,
     print_json,
     progress,
     settings,
     stderr,
     stdout,
+    tell_folder,
     write_output,
 )
 from klp.errors import ExitCode, UsageError
@@ -34,20 +39,21 @@ from klp.selftests.run import SelftestsRun, build_selftests
 from klp.settings import Settings
 
 
-@click.command()
-@click.option("-k", "--kernel", "kernels", multiple=True, metavar="K",
-              help="A name of `klp kernels`, or a kernel build tree; may be repeated.")  # fmt: skip
+@click.command(epilog=example("klp selftests -k 6.12 -s callbacks"))
+@kernels_option
 @click.option("-s", "--script", "scripts", multiple=True, metavar="S",
               help="One of its scripts, such as ftrace, or a file that sources functions.sh; "
               "may be repeated.")  # fmt: skip
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Run folder; new or empty.")
+@folder_option
 @click.option("--junit", "junit_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Write JUnit XML, too.")  # fmt: skip
 @click.option("--ktap", "as_ktap", is_flag=True, help="Print KTAP instead of the table.")
+@plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print selftests.json instead of the table.")
 @click.option("--jobs", type=click.IntRange(min=1), metavar="N",
-              help="Guests at once; default: as many as the host holds.")  # fmt: skip
+              show_default="as many as the host holds", help="Guests at once.")  # fmt: skip
 @click.option("--deadline", type=click.FloatRange(min=0, min_open=True), metavar="S",
+              show_default="by the accelerator",
               help="Seconds a script may take.")  # fmt: skip
 @click.option("--no-trace", is_flag=True, help="Run without probes: as by hand.")
 @click.option("--list", "only_list", is_flag=True, help="List scripts and their cases; run nothing.")
@@ -134,5 +140,5 @@ def _show(
         stdout.print(selftests_table(result))
     console = stderr if data else stdout
     for line in selftest_problems(result):
-        console.print(line, style="red", soft_wrap=True)
-    console.print(f"run folder: {layout.root}", soft_wrap=True)
+        console.print(line, style="red")
+    tell_folder(layout.root, console)

@@ -24,7 +24,7 @@ from klp.lab.warm import WarmStart, restored
 from klp.model import Module
 from klp.modules.plan import PatchPlan
 from klp.paths import RunLayout
-from klp.progress import Progress
+from klp.progress import Progress, teller
 
 Controls = dict[str, tuple[LoggedTransition, ...]]
 
@@ -47,7 +47,12 @@ def unprobed(job: Job, bare: WarmStart, deadline_s: float, progress: Progress) -
         restored(bare, RunLayout(Path(folder))) as lab,
     ):
         guest = _Unprobed(lab, job.modules, deadline_s)
-        return {plan.name: guest.transitions(plan) for plan in job.plans if plan.livepatch}
+        tell, found = teller(progress), Controls()
+        livepatches = [plan for plan in job.plans if plan.livepatch]
+        for number, plan in enumerate(livepatches, 1):
+            tell(f"{plan.name}, {number} of {len(livepatches)}")
+            found[plan.name] = guest.transitions(plan)
+        return found
 
 
 class _Unprobed:

@@ -45,7 +45,7 @@ def wishes(words: Sequence[str]) -> tuple[Wish, ...]:
         SettingsError: a plan beside the sources is broken.
     """
     sources = [find_source(word) for word in words]
-    return tuple(Wish(each, plans_of(each)) for each in sources)
+    return tuple(Wish(each, plans_of(each, sources)) for each in sources)
 
 
 def make_job(wanted: Sequence[Wish], image: Image, out: Path, progress: Progress) -> Job:

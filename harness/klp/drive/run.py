@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
@@ -19,15 +20,17 @@ from klp.drive.prepare import PreparedRun
 from klp.drive.watch import Watch
 from klp.errors import KlpError, UsageError, VmLost
 from klp.lab.lab import Lab, booted
+from klp.lab.programs import ensure_programs
 from klp.lab.provenance import provenance
-from klp.lab.warm import restored
+from klp.lab.warm import WarmStart, restored
 from klp.modules.functions import watched
 from klp.modules.plan import PatchPlan
 from klp.paths import RunLayout
-from klp.progress import Progress
+from klp.progress import Progress, under_way
+from klp.records.running import at_work
 from klp.records.verdicts import judge_run
 from klp.records.writing import write_run
-from klp.trace.tracer import CONSISTENCY, Tracer, traced
+from klp.trace.tracer import CONSISTENCY, PROBES, Tracer, traced
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ class Run:
         self._layout = prepared.layout
         self._settings = kernel.settings
         self._request = kernel.request
+        self._cache = kernel.cache
         self._progress = progress
         self._warm = prepared.warm
         self._watch = watch
@@ -91,6 +95,10 @@ class Run:
 
         The result stands in ``run.json``, as far as it goes, whatever happens.
         """
+        with at_work(self._layout.root):
+            return self._execute()
+
+    def _execute(self) -> tuple[RunResult, KlpError | None]:
         first: KlpError | None = None
         try:
             self._controls = self._unprobed()
@@ -151,14 +159,23 @@ class Run:
         if self._warm is None:
             return booted(self._request, self._layout, self._progress)
         self._progress.note("starting from a saved guest, its probes armed")
-        return restored(self._warm, self._layout)
+        return self._restored(self._warm)
+
+    @contextmanager
+    def _restored(self, warm: WarmStart) -> Iterator[Lab]:
+        with ExitStack() as stack:
+            with under_way(self._progress, "restoring it"):
+                lab = stack.enter_context(restored(warm, self._layout))
+            yield lab
 
     def _in_guest(self, lab: Lab) -> None:
         running = self._warm.probes if self._warm else ()
         self._in_plan = False
         listen = self._watch.event if self._watch else None
         try:
-            with traced(lab.guest, self._layout.events, self._progress, running, listen) as tracer:
+            with traced(
+                lab.guest, self._layout.events, self._progress, running, listen, programs=self._programs()
+            ) as tracer:
                 self._watch_functions(tracer)
                 self._unseen = tracer.missing()
                 for line in self._unseen:
@@ -169,7 +186,14 @@ class Run:
                     self._events += tracer.store.count()
                     self._lost += tracer.store.lost()
         finally:
-            _keep_log(lab, self._layout)
+            with under_way(self._progress, "keeping the kernel log"):
+                _keep_log(lab, self._layout)
+
+    def _programs(self) -> tuple[Path, ...]:
+        if self._warm:  # its probes are loaded
+            return ()
+        with self._progress.step("compiling the probes"):
+            return ensure_programs(self._cache, self._request, (*PROBES, CONSISTENCY), self._progress)
 
     def _watch_functions(self, tracer: Tracer) -> None:
         if not self._consistency:
@@ -192,12 +216,13 @@ class Run:
         )
         with self._progress.step(f"shipping {len(self._job.modules)} modules"):
             lifecycle.ship()
-        own = self._pending[0].repetition
+        own, count = self._pending[0].repetition, len(self._job.plans)
         while self._pending and self._pending[0].repetition == own:
             plan = self._pending[0].plan
             self._in_plan = True
+            place = f"{self._job.plans.index(plan) + 1}/{count} " if count > 1 else ""
             which = f" ({own} of {self._repeat})" if self._repeat > 1 else ""
-            with self._progress.step(f"{plan.name}{which}"):
+            with self._progress.step(f"{place}{plan.name}{which}"):
                 self._done(lifecycle.run(plan))
 
     def _rules(self) -> tuple[RuleVerdict, ...]:
@@ -210,7 +235,8 @@ class Run:
 
     def _conclude(self, error: str | None) -> RunResult:
         """Write run.json with all that was found so far."""
-        rules = self._rules()
+        with under_way(self._progress, "judging what was recorded"):
+            rules = self._rules()
         result = RunResult(
             schema=RUN_SCHEMA,
             begun_at=self._begun,

@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import paramiko
 
@@ -82,6 +82,13 @@ class CommandResult:
             said = (self.stderr or self.stdout).strip().splitlines()[-1:] or ["it said nothing"]
             raise CheckFailed(f"{what}: {said[0]}", hint=f"in the guest: {self.command}")
         return self
+
+
+class Streams(NamedTuple):
+    """What gets a command's standard output and standard error as they come."""
+
+    out: Callable[[bytes], object]
+    err: Callable[[bytes], object]
 
 
 class Guest:
@@ -174,6 +181,7 @@ class Guest:
         stdin: bytes = b"",
         timeout_s: float | None = None,
         shown_as: str | None = None,
+        streams: Streams | None = None,
     ) -> CommandResult:
         """Run a command to its end.
 
@@ -182,6 +190,7 @@ class Guest:
             stdin: what it reads.
             timeout_s: seconds it may take; the deadline for commands where None.
             shown_as: what to call it in the result and in errors, if not by the whole line.
+            streams: get what it writes as it comes; the result then has none of it.
 
         Raises:
             GuestSilent: it did not end in time, or the connection broke.
@@ -191,7 +200,7 @@ class Guest:
         shown_as = shown_as or line
         limit = timeout_s or self.limits.command
         log.debug("guest + %s", line)
-        if self._shell and not stdin and self._shell.take():
+        if self._shell and not stdin and not streams and self._shell.take():
             return self._kept(shown_as, lambda shell: shell.run(line, limit))
         channel = self._open_channel()
         try:
@@ -201,7 +210,7 @@ class Guest:
                 channel.sendall(stdin)
             # End of file, or a command that reads its input would wait for more.
             channel.shutdown_write()
-            return self._collect(channel, shown_as, limit)
+            return self._collect(channel, shown_as, limit, streams)
         except TimeoutError:  # nobody read what it was given
             raise self._late(shown_as, limit) from None
         except (paramiko.SSHException, EOFError, OSError) as error:
@@ -250,15 +259,18 @@ class Guest:
     def _late(self, shown_as: str, waited_s: float) -> GuestSilent:
         return self._silent(f"no end of `{shown_as}` within {waited_s:.0f} s")
 
-    def _collect(self, channel: paramiko.Channel, shown_as: str, limit_s: float) -> CommandResult:
+    def _collect(
+        self, channel: paramiko.Channel, shown_as: str, limit_s: float, streams: Streams | None
+    ) -> CommandResult:
         out, err = bytearray(), bytearray()
+        hear = streams or Streams(out.extend, err.extend)
 
         def look() -> bool:
             ended = channel.exit_status_ready()
             while channel.recv_ready():
-                out.extend(channel.recv(_CHUNK))
+                hear.out(channel.recv(_CHUNK))
             while channel.recv_stderr_ready():
-                err.extend(channel.recv_stderr(_CHUNK))
+                hear.err(channel.recv_stderr(_CHUNK))
             # The status may arrive before the last output; end-of-file is what ends a stream.
             if ended and channel.eof_received and not channel.recv_ready():
                 return not channel.recv_stderr_ready()

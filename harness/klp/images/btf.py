@@ -26,7 +26,8 @@ _MEMBER = struct.Struct("<III")
 _ARRAY = struct.Struct("<III")
 _POINTER, _ARRAY_KIND, _STRUCT, _UNION, _ENUM = 2, 3, 4, 5, 6
 _FORWARD, _VARIABLE, _ENUM64 = 7, 14, 19
-_PROTOTYPE = 13
+_FUNCTION, _PROTOTYPE = 12, 13
+_PARAMETER = struct.Struct("<II")
 # Volatile, const, restrict, and a type tag.
 _QUALIFIERS = (9, 10, 11, 18)
 _ENTRY = {_ENUM: struct.Struct("<Ii"), _ENUM64: struct.Struct("<IIi")}
@@ -64,7 +65,17 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class _Record:
+class TypeRecord:
+    """A type as it stands in BTF (struct btf_type).
+
+    Attributes:
+        kind: one of BTF's kinds.
+        name: where its name is among the strings.
+        info: kind, how many entries follow, and a flag.
+        size: in bytes, or the type that it is of.
+        at: where its entries are.
+    """
+
     kind: int
     name: int
     info: int
@@ -77,37 +88,71 @@ class Btf:
 
     Args:
         data: the section ``.BTF``, or /sys/kernel/btf/vmlinux.
+        base: of a module's types, those of vmlinux, which they go on from.
 
     Raises:
         HostLacks: it is no BTF.
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, base: Btf | None = None) -> None:
         magic, _, _, header, type_at, type_length, string_at, string_length = _HEADER.unpack_from(data)
         if magic != _MAGIC:
             raise HostLacks(f"no BTF, but {magic:#06x}")
-        self._data = data
-        self._strings = data[header + string_at : header + string_at + string_length]
-        self._records: list[_Record | None] = [None, *self._read(header + type_at, type_length)]
-        self._structs: dict[str, _Record] = {}
-        self._variables: dict[str, _Record] = {}
+        before = base._data if base else b""
+        self._data: bytes = before + data
+        strings = data[header + string_at : header + string_at + string_length]
+        self._strings: bytes = (base._strings if base else b"") + strings
+        self._records: list[TypeRecord | None] = [
+            *(base._records if base else [None]),
+            *self._read(len(before) + header + type_at, type_length),
+        ]
+        self._structs: dict[str, TypeRecord] = {}
+        self._variables: dict[str, TypeRecord] = {}
         for each in self._records:
             if each and each.name and each.kind in (_STRUCT, _UNION):
                 self._structs.setdefault(self._name(each.name), each)
             elif each and each.kind == _VARIABLE:
                 self._variables[self._name(each.name)] = each
 
-    def _read(self, begin: int, length: int) -> Iterator[_Record]:
+    def _read(self, begin: int, length: int) -> Iterator[TypeRecord]:
         at, end = begin, begin + length
         while at < end:
             name, info, size = _TYPE.unpack_from(self._data, at)
             at += _TYPE.size
             kind = info >> _KIND_SHIFT & _KIND_MASK
-            yield _Record(kind, name, info, size, at)
+            yield TypeRecord(kind, name, info, size, at)
             at += _ONCE.get(kind, 0) + _EACH.get(kind, 0) * (info & _VLEN_MASK)
 
     def _name(self, at: int) -> str:
         return self._strings[at : self._strings.index(b"\0", at)].decode()
+
+    def record(self, number: int) -> TypeRecord | None:
+        """Return a type by its number; None for void."""
+        return self._records[number]
+
+    def name_of(self, record: TypeRecord) -> str:
+        """Return a type's name; empty where it has none."""
+        return self._name(record.name)
+
+    def prototype(self, function: str) -> TypeRecord | None:
+        """Return the prototype of a function; None where BTF has none."""
+        for each in self._records:
+            if each and each.kind == _FUNCTION and self._name(each.name) == function:
+                return self._records[each.size]
+        return None
+
+    def parameters(self, prototype: TypeRecord) -> tuple[tuple[str, int], ...]:
+        """Return the names and the types of a prototype's parameters."""
+        count = prototype.info & _VLEN_MASK
+        found = (
+            _PARAMETER.unpack_from(self._data, prototype.at + _PARAMETER.size * n) for n in range(count)
+        )
+        return tuple((self._name(name), kind) for name, kind in found)
+
+    def array(self, record: TypeRecord) -> tuple[int, int]:
+        """Return the type of an array's elements, and how many there are."""
+        element, _, length = _ARRAY.unpack_from(self._data, record.at)
+        return element, length
 
     def size(self, name: str) -> int:
         """Return the size of a structure in bytes.
@@ -157,13 +202,13 @@ class Btf:
                 found[f"{_TAGS[each.kind]} {self._name(each.name)}"].add(layout)
         return {name: frozenset(each) for name, each in found.items()}
 
-    def _values(self, record: _Record) -> Iterator[Member]:
+    def _values(self, record: TypeRecord) -> Iterator[Member]:
         entry = _ENTRY[record.kind]
         for number in range(record.info & _VLEN_MASK):
             name, low, *high = entry.unpack_from(self._data, record.at + number * entry.size)
             yield Member(self._name(name), (high[0] << 32 | low) if high else low, 0, "")
 
-    def _members(self, record: _Record, begins: int) -> Iterator[Member]:
+    def _members(self, record: TypeRecord, begins: int) -> Iterator[Member]:
         for number in range(record.info & _VLEN_MASK):
             name, kind, bits = _MEMBER.unpack_from(self._data, record.at + number * _MEMBER.size)
             # With the flag the upper byte is the width of a bit-field.
@@ -193,7 +238,7 @@ class Btf:
         # const, volatile, restrict and type tags have no name, or one that lays nothing out.
         return self._words(record.size) if record.kind in _QUALIFIERS else name
 
-    def _target(self, pointer: _Record) -> str:
+    def _target(self, pointer: TypeRecord) -> str:
         target = self._records[pointer.size]
         if target and target.kind == _PROTOTYPE:
             return "function"
@@ -202,7 +247,7 @@ class Btf:
             return _TAGS[target.kind]
         return self._words(pointer.size)
 
-    def _nameless(self, record: _Record) -> str:
+    def _nameless(self, record: TypeRecord) -> str:
         members = self._values(record) if record.kind in _ENTRY else self._members(record, 0)
         return "{" + ", ".join(f"{each.kind} {each.name}".strip() for each in members) + "}"
 
@@ -212,18 +257,18 @@ class Btf:
             raise HostLacks(f"{shown_as} is no array in this kernel's BTF")
         return int(_ARRAY.unpack_from(self._data, record.at)[2])
 
-    def _struct(self, name: str) -> _Record:
+    def _struct(self, name: str) -> TypeRecord:
         if name not in self._structs:
             raise HostLacks(f"no struct {name} in this kernel's BTF")
         return self._structs[name]
 
-    def _member(self, record: _Record, shown_as: str, wanted: str) -> tuple[int, int]:
+    def _member(self, record: TypeRecord, shown_as: str, wanted: str) -> tuple[int, int]:
         found = self._find(record, wanted)
         if found is None:
             raise HostLacks(f"no {shown_as} in this kernel's BTF")
         return found
 
-    def _find(self, record: _Record, wanted: str) -> tuple[int, int] | None:
+    def _find(self, record: TypeRecord, wanted: str) -> tuple[int, int] | None:
         for number in range(record.info & _VLEN_MASK):
             name, kind, bits = _MEMBER.unpack_from(self._data, record.at + number * _MEMBER.size)
             begins = (bits & _OFFSET_MASK) // 8

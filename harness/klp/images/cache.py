@@ -23,7 +23,7 @@ from klp.errors import HostLacks, KlpError
 from klp.files import digest_of, file_digest, remove_tree
 from klp.paths import CacheLayout
 from klp.process import CommandFailed
-from klp.progress import Progress
+from klp.progress import Progress, under_way
 
 MANIFEST = "manifest.json"
 # Locked by the process that fills a folder. The system lets go of the lock however that process ends, which
@@ -43,6 +43,8 @@ class EntryKind(StrEnum):
     TREE = "tree"  # a kernel of a build tree
     BOOT = "boot"  # an initrd, for a guest root and a kernel
     SNAPSHOT = "snapshot"  # a guest that was booted and saved, for an image
+    COMPILER = "compiler"  # the BCC of a guest root, as a folder to run it in
+    PROGRAMS = "programs"  # the probes' BPF programs, compiled for a kernel
     SOURCE = "source"  # a compiler and a kernel's whole source, to build kernels of
     PREPARED = "prepared"  # a kernel's source, prepared as its build was, to compile units of
     KPATCH = "kpatch"  # programs of kpatch's that compare objects
@@ -98,6 +100,15 @@ class Cache:
         self._progress = progress
         self._building = building
 
+    def has(self, kind: EntryKind, inputs: Mapping[str, str]) -> bool:
+        """Whether the entry for `inputs` is there."""
+        return read_manifest(self.layout.entry(kind, digest_of(inputs))) is not None
+
+    @property
+    def building(self) -> bool:
+        """Whether what is missing is built."""
+        return self._building
+
     def ensure(
         self,
         kind: EntryKind,
@@ -144,26 +155,30 @@ class Cache:
         with FileLock(growing / _OWNER):
             try:
                 facts, files = build(growing)
-                manifest = Manifest(
-                    kind=str(kind),
-                    digest=digest,
-                    inputs=inputs,
-                    facts=facts,
-                    files={name: file_digest(growing / name) for name in files},
-                    size=_allocated(growing),
-                    built=time.time(),
-                )
-                (growing / MANIFEST).write_bytes(
-                    msgspec.json.format(msgspec.json.encode(manifest), indent=1)
-                )
-                (growing / _OWNER).unlink(missing_ok=True)
-                os.sync()  # after a power cut, the name must not be there without the contents
-                remove_tree(entry)
-                growing.rename(entry)
+                with under_way(self._progress, f"writing {kind}-{digest} to the disk"):
+                    manifest = Manifest(
+                        kind=str(kind),
+                        digest=digest,
+                        inputs=inputs,
+                        facts=facts,
+                        files={name: file_digest(growing / name) for name in files},
+                        size=_allocated(growing),
+                        built=time.time(),
+                    )
+                    self._publish(growing, manifest, entry)
             except BaseException:
                 remove_tree(growing)
                 raise
         return manifest
+
+    @staticmethod
+    def _publish(growing: Path, manifest: Manifest, entry: Path) -> None:
+        """Put a whole entry in its place."""
+        (growing / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+        (growing / _OWNER).unlink(missing_ok=True)
+        os.sync()  # after a power cut, the name must not be there without the contents
+        remove_tree(entry)
+        growing.rename(entry)
 
     @contextmanager
     def _locked(self, kind: str, digest: str) -> Iterator[None]:

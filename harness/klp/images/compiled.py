@@ -19,7 +19,7 @@ from klp.images.definition import ImageDefinition
 from klp.images.kconfig import read_config
 from klp.images.sandbox import inside
 from klp.process import run
-from klp.progress import Progress
+from klp.progress import Progress, teller
 
 # What building a whole kernel takes beside what builds modules for it.
 _PACKAGES = ("bc", "bison", "flex", "dwarves", "perl", "python3-minimal", "kmod", "cpio", "xz-utils")
@@ -77,7 +77,9 @@ class SourceRoot:
         """
         (into / "root").mkdir()
         with self.progress.step(f"compiler and source of kernel {self.which.name}"):
-            debian.make_root(self.which, self.mirror, self._packages, into / "root")
+            debian.make_root(
+                self.which, self.mirror, self._packages, into / "root", tell=teller(self.progress)
+            )
         return {}, ()
 
     def source(self, entry: Path) -> KernelSource:

@@ -9,13 +9,15 @@ so that everything in the cache belongs to whoever built it, and can be removed 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from klp import paths
 from klp.errors import HostLacks
+from klp.images.apt_lines import AptLines
 from klp.images.definition import ImageDefinition
 from klp.process import CommandFailed, pipe, run
+from klp.progress import unheard
 
 # Documentation and translations: a fifth of a root's files, and of no use in it.
 _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
@@ -40,7 +42,8 @@ def _mmdebstrap(definition: ImageDefinition, mirror: str, *options: str) -> list
     mode = "root" if os.geteuid() == 0 else "unshare"
     suites = _hook("add-suites.sh", SUITE=definition.suite, EXTRA_SUITES=" ".join(definition.extra_suites))
     return [
-        "mmdebstrap", f"--mode={mode}", f"--architectures={definition.architecture}",
+        # Verbose, for what it says is told as how far it is.
+        "mmdebstrap", "--verbose", f"--mode={mode}", f"--architectures={definition.architecture}",
         "--aptopt=APT::Install-Recommends false", "--aptopt=Acquire::Retries 3",
         # Suites whose release file expires are valid on a mirror that is a snapshot, too.
         "--aptopt=Acquire::Check-Valid-Until false",
@@ -48,8 +51,13 @@ def _mmdebstrap(definition: ImageDefinition, mirror: str, *options: str) -> list
     ]  # fmt: skip
 
 
-def fetch_kernel(definition: ImageDefinition, mirror: str, destination: Path) -> str:
+def fetch_kernel(
+    definition: ImageDefinition, mirror: str, destination: Path, tell: Callable[[str], None] = unheard
+) -> str:
     """Download the packages of the series' newest kernel and its source; return its release.
+
+    Args:
+        tell: gets how far it is; of the other functions here as well.
 
     Raises:
         HostLacks: the archive cannot be reached, or has no such kernel.
@@ -58,12 +66,16 @@ def fetch_kernel(definition: ImageDefinition, mirror: str, destination: Path) ->
         "fetch-kernel.sh",
         SERIES=definition.name, ARCH=definition.architecture, SOURCE=definition.kernel_source,
     )  # fmt: skip
-    _download(definition, mirror, fetch, destination)
+    _download(definition, mirror, fetch, destination, tell)
     return (destination / "klp" / "release").read_text().strip()
 
 
 def fetch_packages(
-    definition: ImageDefinition, mirror: str, packages: Sequence[str], destination: Path
+    definition: ImageDefinition,
+    mirror: str,
+    packages: Sequence[str],
+    destination: Path,
+    tell: Callable[[str], None] = unheard,
 ) -> None:
     """Download packages into a folder ``klp`` of `destination`, without what they depend on.
 
@@ -71,16 +83,22 @@ def fetch_packages(
         HostLacks: the archive cannot be reached, or has no such package.
     """
     fetch = _hook("fetch-packages.sh", PACKAGES=" ".join(packages))
-    _download(definition, mirror, fetch, destination)
+    _download(definition, mirror, fetch, destination, tell)
 
 
-def _download(definition: ImageDefinition, mirror: str, fetch: str, destination: Path) -> None:
+def _download(
+    definition: ImageDefinition,
+    mirror: str,
+    fetch: str,
+    destination: Path,
+    tell: Callable[[str], None] = unheard,
+) -> None:
     command = _mmdebstrap(
         definition, mirror, "--variant=custom", "--format=null",
         f"--customize-hook={fetch}", f"--customize-hook=copy-out /klp {destination}",
     )  # fmt: skip
     try:
-        run(command)
+        run(command, listen=AptLines(tell).take)
     except CommandFailed as error:
         raise _unreachable(error) from error
 
@@ -91,6 +109,8 @@ def make_root(
     packages: Sequence[str],
     destination: Path,
     hooks: Sequence[str] = (),
+    *,
+    tell: Callable[[str], None] = unheard,
 ) -> None:
     """Unpack a minimal system with `packages` into `destination`, which must exist.
 
@@ -109,7 +129,7 @@ def make_root(
     unpack = ["tar", "--extract", "--file=-", f"--directory={destination}", "--no-same-owner",
               "--preserve-permissions", "--exclude=./dev/*"]  # fmt: skip
     try:
-        pipe(command, unpack)
+        pipe(command, unpack, listen=AptLines(tell).take)
     except CommandFailed as error:
         raise _unreachable(error) from error
 

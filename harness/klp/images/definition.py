@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from klp import paths
-from klp.errors import UsageError
+from klp.errors import UnknownName
 from klp.kernels import series
 from klp.toml import read_toml
 
@@ -53,12 +53,12 @@ def definition(name: str) -> ImageDefinition:
     """Return the definition called `name`.
 
     Raises:
-        UsageError: there is none; names those there are.
+        UnknownName: there is none; names those there are.
     """
     known = definitions()
     if name not in known:
-        raise UsageError(
-            f"unknown kernel {name}",
+        raise UnknownName(
+            f"unknown kernel {name}", name, known,
             hint=f"klp kernels lists them ({', '.join(known)}); or name a kernel build tree's folder",
-        )
+        )  # fmt: skip
     return known[name]

@@ -13,7 +13,7 @@ from klp.files import remove_tree
 from klp.images import debian, disk
 from klp.images.cache import EntryKind, Filled
 from klp.images.definition import ImageDefinition
-from klp.progress import Progress
+from klp.progress import Progress, teller
 
 # What every guest has: BCC for the probes, an SSH server to talk to, busybox as its init, and common tools.
 # dropbear, not OpenSSH, which starts a program anew for each connection: a restored guest took 0.8 s to the
@@ -76,7 +76,10 @@ class GuestRoot:
         entry, root = GuestEntry(into), into / "root"
         root.mkdir()
         with self.progress.step(f"guest root from {self.suite.suite} packages"):
-            debian.make_root(_without_extra_suites(self.suite), self.mirror, GUEST_PACKAGES, root, _HOOKS)
+            debian.make_root(
+                _without_extra_suites(self.suite), self.mirror, GUEST_PACKAGES, root, _HOOKS,
+                tell=teller(self.progress),
+            )  # fmt: skip
         with self.progress.step("root disk"):
             # The read-only kernel disk is mounted here, and bound over these (vm-images/guest).
             for folder in ("usr/lib/klp/kernel", "usr/lib/modules", "usr/src"):

@@ -94,7 +94,7 @@ def module_on_disk(kernel: Kernel, name: str) -> bytes:
         raise UsageError(
             f"kernel {kernel.name} has no module {name}", hint="`klp kernels` lists other kernels"
         )
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="klp-") as folder:
         packed, plain = Path(folder, Path(path).name), Path(folder, "plain")
         dump = f'dump /modules/{kernel.release}/{path} "{packed}"'
         run(["debugfs", "-R", dump, kernel.disk])

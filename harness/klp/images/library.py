@@ -3,23 +3,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from klp import paths
-from klp.errors import UsageError
+from klp.errors import UnknownName
 from klp.files import digest_of, file_digest
 from klp.images import disk, keys
 from klp.images.builder import EntryBuilder, KernelBuilder, KernelEntry
 from klp.images.cache import Cache, EntryKind, Filled, Manifest
 from klp.images.compiled import KernelSource, SourceRoot
 from klp.images.definition import ImageDefinition, definition
+from klp.images.figures import FIGURES, first_build
 from klp.images.guest_root import GuestEntry, GuestRoot
-from klp.images.names import kernel_complaint, tree_of
+from klp.images.names import kernel_complaint, known_kernels, tree_of
 from klp.images.stock import StockEntry, StockKernel
 from klp.images.tree import TreeKernel
 from klp.model import Image, Kernel
 from klp.paths import CacheLayout
-from klp.progress import Progress
+from klp.process import beside
+from klp.progress import Progress, spoken, under_way
 from klp.settings import Settings
 
 _GUEST_FILES = {
@@ -27,6 +30,8 @@ _GUEST_FILES = {
     "guest/usr/lib/klp/quiesce": "quiesce",
     "guest/etc/inittab": "inittab",
 }
+# Kinds of entries that are made of a kernel's.
+_OF_KERNELS = (EntryKind.BOOT, EntryKind.SNAPSHOT, EntryKind.PREPARED, EntryKind.PROGRAMS)
 
 
 class Library:
@@ -68,8 +73,12 @@ class Library:
             NotBuilt: something is missing, and nothing is to be built.
         """
         builder = self.builder(kernel)
-        guest, _ = self._made(GuestRoot(builder.definition(), self._mirror, self._progress))
-        entry, manifest = self._made(builder)
+        root = GuestRoot(builder.definition(), self._mirror, self._progress)
+        self._announce(kernel, (root, builder))
+        # Side by side: each waits for the archive, and for one CPU.
+        with beside(lambda: self._made(root)) as guest_made:
+            entry, manifest = self._made(builder)
+            guest, _ = guest_made()
         initrd, boot_digest = self._initrd(GuestEntry(guest), KernelEntry(entry), manifest)
         return Image(
             name=builder.name,
@@ -90,8 +99,23 @@ class Library:
         root = SourceRoot(definition(name), self._mirror, self._progress)
         return root.source(self._made(root)[0])
 
+    def _announce(self, kernel: str, builders: Sequence[EntryBuilder]) -> None:
+        """Say what is missing, and how long it will take to build."""
+        missing = [each.kind for each in builders if not self.cache.has(each.kind, self._inputs(each))]
+        if missing and self.cache.building:
+            # Whoever boots it mostly wants probes in it next, and plans the next minutes now.
+            more = spoken(FIGURES[EntryKind.SNAPSHOT].seconds)
+            self._progress.note(
+                f"first build of {kernel}, once: {first_build(missing)}; its first guest with probes takes "
+                f"{more} more"
+            )
+
+    def _inputs(self, builder: EntryBuilder) -> dict[str, str]:
+        with under_way(self._progress, "looking whether it is built"):  # reads much of a build tree
+            return builder.inputs()
+
     def _made(self, builder: EntryBuilder) -> tuple[Path, Manifest]:
-        return self.cache.ensure(builder.kind, builder.inputs(), builder.fill)
+        return self.cache.ensure(builder.kind, self._inputs(builder), builder.fill)
 
     def _stock(self, which: ImageDefinition) -> StockKernel:
         return StockKernel(which, self._mirror, self._progress)
@@ -149,7 +173,10 @@ class Library:
             UsageError: there is no such kernel.
         """
         if kernel_complaint(kernel):
-            raise UsageError(f"unknown kernel {kernel}", hint="klp image list shows what is built")
+            raise UnknownName(
+                f"unknown kernel {kernel}", kernel, known_kernels(),
+                hint="klp image list shows what is built",
+            )  # fmt: skip
         builder = self.builder(kernel)
         entries = self.cache.entries()
         own = [
@@ -161,7 +188,6 @@ class Library:
         boots = [
             (entry, manifest)
             for entry, manifest in entries
-            if manifest.kind in (EntryKind.BOOT, EntryKind.SNAPSHOT, EntryKind.PREPARED)
-            and manifest.inputs.get("kernel") in digests
+            if manifest.kind in _OF_KERNELS and manifest.inputs.get("kernel") in digests
         ]
         return own + boots

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from klp import paths
+from klp.errors import did_you_mean
 from klp.kernels import series
 
 
@@ -40,4 +41,6 @@ def kernel_complaint(kernel: str) -> str:
     known = known_kernels()
     if kernel in known or Path(kernel).is_dir():
         return ""
-    return f"unknown kernel {kernel!r}; known: {', '.join(known)}, or a kernel build tree's folder"
+    meant = did_you_mean(kernel, known)
+    others = f"known: {', '.join(known)}, or a kernel build tree's folder"
+    return f"unknown kernel {kernel!r}; {f'{meant} {others}' if meant else others}"

@@ -14,7 +14,7 @@ from klp.images.builder import KernelEntry, ModuleTools
 from klp.images.cache import EntryKind, Filled
 from klp.images.definition import ImageDefinition
 from klp.process import run
-from klp.progress import Progress
+from klp.progress import Progress, teller
 
 # Raised whenever this code, or a hook, writes something else for the same definition: kernels are then
 # built anew. Not a digest of the code, which would rebuild them for a changed comment.
@@ -86,10 +86,10 @@ class StockKernel:
         entry = StockEntry(into)
         entry.toolchain.mkdir()
         with self.progress.step(f"kernel {self.which.name} packages"):
-            release = debian.fetch_kernel(self.which, self.mirror, into)
+            release = debian.fetch_kernel(self.which, self.mirror, into, teller(self.progress))
         with self.progress.step(f"toolchain root for {release}"):
             wanted = (f"linux-headers-{release}", *self.which.toolchain_packages)
-            debian.make_root(self.which, self.mirror, wanted, entry.toolchain)
+            debian.make_root(self.which, self.mirror, wanted, entry.toolchain, tell=teller(self.progress))
         packages = into / "klp"
         with self.progress.step("what is needed of the kernel's source"):
             self._extract_source(packages, entry)

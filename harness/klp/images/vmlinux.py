@@ -84,7 +84,7 @@ def _unpack(payload: bytes, bzimage: Path) -> bytes:
     if payload.startswith(b"BZh"):
         return _bunzip2(payload)
     if payload.startswith(b"\x28\xb5\x2f\xfd"):
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(prefix="klp-") as folder:
             packed, plain = Path(folder, "packed"), Path(folder, "plain")
             packed.write_bytes(payload[:-4])
             run(["zstd", "--decompress", "--quiet", packed, "-o", plain])

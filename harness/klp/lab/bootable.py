@@ -9,7 +9,7 @@ from klp.images.cache import Cache
 from klp.images.library import Library
 from klp.model import Image
 from klp.process import require
-from klp.progress import Progress
+from klp.progress import Progress, under_way
 from klp.settings import Settings
 from klp.vm.accel import AcceleratorVerdict, choose_accelerator
 from klp.vm.machine import programs
@@ -46,4 +46,6 @@ def make_bootable(settings: Settings, progress: Progress) -> Bootable:
     require(*programs())  # before minutes are spent on building an image that nothing here can boot
     library = Library(settings, progress)
     image = library.ensure(settings.kernel)
-    return Bootable(settings, library.cache, image, choose_accelerator(settings, library.layout, image))
+    with under_way(progress, "finding out what runs guests here"):
+        accelerator = choose_accelerator(settings, library.layout, image)
+    return Bootable(settings, library.cache, image, accelerator)

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,18 +20,29 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from klp import paths
-from klp.errors import Busy, KlpError, UsageError, VmLost
+from klp.errors import Busy, KlpError, UnknownName, UsageError, VmLost
 from klp.files import remove_tree, write_whole
 from klp.guest.ssh import Address, Guest
-from klp.lab.lab import connection_limits, guest_address
+from klp.lab.lab import Lab, booted, connection_limits, guest_address
+from klp.lab.warm import WarmStart, restored
 from klp.model import Accelerator
 from klp.paths import RunLayout
 from klp.process import spawn
+from klp.progress import Silent
+from klp.trace.toolbox import put_on_path
 from klp.vm.deadlines import deadlines
-from klp.vm.machine import Machine, make_overlay
 from klp.vm.request import MachineRequest
+from klp.vm.start import Restore
 from klp.waiting import DeadlineMissed, wait_until
 
+# Of the very klp that starts it: where that is not the installed one, PYTHONPATH said so, which commands
+# are not given.
+_KEEPER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from klp.lab.keeper import keep
+sys.exit(keep(sys.argv[2]))
+"""
 _LOOK_S = 0.05
 # A look at QEMU's process and its console file, here on the host: it costs the guest nothing.
 _WATCH_S = 0.2
@@ -105,6 +117,17 @@ def _alive(folder: _Folder) -> bool:
         return True
 
 
+def check_free(name: str) -> None:
+    """See that no guest has a name, before minutes are spent on what one starts from.
+
+    Raises:
+        UsageError: it is no name for a guest.
+        Busy: there is one of that name.
+    """
+    if _alive(_folder(name)):
+        raise Busy(f"guest {name} is up already", hint=f"klp down --name {name}, or klp up --name OTHER")
+
+
 def up(name: str, request: MachineRequest) -> KeptGuest:
     """Start a guest that lives until `down`.
 
@@ -114,15 +137,18 @@ def up(name: str, request: MachineRequest) -> KeptGuest:
     """
     folder = _folder(name)
     folder.root.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if _alive(folder):
-        raise Busy(f"guest {name} is up already", hint=f"klp down {name}, or klp up --name OTHER")
+    check_free(name)
     remove_tree(folder.root)
     folder.root.mkdir()
     # It holds paths, which msgspec has written as text.
     folder.request.write_bytes(msgspec.json.encode(request, enc_hook=str))
     # The keeper is not to die with us: what it keeps outlives this command.
     with (folder.root / "keeper.log").open("wb") as said:
-        keeper = spawn([sys.executable, "-m", "klp.lab.keeper", name], stderr=said, die_with_parent=False)
+        keeper = spawn(
+            [sys.executable, "-c", _KEEPER, str(paths.PACKAGE.parent), name],
+            stderr=said,
+            die_with_parent=False,
+        )
 
     def look() -> KeptGuest | None:
         ended = keeper.status() is not None
@@ -174,9 +200,10 @@ def find(name: str | None) -> KeptGuest:
         return everyone[0]
     chosen = next((each for each in everyone if each.name == name), None)
     if chosen is None:
-        names = ", ".join(each.name for each in everyone)
+        names = [each.name for each in everyone]
         what = f"no guest {name} is up" if name else "which guest?" if everyone else "no guest is up"
-        raise UsageError(what, hint=f"up: {names}" if names else "klp up starts one")
+        up_now = f"up: {', '.join(names)}" if names else "klp up starts one"
+        raise UnknownName(what, name or "", names, hint=up_now)
     return chosen
 
 
@@ -254,12 +281,11 @@ def _path(kind: type, value: object) -> object:
 
 
 def _hold(folder: _Folder, request: MachineRequest) -> None:
-    layout = RunLayout(folder.root)
-    make_overlay(request.image.root_disk, layout.disk)
     try:
-        with Machine(request.spec(layout), layout.qemu_log, deadlines(request.accelerator)) as machine:
-            # Last, when the SSH server has said on the console that it listens: `up` takes the file for
-            # the sign.
+        with _opened(request, RunLayout(folder.root)) as lab:
+            machine = lab.machine
+            put_on_path(lab.guest)
+            # Last, when all is there: `up` takes the file for the sign.
             _announce(folder, request, guest_address(request, machine.ssh_port()))
 
             def ended() -> bool:
@@ -273,8 +299,13 @@ def _hold(folder: _Folder, request: MachineRequest) -> None:
                 except DeadlineMissed:
                     continue
     finally:
-        layout.disk.unlink(missing_ok=True)
         folder.guest.unlink(missing_ok=True)
+
+
+def _opened(request: MachineRequest, layout: RunLayout) -> AbstractContextManager[Lab]:
+    if isinstance(request.start, Restore):
+        return restored(WarmStart(request, request.start.files, probes=()), layout)
+    return booted(request, layout, Silent())
 
 
 def _announce(folder: _Folder, request: MachineRequest, address: Address) -> None:
@@ -289,7 +320,3 @@ def _announce(folder: _Folder, request: MachineRequest, address: Address) -> Non
         begun_at=time.time(),
     )
     write_whole(folder.guest, msgspec.json.encode(guest))
-
-
-if __name__ == "__main__":
-    sys.exit(keep(sys.argv[1]))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Warm starts: a guest booted once, its probes armed and waiting, saved; every run begins from there.
 
-BCC takes most of a minute in an emulated guest until all probes are imported and compiled. That is paid
-once for each (image, machine, QEMU, probes): the key of the snapshot has all that a saved machine depends
-on.
+Booting and arming take an emulated guest some twenty seconds, and minutes if it has to compile its probes.
+That is paid once for each (image, machine, QEMU, probes): the key of the snapshot has all that a saved
+machine depends on.
 """
 
 from __future__ import annotations
@@ -21,11 +21,15 @@ from klp.errors import HostLacks, VmLost
 from klp.files import digest_of, file_digest
 from klp.guest.ssh import Guest
 from klp.images.cache import Cache, EntryKind, Manifest, damaged_files
+from klp.images.figures import first_build
 from klp.lab.lab import Lab, connected, connection_limits, guest_address, start_looking
+from klp.lab.programs import ensure_programs
+from klp.model import Accelerator
 from klp.paths import RunLayout
-from klp.progress import Progress
+from klp.process import beside
+from klp.progress import NotesOnly, Progress, teller, under_way
 from klp.trace.store import EventStore
-from klp.trace.tracer import PROBES, ProbeProcess, Tracer
+from klp.trace.tracer import CONSISTENCY, PROBES, ProbeProcess, Tracer
 from klp.vm.deadlines import Deadlines, deadlines
 from klp.vm.machine import Machine, make_overlay
 from klp.vm.pool import Pool, size_that_fits
@@ -36,7 +40,7 @@ from klp.vm.start import Restore, Save, SaveAgain, SnapshotFiles
 from klp.waiting import DeadlineMissed, wait_until
 
 # Raised whenever this module leaves another guest behind for the same key.
-_RECIPE = "2"
+_RECIPE = "3"
 # What vm-images/guest/quiesce says on the console: nobody is connected any more, so that no half-open SSH
 # connection is saved, which would hang in each restored guest; then, free memory is zero.
 _ALONE, _QUIET = "klp: alone", "klp: quiet"
@@ -78,17 +82,37 @@ def ensure_warm(
         CheckFailed: a probe could not be armed.
         VmLost: the guest did not come up.
     """
-    maker = _Maker(request, progress, probes)
     inputs = _inputs(request, probes)
-    entry, manifest = cache.ensure(EntryKind.SNAPSHOT, inputs, maker.fill)
-    if not _whole(entry, manifest):
+    entry, manifest = _ensure(cache, request, inputs, progress, probes)
+    with under_way(progress, f"looking whether {entry.name} is whole"):
+        whole = _whole(entry, manifest)
+    if not whole:
         progress.note(f"{entry.name}: damaged; it is made anew")
         cache.remove(entry, manifest)
-        entry, manifest = cache.ensure(EntryKind.SNAPSHOT, inputs, maker.fill)
+        entry, manifest = _ensure(cache, request, inputs, progress, probes)
     running = (pair.split(":") for pair in manifest.facts["probes"].split())
     files = SnapshotFiles(entry)
     probes_armed = tuple(ProbeProcess(name, int(pid)) for name, pid in running)
     return WarmStart(request.starting(Restore(files)), files, probes_armed)
+
+
+def _ensure(
+    cache: Cache,
+    request: MachineRequest,
+    inputs: dict[str, str],
+    progress: Progress,
+    probes: tuple[str, ...],
+) -> tuple[Path, Manifest]:
+    fill = _Maker(cache, request, progress, probes).fill
+    if cache.has(EntryKind.SNAPSHOT, inputs):
+        return cache.ensure(EntryKind.SNAPSHOT, inputs, fill)
+    # With all that says which one it is: what the same took before is told as what is left.
+    cpus = f"{request.cpus} CPU{'s' if request.cpus > 1 else ''}"
+    what = "with probes" if probes else "without probes"
+    with progress.step(f"a guest of {request.image.kernel.release}, {cpus}, {what}"):
+        if probes and request.accelerator is Accelerator.TCG:
+            progress.note(f"once: {first_build([EntryKind.SNAPSHOT])}")
+        return cache.ensure(EntryKind.SNAPSHOT, inputs, fill)
 
 
 def snapshot_place(cache: Cache, request: MachineRequest, probes: tuple[str, ...]) -> SnapshotFiles:
@@ -133,6 +157,7 @@ def _whole(entry: Path, manifest: Manifest) -> bool:
 class _Maker:
     """Makes a snapshot."""
 
+    cache: Cache
     request: MachineRequest
     progress: Progress
     probes: tuple[str, ...]
@@ -145,27 +170,46 @@ class _Maker:
         make_overlay(self.request.image.root_disk, files.disk)
         spec = self.request.starting(Save(files)).spec(RunLayout(into))
         with ExitStack() as stack:
+            programs = stack.enter_context(beside(self._programs))
             with self.progress.step(f"booting {kernel} to be saved"):
                 machine = stack.enter_context(Machine(spec, log, self._limits))
-            probes = self._arm(machine, into / "events.jsonl")
+            with self.progress.step("compiling the probes"):
+                compiled = programs()
+            compilers = bool(self.probes) and not compiled
+            probes = self._arm(machine, into / "events.jsonl", compiled)
             with self.progress.step("saving the guest"):
-                self._save(machine, files, _ALONE)
-        # Saved before it empties its memory, and once more after, because QEMU is slow to write where code
-        # was: for each page of the compilers' it looks for what it translated of it, and QEMU 7.2 then
-        # empties the jump cache of every vCPU as well (tcg_flush_jmp_cache). A new QEMU knows of no
-        # translated code: 15 s for all of it in place of 45 to 106.
-        spec = self.request.starting(SaveAgain(files)).spec(RunLayout(into))
-        with (
-            self.progress.step("saving it anew with its free memory emptied"),
-            resumed(spec, log, self._limits) as machine,
-        ):
-            self._save(machine, files, _QUIET)
-        dig_holes(files)
+                self._save(machine, files, _ALONE if compilers else _QUIET)
+        if compilers:
+            self._empty(files, log)
+        with under_way(self.progress, "giving back what is empty of the saved memory"):
+            dig_holes(files)
         running = " ".join(f"{each.name}:{each.pid}" for each in probes)
         return {"probes": running, "stamps": files.stamps(), "release": kernel}, (
             files.memory.name,
             files.state.name,
             files.disk.name,
+        )
+
+    def _empty(self, files: SnapshotFiles, log: Path) -> None:
+        """Have the guest empty its free memory, full of what its compilers left, and save it again.
+
+        Saved before and once more after, because QEMU is slow to write where code was: for each page of the
+        compilers' it looks for what it translated of it, and QEMU 7.2 then empties the jump cache of every
+        vCPU as well (tcg_flush_jmp_cache). A new QEMU knows of no translated code: 15 s for all of it in
+        place of 45 to 106.
+        """
+        spec = self.request.starting(SaveAgain(files)).spec(RunLayout(files.root))
+        with (
+            self.progress.step("saving it anew with its free memory emptied"),
+            resumed(spec, log, self._limits) as machine,
+        ):
+            self._save(machine, files, _QUIET)
+
+    def _programs(self) -> tuple[Path, ...]:
+        if not self.probes:
+            return ()
+        return ensure_programs(
+            self.cache, self.request, (*self.probes, CONSISTENCY), NotesOnly(self.progress)
         )
 
     @property
@@ -195,17 +239,22 @@ class _Maker:
                 hint="free some, set KLP_CACHE=DIR to a larger disk, or klp run --cold",
             )
 
-    def _arm(self, machine: Machine, events: Path) -> tuple[ProbeProcess, ...]:
+    def _arm(self, machine: Machine, events: Path, programs: tuple[Path, ...]) -> tuple[ProbeProcess, ...]:
         address = guest_address(self.request, machine.ssh_port())
         limits = connection_limits(self.request.accelerator)
         with (
             Guest(address, limits, machine.check_alive, machine.silent) as guest,
             EventStore(events) as store,
         ):
-            with self.progress.step("arming the probes (BCC compiles them in the guest)"):
-                probes = Tracer(guest, store).arm(self.probes)
+            with self.progress.step("arming the probes"):
+                tracer = Tracer(guest, store)
+                probes = tracer.arm(self.probes, programs=programs, tell=teller(self.progress))
+            for line in tracer.recompiled():
+                self.progress.note(line)
             # Last of all: it ends its wait as soon as this connection is closed.
-            guest.run(_QUIESCE.format("zero" if self.probes else "")).must("waiting for quiet")
+            guest.run(_QUIESCE.format("zero" if self.probes and not programs else "")).must(
+                "waiting for quiet"
+            )
         return probes
 
 

@@ -47,10 +47,10 @@ def built_in(scratch: Path, folder: Path, kernel: Kernel, progress: Progress) ->
     diagnostics = Diagnostics(scratch, folder)
     finished = _make(scratch, kernel)
     _check_sandbox(finished)
-    for warning in diagnostics.warnings(finished.stderr):
-        progress.note(warning)
     if finished.status:
         raise diagnostics.failure(finished)
+    for warning in diagnostics.warnings(finished.stderr):
+        progress.note(warning)
     return _built(scratch, folder, kernel)
 
 

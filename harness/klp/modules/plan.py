@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +13,7 @@ import msgspec
 
 from klp import paths
 from klp.model import Module
+from klp.modules.named import check_named
 from klp.modules.patchfile import SourcePatch
 from klp.modules.sources import ModuleSource, SourceFolder, UpstreamSamples
 from klp.sourcepatch.layers import MakeTable
@@ -200,17 +201,23 @@ def read_plans(file: Path) -> tuple[PatchPlan, ...]:
     return read_toml(file, _PlanList).plan
 
 
-def plans_of(source: ModuleSource) -> tuple[PatchPlan, ...]:
+def plans_of(source: ModuleSource, beside: Sequence[ModuleSource] = ()) -> tuple[PatchPlan, ...]:
     """Return the plans that stand beside the sources; none where the author wrote none.
 
+    Args:
+        beside: other sources whose modules a plan may load.
+
     Raises:
-        SettingsError: as `read_plan`.
+        SettingsError: as `read_plan`; or it names a module that is not built.
     """
     match source:
         case UpstreamSamples():
             return read_plans(paths.SAMPLE_PLANS)
         case SourceFolder(folder=folder) if (folder / _PLAN_FILE).is_file():
-            return (read_plan(folder / _PLAN_FILE),)
+            plan = read_plan(folder / _PLAN_FILE)
+            check_named(folder / _PLAN_FILE, filter(None, [plan.livepatch]), [source])
+            check_named(folder / _PLAN_FILE, [each.module for each in plan.load], [source, *beside])
+            return (plan,)
         case SourcePatch():
             return (_plan_beside(source),)
         case _:

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from klp import paths
-from klp.errors import UsageError
-from klp.modules.patchfile import SourcePatch, files_of, is_patch, layers_of
+from klp.errors import UnknownName, UsageError
+from klp.modules.patchfile import PATCH_SUFFIXES, SourcePatch, files_of, is_patch, layers_of
 
 SAMPLES_WORD = "samples"
+_SUFFIXES = (".c", ".ko", *PATCH_SUFFIXES)
 _KBUILD_NAMES = ("Kbuild", "Makefile")  # Kbuild itself looks in this order
 # Kbuild splits words at blanks and make expands $, so a module's file name has to be plain.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -134,12 +135,25 @@ def _locate(word: str) -> Path:
     if word and "/" not in word and (paths.PATCHES / word).is_dir():
         return paths.PATCHES / word
     shown = word if word and word.isprintable() else repr(word)
-    raise UsageError(f"{shown}: no such file or folder", hint=_known())
+    beside = [str(each) for each in path.parent.glob("*")] if "/" in word else _files_here()
+    raise UnknownName(
+        f"{shown}: no such file or folder", word, (*beside, *own_livepatches()), hint=_known()
+    )
+
+
+def _files_here() -> list[str]:
+    """Return the names in the current folder that may be livepatches."""
+    return [each.name for each in Path().iterdir() if each.suffix in _SUFFIXES or each.is_dir()]
+
+
+def own_livepatches() -> tuple[str, ...]:
+    """Return the words for what klp has itself: the folders of patches/, and the samples."""
+    return (*sorted(each.parent.name for each in paths.PATCHES.glob("*/Kbuild")), SAMPLES_WORD)
 
 
 def _known() -> str:
-    own = sorted(each.parent.name for each in paths.PATCHES.glob("*/Kbuild"))
-    return f"name a .c file, a .patch, a .ko, a folder with a Kbuild, or one of {', '.join(own)}, samples"
+    own = ", ".join(own_livepatches())
+    return f"name a .c file, a .patch, a .ko, a folder with a Kbuild, or one of {own}"
 
 
 def _folder(folder: Path, word: str) -> SourceFolder:

@@ -79,7 +79,7 @@ class TableWriter:
         self._copy(query, target, {"run": run} if parts else None)
 
     def _rows(self, target: Path, table: str, rows: Iterable[msgspec.Struct]) -> None:
-        with tempfile.NamedTemporaryFile(suffix=".ndjson") as lines:
+        with tempfile.NamedTemporaryFile(prefix="klp-", suffix=".ndjson") as lines:
             # Through a file: DuckDB reads one at once, and inserts Python's values one by one.
             lines.write(msgspec.json.Encoder().encode_lines(rows))
             lines.flush()
@@ -110,7 +110,7 @@ class Database:
         for table in TABLES:
             if table != "runs":
                 self._view(table, [folder / f"{table}.parquet" for folder in folders])
-        with tempfile.NamedTemporaryFile(suffix=".ndjson") as lines:
+        with tempfile.NamedTemporaryFile(prefix="klp-", suffix=".ndjson") as lines:
             lines.write(msgspec.json.Encoder().encode_lines(runs))
             lines.flush()
             source = f"read_ndjson({_path(Path(lines.name))}, columns={_spec('runs')})"

@@ -7,14 +7,17 @@ Names in the folder of runs begin with the time they were made at, so sorting th
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from klp.analysis.recording import NotARecord
+from klp.errors import did_you_mean
 from klp.paths import CheckLayout, RunLayout
+from klp.records.running import is_running
 
 LATEST = "latest"
-_LIST = "klp runs lists those that are there"
+_LIST = "`klp runs` lists those that are there"
 _PATTERN = re.compile(r"[*?\[]")
 
 
@@ -60,11 +63,28 @@ def find_folder(word: str, root: Path) -> Path:
         return _newest(root, is_record, NotARecord(f"{root}: no runs yet", hint="klp run makes one"))
     folder = _place(word, root)
     if not folder.exists():
-        raise NotARecord(f"{word}: no such run", hint=_LIST)
+        meant = did_you_mean(word, (LATEST, *(each.name for each in all_folders(root))))
+        raise NotARecord(f"{word}: no such run", hint=f"{meant} {_LIST}".strip())
     if not is_record(folder):
         why = "neither run.json nor events.jsonl is in it"
         raise NotARecord(f"{word}: not a run folder: {why}", hint=_LIST)
     return folder.absolute()
+
+
+def find_run_folder(word: str, root: Path) -> Path:
+    """Return the folder of a run that `word` names, as `find_folder`; ``latest`` is the newest run.
+
+    Raises:
+        NotARecord: there is nothing there, or a check, which has a run for each of its scenarios.
+    """
+    if word == LATEST:
+        return _newest(root, is_run, NotARecord(f"{root}: no runs yet", hint="klp run makes one"))
+    folder = find_folder(word, root)
+    if is_check(folder):
+        inside = next(iter(runs_below(folder)), None)
+        hint = f"name one, such as {shlex.quote(str(inside))}" if inside else "it has none"
+        raise NotARecord(f"{word}: a check, which has a run for each scenario", hint=hint)
+    return folder
 
 
 def find_check_folder(word: str, root: Path) -> Path:
@@ -77,12 +97,17 @@ def find_check_folder(word: str, root: Path) -> Path:
         return _newest(root, is_check, NotARecord(f"{root}: no checks yet", hint="klp check makes one"))
     folder = _place(word, root).absolute()
     if not is_check(folder):
-        raise NotARecord(f"{folder}: no check.json in it", hint="name a folder of klp check")
+        meant = did_you_mean(word, (each.name for each in all_folders(root) if is_check(each)))
+        raise NotARecord(
+            f"{folder}: no check.json in it", hint=f"{meant} name a folder of klp check".strip()
+        )
     return folder
 
 
 def _newest(root: Path, wanted: Callable[[Path], bool], none: NotARecord) -> Path:
-    newest = next((each for each in reversed(all_folders(root)) if wanted(each)), None)
+    # Not one that is being made: of it nothing can be told yet.
+    found = (each for each in reversed(all_folders(root)) if wanted(each) and not is_running(each))
+    newest = next(found, None)
     if newest is None:
         raise none
     return newest

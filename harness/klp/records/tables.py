@@ -11,7 +11,7 @@ from klp.analysis.recording import RecordedRun
 from klp.errors import HostLacks, KlpError
 from klp.files import digest_of, remove_tree
 from klp.paths import CacheLayout, RunLayout
-from klp.progress import Progress
+from klp.progress import Progress, teller, under_way
 from klp.records.database import Database, TableWriter
 from klp.records.reading import each_trace, trace_files
 from klp.report.query_rows import rows_of, run_row
@@ -30,10 +30,16 @@ def open_tables(
         UsageError: a run cannot be read.
         HostLacks: the cache cannot be written.
     """
-    writer = TableWriter()
+    with under_way(progress, "reading runs"):
+        return _tables(runs, cache, progress, skip=skip)
+
+
+def _tables(runs: Sequence[RecordedRun], cache: CacheLayout, progress: Progress, *, skip: bool) -> Database:
+    writer, tell = TableWriter(), teller(progress)
     folders: list[Path] = []
     rows = []
-    for run in runs:
+    for number, run in enumerate(runs, 1):
+        tell(f"{number} of {len(runs)}")
         try:
             row = run_row(run)
             folders.append(_ensure(run, cache, writer))

@@ -12,12 +12,15 @@ from klp import paths
 from klp.analysis.checked import CheckResult
 from klp.analysis.result import RunResult
 from klp.analysis.selftests import SelftestsResult
-from klp.errors import HostLacks, UsageError
+from klp.errors import Busy, HostLacks, UsageError
 from klp.files import remove_tree, write_whole
 from klp.guest.livepatch import PendingTask
 from klp.paths import CheckLayout, RunLayout, SelftestsLayout
 from klp.records.encoding import encode
+from klp.records.running import at_work, is_running
 from klp.settings import Settings
+
+_STAMP = "%Y%m%d-%H%M%S"
 
 
 @contextmanager
@@ -39,10 +42,19 @@ def new_folder(settings: Settings, out: Path | None, name: str) -> Iterator[RunL
             f"{error.filename}: {error.strerror}", hint="--out DIR puts the run folder elsewhere"
         ) from error
     try:
-        yield RunLayout(root)
+        with at_work(root):
+            yield RunLayout(root)
     except BaseException:
         remove_tree(root)
         raise
+
+
+def made_at(folder: Path) -> float | None:
+    """Return when a folder of the folder of runs was made, by its name; None where that does not tell."""
+    try:
+        return time.mktime(time.strptime(folder.name[: len("20261130-105406")], _STAMP))
+    except ValueError:
+        return None
 
 
 def _given(out: Path) -> Path:
@@ -54,7 +66,7 @@ def _given(out: Path) -> Path:
 
 def _stamped(parent: Path, name: str) -> Path:
     """Make a folder that is called after this second, and numbered where that has one already."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
+    stamp = time.strftime(_STAMP)
     for number in range(1, 1000):
         folder = parent / (f"{stamp}-{name}" if number == 1 else f"{stamp}-{name}-{number}")
         try:
@@ -93,8 +105,11 @@ def remove_folder(folder: Path) -> None:
     """Remove a folder of a run or a check, with all that is in it.
 
     Raises:
+        Busy: a klp is at work there.
         HostLacks: it may not be removed.
     """
+    if is_running(folder):
+        raise Busy(f"{folder}: a klp is at work there", hint="wait for its end")
     try:
         remove_tree(folder)
     except OSError as error:

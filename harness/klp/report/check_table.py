@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from klp.analysis.checked import GUEST_LOST, CheckResult, ScenarioOutcome, verdict_words
 from klp.analysis.evidence import Verdict, overall
+from klp.report.columns import Columns
 from klp.report.table import STYLES
 
 _MISSING = Text("-", style="dim")
@@ -36,7 +36,7 @@ def check_table(result: CheckResult) -> Group:
 def _head(result: CheckResult) -> Iterator[RenderableType]:
     yield Text(result.words, style=f"bold {STYLES[result.verdict]}")
     for each in result.headlines:
-        yield Padding(Text(each), (0, 0, 0, 2))
+        yield Text(f"  {each}")
 
 
 def check_closing(result: CheckResult) -> str:
@@ -47,15 +47,15 @@ def check_closing(result: CheckResult) -> str:
     return f"{words}: {first.removeprefix(f'{GUEST_LOST}: ')}"
 
 
-def _matrix(result: CheckResult, livepatch: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("scenario", no_wrap=True)
-    for kernel in result.kernels:
-        table.add_column(kernel.title, no_wrap=True)
+def _matrix(result: CheckResult, livepatch: str) -> Columns:
+    rows = []
     for scenario in result.scenarios:
-        cells = [_cell(result.of(each.name, livepatch, scenario)) for each in result.kernels]
-        table.add_row(Text(scenario), *cells)
-    return table
+        cells = [result.of(each.name, livepatch, scenario) for each in result.kernels]
+        outcomes = [each for cell in cells for each in cell]
+        # Those that were tried nowhere are told in one headline.
+        if not outcomes or not all(each.untried for each in outcomes):
+            rows.append((scenario, *map(_cell, cells)))
+    return Columns(("scenario", *(kernel.title for kernel in result.kernels)), rows)
 
 
 def _cell(outcomes: Sequence[ScenarioOutcome]) -> Text:
@@ -79,9 +79,16 @@ def check_totals(result: CheckResult) -> str:
     return f"{lost}{counted}{'' if result.complete else '; not complete'}"
 
 
-def check_problems(result: CheckResult) -> Iterator[tuple[ScenarioOutcome, str]]:
-    """Yield what is to be said of each outcome: why it is not held, what to note, how to repeat it."""
-    for each in result.outcomes:
+def check_problems(result: CheckResult, folder: str) -> Iterator[tuple[ScenarioOutcome, str]]:
+    """Yield what is to be said of each outcome: why it is not held, what to note, how to repeat it.
+
+    Faults come last, where a reader looks first; what was not tried is told in a headline.
+
+    Args:
+        folder: the check's.
+    """
+    tried = [each for each in result.outcomes if not each.untried]
+    for each in sorted(tried, key=lambda one: one.verdict is Verdict.VIOLATED):
         if each.verdict is Verdict.HELD and not each.notes and not each.lost:
             continue
         words = verdict_words(each.verdict, lost=each.lost)
@@ -89,5 +96,5 @@ def check_problems(result: CheckResult) -> Iterator[tuple[ScenarioOutcome, str]]
         lines = [heading, *(f"  {reason}" for reason in each.reasons), *(f"  ({n})" for n in each.notes)]
         if each.verdict is Verdict.VIOLATED or each.lost:
             lines.append(f"  again: {each.command}")
-            lines += [f"  run folder: {each.folder}"] if each.folder else []
+            lines += [f"  run folder: {shlex.quote(f'{folder}/{each.folder}')}"] if each.folder else []
         yield each, "\n".join(lines)

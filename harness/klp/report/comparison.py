@@ -7,11 +7,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from klp.analysis.compare.values import Comparison, Difference, Grade, Place, SetSummary
+from klp.report.columns import Columns
 
 GRADE_STYLES = {Grade.REGRESSION: "red", Grade.TOLD: "yellow", Grade.BETTER: "green"}
 
@@ -38,18 +37,15 @@ def _set_line(name: str, summary: SetSummary) -> str:
     return f"{name + ':':6}{runs} ({where})"
 
 
-def _of_place(found: Comparison, place: Place) -> Padding:
+def _of_place(found: Comparison, place: Place) -> Columns:
     """Return two lines for each finding: in one, a long name would leave no room for the figures."""
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for each in found.findings:
-        if each.place == place:
-            what, base, new, why = difference_cells(each)
-            grade = Text(each.grade.value, style=GRADE_STYLES[each.grade])
-            values = Text(f"base: {base}; new: {new} ({why})", style="dim")
-            table.add_row(grade, Group(Text(what), values))
-    return Padding(table, (0, 0, 0, 2))
+    own = [(each, difference_cells(each)) for each in found.findings if each.place == place]
+    return Columns(
+        (),
+        [(Text(each.grade.value, style=GRADE_STYLES[each.grade]), cells[0]) for each, cells in own],
+        below=[[f"base: {base}; new: {new} ({why})"] for _, (_, base, new, why) in own],
+        indent=2,
+    )
 
 
 def difference_cells(finding: Difference) -> tuple[str, str, str, str]:

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from klp.analysis.coverage import Cell, Coverage, Row
+from klp.report.columns import Columns
 
 _NO_TEST = "no test"
 
@@ -15,13 +15,13 @@ _NO_TEST = "no test"
 def coverage_table(found: Coverage) -> Group:
     """Return how many tests observe each rule on each kernel, the reasons for empty cells, and a sum."""
     notes = _notes(found)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("rule", no_wrap=True)
-    table.add_column("says", overflow="fold")
-    for column in found.columns:
-        table.add_column(column.kernel, no_wrap=True)
-    for row in found.rows:
-        table.add_row(row.rule, Text(row.text, style="dim"), *(_cell(cell, notes) for cell in row.cells))
+    table = Columns(
+        ("rule", "says", *(column.kernel for column in found.columns)),
+        [
+            (row.rule, Text(row.text, style="dim"), *(_cell(cell, notes) for cell in row.cells))
+            for row in found.rows
+        ],
+    )
     parts: list[RenderableType] = [table, Text()]
     parts += [Text(f"({number}) {reason}") for reason, number in notes.items()]
     parts += [Text(line, style="red") for line in _violated(found)]

@@ -11,6 +11,7 @@ from klp.analysis.checked import CheckedKernel, CheckedLivepatch, CheckResult, S
 from klp.analysis.evidence import Verdict, overall
 from klp.analysis.recording import RecordedCheck
 from klp.report.html_data import RunView, run_view
+from klp.report.html_story import Story, check_story
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +52,26 @@ class Matrix:
 
 @dataclass(frozen=True, slots=True)
 class CheckView:
-    """A check with its outcomes by kernel."""
+    """A check with its story, and its outcomes by kernel."""
 
     key: str
     check: RecordedCheck
     matrices: tuple[Matrix, ...]
     kernels: tuple[tuple[CheckedKernel, tuple[OutcomeView, ...]], ...]
+    story: Story
 
     @property
     def runs(self) -> tuple[RunView, ...]:
         """Every run that is shown in it."""
         return tuple(each.run for _, own in self.kernels for each in own if each.run)
+
+    @property
+    def fault(self) -> OutcomeView | None:
+        """The first outcome that tells of a lost guest or a fault, and why."""
+        every = [each for _, own in self.kernels for each in own if each.outcome.reasons]
+        lost = [each for each in every if each.outcome.lost]
+        violated = [each for each in every if each.outcome.verdict is Verdict.VIOLATED]
+        return next(iter([*lost, *violated]), None)
 
     @property
     def verdict(self) -> Verdict:
@@ -77,12 +87,26 @@ class CheckView:
 def check_view(key: str, check: RecordedCheck) -> CheckView:
     """Return what the page shows of a check, with `key` before every anchor in it."""
     result = check.whole()
+    kernels = tuple((each, tuple(_outcomes(key, check, each.name))) for each in result.kernels)
+    runs = [(_where(each.outcome, result), each.run) for _, own in kernels for each in own if each.run]
     return CheckView(
         key,
         check,
         tuple(Matrix(each, tuple(_rows(key, result, each.name))) for each in result.livepatches),
-        tuple((each, tuple(_outcomes(key, check, each.name))) for each in result.kernels),
+        kernels,
+        check_story(runs, result.exercised),
     )
+
+
+def _where(outcome: ScenarioOutcome, result: CheckResult) -> str:
+    """Return which scenario it is, by no more names than tell it apart in its check."""
+    words = (
+        outcome.scenario
+        if outcome.repetition == 1
+        else f"{outcome.scenario}, repetition {outcome.repetition}"
+    )
+    many = f"{outcome.livepatch}: " if len(result.livepatches) > 1 else ""
+    return f"{many}{words}" + (f" on {outcome.kernel}" if len(result.kernels) > 1 else "")
 
 
 def _rows(key: str, result: CheckResult, livepatch: str) -> Iterator[tuple[str, tuple[MatrixCell, ...]]]:

@@ -44,7 +44,7 @@ def _held(holder: StuckTask, now: LiveTransition) -> str:
     return f"{for_s:.1f} s, {tries}: {holder.reason}"
 
 
-def live_picture(now: LiveTransition, doing: str) -> RenderableType:
+def live_picture(now: LiveTransition) -> RenderableType:
     """Return the picture that `klp trace` redraws: bar, phase, and who is stuck on what for how long."""
     head = Table.grid(padding=(0, 2, 0, 0))
     done = now.total - now.left
@@ -52,11 +52,15 @@ def live_picture(now: LiveTransition, doing: str) -> RenderableType:
         Text(f"{now.patch} {now.direction}", style="bold"),
         ProgressBar(total=max(now.total, 1), completed=done if now.total else 0, width=_BAR),
         Text(f"{done}/{now.total} tasks"),
-        Text(f"{now.phase}, pass {now.passes}", style="cyan"),
+        Text(_phase(now), style="cyan"),
         Text(f"{_seconds(now):.1f} s"),
     )
     holders = [Text(f"  {line}", style="yellow") for line in holder_lines(now)]
-    return Group(head, *holders, Text(doing, style="dim"))
+    return Group(head, *holders)
+
+
+def _phase(now: LiveTransition) -> str:
+    return f"{now.phase}, pass {now.passes}" if now.passes else now.phase
 
 
 def _seconds(now: LiveTransition) -> float:

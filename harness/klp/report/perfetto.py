@@ -162,7 +162,8 @@ def _tasks(trace: _Trace, root: int, guest: GuestTrace) -> None:
     group = trace.track("tasks", root)
     tracks: dict[Who, int] = {}
     attempts: dict[Who, list[ev.Attempt]] = {}
-    for attempt in guest.attempts:
+    # A pass only looks at a task that has switched already, and there are such looks by the thousand.
+    for attempt in (each for each in guest.attempts if each.result != "already"):
         attempts.setdefault(identity(attempt.task), []).append(attempt)
     for leg in guest.history.legs:
         for each in leg.tasks:

@@ -7,37 +7,36 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from klp.analysis.evidence import Verdict, evidence_line
 from klp.analysis.rules.rule import Rule, RuleVerdict
+from klp.report.columns import Columns
 from klp.report.table import STYLES
 
 
-def rules_table(rules: Iterable[Rule]) -> Table:
+def rules_table(rules: Iterable[Rule]) -> Columns:
     """Return each rule with its text, its source in the kernel, and what it needs to be judged."""
-    table = _table("rule", "says", "source", "needs")
-    for each in rules:
-        needs = f"{' '.join(each.needs.probes)}: {' '.join(each.needs.symbols)}".removesuffix(": ")
-        table.add_row(each.id, each.text, each.source, needs)
-    return table
-
-
-def _table(*titles: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for title in titles:
-        table.add_column(title, overflow="fold", no_wrap=title in ("rule", "verdict"))
-    return table
+    return Columns(
+        ("rule", "says", "source", "needs"),
+        [
+            (each.id, each.text, each.source,
+             f"{' '.join(each.needs.probes)}: {' '.join(each.needs.symbols)}".removesuffix(": "))
+            for each in rules
+        ],
+    )  # fmt: skip
 
 
 def verdicts_table(verdicts: Sequence[RuleVerdict]) -> Group:
     """Return each rule's verdict with what it rests on, the evidence of broken ones below, and a sum."""
-    table = _table("rule", "verdict", "seen", "evidence")
-    for each in verdicts:
-        seen = str(each.observations) if each.observations else "-"
-        style = STYLES[each.verdict]
-        table.add_row(each.rule.id, Text(each.verdict.value, style=style), seen, _basis(each))
+    table = Columns(
+        ("rule", "verdict", "seen", "evidence"),
+        [
+            (each.rule.id, Text(each.verdict.value, style=STYLES[each.verdict]), each.observations or None,
+             _basis(each))
+            for each in verdicts
+        ],
+    )  # fmt: skip
     counts = Counter(each.verdict for each in verdicts)
     words = ", ".join(f"{counts[kind]} {kind.value}" for kind in Verdict)
     return Group(table, *_broken(verdicts), Text(), Text(words, style="bold"))

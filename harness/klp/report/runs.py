@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
-from rich.table import Table
 from rich.text import Text
 
 from klp.analysis.checked import verdict_words
 from klp.analysis.evidence import Verdict
 from klp.analysis.recording import Recorded, RecordedCheck, RecordedRun
-from klp.report.table import STYLES, plain_table
+from klp.report.columns import Columns
+from klp.report.table import STYLES
+
+_RUNNING = "running"
 
 
 class Brief(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +33,7 @@ class Brief(msgspec.Struct, frozen=True, kw_only=True):
         verdict: over all of it; None where nothing was run.
         lost: under how many scenarios of a check a guest was lost.
         error: what ended it early, or why it cannot be read.
+        running: whether a klp is at work on it now.
     """
 
     run: str
@@ -44,10 +47,13 @@ class Brief(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict | None = None
     lost: int = 0
     error: str | None = None
+    running: bool = False
 
     @property
     def words(self) -> str:
         """The verdict in a word or two, a lost guest first; empty where nothing was run."""
+        if self.running:
+            return _RUNNING
         return verdict_words(self.verdict, lost=bool(self.lost)) if self.verdict else ""
 
 
@@ -93,15 +99,34 @@ def _of_check(check: RecordedCheck) -> Brief:
     )
 
 
-def runs_table(runs: Sequence[Brief]) -> Table:
+def running_brief(recorded: Recorded, begun_at: float | None, now: float) -> Brief:
+    """Return the line of a run or a check that a klp is at work on: what is known of it so far.
+
+    Args:
+        begun_at: when its folder was made, in seconds since the epoch.
+    """
+    so_far = brief(recorded)
+    begun = so_far.begun_at or begun_at
+    return msgspec.structs.replace(
+        so_far, running=True, error=None, begun_at=begun, duration_s=now - begun if begun else None
+    )
+
+
+def runs_table(runs: Sequence[Brief]) -> Columns:
     """Return a line for each run folder; one that cannot be read says why."""
     rows = [(each.run, *_cells(each)) for each in runs]
-    return plain_table(("run", "kernel", "begun", "seconds", "plans", "verdict"), rows)
+    return Columns(("run", "kernel", "begun", "seconds", "plans", "verdict"), rows, whole=("run",))
 
 
 def _cells(run: Brief) -> tuple[object, ...]:
     if run.begun_at is None or run.duration_s is None:
-        return (None, None, None, None, Text(run.error or "", style="red"))
+        return (None, None, None, None, Text(run.words or run.error or "", style="red"))
     begun = datetime.fromtimestamp(run.begun_at).strftime("%Y-%m-%d %H:%M:%S")
-    verdict = Text(run.words, style=STYLES[run.verdict]) if run.verdict else None
-    return (" ".join(run.kernels), begun, round(run.duration_s, 1), run.plans, verdict)
+    style = STYLES[run.verdict] if run.verdict and not run.running else ""
+    return (
+        " ".join(run.kernels) or None,
+        begun,
+        round(run.duration_s, 1),
+        run.plans,
+        Text(run.words, style=style) if run.words else None,
+    )

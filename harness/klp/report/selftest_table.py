@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from klp.analysis.evidence import Verdict
@@ -16,6 +15,7 @@ from klp.analysis.selftests import (
     Status,
     tally,
 )
+from klp.report.columns import Columns
 
 _STYLES = {
     Status.OK: "green", Status.FAILED: "red", Status.SKIPPED: "yellow", Status.DIED: "red",
@@ -33,17 +33,13 @@ def selftests_table(result: SelftestsResult) -> Group:
     return Group(*parts)
 
 
-def _table(kernel: KernelResult) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("script and cases", overflow="fold")
-    table.add_column("s", justify="right", no_wrap=True)
-    table.add_column("result", no_wrap=True)
-    table.add_column("trace and log", overflow="fold")
+def _table(kernel: KernelResult) -> Columns:
+    rows: list[tuple[str | Text, ...]] = []
     for script in kernel.scripts:
-        table.add_row(Text(script.name), f"{script.seconds:.1f}", _status(script.status), _checks(script))
+        rows.append((script.name, f"{script.seconds:.1f}", _status(script.status), _checks(script)))
         for case in script.cases:
-            table.add_row(Text(f"  {case.name}", style="dim"), _seconds(case), _status(case.status), "")
-    return table
+            rows.append((Text(f"  {case.name}", style="dim"), _seconds(case), _status(case.status), ""))
+    return Columns(("script and cases", "s", "result", "trace and log"), rows, right=("s",))
 
 
 def _status(status: Status) -> Text:

@@ -5,12 +5,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from decimal import Decimal
+from collections.abc import Sequence
 
-from rich.console import Group, RenderableType
-from rich.padding import Padding
-from rich.table import Table
+from rich.console import Group
 from rich.text import Text
 
 from klp.analysis.evidence import Verdict, overall
@@ -18,12 +15,12 @@ from klp.analysis.exercised import exercised
 from klp.analysis.result import PlanResult, RunResult
 from klp.analysis.rule_checks import rule_name
 from klp.analysis.transitions import Straggler, Transition
+from klp.report.columns import Columns
 from klp.trace.events import PATCHED
 
 STYLES = {Verdict.HELD: "green", Verdict.VIOLATED: "red", Verdict.NOT_OBSERVED: "yellow"}
 _NONE = "-"
 _TITLES = ("livepatch", "patch s", "unpatch s", "passes", "tasks", "shadow made/freed/left", "verdict")
-_FIGURE_WIDTH = 9
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
@@ -36,14 +33,10 @@ def run_table(result: RunResult) -> Group:
     if result.provenance.debug:
         where += f", looking for faults in memory ({result.provenance.debug})"
     plans = _repetitions(result)
-    heading = [Text(title, style="dim") for title in _TITLES]
-    rows = [_cells(same) for same in plans]
-    widths = [max(len(cell) for cell in column) for column in zip(heading, *rows, strict=True)]
-    parts: list[RenderableType] = [Text(where, style="bold"), Text(), _line(heading, widths)]
-    for same, row in zip(plans, rows, strict=True):
-        parts.append(_line(row, widths))
-        parts += [Padding(Text(line, style="dim"), (0, 0, 0, 4)) for line in _details(same)]
-    return Group(*parts, Text())
+    table = Columns(
+        _TITLES, map(_cells, plans), right=_TITLES[1:-1], below=[_details(same) for same in plans]
+    )
+    return Group(Text(where, style="bold"), Text(), table, Text())
 
 
 def _repetitions(result: RunResult) -> list[Sequence[PlanResult]]:
@@ -56,20 +49,6 @@ def _repetitions(result: RunResult) -> list[Sequence[PlanResult]]:
 
 def _title(same: Sequence[PlanResult]) -> str:
     return f"{same[0].name} ({len(same)} times)" if len(same) > 1 else same[0].name
-
-
-def _line(cells: Sequence[Text], widths: Sequence[int]) -> Table:
-    """Return one line of the table, as a grid of its own with the widths of all others.
-
-    So lines of names, which keep to no column, can stand between two of them.
-    """
-    line = Table.grid(padding=(0, 2, 0, 0))
-    line.add_column(width=widths[0], overflow="fold")
-    for width in widths[1:-1]:
-        line.add_column(width=max(width, _FIGURE_WIDTH), justify="right", no_wrap=True)
-    line.add_column()
-    line.add_row(*cells)
-    return line
 
 
 def _cells(same: Sequence[PlanResult]) -> list[Text]:
@@ -193,21 +172,3 @@ def rules_line(result: RunResult) -> str:
     """Return how many rules the trace holds, breaks and does not show."""
     counts = Counter(each.verdict for each in result.rules)
     return "rules: " + ", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict)
-
-
-def plain_table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """Return rows of values: numbers to the right, null as a dash, nothing cut off."""
-    cells = [list(row) for row in rows]
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for index, title in enumerate(titles):
-        numbers = any(isinstance(row[index], int | float | Decimal) for row in cells)
-        table.add_column(title, overflow="fold", justify="right" if numbers else "left")
-    for row in cells:
-        table.add_row(*(_shown(value) for value in row))
-    return table
-
-
-def _shown(value: object) -> Text:
-    if isinstance(value, Text):
-        return value
-    return Text(_NONE if value is None else str(value))

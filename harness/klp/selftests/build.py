@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from klp.analysis.selftest_output import PlannedCase, planned_cases
-from klp.errors import BuildFailed, UsageError
+from klp.errors import BuildFailed, UnknownName, UsageError
 from klp.images import source
 from klp.images.kconfig import compiler_of, read_config
 from klp.images.sandbox import inside
@@ -119,8 +119,10 @@ def _wanted(word: str, own: Sequence[Script], kernel: Kernel) -> Script:
             return each
     if Path(word).is_file():
         return _script(Path(word).absolute())
+    names = [each.file.stem.removeprefix("test-") for each in own]
     known = ", ".join(each.name for each in own)
-    raise UsageError(f"{word}: no such selftest of kernel {kernel.name}, and no file", hint=f"has {known}")
+    what = f"{word}: no such selftest of kernel {kernel.name}, and no file"
+    raise UnknownName(what, word, names, hint=f"has {known}")
 
 
 def make_bundle(selftests: Selftests, kernel: Kernel, out: Path, progress: Progress) -> Bundle:

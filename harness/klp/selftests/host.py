@@ -14,7 +14,7 @@ from klp.images.cache import Cache
 from klp.lab.lab import Lab
 from klp.lab.warm import WarmStart, ensure_warm, warm_pool
 from klp.paths import CacheLayout, cache_root
-from klp.progress import Progress, Silent
+from klp.progress import Progress, Silent, teller, under_way
 from klp.selftests.plan import ScriptUnit
 from klp.selftests.script import lost_script, run_script
 from klp.trace.tracer import PROBES
@@ -54,8 +54,12 @@ class SelftestsHost:
             raise Interrupted("no further result is wanted")
         pool, warm = self.ready(unit)
         try:
-            with pool.lease() as lab:
-                return run_script(lab, unit, warm.probes, self._stop)
+            with under_way(self._progress, unit.script.name):
+                tell = teller(self._progress)
+                tell("waiting for a guest")
+                with pool.lease() as lab:
+                    tell("")
+                    return run_script(lab, unit, warm.probes, self._stop)
         except VmLost as lost:  # before the script: what befalls the guest later is the script's result
             return lost_script(unit, lost)
 

@@ -14,6 +14,7 @@ from klp.errors import KlpError
 from klp.images.cache import Cache
 from klp.paths import SelftestsLayout
 from klp.progress import Progress
+from klp.records.running import at_work
 from klp.records.writing import write_selftests
 from klp.selftests.build import find_selftests, make_bundle
 from klp.selftests.host import SELFTEST_HOSTS, SelftestsHost, perform_script
@@ -77,11 +78,17 @@ class SelftestsRun:
 
         ``selftests.json`` is written, as far as it goes, whatever happens; `result` has the same.
         """
+        with at_work(self._layout.root):
+            return self._execute()
+
+    def _execute(self) -> KlpError | None:
         error: str | None = "interrupted"
         try:
             for each in self._kernels:
-                with self._progress.step(f"selftests of {each.request.image.kernel.release}"):
-                    self._one_kernel([unit for unit in self._units if unit.kernel == each.label])
+                own = [unit for unit in self._units if unit.kernel == each.label]
+                release = each.request.image.kernel.release
+                with self._progress.step(f"selftests of {release}, {len(own)} scripts"):
+                    self._one_kernel(own)
             error = None
         except KlpError as failure:
             error = failure.message
@@ -107,7 +114,8 @@ class SelftestsRun:
     def _take(self, unit: ScriptUnit, found: ScriptResult) -> None:
         self._found[unit.kernel, found.name] = found
         cases = tally(found.cases)
-        self._progress.note(f"{found.name}: {found.status.value}, {cases}, {found.seconds:.1f} s")
+        place = f"{len(self._found)}/{len(self._units)}"
+        self._progress.note(f"{place} {found.name}: {found.status.value}, {cases}, {found.seconds:.1f} s")
 
     def _result(self, error: str | None) -> SelftestsResult:
         return SelftestsResult(

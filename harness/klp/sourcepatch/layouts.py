@@ -45,7 +45,7 @@ def layout_obstacles(compiled: CompiledUnit, tree: PreparedTree) -> tuple[Obstac
 
 
 def _types(made: Path, tree: PreparedTree) -> Btf:
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory(prefix="klp-") as folder:
         found = Path(folder) / "types.btf"
         argv = ["pahole", f"--btf_encode_detached={found}", str(made)]
         run(

@@ -18,7 +18,7 @@ from elftools.elf.elffile import ELFFile
 _RELA = struct.Struct("<QQq")
 _LORESERVE = 0xFF00
 # objtool's names for the padding in front of functions, and the compiler's for types of indirect calls.
-_BESIDE = ("__pfx_", "__cfi_")
+BESIDE_FUNCTIONS = ("__pfx_", "__cfi_")
 
 
 def section_index(place: int | str) -> int | None:
@@ -55,7 +55,9 @@ class Symbol:
     @property
     def is_code(self) -> bool:
         """Whether it is a function, and not what tools put beside one."""
-        return self.kind == "FUNC" and self.section is not None and not self.name.startswith(_BESIDE)
+        return (
+            self.kind == "FUNC" and self.section is not None and not self.name.startswith(BESIDE_FUNCTIONS)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A kernel's source, prepared once as the kernel's own build was, and kept in the cache.
 
-It takes some two minutes and 2 GB a kernel. Compiled from it, a unit is byte for byte that of the kernel,
-as long as source, configuration and compiler are those of the kernel's build.
+It takes minutes and gigabytes (klp.images.figures). Compiled from it, a unit is byte for byte that of the
+kernel, as long as source, configuration and compiler are those of the kernel's build.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from klp.files import remove_tree
 from klp.images import debian, source
 from klp.images.cache import Cache, EntryKind, Filled
 from klp.images.definition import ImageDefinition, definition
+from klp.images.figures import first_build
 from klp.images.kconfig import read_config
 from klp.images.sandbox import inside
 from klp.images.tree import TreeKernel
 from klp.model import Kernel
 from klp.paths import CacheLayout
 from klp.process import run
-from klp.progress import Progress
+from klp.progress import Progress, teller
 from klp.sourcepatch.includes import index_of
 from klp.sourcepatch.values import PreparedTree, Way
 
@@ -137,8 +138,9 @@ class CompilerRoot:
         (into / "root").mkdir()
         with self.progress.step("compiler and tools for source patches"):
             debian.make_root(
-                self._definition, self.kernel.mirror, _packages(self._definition), into / "root"
-            )
+                self._definition, self.kernel.mirror, _packages(self._definition), into / "root",
+                tell=teller(self.progress),
+            )  # fmt: skip
         return {}, ()
 
 
@@ -201,8 +203,8 @@ class PreparedSource:
         """
         root, tree = into / "root", into / "tree"
         root.mkdir()
-        what = f"source of {self.kernel.release}, once: some two minutes and 2 GB"
-        with self.progress.step(what):
+        with self.progress.step(f"source of {self.kernel.release}"):
+            self.progress.note(f"once: {first_build([self.kind])}")
             self._make_root(root)
             tarball = source.tarball_in(root)
             with self.progress.step(f"unpacking {tarball.name}"):
@@ -225,7 +227,9 @@ class PreparedSource:
         wanted = (*_packages(self._definition), self._package)
         try:
             with self.progress.step(f"compiler, tools and {self._package}"):
-                debian.make_root(self._definition, self.kernel.mirror, wanted, root)
+                debian.make_root(
+                    self._definition, self.kernel.mirror, wanted, root, tell=teller(self.progress)
+                )
         except HostLacks as error:
             raise HostLacks(
                 f"{self._package} cannot be had: {error.message}",
@@ -277,7 +281,9 @@ class KpatchTools:
         # Unpacked, not installed: installed, it brings what builds whole kernels. Its programs need libelf
         # alone, which is in every root folder with a compiler.
         with self.progress.step("kpatch's programs, once for all kernels"):
-            debian.fetch_packages(definition(_KPATCH_SUITE), self.mirror, [_KPATCH_PACKAGE], into)
+            debian.fetch_packages(
+                definition(_KPATCH_SUITE), self.mirror, [_KPATCH_PACKAGE], into, teller(self.progress)
+            )
             [package] = (into / "klp").glob("*.deb")
             debian.unpack_package(package, into / "root")
             remove_tree(into / "klp")

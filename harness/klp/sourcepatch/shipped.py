@@ -181,10 +181,32 @@ def _mapped(image: Path) -> mmap.mmap:
         content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     if content[:4] == b"\x7fELF":
         return content
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="klp-") as folder:
         unpacked = Path(folder, VMLINUX)
         extract_vmlinux(image, unpacked)
         return _mapped(unpacked)
+
+
+def kernel_table(image: Path, architecture: Architecture) -> tuple[KernelSymbol, ...]:
+    """Return the symbols of a kernel's file as /proc/kallsyms lists them.
+
+    Raises:
+        UsageError: it holds no such table.
+    """
+    return _Linked(_mapped(image), architecture).symbols()
+
+
+def kernel_section(image: Path, name: str) -> bytes:
+    """Return what a section of a kernel's file holds.
+
+    Raises:
+        UsageError: it has no such section.
+    """
+    stream: Any = _mapped(image)
+    found = ELFFile(stream).get_section_by_name(name)
+    if found is None:
+        raise UsageError(f"the kernel's file has no section {name}")
+    return bytes(found.data())
 
 
 class _Linked:

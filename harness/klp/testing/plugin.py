@@ -258,7 +258,7 @@ def _session(config: pytest.Config) -> Session:
     if _SESSION not in config.stash:
         from rich.console import Console
 
-        from klp.progress import PlainLines
+        from klp.consoles import PlainLines
         from klp.testing import session, terminal
 
         worker: dict[str, Any] = getattr(config, "workerinput", {})

@@ -8,8 +8,10 @@ whoever connects later reads the same events from the first one on.
 
 from __future__ import annotations
 
+import io
 import logging
 import shlex
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +23,7 @@ from pathlib import Path
 from klp import paths
 from klp.errors import CheckFailed
 from klp.guest.ssh import Guest
-from klp.progress import Progress
+from klp.progress import Progress, teller, unheard
 from klp.trace import tailing
 from klp.trace.events import AnyEvent
 from klp.trace.store import EventStore
@@ -34,8 +36,10 @@ PROBES = ("klptransition", "klpshadow", "klpcallbacks", "klpstates")
 # This one has to be told which functions to watch, so it is armed only once they are known, and on request.
 CONSISTENCY = "klpconsistency"
 _FOLDER = "/run/klp"
+GUEST_PROBES = f"{_FOLDER}/probes"  # where a guest has them
 _LOOK_S = 0.02
-# BCC compiles with clang inside the guest: 12 s a probe under TCG, and several times that on a busy host.
+# Where BCC compiles with clang inside the guest, it takes 12 s a probe under TCG, and several times that on
+# a busy host.
 # So what is limited is not the time it takes, but the time in which it gets nothing done.
 _ARM_S = 1800.0
 _IDLE_S = 60.0
@@ -66,8 +70,30 @@ class _Followed:
         return self.process.name
 
 
-def _output(name: str) -> str:
+def probe_program(name: str) -> str:
+    """Return where in a guest a probe's program is, once it was shipped."""
+    return f"{GUEST_PROBES}/{name}.py"
+
+
+def probe_output(name: str) -> str:
+    """Return the file in a guest that an armed probe writes to."""
     return f"{_FOLDER}/trace/{name}.jsonl"
+
+
+def ship_probes(guest: Guest, programs: Iterable[Path] = ()) -> None:
+    """Put all that the probes need into a guest, with the programs that they load.
+
+    Raises:
+        CheckFailed, VmLost: it cannot be written there; the machine was lost meanwhile.
+    """
+    # All at once: to put a file takes an emulated guest a tenth of a second, whatever its size.
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as packed:
+        for file in [*paths.probe_files(), *programs]:
+            # Where Python looks for the bytecode of what is beside it.
+            packed.add(file, f"__pycache__/{file.name}" if file.suffix == ".pyc" else file.name)
+    unpack = f"mkdir -p {GUEST_PROBES} {_FOLDER}/trace && tar -x -C {GUEST_PROBES} --no-same-owner"
+    guest.run(unpack, stdin=archive.getvalue()).must("shipping the probes")
 
 
 class Tracer:
@@ -79,18 +105,36 @@ class Tracer:
         self._armed: list[_Followed] = []
         self._marks = 0
 
-    def arm(self, names: tuple[str, ...] = PROBES) -> tuple[ProbeProcess, ...]:
+    def arm(
+        self,
+        names: tuple[str, ...] = PROBES,
+        *,
+        programs: Iterable[Path] = (),
+        tell: Callable[[str], None] = unheard,
+    ) -> tuple[ProbeProcess, ...]:
         """Ship the probes, start them, and wait until each has said that it is attached.
+
+        Args:
+            programs: what they load; a probe that has none compiles its own.
+            tell: gets which probes it is about.
 
         Raises:
             CheckFailed: a probe ended before it was; with what it said.
             VmLost: the machine was lost meanwhile.
         """
-        self._ship()
-        # One after the other: side by side they take a quarter more of an emulated CPU (docs/facts.md).
-        for name in names:
-            self.follow((self._start(name),))
+        ship_probes(self._guest, programs)
+        if names:
+            tell(f"starting {', '.join(names)}")
+            self.follow(self._start_together(names))
         return tuple(probe.process for probe in self._armed)
+
+    def _start_together(self, names: tuple[str, ...]) -> tuple[ProbeProcess, ...]:
+        # They start one after the other: side by side they take a quarter more of an emulated CPU
+        # (docs/facts.md).
+        command = f"python3 {GUEST_PROBES}/klptogether.py {_FOLDER}/trace {' '.join(names)} </dev/null"
+        started = self._guest.run(command, timeout_s=_ARM_S).must("starting the probes").stdout
+        pairs = (line.split() for line in started.splitlines())
+        return tuple(ProbeProcess(name, int(pid)) for name, pid in pairs)
 
     def watch(self, functions: Iterable[str]) -> None:
         """Arm klpconsistency, for T12, for functions told as PATCH:OBJECT:OLD:NEW (see its manual).
@@ -146,14 +190,9 @@ class Tracer:
 
         return look
 
-    def _ship(self) -> None:
-        self._guest.run(f"mkdir -p {_FOLDER}/probes {_FOLDER}/trace").must("making room for probes")
-        for file in paths.probe_files():
-            self._guest.put(file, f"{_FOLDER}/probes/{file.name}")
-
     def _start(self, name: str, options: str = "") -> ProbeProcess:
-        out, err = _output(name), f"{_FOLDER}/trace/{name}.err"
-        command = f"python3 {_FOLDER}/probes/{name}.py -j {options}"
+        out, err = probe_output(name), f"{_FOLDER}/trace/{name}.err"
+        command = f"python3 {probe_program(name)} -j {options}"
         # $! is the probe's own process: setsid forks only if it leads a process group, as nothing does that
         # a shell without job control starts. Without the redirections it would hold the SSH channel open.
         started = self._guest.run(f"setsid {command} >{out} 2>{err} </dev/null & echo $!")
@@ -162,7 +201,7 @@ class Tracer:
     def _copy(self, names: tuple[str, ...]) -> None:
         """Copy the lines of some probes to the store until the connection ends."""
         apart = Apart()
-        for chunk in self._guest.stream(tailing.command(map(_output, names))):
+        for chunk in self._guest.stream(tailing.command(map(probe_output, names))):
             if lines := apart.lines(chunk):
                 self.store.append(lines)
         if rest := apart.unfinished():
@@ -204,7 +243,7 @@ class Tracer:
         except DeadlineMissed as missed:
             raise CheckFailed(
                 f"the probe {probe.name} gave no {what} within {missed.waited_s:.0f} s",
-                hint=f"in the guest: python3 {_FOLDER}/probes/{probe.name}.py",
+                hint=f"in the guest: python3 {probe_program(probe.name)}",
             ) from None
 
     def _dead(self, probe: _Followed, what: str) -> CheckFailed:
@@ -230,6 +269,11 @@ class Tracer:
         for probe in self._armed:
             self._wait(probe, partial(self.store.marked, probe.name, number), _DRAIN_S, "mark")
         return self.store.count()
+
+    def recompiled(self) -> tuple[str, ...]:
+        """Return why probes that were given programs compiled their own, one line each."""
+        said = self._guest.run(f"grep -hs 'compiling it here$' {_FOLDER}/trace/*.err").stdout
+        return tuple(said.splitlines())
 
     def missing(self) -> tuple[str, ...]:
         """Return what the probes cannot see on this kernel, one line each."""
@@ -261,12 +305,15 @@ def traced(
     progress: Progress,
     running: tuple[ProbeProcess, ...] = (),
     listen: Callable[[AnyEvent], None] | None = None,
+    *,
+    programs: Iterable[Path] = (),
 ) -> Iterator[Tracer]:
     """Have probes armed for the length of a block, their events going to `file`.
 
     Args:
         running: the probes that run in the guest already; none for arming them now.
         listen: gets every event as it comes.
+        programs: see `Tracer.arm`.
     """
     with EventStore(file, listen) as store:
         tracer = Tracer(guest, store)
@@ -274,7 +321,9 @@ def traced(
             tracer.follow(running)
         else:
             with progress.step(f"arming {', '.join(PROBES)}"):
-                tracer.arm()
+                tracer.arm(programs=programs, tell=teller(progress))
+            for line in tracer.recompiled():
+                progress.note(line)
         yield tracer
         # Not after an error: a lost guest answers no more, and all that the probes told is in the file.
         with progress.step("draining the probes"):

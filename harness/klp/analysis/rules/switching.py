@@ -60,7 +60,8 @@ def _judge_forced(tally: Tally, leg: Leg, history: History) -> None:
             # A task that was forced may be in the old code still, at any later time: so
             # klp_free_patch_finish() leaves out module_put() where klp_patch.forced is set.
             pinned = free.forced and free.module_refs != 0
-            words = f"{free.patch} went away by force: forced {free.forced}, references {free.module_refs}"
+            references = "unknown" if free.module_refs is None else free.module_refs
+            words = f"{free.patch} went away by force: forced {free.forced}, references {references}"
             tally.judge(pinned, words, number, at)
 
 

@@ -256,9 +256,8 @@ def idle_afterwards(history: History) -> Finding:
             core = census.core
             good = core.target_state == ev.IDLE and core.transition_patch is None
             good = good and census.idle == census.tasks and census.pending == 0
-            words = (
-                f"{leg.told()}, completed: {census_words(census)}, transition patch {core.transition_patch}"
-            )
+            patch = core.transition_patch or "none"
+            words = f"{leg.told()}, completed: {census_words(census)}, transition patch {patch}"
             tally.judge(good, words, number)
     return tally.finding("no transition completed")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -185,7 +185,7 @@ class Search:
         """See which of the functions that nothing calls are called all the same."""
         self._exerciser.use(())
         self._exerciser.order("find", found={}, more=0, extra_s=0, likely=0, budget_s=0)
-        heard = _Heard(())
+        heard = _Heard((), self._stage.tell)
         self._exerciser.await_answer(heard.take)
         self.found.idle = {each: heard.idle.get(each.probe, 0.0) for each in self.found.tried}
 
@@ -216,7 +216,7 @@ class Search:
             "find", found={each.probe: 0 for each in functions}, more=_MOST, extra_s=_EXTRA_S,
             likely=likely, budget_s=_QUICK_BUDGET_S if quick else _BUDGET_S,
         )  # fmt: skip
-        heard = _Heard(order)
+        heard = _Heard(order, self._stage.tell)
         try:
             last = self._exerciser.await_answer(heard.take, timeout_s=_BUDGET_S * 3)
         except VmLost:
@@ -259,8 +259,9 @@ class Search:
 class _Heard:
     """What the guest's program says while it tries workloads."""
 
-    def __init__(self, order: Sequence[GuestWorkload]) -> None:
+    def __init__(self, order: Sequence[GuestWorkload], tell: Callable[[str], None]) -> None:
         self._order = order
+        self._tell = tell
         self.at: GuestWorkload | None = None
         self.reached: dict[str, list[Reached]] = {}
         self.harmful: list[GuestWorkload] = []
@@ -270,6 +271,7 @@ class _Heard:
         """Take one answer; return the last."""
         if "at" in answer and 0 <= int(answer["at"]) < len(self._order):
             self.at = self._order[int(answer["at"])]
+            self._tell(f"trying {self.at.words}, {int(answer['at']) + 1} of {len(self._order)}")
         if "idle" in answer:
             self.idle = {str(name): float(rate) for name, rate in answer["idle"].items()}
         if "harmful" in answer:

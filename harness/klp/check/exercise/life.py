@@ -93,6 +93,7 @@ class ExercisedLife:
 
     def _prepare(self) -> Growing | None:
         """Learn what there is without it; return what is to judge how memory grows with it."""
+        self._stage.tell("learning what there is without it")
         if self._workloads:
             self._exerciser.use(self._workloads)
             self._exerciser.phase(BEFORE)
@@ -122,14 +123,17 @@ class ExercisedLife:
 
     def _busy(self) -> None:
         stage = self._stage
+        stage.tell("loading it among calls")
         self._exerciser.begin(_TASKS, LOADING)
         self._count(BEFORE)
         stage.load(wait=False)
         self._await_transition()
         self._in_phase(LOADING, ENABLED)
+        stage.tell("calling what it changes")
         self._call()
         stage.observe(Moment.ENABLED)
         self._in_phase(ENABLED, DISABLING)
+        stage.tell("disabling it among calls")
         stage.livepatch.disable(wait=False)
         self._await_transition()
         stage.livepatch.wait_gone()
@@ -155,6 +159,7 @@ class ExercisedLife:
     def _compare(self, watch: LifeWatch) -> None:
         """Say what is not as it was before it was loaded, and was not put back."""
         stage = self._stage
+        stage.tell("comparing what it left")
         for words in in_words(watch.end(self._control)):
             stage.fault(words)
         if watch.unread:

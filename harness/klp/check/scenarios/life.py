@@ -27,7 +27,8 @@ def life(stage: Stage) -> None:
 def enable_again(stage: Stage) -> None:
     """What the first life left behind is met by the second."""
     stage.set_up()
-    for _ in range(2):
+    for number in range(2):
+        stage.tell(f"life {number + 1} of 2")
         stage.put_back()
         stage.load()
         stage.observe(Moment.ENABLED)
@@ -53,6 +54,7 @@ def cycles(stage: Stage) -> None:
     taken = [Sample(0, settled(stage.guest))]
     wanted = _QUICK_CYCLES if stage.quick else _CYCLES
     for number in range(1, wanted):
+        stage.tell(f"cycle {number + 1} of {wanted}")
         _cycle(stage)
         # Samples are spread evenly: a leak grows with the cycles, what only warms up does not.
         if number * _SAMPLES // (wanted - 1) > (number - 1) * _SAMPLES // (wanted - 1):

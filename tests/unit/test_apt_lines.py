@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What mmdebstrap says while it works, as how far it is; the lines are of a real one, shortened."""
+
+from __future__ import annotations
+
+import pytest
+
+from klp.images.apt_lines import AptLines
+
+ARCHIVE = "http://archive.example/debian trixie/main amd64"
+LISTS = f"""\
+I: chroot architecture amd64 is equal to the host's architecture
+I: using /tmp/mmdebstrap.yMhEibaMS9 as tempdir
+I: running apt-get update...
+Get:1 http://archive.example/debian trixie InRelease [140 kB]
+Get:2 {ARCHIVE} Packages [9679 kB]
+Fetched 10.2 MB in 5s (2185 kB/s)
+Reading package lists...
+"""
+ESSENTIAL = f"""\
+I: downloading packages with apt...
+0 upgraded, 3 newly installed, 0 to remove and 0 not upgraded.
+Need to get 30.0 MB of archives.
+After this operation, 114 MB of additional disk space will be used.
+Get:1 {ARCHIVE} libc6 amd64 2.41-12+deb13u5 [12.0 MB]
+Get:2 {ARCHIVE} libgcc-s1 amd64 14.2.0-19 [3000 kB]
+Get:3 {ARCHIVE} base-files amd64 13.8+deb13u8 [15.0 MB]
+I: extracting archives...
+I: installing essential packages...
+Unpacking libc6:amd64 (2.41-12+deb13u5) ...
+Setting up libc6:amd64 (2.41-12+deb13u5) ...
+Unpacking libgcc-s1:amd64 (14.2.0-19) ...
+"""
+REST = f"""\
+I: installing remaining packages inside the chroot...
+0 upgraded, 1 newly installed, 0 to remove and 0 not upgraded.
+Need to get 955 kB/2,345 kB of archives.
+Get:1 {ARCHIVE} busybox-static amd64 1:1.37.0-6+b9 [955 kB]
+Unpacking busybox-static (1:1.37.0-6+b9) ...
+Setting up busybox-static (1:1.37.0-6+b9) ...
+I: done
+"""
+DOWNLOAD = f"""\
+I: running --customize-hook in shell: sh -c '…'
+Get:1 {ARCHIVE} linux-source-6.12 all 6.12.118-1 [151 MB]
+"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (LISTS, ["running apt-get update", "fetching the archive's lists, 0.1 MB",
+                 "fetching the archive's lists, 9.8 MB"]),
+        (ESSENTIAL, ["downloading packages with apt", "fetching libc6: 0 of 30 MB are there",
+                     "fetching libgcc-s1: 12 of 30 MB are there",
+                     "fetching base-files: 15 of 30 MB are there", "extracting archives",
+                     "installing essential packages", "unpacking libc6, 1 of 3",
+                     "setting up libc6, 1 of 3", "unpacking libgcc-s1, 2 of 3"]),
+        (REST, ["installing remaining packages inside the chroot",
+                "fetching busybox-static: 0 of 2 MB are there", "unpacking busybox-static, 1 of 1",
+                "setting up busybox-static, 1 of 1"]),
+        (DOWNLOAD, ["fetching linux-source-6.12, 151.0 MB"]),
+    ],
+    ids=["lists", "essential", "rest", "download"],
+)  # fmt: skip
+def test_each_stage_is_told(lines: str, said: list[str]) -> None:
+    told: list[str] = []
+    apt = AptLines(told.append)
+    for line in lines.splitlines():
+        apt.take(line)
+    assert told == said
+
+
+def test_each_round_is_counted_from_its_beginning() -> None:
+    told: list[str] = []
+    apt = AptLines(told.append)
+    for line in (LISTS + ESSENTIAL + REST).splitlines():
+        apt.take(line)
+    assert told[-1] == "setting up busybox-static, 1 of 1"
