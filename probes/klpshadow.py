@@ -51,7 +51,7 @@ EVENTS = (
 CALLS = ("alloc", "get_or_alloc")
 RESULTS = ("made", "found", "exists", "failed")
 TOTALS = (*RESULTS, "freed")
-GETS = ("found", "absent", "racing", "wrong", "unknown")
+GETS = ("found", "absent", "racing", "wrong", "unknown", "raced_right", "raced_wrong")
 # Where a variable is made, and where it is freed, whichever function was called.
 CORE = "__klp_shadow_get_or_alloc"
 FREE = "klp_shadow_free_struct"
@@ -243,6 +243,7 @@ def _get_wrong(event: Any, names: Names) -> Fields:
         "expected": hex_or_none(event.expected),
         "caller": names.of(event.caller),
         "task": klpoutput.task_fields(event),
+        "raced": event.result == GETS.index("raced_wrong"),
     }
 
 
@@ -377,7 +378,8 @@ def _detail(kind: str, fields: Fields) -> str:
         case "shadow_gets":
             return ", ".join(f"{fields[name]} {name}" for name in GETS if fields[name])
         case "shadow_get_wrong":
-            return f"{fields['returned']} in place of {fields['expected']} by {fields['caller']}"
+            beside = ", beside a change" if fields["raced"] else ""
+            return f"{fields['returned']} in place of {fields['expected']} by {fields['caller']}{beside}"
     return f"by {fields['caller']}" + ("" if fields["freed"] else ": there was none")
 
 

@@ -2,6 +2,8 @@
 /*
  * klpshadow_get.bpf.c - Judge and count the calls of klp_shadow_get; a part of klpshadow.bpf.c.
  */
+#define COMPARED_NS 1000000 /* how long a get may take whose answer is compared beside a change */
+
 /* A thread inside klp_shadow_get. */
 struct get_t {
 	struct variable_t of;
@@ -63,14 +65,38 @@ int on_get(struct pt_regs *ctx)
  * A variable that the probe does not know was made before the trace, if it is one: it has this object
  * and id, and is in the hash. One that left it points back to nowhere (hlist_del_init_rcu).
  */
+static __always_inline bool read_head(u64 variable, struct klp_shadow *head)
+{
+	return !bpf_probe_read_kernel(head, sizeof(*head),
+				      (void *)variable - offsetof(struct klp_shadow, data));
+}
+
+static __always_inline bool is_of(struct klp_shadow *head, struct variable_t *of)
+{
+	return (u64)head->obj == of->obj && head->id == of->id;
+}
+
 static __always_inline bool is_variable(u64 variable, struct variable_t *of)
 {
-	struct klp_shadow *shadow = (void *)variable - offsetof(struct klp_shadow, data);
 	struct klp_shadow head = {};
 
-	if (bpf_probe_read_kernel(&head, sizeof(head), shadow))
-		return false;
-	return (u64)head.obj == of->obj && head.id == of->id && head.node.pprev;
+	return read_head(variable, &head) && is_of(&head, of) && head.node.pprev;
+}
+
+/*
+ * Beside a change NULL is right, and so is any variable of this object and id: one that has just left
+ * the hash keeps its memory for a grace period (kfree_rcu). A get that took long is not compared: its
+ * task may have been preempted after it left RCU's section, and that memory be another's by now.
+ */
+static __always_inline u32 judge_raced(struct get_t *get, u64 returned)
+{
+	struct klp_shadow head = {};
+
+	if (bpf_ktime_get_ns() - get->ts_ns > COMPARED_NS)
+		return GET_RACING;
+	if (!returned)
+		return GET_RACED_RIGHT;
+	return read_head(returned, &head) && is_of(&head, &get->of) ? GET_RACED_RIGHT : GET_RACED_WRONG;
 }
 
 static __always_inline u32 judge(struct get_t *get, u64 returned, u64 *expected)
@@ -81,7 +107,7 @@ static __always_inline u32 judge(struct get_t *get, u64 returned, u64 *expected)
 
 	*expected = life ? life->variable : 0;
 	if (!slot || !get->quiet || *(volatile u64 *)&slot->begun != get->begun)
-		return GET_RACING;
+		return judge_raced(get, returned);
 	if (unknown)
 		return GET_UNKNOWN;
 	if (returned != *expected)
@@ -89,7 +115,7 @@ static __always_inline u32 judge(struct get_t *get, u64 returned, u64 *expected)
 	return returned ? GET_FOUND : GET_ABSENT;
 }
 
-static __always_inline void tell_wrong(struct pt_regs *ctx, struct get_t *get, u64 expected)
+static __always_inline void tell_wrong(struct pt_regs *ctx, struct get_t *get, u64 expected, u32 kind)
 {
 	struct event_t *event = events.ringbuf_reserve(sizeof(struct event_t));
 
@@ -102,6 +128,7 @@ static __always_inline void tell_wrong(struct pt_regs *ctx, struct get_t *get, u
 	event->id = get->of.id;
 	event->variable = PT_REGS_RC(ctx);
 	event->expected = expected;
+	event->result = kind;
 	event->caller = PT_REGS_IP(ctx);
 	events.ringbuf_submit(event, BPF_RB_NO_WAKEUP);
 }
@@ -119,8 +146,8 @@ int on_get_return(struct pt_regs *ctx)
 		return 0;
 	}
 	kind = judge(get, PT_REGS_RC(ctx), &expected);
-	if (kind == GET_WRONG)
-		tell_wrong(ctx, get, expected);
+	if (kind == GET_WRONG || kind == GET_RACED_WRONG)
+		tell_wrong(ctx, get, expected, kind);
 	of_id = gets.lookup_or_try_init(&get->of.id, &zero);
 	if (of_id && kind < GET_COUNT)
 		of_id->count[kind]++;

@@ -188,8 +188,9 @@ def shadow(t: Trace) -> None:
     made(t, "get_or_alloc", "0x3", 2, "made", "0xa3", ctor=True)
     made(t, "get_or_alloc", "0x3", 2, "found", "0xa3", ctor=True)
     made(t, "get_or_alloc", "0x4", 2, "failed", None, ctor=True)
-    t.put(ev.ShadowFree, obj="0x1", id=1, dtor=True, freed=True, caller="f+0x1 [y]", task=SHELL)
+    begun = t.now
     freed(t, "0x1", 1, "0xa1")
+    t.put(ev.ShadowFree, at=begun, obj="0x1", id=1, dtor=True, freed=True, caller="f+0x1 [y]", task=SHELL)
     made(t, "alloc", "0x5", 2, "made", "0xa5", zeroed=True)
     begun = t.now
     freed(t, "0x3", 2, "0xa3")
@@ -197,10 +198,12 @@ def shadow(t: Trace) -> None:
     t.put(ev.ShadowFreeAll, at=begun, id=2, dtor=True, count=2, duration_ns=t.now - begun + 10,
           caller="f+0x9 [y]", task=SHELL)  # fmt: skip
     t.wait(1)
-    t.put(ev.ShadowFree, obj="0x2", id=1, dtor=True, freed=True, caller="f+0x1 [y]", task=SHELL)
+    begun = t.now
     freed(t, "0x2", 1, "0xa2")
+    t.put(ev.ShadowFree, at=begun, obj="0x2", id=1, dtor=True, freed=True, caller="f+0x1 [y]", task=SHELL)
     t.module("y", "going", livepatch=True)
-    t.put(ev.ShadowGets, id=1, found=5, absent=2, racing=1, wrong=0, unknown=0)
+    t.put(ev.ShadowGets, id=1, found=5, absent=2, racing=1, wrong=0, unknown=0,
+          raced_right=1)  # fmt: skip
     t.put(ev.ShadowTotals, made=4, found=1, exists=1, failed=1, freed=4)
 
 

@@ -37,8 +37,11 @@ def shadow(trace: Trace, variable: str, *, freed_after_ms: float | None = 5) -> 
     )  # fmt: skip
     if freed_after_ms is not None:
         trace.wait(freed_after_ms)
-        trace.put(ev.ShadowFree, obj=obj, id=1, dtor=False, freed=True, caller="g+0x2 [m]", task=task(7))
+        begun = trace.now
         trace.put(ev.ShadowFreed, obj=obj, id=1, variable=variable, age_ns=None, dtor=False, dtor_calls=0)
+        trace.put(
+            ev.ShadowFree, at=begun, obj=obj, id=1, dtor=False, freed=True, caller="g+0x2 [m]", task=task(7)
+        )  # fmt: skip
 
 
 def sample(kernel: str = "6.12.117", tasks: int = 4, hold: bool = True) -> Trace:

@@ -174,11 +174,11 @@ def test_a_module_that_is_loaded_holds_up_the_next_pass() -> None:
 def test_a_variable_may_be_freed_before_its_allocation_has_returned() -> None:
     trace = Trace()
     begun = trace.now
+    trace.put(ev.ShadowFreed, at=begun + 70, obj="0x1", id=1, variable="0xa", age_ns=1, dtor=False,
+              dtor_calls=0)  # fmt: skip
     trace.put(
         ev.ShadowFree, at=begun + 60, obj="0x1", id=1, dtor=False, freed=True, caller="f", task=task(1)
     )
-    trace.put(ev.ShadowFreed, at=begun + 70, obj="0x1", id=1, variable="0xa", age_ns=1, dtor=False,
-              dtor_calls=0)  # fmt: skip
     trace.put(ev.ShadowAlloc, at=begun, call="alloc", obj="0x1", id=1, size=8, flags=0, ctor=False,
               ctor_calls=0, ctor_result=None, result="made", variable="0xa", zeroed=None, caller="f",
               stack=None, duration_ns=1_000, task=task(2))  # fmt: skip

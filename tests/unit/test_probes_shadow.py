@@ -60,7 +60,8 @@ def out(lines):
 @pytest.fixture
 def bpf():
     number = Key(2)
-    counts = [SimpleNamespace(count=[1, 2, 3, 4, 5]), SimpleNamespace(count=[10, 0, 0, 0, 0])]
+    cpus = ([1, 2, 3, 4, 5, 6, 7], [10, 0, 0, 0, 0, 0, 0])
+    counts = [SimpleNamespace(count=count) for count in cpus]
     return {
         "stacks": Table({7: [0x1000, 0x2000]}),
         "gets": Table({number: counts}),
@@ -165,6 +166,7 @@ def test_counts_are_summed_over_cpus(shadow, out, lines):
     shadow.tell_counts(out, lambda: None)
     gets, totals = decoded(lines)
     assert (gets.id, gets.found, gets.absent, gets.racing, gets.wrong, gets.unknown) == (2, 11, 2, 3, 4, 5)
+    assert (gets.raced_right, gets.raced_wrong) == (6, 7)
     assert (totals.made, totals.found, totals.exists, totals.failed, totals.freed) == (4, 2, 0, 1, 2)
 
 
@@ -228,6 +230,7 @@ def test_calls_through_a_pointer_are_grouped_by_where_they_return(monkeypatch):
         ("shadow_freed", {}, "older than this trace"),
         ("shadow_free_all", {"count": 3, "caller": 0x2000}, "3 by do_one_initcall+0x58"),
         ("shadow_get_wrong", {"expected": 0x10}, "None in place of 0x10 by 0x0"),
+        ("shadow_get_wrong", {"result": 6, "variable": 0x10}, "in place of None by 0x0, beside a change"),
     ],
 )  # fmt: skip
 def test_lines_for_people(shadow, lines, kind, fields, told):
@@ -239,7 +242,7 @@ def test_lines_for_people(shadow, lines, kind, fields, told):
 def test_counts_for_people(shadow, lines):
     out = klpoutput.Output("klpshadow", False, klpshadow.columns, write=lines.append)
     shadow.tell_counts(out, lambda: None)
-    assert "11 found, 2 absent, 3 racing, 4 wrong, 5 unknown" in lines[0]
+    assert "11 found, 2 absent, 3 racing, 4 wrong, 5 unknown, 6 raced_right, 7 raced_wrong" in lines[0]
     assert "4 made, 2 found, 0 exists, 1 failed, 2 freed" in lines[1]
 
 

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 import duckdb
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -128,6 +129,24 @@ def test_a_variable_whose_free_was_lost_takes_no_other_ones() -> None:
     first, second = shadow_lifetimes(trace.numbered())
     assert first.freed_ns is None
     assert second.freed_ns is not None
+
+
+def test_ids_are_as_large_as_the_kernels(runs: Path) -> None:
+    trace = sample(hold=False)
+    trace.events = [
+        msgspec.structs.replace(each, id=2**64 - 1)
+        if isinstance(each, ev.ShadowAlloc | ev.ShadowFree | ev.ShadowFreed)
+        else each
+        for each in trace.events
+    ]
+    write_run(runs / "c-6.12", trace)
+    assert {row["id"] for row in ask("SELECT id FROM shadows", "c-6.12")} == {2**64 - 1}
+    assert ask("SELECT DISTINCT id FROM events WHERE type = 'shadow_freed'", "c-6.12") == [
+        {"id": 2**64 - 1}
+    ]
+    target = runs / "c-6.12.pftrace"
+    assert klp_("report", "c-6.12", "--perfetto", str(target)).exit_code == 0
+    assert str(2**64 - 1).encode() in target.read_bytes()
 
 
 def test_verdicts_are_those_of_checks_and_rules(runs: Path) -> None:

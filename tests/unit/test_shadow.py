@@ -116,4 +116,5 @@ def test_an_address_that_comes_again_proves_nothing_of_a_trace_that_lost_events(
         builder.take(number, event)
     found = builder.built().findings["S1"]
     assert not found.broken
-    assert "while 0x10 stood" in found.lacking[0].words  # in a trace that is whole, that was two at once
+    # In a trace that is whole, that was two at once.
+    assert "0x10 stood beside 0x20" in found.lacking[0].words

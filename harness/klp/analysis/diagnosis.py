@@ -12,7 +12,8 @@ from klp.analysis.history import History
 from klp.analysis.legs import Leg, LegOutcome
 from klp.analysis.refusals import Refusal, failed_pre_patch, refused
 from klp.analysis.rules.rule import RuleVerdict
-from klp.analysis.shadow import ShadowVariable, module_of
+from klp.analysis.shadow import ShadowVariable
+from klp.analysis.shadow_leaks import module_of
 from klp.analysis.words import stories
 from klp.errors import CrashReport
 from klp.klog.memory import telling

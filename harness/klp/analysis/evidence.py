@@ -47,7 +47,8 @@ class Finding:
         observations: how often the trace could have shown the rule broken.
         broken: observations that broke it by what was seen, the first `KEPT` of them.
         lacking: observations that broke it by what was not seen, which proves nothing if events were lost.
-        gap: what this trace cannot show, if that keeps the rule from being held.
+        gap: what this trace cannot show: it keeps the rule from being held, and excuses what is lacking.
+        undecided: what the trace leaves open: it keeps the rule from being held, and excuses nothing.
         shown: a few observations that broke nothing, for the reader.
         why: what was missing, where there is no observation.
     """
@@ -58,6 +59,7 @@ class Finding:
     why: str = ""
     lacking: tuple[Evidence, ...] = ()
     gap: str = ""
+    undecided: str = ""
 
 
 @dataclass(slots=True)

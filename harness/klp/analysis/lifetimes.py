@@ -9,6 +9,8 @@ import msgspec
 
 from klp.trace import events as ev
 
+_Free = tuple[int, ev.ShadowFreed]
+
 
 class ShadowLifetime(msgspec.Struct, frozen=True, kw_only=True):
     """One shadow variable.
@@ -34,33 +36,36 @@ class ShadowLifetime(msgspec.Struct, frozen=True, kw_only=True):
 def shadow_lifetimes(numbered: Iterable[tuple[int, ev.AnyEvent]]) -> tuple[ShadowLifetime, ...]:
     """Return every variable that was made or freed in numbered events, in the order of their events."""
     whole = list(numbered)
-    freed: dict[str, list[tuple[int, ev.ShadowFreed]]] = {}
+    earlier: dict[str, list[_Free]] = {}
     for number, event in whole:
         if isinstance(event, ev.ShadowFreed):
-            freed.setdefault(event.variable, []).append((number, event))
+            earlier.setdefault(event.variable, []).append((number, event))
     # The allocator reuses addresses, so allocations are paired with frees from the last one backwards, each
     # with the first free left after it. An allocation bears the time of its beginning: another CPU may free
     # the variable before the call has ended, never before it began.
-    lifetimes = [_made(n, each, freed) for n, each in reversed(whole) if isinstance(each, ev.ShadowAlloc)]
-    orphans = [_orphan(n, each) for frees in freed.values() for n, each in frees]
-    return tuple(sorted([*(each for each in lifetimes if each), *orphans], key=lambda each: each.event))
+    later: dict[str, list[_Free]] = {}  # frees after the allocation that is looked at, the first one last
+    lifetimes = []
+    for number, event in reversed(whole):
+        if isinstance(event, ev.ShadowAlloc) and event.result == "made" and event.variable is not None:
+            before, after = earlier.get(event.variable, []), later.setdefault(event.variable, [])
+            while before and before[-1][1].ts_ns >= event.ts_ns:
+                after.append(before.pop())
+            freed_ns = after.pop()[1].ts_ns if after else None
+            lifetimes.append(_made(number, event, event.variable, freed_ns))
+    orphans = [
+        _orphan(number, each) for frees in (*earlier.values(), *later.values()) for number, each in frees
+    ]
+    return tuple(sorted([*lifetimes, *orphans], key=lambda each: each.event))
 
 
-def _made(
-    number: int, event: ev.ShadowAlloc, freed: dict[str, list[tuple[int, ev.ShadowFreed]]]
-) -> ShadowLifetime | None:
-    if event.result != "made" or event.variable is None:
-        return None
-    after = [each for each in freed.get(event.variable, ()) if each[1].ts_ns >= event.ts_ns]
-    if after:
-        freed[event.variable].remove(after[0])
+def _made(number: int, event: ev.ShadowAlloc, variable: str, freed_ns: int | None) -> ShadowLifetime:
     return ShadowLifetime(
         obj=event.obj,
         id=event.id,
-        variable=event.variable,
+        variable=variable,
         size=event.size,
         made_ns=event.ts_ns,
-        freed_ns=after[0][1].ts_ns if after else None,
+        freed_ns=freed_ns,
         caller=event.caller,
         event=number,
     )

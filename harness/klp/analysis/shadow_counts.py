@@ -39,7 +39,7 @@ class KernelCounts:
             self.totals = _since(event, self._totals_before)
 
     def judge(self, right: Tally, racing: Tally) -> None:
-        """Judge the gets: S2 of all, S9 of those that raced a change."""
+        """Judge the gets: S2 of those that ran beside no change, S9 of those that raced one."""
         for id_, (number, each) in sorted(self._gets.items()):
             words = f"klp_shadow_get of id {id_}: {each.found} found, {each.absent} absent"
             if each.wrong and not right.broken:
@@ -47,10 +47,12 @@ class KernelCounts:
             if each.found + each.absent:
                 right.good(each.found + each.absent - 1)
                 right.judge(True, words, number)
-            if each.racing:
-                words = f"id {id_}: {each.racing} raced a change, {each.wrong} wrong"
-                racing.good(each.racing - 1)
-                racing.judge(not each.wrong, words, number)
+            raced = each.raced_right + each.raced_wrong
+            if raced:
+                words = f"id {id_}: {raced} raced a change and were compared, {each.raced_wrong} wrong"
+                racing.good(raced - 1)
+                if not (each.raced_wrong and racing.broken):
+                    racing.judge(not each.raced_wrong, words, number)
 
 
 def _since(now: C, before: C | None) -> C:

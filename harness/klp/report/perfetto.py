@@ -18,6 +18,7 @@ from klp.analysis.legs import Leg, TaskSwitch, Who, identity
 from klp.analysis.recording import GuestTrace, Recorded, RecordedCheck, TracedLeg
 from klp.trace import events as ev
 
+_LARGEST = 2**63 - 1  # that a signed number of an argument can hold
 Arguments = Mapping[str, str | int | bool]
 # Perfetto refuses track events that belong to no sequence of packets; one is enough for all.
 _SEQUENCE = 1
@@ -85,6 +86,8 @@ def _tell(packet: pb.TracePacket, name: str, arguments: Arguments | None) -> Non
         note = packet.track_event.debug_annotations.add(name=key)
         if isinstance(value, bool):
             note.bool_value = value
+        elif isinstance(value, int) and value > _LARGEST:
+            note.uint_value = value
         elif isinstance(value, int):
             note.int_value = value
         else:

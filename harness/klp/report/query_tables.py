@@ -117,7 +117,7 @@ class ShadowRow(msgspec.Struct, frozen=True, kw_only=True):
     run: _S
     guest: _Guest
     obj: Annotated[str, _("address of the object it hangs on")]
-    id: Annotated[int, _("its id")]
+    id: Annotated[int, msgspec.Meta(ge=0, description="its id")]
     variable: Annotated[str, _("address of its data")]
     size: Annotated[int | None, _("bytes; null where it was made before the trace")]
     made_ns: Annotated[int | None, _("ns of the guest's CLOCK_MONOTONIC; null as for size")]
@@ -177,6 +177,8 @@ def _sql(kind: inspect.Type) -> str:
         [kind] = [each for each in kind.types if not isinstance(each, inspect.NoneType)]
     if isinstance(kind, inspect.Metadata):
         return _sql(kind.type)
+    if isinstance(kind, inspect.IntType) and kind.ge == 0:
+        return "UBIGINT"
     if isinstance(kind, inspect.StructType):
         parts = ", ".join(f"{each.name} {_sql(each.type)}" for each in kind.fields)
         return f"STRUCT({parts})"

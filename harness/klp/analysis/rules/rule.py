@@ -100,10 +100,14 @@ def verdict_of(judged: Judged, history: History) -> RuleVerdict:
     broken = found.broken if holes else (*found.broken, *found.lacking)
     if broken:
         kind, why, evidence = Verdict.VIOLATED, broken[0].words, broken
-    elif not holes and found.observations:
+    elif not holes and not found.undecided and found.observations:
         kind, why, evidence = Verdict.HELD, f"{found.observations} observations", found.shown
     else:
-        why = "; ".join(holes) or found.why or "nothing in this trace could have shown it"
+        why = (
+            "; ".join([*holes, *filter(None, [found.undecided])])
+            or found.why
+            or "nothing in this trace could have shown it"
+        )
         kind, evidence = Verdict.NOT_OBSERVED, found.lacking or found.shown
     return RuleVerdict(
         rule=judged.rule, verdict=kind, observations=found.observations, evidence=evidence, why=why

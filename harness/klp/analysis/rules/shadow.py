@@ -7,12 +7,16 @@ here gives each of its findings a rule.
 
 from __future__ import annotations
 
-from klp.analysis.evidence import Finding
+from dataclasses import replace
+
+from klp.analysis.evidence import KEPT, Finding
 from klp.analysis.history import History
+from klp.analysis.holes import bare
 from klp.analysis.rules.rule import rule
 
 _DOCUMENT = "kernel/livepatch/shadow.c, Documentation/livepatch/shadow-vars.rst"
 _PROBE = "klpshadow"
+_STACK = "klpstates"
 _ALLOC = "klp_shadow_alloc klp_shadow_get_or_alloc"
 _FREE = "klp_shadow_free klp_shadow_free_all klp_shadow_free_struct"
 
@@ -105,7 +109,27 @@ def free_all(history: History) -> Finding:
 )
 def ledger(history: History) -> Finding:
     """Judge klp_shadow_free_struct and klp_module_going: shadow-vars.rst, *Matching parent's lifecycle*."""
-    return _of(history, "S7")
+    found, shadow = _of(history, "S7"), history.shadow
+    if not shadow.ledger.left and not shadow.leaks:
+        return replace(found, undecided=shadow.unsettled)
+    if unseen := _comings_unseen(history):
+        return replace(found, gap=f"variables were left, and {unseen}")
+    return replace(
+        found,
+        observations=found.observations + len(shadow.leaks),
+        lacking=(*found.lacking, *shadow.leaks[:KEPT]),
+        undecided=shadow.unsettled,
+    )
+
+
+def _comings_unseen(history: History) -> str:
+    """Return why it is not known which livepatches were there when a module went; empty if it is."""
+    if _STACK not in history.headers:
+        return f"{_STACK} was not running, which tells when a livepatch goes"
+    symbols = {"", *(bare(each) for each in ("klp_module_going", "klp_enable_patch"))}
+    return next(
+        (hole.words for hole in history.holes if hole.probe == _STACK and hole.symbol in symbols), ""
+    )
 
 
 @rule(

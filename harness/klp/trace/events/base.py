@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 SCHEMA = 2
+
+# An `unsigned long` of the kernel's: 2^63 and more are among its values.
+Id = Annotated[int, msgspec.Meta(ge=0)]
 
 # Values of klp_target_state and task_struct.patch_state. The names differ by kernel (KLP_UNDEFINED on 6.1,
 # KLP_TRANSITION_IDLE on 6.12), the values do not.

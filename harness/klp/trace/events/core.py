@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from klp.trace.events.base import Event, Task
+from klp.trace.events.base import Event, Id, Task
 
 
 class Callback(Event, frozen=True, kw_only=True, tag="callback"):
@@ -25,7 +25,7 @@ class Callback(Event, frozen=True, kw_only=True, tag="callback"):
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """One klp_state of a livepatch."""
 
-    id: int
+    id: Id
     version: int
 
 
@@ -51,7 +51,7 @@ class StateGet(Event, frozen=True, kw_only=True, tag="state_get"):
 
     call: Literal["get", "get_prev"]
     patch: str | None
-    id: int
+    id: Id
     found: State | None
     caller: str
     task: Task

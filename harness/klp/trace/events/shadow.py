@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from klp.trace.events.base import Event, Task
+from klp.trace.events.base import Event, Id, Task
 
 
 class ShadowAlloc(Event, frozen=True, kw_only=True, tag="shadow_alloc"):
@@ -21,7 +21,7 @@ class ShadowAlloc(Event, frozen=True, kw_only=True, tag="shadow_alloc"):
 
     call: Literal["alloc", "get_or_alloc"]
     obj: str
-    id: int
+    id: Id
     size: int
     flags: int
     ctor: bool
@@ -47,7 +47,7 @@ class ShadowFree(Event, frozen=True, kw_only=True, tag="shadow_free"):
     """klp_shadow_free, with the time of its call; `freed` tells whether there was such a variable."""
 
     obj: str
-    id: int
+    id: Id
     dtor: bool
     freed: bool
     caller: str
@@ -57,7 +57,7 @@ class ShadowFree(Event, frozen=True, kw_only=True, tag="shadow_free"):
 class ShadowFreeAll(Event, frozen=True, kw_only=True, tag="shadow_free_all"):
     """klp_shadow_free_all, with the time of its call: `count` variables of `id` were freed by it."""
 
-    id: int
+    id: Id
     dtor: bool
     count: int
     duration_ns: int
@@ -72,7 +72,7 @@ class ShadowFreed(Event, frozen=True, kw_only=True, tag="shadow_freed"):
     """
 
     obj: str
-    id: int
+    id: Id
     variable: str
     age_ns: int | None
     dtor: bool
@@ -82,28 +82,35 @@ class ShadowFreed(Event, frozen=True, kw_only=True, tag="shadow_freed"):
 class ShadowGets(Event, frozen=True, kw_only=True, tag="shadow_gets"):
     """klp_shadow_get calls of one id since the trace began, counted in the kernel.
 
-    `found` returned the variable that was there; `absent` NULL where there was none; `racing` began
-    before and ended after a change of that variable, so either answer is right; `wrong` are told one
-    by one in `ShadowGetWrong`; `unknown` found one that is older than the trace.
+    `found` returned the variable that was there; `absent` NULL where there was none; `wrong` something
+    else, told one by one in `ShadowGetWrong`; `unknown` found one that is older than the trace. Beside a
+    change of that variable NULL and a variable of this object and id are both right: `raced_right`, else
+    `raced_wrong`, told as the wrong ones are; `racing` are those whose answer was not compared.
     """
 
-    id: int
+    id: Id
     found: int
     absent: int
     racing: int
     wrong: int
     unknown: int
+    raced_right: int = 0
+    raced_wrong: int = 0
 
 
 class ShadowGetWrong(Event, frozen=True, kw_only=True, tag="shadow_get_wrong"):
-    """A klp_shadow_get that returned something else than the variable that was there; null is NULL."""
+    """A klp_shadow_get that returned something else than the variable that was there; null is NULL.
+
+    If it `raced` a change of that variable, what it returned was no variable of this object and id.
+    """
 
     obj: str
-    id: int
+    id: Id
     returned: str | None
     expected: str | None
     caller: str
     task: Task
+    raced: bool = False
 
 
 class ShadowTotals(Event, frozen=True, kw_only=True, tag="shadow_totals"):
