@@ -65,10 +65,9 @@ def _beside_object(history: History, event: ev.Callback, notice: ev.ModuleNotice
     """Before or after the patching of its object, within the notice of its module."""
     moments = [
         each.event.ts_ns
-        for each in history.objects
+        for each in history.objects_between(notice.ts_ns, notice.ts_ns + notice.duration_ns)
         if (each.event.patch, each.event.object) == (event.patch, event.object)
         and each.event.action == ("patch" if event.kind.endswith("_patch") else "unpatch")
-        and spans(notice, each.event.ts_ns)
     ]
     before = event.kind.startswith("pre_")
     return not moments or (event.ts_ns <= max(moments) if before else event.ts_ns >= min(moments))
@@ -160,8 +159,8 @@ def loaded_only(history: History) -> Finding:
             words = f"{_words(call)}, {'not loaded' if absent else 'loaded'}"
             tally.judge(not absent, words, number, *([absent[0]] if absent else []), sure=False)
     for number, notice in history.modules:
-        for each in history.objects:
-            if spans(notice, each.event.ts_ns) and each.event.object == notice.module:
+        for each in history.objects_between(notice.ts_ns, notice.ts_ns + notice.duration_ns):
+            if each.event.object == notice.module:
                 _judge_notice(tally, history, number, notice, each.event)
     return tally.finding("no callback of a module ran")
 
@@ -169,13 +168,12 @@ def loaded_only(history: History) -> Finding:
 def _absent(history: History, module: str, ts_ns: int) -> tuple[int, ev.ModuleNotice] | None:
     """Return the notice that shows that a module was not loaded at a moment, if one does."""
     # Within a notice it counts as loaded: klp_module_coming() and klp_module_going() run its callbacks.
-    own = [each for each in history.modules if each[1].module == module]
-    before = [each for each in own if each[1].ts_ns <= ts_ns]
-    if before:
-        number, last = before[-1]
+    if before := history.notice_before(ts_ns, module):
+        last = before[1]
         gone = last.action == "going" or last.errno != 0
-        return (number, last) if gone and not spans(last, ts_ns) else None
+        return before if gone and not spans(last, ts_ns) else None
     # That it comes shows that it was away until then. Of a module that goes first, nothing is shown.
+    own = history.notices_of(module)
     return own[0] if own and own[0][1].action == "coming" else None
 
 
@@ -188,8 +186,8 @@ def _judge_notice(
         return
     ran = [
         n
-        for n, each in history.callbacks.of(done.patch, done.object)
-        if each.kind == kind and spans(notice, each.ts_ns)
+        for n, each in history.callbacks.between(notice.ts_ns, notice.ts_ns + notice.duration_ns + 1)
+        if (each.patch, each.object, each.kind) == (done.patch, done.object, kind)
     ]
     words = f"{done.object} {notice.action}: {len(ran)} {kind.replace('_', '-')} of {done.patch} for it"
     if ran:
@@ -239,9 +237,9 @@ def _refused(history: History, event: ev.Callback) -> tuple[int, int] | None:
 
 def _within(history: History, leg: Leg) -> Iterator[Call]:
     """Yield the callbacks that ran in a leg, but for those of modules that came or went meanwhile."""
-    for number, each in history.callbacks.calls:
-        inside = each.ts_ns >= leg.begun_ns and history.leg_at(each.ts_ns) is leg
-        if inside and not leg.over_at(each.ts_ns) and history.notice_at(each.ts_ns, each.object) is None:
+    after = history.leg_after(leg.begun_ns)
+    for number, each in history.callbacks.between(leg.begun_ns, after.begun_ns if after else None):
+        if not leg.over_at(each.ts_ns) and history.notice_at(each.ts_ns, each.object) is None:
             yield number, each
 
 

@@ -225,12 +225,10 @@ def _freed_before(history: History, step: ev.Step) -> int | None:
     """Return the free of a livepatch that ended before a step began, if its module was let go by it."""
     # klp_free_patch_finish() lets the module go after the livepatch's folder in sysfs is gone, in a work
     # item: whoever waits for the folder to go may still find the module in use.
-    begun = step.ts_ns - step.duration_ns
-    frees = [(n, each) for n, each in history.stack.frees if each.patch == step.subject]
-    frees = [(n, each) for n, each in frees if each.ts_ns < begun]
-    if not frees:
+    freed = history.stack.freed_before(step.subject, step.ts_ns - step.duration_ns)
+    if freed is None:
         return None
-    number, last = frees[-1]
+    number, last = freed
     if last.forced:
         # Marked as forced though nobody forced it: the removal is judged, and fails for the reference that
         # is kept.

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from klp.analysis.evidence import Finding, Tally
 from klp.analysis.history import History
@@ -19,9 +19,17 @@ _EINVAL = -22
 
 def _pairs(decision: ev.Compatible) -> Iterator[tuple[ev.State, ev.State | None]]:
     """Yield each installed state with the livepatch's own state of that id, if it has one."""
-    own = {each.id: each for each in decision.states}
+    own = _first_of_each(decision.states)
     for installed in decision.installed:
         yield from ((state, own.get(state.id)) for state in installed.states)
+
+
+def _first_of_each(states: Iterable[ev.State]) -> dict[int, ev.State]:
+    """Return the states by id: klp_get_state() takes the first where a livepatch lists one id twice."""
+    found: dict[int, ev.State] = {}
+    for each in states:
+        found.setdefault(each.id, each)
+    return found
 
 
 def _expected(decision: ev.Compatible) -> bool:
@@ -145,8 +153,15 @@ def lookups(history: History) -> Finding:
     state. A look-up in a livepatch of which no decision was seen is no observation.
     """
     tally = Tally()
+    decisions = iter([*history.states.decisions, None])
+    decision = next(decisions)
+    known: dict[str | None, _States] = {}
     for number, each in history.states.gets:
-        known = _carried(history, each.ts_ns)
+        # What each livepatch was last said to carry.
+        while decision is not None and decision[1].ts_ns <= each.ts_ns:
+            known |= {one.patch: one.states for one in decision[1].installed}
+            known[decision[1].patch] = decision[1].states
+            decision = next(decisions)
         if each.call == "get":
             if each.patch in known:
                 _judge_found(tally, number, each, [known[each.patch]])
@@ -156,16 +171,6 @@ def lookups(history: History) -> Finding:
 
 
 _States = tuple[ev.State, ...]
-
-
-def _carried(history: History, ts_ns: int) -> dict[str | None, _States]:
-    """Return what each livepatch was last said to carry, before a moment."""
-    known: dict[str | None, _States] = {}
-    for _, each in history.states.decisions:
-        if each.ts_ns <= ts_ns:
-            known |= {one.patch: one.states for one in each.installed}
-            known[each.patch] = each.states
-    return known
 
 
 def _below(history: History, ts_ns: int) -> tuple[str, ...] | None:
@@ -179,7 +184,8 @@ def _below(history: History, ts_ns: int) -> tuple[str, ...] | None:
 
 
 def _judge_found(tally: Tally, number: int, get: ev.StateGet, carried: list[_States]) -> None:
-    fitting = [state for states in carried for state in states if state.id == get.id]
+    # Of several livepatches, that of the newest: each answer takes the place of the one before it.
+    fitting = [state for states in carried if (state := _first_of_each(states).get(get.id))]
     expected = fitting[-1] if fitting else None
     whose = f" of {get.patch}" if get.patch else ""
     words = f"klp_{get.call}_state({get.id}){whose} found {_version(get.found)}"
