@@ -28,9 +28,15 @@ E = TypeVar("E", bound=ev.AnyEvent)
 
 @dataclass(frozen=True, slots=True)
 class CallbackSequence:
-    """Every callback that ran, in order."""
+    """Every callback that ran, in order.
+
+    Attributes:
+        calls: with the numbers of their events.
+        told: each (livepatch, object, kind) that an object has, as it was told when it was patched.
+    """
 
     calls: tuple[tuple[int, ev.Callback], ...]
+    told: frozenset[tuple[str, str, str]] = frozenset()
     _of: dict[tuple[str, str | None], tuple[tuple[int, ev.Callback], ...]] = field(
         init=False, repr=False, compare=False
     )
@@ -43,15 +49,15 @@ class CallbackSequence:
             found[each[1].patch, None].append(each)
             found[each[1].patch, each[1].object].append(each)
         object.__setattr__(self, "_of", {key: tuple(calls) for key, calls in found.items()})
-        seen = frozenset((each.patch, each.object, each.kind) for _, each in self.calls)
-        object.__setattr__(self, "_seen", seen)
+        ran = {(each.patch, each.object, kind) for _, each in self.calls for kind in each.kinds}
+        object.__setattr__(self, "_seen", self.told | ran)
 
     def of(self, patch: str, object_: str | None = None) -> tuple[tuple[int, ev.Callback], ...]:
         """Return one livepatch's, or one of its objects', in order."""
         return self._of.get((patch, object_), ())
 
     def has(self, patch: str, object_: str, kind: str) -> bool:
-        """Whether an object was ever seen to have a callback: callbacks are optional."""
+        """Whether an object was ever told to have a callback, or seen to: callbacks are optional."""
         return (patch, object_, kind) in self._seen
 
     def between(self, from_ns: int, until_ns: int | None) -> tuple[tuple[int, ev.Callback], ...]:
@@ -82,9 +88,10 @@ class StackHistory:
     frees: tuple[tuple[int, ev.PatchFree], ...]
 
     def before(self, ts_ns: int) -> tuple[str, ...] | None:
-        """Return the livepatches, lowest first, as last told before a moment; None if never."""
+        """Return the livepatches, lowest first, as last told before a moment; None if not, or not all."""
         at = bisect_left(self.stacks, ts_ns, key=_began)
-        return self.stacks[at - 1][1].patches if at else None
+        last = self.stacks[at - 1][1] if at else None
+        return None if last is None or last.cut else last.patches
 
     def enabling(self, patch: str, ts_ns: int) -> tuple[int, ev.Enable] | None:
         """Return the klp_enable_patch of `patch` that was under way at a moment."""
@@ -191,6 +198,10 @@ class History:
         """Return the first leg that began after a moment."""
         at = bisect_right(self._begins, ts_ns)
         return self.legs[at] if at < len(self.legs) else None
+
+    def legs_between(self, from_ns: int, until_ns: int) -> tuple[Leg, ...]:
+        """Return the legs that began from a moment on and before another."""
+        return self.legs[bisect_left(self._begins, from_ns) : bisect_left(self._begins, until_ns)]
 
     def notices_of(self, module: str) -> tuple[tuple[int, ev.ModuleNotice], ...]:
         """Return when a module came and went, in order."""
@@ -331,7 +342,7 @@ class _Builder:
             objects=tuple(self._objects),
             strays=tuple(self._strays),
             shadow=shadow,
-            callbacks=CallbackSequence(self._all(ev.Callback)),
+            callbacks=CallbackSequence(self._all(ev.Callback), self._told_callbacks()),
             states=StateHistory(self._all(ev.Compatible), self._all(ev.StateGet)),
             stack=StackHistory(
                 self._all(ev.Enable),
@@ -348,6 +359,10 @@ class _Builder:
             first_ns=self._first_ns or 0,
             last_ns=self._last_ns,
         )
+
+    def _told_callbacks(self) -> frozenset[tuple[str, str, str]]:
+        told = (each.event for each in self._objects)
+        return frozenset((each.patch, each.object, kind) for each in told for kind in each.callbacks or ())
 
     def _observations(self) -> Observations:
         return Observations(

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 SCHEMA = 2
+
+CallbackKind = Literal["pre_patch", "post_patch", "pre_unpatch", "post_unpatch"]
 
 # Values of klp_target_state and task_struct.patch_state. The names differ by kernel (KLP_UNDEFINED on 6.1,
 # KLP_TRANSITION_IDLE on 6.12), the values do not.
