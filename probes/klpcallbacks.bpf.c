@@ -32,7 +32,8 @@ struct event_t {
 	u64 ts_ns;
 	u64 duration_ns;
 	u64 function;
-	u32 kind; /* CALLBACK_* */
+	u32 kind;  /* CALLBACK_* */
+	u32 kinds; /* a bit for each that this function is */
 	s32 result;
 	u32 pid;
 	u32 tgid;
@@ -47,16 +48,17 @@ struct call_t {
 	u64 function;
 	u64 ts_ns;
 	u32 kind;
+	u32 kinds;
 };
 
 BPF_RINGBUF_OUTPUT(events, 16);
 BPF_F_TABLE("array", int, u64, lost, 1, BPF_F_MMAPABLE);
 BPF_HASH(calls, u64, struct call_t); /* by task; under klp_mutex there is only one */
 
-static __always_inline int enter(struct klp_object *object, u64 function, u32 kind)
+static __always_inline int enter(struct klp_object *object, u64 function, u32 kind, u32 kinds)
 {
 	u64 self = bpf_get_current_task();
-	struct call_t call = { .object = object, .function = function, .kind = kind };
+	struct call_t call = { .object = object, .function = function, .kind = kind, .kinds = kinds };
 
 	call.ts_ns = bpf_ktime_get_ns();
 	calls.update(&self, &call);
@@ -65,23 +67,24 @@ static __always_inline int enter(struct klp_object *object, u64 function, u32 ki
 
 /*
  * The core calls other pointers, too: their first argument is no object, and this function is not among
- * what is read there. One function that serves as two callbacks is taken for the first of them.
+ * what is read there. Of a function that serves as several callbacks it is told which.
  */
 static __always_inline int enter_if_callback(struct klp_object *object, u64 function)
 {
 	struct klp_callbacks callbacks = {};
+	u32 kind = CALLBACK_POST_UNPATCH, kinds = 0;
 
 	if (READ(callbacks, object, KLP_OBJECT_CALLBACKS))
 		return 0; /* not even a pointer */
-	if (function == callbacks.pre_patch)
-		return enter(object, function, CALLBACK_PRE_PATCH);
-	if (function == callbacks.post_patch)
-		return enter(object, function, CALLBACK_POST_PATCH);
-	if (function == callbacks.pre_unpatch)
-		return enter(object, function, CALLBACK_PRE_UNPATCH);
 	if (function == callbacks.post_unpatch)
-		return enter(object, function, CALLBACK_POST_UNPATCH);
-	return 0;
+		kinds |= 1 << kind;
+	if (function == callbacks.pre_unpatch)
+		kinds |= 1 << (kind = CALLBACK_PRE_UNPATCH);
+	if (function == callbacks.post_patch)
+		kinds |= 1 << (kind = CALLBACK_POST_PATCH);
+	if (function == callbacks.pre_patch)
+		kinds |= 1 << (kind = CALLBACK_PRE_PATCH);
+	return kinds ? enter(object, function, kind, kinds) : 0;
 }
 
 #define CALL_THROUGH(register, field)                                                          \
@@ -120,7 +123,7 @@ static __always_inline int enter_wrapper(struct klp_object *object, u32 kind)
 		function = callbacks.pre_unpatch;
 	else if (callbacks.post_unpatch_enabled)
 		function = callbacks.post_unpatch;
-	return function ? enter(object, function, kind) : 0;
+	return function ? enter(object, function, kind, 1 << kind) : 0;
 }
 
 #define CALL_WRAPPER(member, kind)                                                    \
@@ -196,6 +199,7 @@ int on_return(struct pt_regs *ctx)
 	event.duration_ns = bpf_ktime_get_ns() - call->ts_ns;
 	event.function = call->function;
 	event.kind = call->kind;
+	event.kinds = call->kinds;
 	event.result = PT_REGS_RC(ctx);
 	event.pid = thread;
 	event.tgid = thread >> 32;

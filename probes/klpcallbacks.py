@@ -115,6 +115,7 @@ def fields_of(event: Any, symbols: Symbols) -> Fields:
         "patch": patch,
         "object": klpoutput.text(event.object) or "vmlinux",
         "kind": kind,
+        "also": [other for bit, other in enumerate(KINDS) if event.kinds >> bit & 1 and other != kind],
         "function": f"{function} [{patch}]" if function else symbols.describe(event.function),
         "result": event.result if kind == "pre_patch" else None,
         "duration_ns": event.duration_ns,

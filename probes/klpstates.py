@@ -13,7 +13,7 @@
 # Return probes are only on functions of the livepatch core, which hold klp_mutex, so that no
 # transition makes progress meanwhile.
 #
-# Not seen: more than 16 livepatches, or more than 16 states of one (a message says so).
+# Not seen: more than 16 livepatches, or more than 16 states of one (the event is marked as cut).
 """Trace system states, objects' modules and the stack of livepatches."""
 
 from __future__ import annotations
@@ -127,6 +127,7 @@ def _compatible(event: Any, _symbols: Symbols) -> Fields:
             for slot in range(1, event.patches)
         ],
         "compatible": bool(event.yes),
+        "cut": bool(event.cut),
     }
 
 
@@ -152,7 +153,7 @@ def _enable(event: Any, _symbols: Symbols) -> Fields:
 
 def _patch_stack(event: Any, _symbols: Symbols) -> Fields:
     patches = [_name(event, slot) for slot in range(1, event.patches)]
-    return {"why": WHYS[event.detail], "patches": patches}
+    return {"why": WHYS[event.detail], "patches": patches, "cut": bool(event.cut)}
 
 
 def _replaced(event: Any, _symbols: Symbols) -> Fields:

@@ -27,7 +27,7 @@ struct event_t {
 	u64 ts_ns;
 	u64 duration_ns;
 	u32 kind;
-	u32 detail; /* of attempt: result, switch: path, pass: number, census: moment, object: 1 to patch */
+	u32 detail; /* of attempt: result, switch: path, pass: number, census: moment, object: 1 to patch, function: old_sympos */
 	s32 error;
 	s32 state; /* of a task: its patch_state, else the target */
 	s32 after; /* of attempt: the task's patch_state; of fork: the parent's */

@@ -40,8 +40,8 @@ EXAMPLES = """examples:
 """
 
 MEMBERS = {
-    "klp_func": ("node", "old_name", "nop", "patched", "transition"),
-    "klp_object": ("name", "func_list", "kobj"),
+    "klp_func": ("node", "old_name", "old_sympos", "nop", "patched", "transition"),
+    "klp_object": ("name", "func_list", "kobj", "callbacks"),
     "klp_patch": ("kobj", "replace", "enabled", "forced"),
     "kobject": ("name", "parent"),
     "rq": ("idle",),

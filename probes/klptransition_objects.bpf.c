@@ -29,6 +29,23 @@ static __always_inline void read_object(struct event_t *event, struct klp_object
 		read_string(event->object, (u64)object + KLP_OBJECT_NAME);
 }
 
+/* Which callbacks it has: the first members of struct klp_callbacks, the same since 5.1. */
+static __always_inline u32 read_callbacks(struct klp_object *object)
+{
+	u64 callbacks = (u64)object + KLP_OBJECT_CALLBACKS;
+	u32 flags = 0;
+
+	if (read_pointer(callbacks))
+		flags |= FLAG_PRE_PATCH;
+	if (read_pointer(callbacks + sizeof(void *)))
+		flags |= FLAG_POST_PATCH;
+	if (read_pointer(callbacks + 2 * sizeof(void *)))
+		flags |= FLAG_PRE_UNPATCH;
+	if (read_pointer(callbacks + 3 * sizeof(void *)))
+		flags |= FLAG_POST_UNPATCH;
+	return flags;
+}
+
 static __always_inline struct functions_t read_functions(struct klp_object *object)
 {
 	u64 head = (u64)object + KLP_OBJECT_FUNC_LIST, node = head;
@@ -57,6 +74,7 @@ static __always_inline void submit_function(struct klp_object *object, void *fun
 	event->ts_ns = ts_ns;
 	read_object(event, object);
 	read_string(event->function, (u64)func + KLP_FUNC_OLD_NAME);
+	event->detail = (u64)read_pointer((u64)func + KLP_FUNC_OLD_SYMPOS);
 	if (read_bool(func, KLP_FUNC_NOP))
 		event->flags |= FLAG_NOP;
 	if (transition)
@@ -110,6 +128,7 @@ int on_patch_object_return(struct pt_regs *ctx)
 		event->detail = 1;
 		event->error = PT_REGS_RC(ctx);
 		event->count = count;
+		event->flags |= read_callbacks(entered->object);
 		read_object(event, entered->object);
 		submit(event);
 	}
@@ -126,6 +145,7 @@ int on_unpatch_object(struct pt_regs *ctx, struct klp_object *object, bool nops_
 	if (!event)
 		return 0;
 	event->count = count;
+	event->flags |= read_callbacks(object);
 	if (nops_only)
 		event->flags |= FLAG_NOPS_ONLY;
 	read_object(event, object);

@@ -23,7 +23,10 @@ PATHS = ("exit", "idle", "scheduler", "force", "offline")
 MOMENTS = ("before_init", "init", "before_start", "started", "before_complete", "completed", "forced")
 # What both sides number alike, by the prefix in C.
 NUMBERED = {"EVENT": EVENTS, "RESULT": RESULTS, "PATH": PATHS, "MOMENT": MOMENTS}
-FLAGS = ("replace", "forced", "complete", "whole", "nop", "transition", "patched", "nops_only")
+CALLBACKS = ("pre_patch", "post_patch", "pre_unpatch", "post_unpatch")
+FLAGS = (
+    "replace", "forced", "complete", "whole", "nop", "transition", "patched", "nops_only", *CALLBACKS
+)  # fmt: skip
 ABOUT_TASKS = ("attempt", "switch", "fork", "exit")
 # Why a task was refused, by the errno of its attempt, which is klp_check_and_switch_task's.
 REASONS = {-errno.EBUSY: "running", -errno.EINVAL: "unreliable", -errno.EADDRINUSE: "sleeping"}
@@ -145,7 +148,7 @@ def _part(event: Any) -> Fields:
 
 def _function(event: Any) -> Fields:
     flags = {name: _has(event, name) for name in ("nop", "transition", "patched")}
-    return _part(event) | {"function": klpoutput.text(event.function), **flags}
+    return _part(event) | {"function": klpoutput.text(event.function), "position": event.detail, **flags}
 
 
 def _object(event: Any) -> Fields:
@@ -154,6 +157,7 @@ def _object(event: Any) -> Fields:
         "functions": event.count,
         "nops_only": _has(event, "nops_only"),
         "errno": event.error,
+        "callbacks": [name for name in CALLBACKS if _has(event, name)],
     }
 
 
@@ -239,7 +243,8 @@ class Columns:
 
     def _function(self, fields: Fields) -> str:
         marks = "".join(f", {name}" for name in ("nop", "transition", "patched") if fields[name])
-        return f"{fields['object']} {fields['function']}{marks}"
+        place = f",{fields['position']}" if fields["position"] else ""
+        return f"{fields['object']} {fields['function']}{place}{marks}"
 
     def _object(self, fields: Fields) -> str:
         failed = f": {errno.errorcode.get(-fields['errno'], '?')}" if fields["errno"] else ""

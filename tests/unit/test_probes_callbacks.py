@@ -22,7 +22,7 @@ SYMBOLS = SimpleNamespace(describe=hex)
 
 def callback(**fields):
     base = {"ts_ns": 5, "name": b"pre", "patch": b"demo", "object": b"", "function": 0x10, "result": -19}
-    task = {"pid": 181, "tgid": 180, "comm": b"sh\xff", "kind": 0, "duration_ns": 7}
+    task = {"pid": 181, "tgid": 180, "comm": b"sh\xff", "kind": 0, "kinds": 1, "duration_ns": 7}
     return SimpleNamespace(**base, **task | fields)
 
 
@@ -30,10 +30,16 @@ def test_only_pre_patch_has_a_result():
     lines = []
     out = klpoutput.Output("klpcallbacks", True, klpcallbacks.columns, write=lines.append)
     for kind in range(len(klpcallbacks.KINDS)):
-        out.event("callback", 5, **klpcallbacks.fields_of(callback(kind=kind), SYMBOLS))
+        event = callback(kind=kind, kinds=1 << kind)
+        out.event("callback", 5, **klpcallbacks.fields_of(event, SYMBOLS))
     pre, *others = [events.decode(line.encode()) for line in lines]
     assert (pre.result, pre.object, pre.function) == (-19, "vmlinux", "pre [demo]")
     assert [event.result for event in others] == [None] * 3
+
+
+def test_a_function_that_serves_as_several_is_told_as_all_of_them():
+    fields = klpcallbacks.fields_of(callback(kind=1, kinds=0b0110), SYMBOLS)
+    assert (fields["kind"], fields["also"]) == ("post_patch", ["pre_unpatch"])
 
 
 def test_a_result_is_shown_by_name():

@@ -118,9 +118,10 @@ class Trace:
         transition = known.pop("transition", self.core.transition_patch == patch)
         nops = known.pop("nops", ())
         for each in functions:
+            function, _, position = each.partition(",")
             self.put(
-                ev.Function, patch=patch, object=name, function=each, nop=each in nops,
-                transition=transition, patched=action == "unpatch",
+                ev.Function, patch=patch, object=name, function=function, nop=each in nops,
+                transition=transition, patched=action == "unpatch", position=int(position or 0),
             )  # fmt: skip
         self.put(ev.Object, patch=patch, object=name, action=action, functions=len(functions), **known)
 

@@ -8,8 +8,10 @@ order of time.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar, get_args
 
 from klp.analysis.calls import FunctionCalls, calls_of
@@ -26,26 +28,46 @@ E = TypeVar("E", bound=ev.AnyEvent)
 
 @dataclass(frozen=True, slots=True)
 class CallbackSequence:
-    """Every callback that ran, in order."""
+    """Every callback that ran, in order.
+
+    Attributes:
+        calls: with the numbers of their events.
+        told: each (livepatch, object, kind) that an object has, as it was told when it was patched.
+    """
 
     calls: tuple[tuple[int, ev.Callback], ...]
+    told: frozenset[tuple[str, str, str]] = frozenset()
+    _of: dict[tuple[str, str | None], tuple[tuple[int, ev.Callback], ...]] = field(
+        init=False, repr=False, compare=False
+    )
+    _seen: frozenset[tuple[str, str, str]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Sort the calls by livepatch and object: a trace of many cycles has many of both."""
+        found: dict[tuple[str, str | None], list[tuple[int, ev.Callback]]] = defaultdict(list)
+        for each in self.calls:
+            found[each[1].patch, None].append(each)
+            found[each[1].patch, each[1].object].append(each)
+        object.__setattr__(self, "_of", {key: tuple(calls) for key, calls in found.items()})
+        ran = {(each.patch, each.object, kind) for _, each in self.calls for kind in each.kinds}
+        object.__setattr__(self, "_seen", self.told | ran)
 
     def of(self, patch: str, object_: str | None = None) -> tuple[tuple[int, ev.Callback], ...]:
         """Return one livepatch's, or one of its objects', in order."""
-        return tuple(
-            (number, each)
-            for number, each in self.calls
-            if each.patch == patch and object_ in (None, each.object)
-        )
+        return self._of.get((patch, object_), ())
 
     def has(self, patch: str, object_: str, kind: str) -> bool:
-        """Whether an object was ever seen to have a callback: callbacks are optional."""
-        return any((each.patch, each.object, each.kind) == (patch, object_, kind) for _, each in self.calls)
+        """Whether an object was ever told to have a callback, or seen to: callbacks are optional."""
+        return (patch, object_, kind) in self._seen
+
+    def between(self, from_ns: int, until_ns: int | None) -> tuple[tuple[int, ev.Callback], ...]:
+        """Return those that began at `from_ns` or later, and before `until_ns` (None: up to the end)."""
+        return between(self.calls, from_ns, until_ns)
 
     @property
     def objects(self) -> tuple[tuple[str, str], ...]:
         """Every (livepatch, object) of which a callback ran."""
-        return tuple(dict.fromkeys((each.patch, each.object) for _, each in self.calls))
+        return tuple((patch, object_) for patch, object_ in self._of if object_ is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +88,26 @@ class StackHistory:
     frees: tuple[tuple[int, ev.PatchFree], ...]
 
     def before(self, ts_ns: int) -> tuple[str, ...] | None:
-        """Return the livepatches, lowest first, as last told before a moment; None if never."""
-        known = [each.patches for _, each in self.stacks if each.ts_ns < ts_ns]
-        return known[-1] if known else None
+        """Return the livepatches, lowest first, as last told before a moment; None if not, or not all."""
+        at = bisect_left(self.stacks, ts_ns, key=_began)
+        last = self.stacks[at - 1][1] if at else None
+        return None if last is None or last.cut else last.patches
 
     def enabling(self, patch: str, ts_ns: int) -> tuple[int, ev.Enable] | None:
         """Return the klp_enable_patch of `patch` that was under way at a moment."""
-        return next(
-            (each for each in self.enables if each[1].patch == patch and spans(each[1], ts_ns)), None
-        )
+        at = bisect_right(self.enables, ts_ns, key=_began)
+        # Under klp_mutex there is one at a time, but others may wait for it: those began later.
+        for each in reversed(self.enables[:at]):
+            if each[1].patch == patch:
+                return each if spans(each[1], ts_ns) else None
+        return None
+
+    def freed_before(self, patch: str, ts_ns: int) -> tuple[int, ev.PatchFree] | None:
+        """Return the last time that a livepatch was freed before a moment."""
+        for each in reversed(self.frees[: bisect_left(self.frees, ts_ns, key=_began)]):
+            if each[1].patch == patch:
+                return each
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +168,18 @@ class History:
     first_ns: int
     last_ns: int
     heard: dict[str, int]
+    _begins: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    _notices: dict[str, tuple[tuple[int, ev.ModuleNotice], ...]] = field(
+        init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        """Sort what is asked for by moments, and by modules."""
+        object.__setattr__(self, "_begins", tuple(each.begun_ns for each in self.legs))
+        notices: dict[str, list[tuple[int, ev.ModuleNotice]]] = defaultdict(list)
+        for each in self.modules:
+            notices[each[1].module].append(each)
+        object.__setattr__(self, "_notices", {name: tuple(told) for name, told in notices.items()})
 
     @property
     def transitions(self) -> tuple[Transition, ...]:
@@ -154,15 +199,53 @@ class History:
 
     def leg_at(self, ts_ns: int) -> Leg | None:
         """Return the leg that had begun last at a moment, whether or not it had ended."""
-        begun = [each for each in self.legs if each.begun_ns <= ts_ns]
-        return begun[-1] if begun else None
+        at = bisect_right(self._begins, ts_ns)
+        return self.legs[at - 1] if at else None
 
-    def notice_at(self, ts_ns: int, module: str | None = None) -> tuple[int, ev.ModuleNotice] | None:
-        """Return the notice of a module (of any) that the core was handling at a moment."""
-        return next(
-            (each for each in self.modules if module in (None, each[1].module) and spans(each[1], ts_ns)),
-            None,
-        )
+    def leg_after(self, ts_ns: int) -> Leg | None:
+        """Return the first leg that began after a moment."""
+        at = bisect_right(self._begins, ts_ns)
+        return self.legs[at] if at < len(self.legs) else None
+
+    def legs_between(self, from_ns: int, until_ns: int) -> tuple[Leg, ...]:
+        """Return the legs that began from a moment on and before another."""
+        return self.legs[bisect_left(self._begins, from_ns) : bisect_left(self._begins, until_ns)]
+
+    def notices_of(self, module: str) -> tuple[tuple[int, ev.ModuleNotice], ...]:
+        """Return when a module came and went, in order."""
+        return self._notices.get(module, ())
+
+    def notice_before(self, ts_ns: int, module: str) -> tuple[int, ev.ModuleNotice] | None:
+        """Return a module's last notice that had begun at a moment."""
+        own = self.notices_of(module)
+        at = bisect_right(own, ts_ns, key=_began)
+        return own[at - 1] if at else None
+
+    def notice_at(self, ts_ns: int, module: str) -> tuple[int, ev.ModuleNotice] | None:
+        """Return the notice of a module that the core was handling at a moment."""
+        last = self.notice_before(ts_ns, module)
+        return last if last and spans(last[1], ts_ns) else None
+
+    def objects_between(self, from_ns: int, until_ns: int) -> tuple[ObjectSeen, ...]:
+        """Return what was patched and unpatched from a moment on, and before or at another."""
+        begun = bisect_left(self.objects, from_ns, key=_object_began)
+        return self.objects[begun : bisect_right(self.objects, until_ns, key=_object_began)]
+
+
+def _began(told: tuple[int, ev.AnyEvent]) -> int:
+    return told[1].ts_ns
+
+
+def _object_began(seen: ObjectSeen) -> int:
+    return seen.event.ts_ns
+
+
+def between(
+    told: tuple[tuple[int, E], ...], from_ns: int, until_ns: int | None
+) -> tuple[tuple[int, E], ...]:
+    """Return the events, of some in order of time, from a moment on and before another (None: the end)."""
+    begun = bisect_left(told, from_ns, key=_began)
+    return told[begun:] if until_ns is None else told[begun : bisect_left(told, until_ns, key=_began)]
 
 
 def spans(event: ev.Enable | ev.ModuleNotice | ev.Pass, ts_ns: int) -> bool:
@@ -267,7 +350,7 @@ class _Builder:
             objects=tuple(self._objects),
             strays=tuple(self._strays),
             shadow=shadow,
-            callbacks=CallbackSequence(self._all(ev.Callback)),
+            callbacks=CallbackSequence(self._all(ev.Callback), self._told_callbacks()),
             states=StateHistory(self._all(ev.Compatible), self._all(ev.StateGet)),
             stack=StackHistory(
                 self._all(ev.Enable),
@@ -285,6 +368,10 @@ class _Builder:
             last_ns=self._last_ns,
             heard=self._holes.heard,
         )
+
+    def _told_callbacks(self) -> frozenset[tuple[str, str, str]]:
+        told = (each.event for each in self._objects)
+        return frozenset((each.patch, each.object, kind) for each in told for kind in each.callbacks or ())
 
     def _observations(self) -> Observations:
         return Observations(

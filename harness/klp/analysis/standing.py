@@ -86,11 +86,14 @@ class Standing:
         from_ns, until_ns = sample.begun_ns, sample.ended_ns
         if from_ns is None or until_ns is None:
             from_ns, until_ns = sample.ts_ns - _AROUND_NS, sample.ts_ns + _AROUND_NS
-        values = [each for each in self._values.get((name, what), []) if each.may_ns <= until_ns]
-        sure = [
-            at for at, each in enumerate(values) if each.sure_ns is not None and each.sure_ns <= from_ns
-        ]
-        return list(dict.fromkeys(each.value for each in values[sure[-1] :])) if sure else []
+        values = self._values.get((name, what), [])
+        stood: list[object] = []
+        # From the last that may have stood back to the first that surely did.
+        for each in reversed(values[: bisect_right(values, until_ns, key=lambda value: value.may_ns)]):
+            stood.append(each.value)
+            if each.sure_ns is not None and each.sure_ns <= from_ns:
+                return list(dict.fromkeys(reversed(stood)))
+        return []
 
     def compare(self, shown: ev.SysfsPatch, sample: ev.Sysfs) -> Iterator[tuple[str, object, list[object]]]:
         """Yield what is shown of a livepatch beside what was traced, for all that is known of both."""

@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rules of callbacks: kernel/livepatch/core.h and core.c, Documentation/livepatch/callbacks.rst.
 
-Callbacks are optional. That one did not run proves something only where it is known to exist, which is
-where it ran at another time of the trace: no event tells which callbacks a livepatch has.
+Callbacks are optional. That one did not run proves something only where it is known to exist: an object is
+told with its callbacks when it is patched. In traces recorded before that was told, it must have run at
+another time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 
 from klp.analysis.evidence import Finding, Tally
 from klp.analysis.history import History, spans
 from klp.analysis.legs import Leg, LegOutcome
+from klp.analysis.rules.callback_order import Call, callback_words, callbacks_within
 from klp.analysis.rules.rule import rule
 from klp.trace import events as ev
 
@@ -21,82 +22,6 @@ _PROBES = "klpcallbacks klptransition klpstates"
 _ENDS = "klp_init_transition klp_start_transition klp_complete_transition"
 _MODULES = "klp_module_coming klp_module_going"
 _KINDS = "pre_patch post_patch pre_unpatch post_unpatch"
-
-Call = tuple[int, ev.Callback]
-
-
-def _words(call: Call) -> str:
-    event = call[1]
-    result = f" returned {event.result}" if event.result else ""
-    return f"{event.kind.replace('_', '-')} of {event.patch}, {event.object}{result}"
-
-
-@rule(
-    "C1",
-    "Order: pre-patch before the object's transition, post-patch after completion; pre-unpatch before,"
-    " post-unpatch after.",
-    f"__klp_enable_patch, __klp_disable_patch, klp_complete_transition; {_DOCUMENT}",
-    _PROBES,
-    f"{_ENDS} klp_patch_object klp_unpatch_object {_MODULES} {_KINDS}",
-)
-def callback_order(history: History) -> Finding:
-    """Judge __klp_enable_patch, __klp_disable_patch, klp_complete_transition: callbacks.rst, 2.
-
-    The callbacks of a module that comes or goes run within klp_module_coming and klp_module_going, on
-    either side of the object's patching.
-    """
-    tally = Tally()
-    for call in history.callbacks.calls:
-        number, event = call
-        leg = history.leg_at(event.ts_ns)
-        notice = history.notice_at(event.ts_ns, event.object)
-        if notice is not None:
-            good, where = _beside_object(history, event, notice[1]), f"as {event.object} {notice[1].action}"
-        elif leg is None:
-            continue  # of a transition that began before the trace
-        else:
-            good, where = _beside_transition(leg, event)
-        # Not sure: to which leg or notice a call belongs is told by events that may be lost.
-        tally.judge(good, f"{_words(call)} {where}", number, sure=False)
-    return tally.finding("no callback ran")
-
-
-def _beside_object(history: History, event: ev.Callback, notice: ev.ModuleNotice) -> bool:
-    """Before or after the patching of its object, within the notice of its module."""
-    moments = [
-        each.event.ts_ns
-        for each in history.objects
-        if (each.event.patch, each.event.object) == (event.patch, event.object)
-        and each.event.action == ("patch" if event.kind.endswith("_patch") else "unpatch")
-        and spans(notice, each.event.ts_ns)
-    ]
-    before = event.kind.startswith("pre_")
-    return not moments or (event.ts_ns <= max(moments) if before else event.ts_ns >= min(moments))
-
-
-def _beside_transition(leg: Leg, event: ev.Callback) -> tuple[bool, str]:
-    ts_ns, mine = event.ts_ns, leg.patch == event.patch
-    started = leg.started is not None and ts_ns >= leg.started[1].ts_ns
-    ended = leg.completed is not None and ts_ns >= leg.completed[1].ts_ns
-    # Not the leg's target: klp_cancel_transition() sets 0 before it calls klp_complete_transition().
-    target = leg.completed[1].target if leg.completed else leg.target
-    where = "after completion" if ended else "after the start" if started else "before the start"
-    if leg.over_at(ts_ns):
-        mine, where = False, "outside of a transition"
-    fitting = {
-        "pre_patch": not started and not ended and leg.target == ev.PATCHED,
-        "post_patch": ended and target == ev.PATCHED,
-        "pre_unpatch": not started and not ended and leg.target == ev.UNPATCHED,
-        "post_unpatch": ended and target == ev.UNPATCHED,
-    }[event.kind]
-    # __klp_enable_patch() goes object by object, callback before patching: other objects may be patched by
-    # now, its own may not.
-    if event.kind == "pre_patch" and fitting:
-        fitting = not any(
-            each.event.object == event.object and each.event.action == "patch" and each.event.ts_ns < ts_ns
-            for each in leg.objects
-        )
-    return mine and fitting, f"{where} of {leg.told()}"
 
 
 @rule(
@@ -116,6 +41,8 @@ def symmetry(history: History) -> Finding:
     for patch, name in history.callbacks.objects:
         calls = history.callbacks.of(patch, name)
         for before, call in pairwise(calls):
+            if before[1].also or call[1].also:
+                continue  # one function serves as several of them: which ran is not known
             # Nothing in the kernel remembers that post-patch ran: pre-unpatch is left out only by a
             # reversal, so its rule is judged by what ran before. For post-unpatch there is
             # klp_callbacks.post_unpatch_enabled.
@@ -123,14 +50,14 @@ def symmetry(history: History) -> Finding:
                 _judge_post_unpatch(tally, history, before, call)
             elif call[1].kind == "pre_unpatch" and history.callbacks.has(patch, name, "post_patch"):
                 good = before[1].kind == "post_patch"
-                words = f"{_words(call)} after {_words(before)}"
+                words = f"{callback_words(call)} after {callback_words(before)}"
                 tally.judge(good, words, before[0], call[0], sure=False)
     return tally.finding("no object was unpatched after it was patched")
 
 
 def _judge_post_unpatch(tally: Tally, history: History, before: Call, call: Call) -> None:
     previous = before[1]
-    words = f"{_words(call)} after {_words(before)}"
+    words = f"{callback_words(call)} after {callback_words(before)}"
     # klp_pre_patch_callback() allows post-unpatch even where there is no pre-patch callback (core.h):
     # then one post-unpatch may follow another.
     has_pre = history.callbacks.has(previous.patch, previous.object, "pre_patch")
@@ -157,11 +84,11 @@ def loaded_only(history: History) -> Finding:
         number, event = call
         if event.object != "vmlinux":
             absent = _absent(history, event.object, event.ts_ns)
-            words = f"{_words(call)}, {'not loaded' if absent else 'loaded'}"
+            words = f"{callback_words(call)}, {'not loaded' if absent else 'loaded'}"
             tally.judge(not absent, words, number, *([absent[0]] if absent else []), sure=False)
     for number, notice in history.modules:
-        for each in history.objects:
-            if spans(notice, each.event.ts_ns) and each.event.object == notice.module:
+        for each in history.objects_between(notice.ts_ns, notice.ts_ns + notice.duration_ns):
+            if each.event.object == notice.module:
                 _judge_notice(tally, history, number, notice, each.event)
     return tally.finding("no callback of a module ran")
 
@@ -169,13 +96,12 @@ def loaded_only(history: History) -> Finding:
 def _absent(history: History, module: str, ts_ns: int) -> tuple[int, ev.ModuleNotice] | None:
     """Return the notice that shows that a module was not loaded at a moment, if one does."""
     # Within a notice it counts as loaded: klp_module_coming() and klp_module_going() run its callbacks.
-    own = [each for each in history.modules if each[1].module == module]
-    before = [each for each in own if each[1].ts_ns <= ts_ns]
-    if before:
-        number, last = before[-1]
+    if before := history.notice_before(ts_ns, module):
+        last = before[1]
         gone = last.action == "going" or last.errno != 0
-        return (number, last) if gone and not spans(last, ts_ns) else None
+        return before if gone and not spans(last, ts_ns) else None
     # That it comes shows that it was away until then. Of a module that goes first, nothing is shown.
+    own = history.notices_of(module)
     return own[0] if own and own[0][1].action == "coming" else None
 
 
@@ -188,8 +114,8 @@ def _judge_notice(
         return
     ran = [
         n
-        for n, each in history.callbacks.of(done.patch, done.object)
-        if each.kind == kind and spans(notice, each.ts_ns)
+        for n, each in history.callbacks.between(notice.ts_ns, notice.ts_ns + notice.duration_ns + 1)
+        if (each.patch, each.object, each.kind) == (done.patch, done.object, kind)
     ]
     words = f"{done.object} {notice.action}: {len(ran)} {kind.replace('_', '-')} of {done.patch} for it"
     if ran:
@@ -211,20 +137,22 @@ def refusal(history: History) -> Finding:
     tally = Tally()
     for call in history.callbacks.calls:
         number, event = call
-        if event.kind != "pre_patch" or not event.result:
+        if event.kind != "pre_patch" or not event.result or event.also:
             continue
         ended = _refused(history, event)
         if ended is None:
             tally.gap = "the end of an enabling was not told"
         else:
-            words = f"{_words(call)}: refused with {ended[1]}"
+            words = f"{callback_words(call)}: refused with {ended[1]}"
             tally.judge(ended[1] == event.result, words, number, ended[0])
         after = [
             each for each in history.callbacks.of(event.patch, event.object) if each[1].ts_ns > event.ts_ns
         ]
         # A further pre-patch is that of the next try to load the livepatch or the module.
         if after and after[0][1].kind != "pre_patch":
-            tally.lacking(f"{_words(call)}, and then {_words(after[0])}", number, after[0][0])
+            tally.lacking(
+                f"{callback_words(call)}, and then {callback_words(after[0])}", number, after[0][0]
+            )
     return tally.finding("no pre-patch callback failed")
 
 
@@ -235,14 +163,6 @@ def _refused(history: History, event: ev.Callback) -> tuple[int, int] | None:
         return notice[0], notice[1].errno
     enable = history.stack.enabling(event.patch, event.ts_ns)
     return (enable[0], enable[1].errno) if enable else None
-
-
-def _within(history: History, leg: Leg) -> Iterator[Call]:
-    """Yield the callbacks that ran in a leg, but for those of modules that came or went meanwhile."""
-    for number, each in history.callbacks.calls:
-        inside = each.ts_ns >= leg.begun_ns and history.leg_at(each.ts_ns) is leg
-        if inside and not leg.over_at(each.ts_ns) and history.notice_at(each.ts_ns, each.object) is None:
-            yield number, each
 
 
 @rule(
@@ -259,12 +179,12 @@ def no_pre_unpatch(history: History) -> Finding:
         if not leg.reversal:
             continue
         # Of a disabling that is reversed pre-unpatch has run already: that was in the leg before.
-        calls = list(_within(history, leg))
-        wrong = [each for each in calls if each[1].kind == "pre_unpatch"]
+        calls = list(callbacks_within(history, leg))
+        wrong = [each for each in calls if each[1].kinds == ("pre_unpatch",)]
         for each in wrong:
-            tally.lacking(f"{leg.told()} by reversal: {_words(each)}", leg.begun[0], each[0])
+            tally.lacking(f"{leg.told()} by reversal: {callback_words(each)}", leg.begun[0], each[0])
         if calls and not wrong and leg.completed:
-            words = f"{leg.told()} by reversal: " + ", ".join(_words(each) for each in calls)
+            words = f"{leg.told()} by reversal: " + ", ".join(callback_words(each) for each in calls)
             tally.judge(True, words, leg.begun[0], *(each[0] for each in calls))
     return tally.finding("no reversed transition ran a callback")
 
@@ -284,10 +204,10 @@ def post_unpatch_alone(history: History) -> Finding:
             continue
         # Pre-patch has run before: it is what failed, or of an object that was patched before the one that
         # failed.
-        calls = [each for each in _within(history, leg) if each[1].kind != "pre_patch"]
+        calls = [each for each in callbacks_within(history, leg) if "pre_patch" not in each[1].kinds]
         for each in calls:
-            words = f"{leg.told()} was never started: {_words(each)}"
-            good = each[1].kind == "post_unpatch"
+            words = f"{leg.told()} was never started: {callback_words(each)}"
+            good = "post_unpatch" in each[1].kinds
             tally.judge(good, words, leg.cancelled[0], each[0], sure=False)
         ran = {each[1].object for each in calls}
         for each_object in _patched(leg):
@@ -318,8 +238,8 @@ def only_the_new(history: History) -> Finding:
         old = {each.patch for _, each in history.stack.replaced if each.by == leg.patch}
         if not leg.replace or leg.target != ev.PATCHED or not old or leg.outcome is not LegOutcome.COMPLETE:
             continue
-        for each in _within(history, leg):
-            words = f"{leg.patch} replaces {', '.join(sorted(old))}: {_words(each)}"
+        for each in callbacks_within(history, leg):
+            words = f"{leg.patch} replaces {', '.join(sorted(old))}: {callback_words(each)}"
             tally.judge(each[1].patch == leg.patch, words, leg.begun[0], each[0], sure=False)
     return tally.finding("no replacement ran a callback")
 
@@ -349,7 +269,7 @@ def enabled_again(history: History) -> Finding:
             for number, each in history.modules
             if each.module == leg.patch and before.begun_ns <= each.ts_ns <= leg.completed[1].ts_ns
         ]
-        calls = [each for each in _within(history, leg) if each[1].patch == leg.patch]
+        calls = [each for each in callbacks_within(history, leg) if each[1].patch == leg.patch]
         words = f"{leg.patch} disabled and enabled again: {len(calls)} callbacks at its completion"
         if moved:
             tally.breach(f"{words}, and its module came or went", leg.begun[0], *moved)

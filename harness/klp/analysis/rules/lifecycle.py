@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from klp.analysis.evidence import Finding, Tally
-from klp.analysis.history import History
+from klp.analysis.history import History, between
 from klp.analysis.legs import Leg, LegOutcome, ObjectSeen
 from klp.analysis.rules.rule import rule
 from klp.analysis.rules.states import observed
@@ -40,20 +42,47 @@ def sysfs(history: History) -> Finding:
                 tally.judge(shown in traced, words, number, sure=False)
         for name in standing.missing(sample):
             tally.lacking(f"{name} is enabled, and not in sysfs", number)
+        for name, freed in _gone(history, sample):
+            tally.lacking(f"{name} was freed, and is still in sysfs", freed, number)
     for number, free in history.stack.frees:
         if (leg := _enabled_by(history, free)) is not None:
             tally.lacking(f"{leg.told()} completed, and {free.patch} was freed", leg.begun[0], number)
     return tally.finding("sysfs was not read")
 
 
+def _gone(history: History, sample: ev.Sysfs) -> Iterator[tuple[str, int]]:
+    """Yield the livepatches that sysfs shows though they were freed, and the events of that.
+
+    klp_free_patch_finish() waits for the folder's end before it lets the module go, which is what the event
+    tells. Of a forced one the module is never let go, and the event says nothing of the folder.
+    """
+    begun = sample.ts_ns if sample.begun_ns is None else sample.begun_ns
+    for each in sample.patches:
+        freed = history.stack.freed_before(each.name, begun)
+        if freed and not freed[1].forced and not _told_again(history, each.name, freed[1].ts_ns, sample):
+            yield each.name, freed[0]
+
+
+def _told_again(history: History, name: str, since_ns: int, sample: ev.Sysfs) -> bool:
+    """Whether a livepatch was enabled again between a moment and the end of a reading of sysfs."""
+    until = (sample.ts_ns if sample.ended_ns is None else sample.ended_ns) + 1
+    legs = (history.leg_at(until), history.leg_at(until - 1))
+    return (
+        any(leg and leg.patch == name and leg.begun_ns > since_ns for leg in legs)
+        or any(name in each.patches for _, each in between(history.stack.stacks, since_ns + 1, until))
+        or any(each.patch == name for _, each in between(history.stack.enables, since_ns + 1, until))
+    )
+
+
 def _enabled_by(history: History, free: ev.PatchFree) -> Leg | None:
     """Return the transition that enabled a livepatch which was freed, if nothing took that back."""
-    replaced = any(
-        each.patch == free.patch and each.ts_ns < free.ts_ns for _, each in history.stack.replaced
-    )
-    legs = [each for each in history.legs if each.patch == free.patch and each.begun_ns < free.ts_ns]
+    earlier = history.stack.freed_before(free.patch, free.ts_ns)
+    since = earlier[1].ts_ns if earlier else 0
+    if any(each.patch == free.patch for _, each in between(history.stack.replaced, since, free.ts_ns)):
+        return None
+    legs = [each for each in history.legs_between(since, free.ts_ns) if each.patch == free.patch]
     ended = legs[-1].completed if legs else None
-    return legs[-1] if ended and ended[1].target == ev.PATCHED and not replaced else None
+    return legs[-1] if ended and ended[1].target == ev.PATCHED else None
 
 
 @rule(
@@ -74,6 +103,10 @@ def stacking(history: History) -> Finding:
     for number, each in history.stack.stacks:
         new = [name for name in each.patches if name not in before]
         kept = [name for name in before if name in each.patches]
+        if each.cut:
+            tally.gap = "there were more livepatches than klpstates tells"
+            before = ()
+            continue
         if len(each.patches) > 1:
             words = f"after {each.why}: {' < '.join(each.patches)}"
             # klp_init_patch() adds to the end of klp_patches; the others keep their order.
@@ -87,6 +120,7 @@ def stacking(history: History) -> Finding:
         (*tally.shown, *seen.shown)[:3],
         "no two livepatches were enabled at once",
         tuple(tally.lacked),
+        tally.gap,
     )
 
 
@@ -133,13 +167,14 @@ def _below(history: History, leg: Leg) -> tuple[str, ...]:
 
 def _kept(history: History, leg: Leg, name: str) -> list[int]:
     """Return what a replaced livepatch had patched and still patches when the next transition begins."""
-    until = min((each.begun_ns for each in history.legs if each.begun_ns > leg.begun_ns), default=None)
+    after = history.leg_after(leg.begun_ns)
     patched: dict[str, int] = {}
-    for each in history.objects:
+    for each in history.objects_between(
+        _loaded_ns(history, name, leg), after.begun_ns - 1 if after else history.last_ns
+    ):
         event = each.event
-        late = until is not None and event.ts_ns >= until
         # klp_discard_nops() takes only the no-ops from an object, which stays patched.
-        if event.patch != name or event.errno or event.nops_only or late:
+        if event.patch != name or event.errno or event.nops_only:
             continue
         if event.action == "patch":
             patched[event.object] = each.number
@@ -148,15 +183,24 @@ def _kept(history: History, leg: Leg, name: str) -> list[int]:
     return list(patched.values())
 
 
+def _loaded_ns(history: History, name: str, leg: Leg) -> int:
+    """Return since when a livepatch's name stands for what it does at a leg's beginning.
+
+    Before it was freed, another build of that name may have been there, with other functions.
+    """
+    freed = history.stack.freed_before(name, leg.begun_ns)
+    return freed[1].ts_ns if freed else 0
+
+
 def _judge_nops(tally: Tally, history: History, leg: Leg, below: tuple[str, ...]) -> None:
     """Every function that a replaced livepatch changed is the new one's too, or a no-op of it."""
     mine = [each for each in leg.objects if each.event.patch == leg.patch and each.event.action == "patch"]
     for each in mine:
         if len(each.functions) < each.event.functions:
             continue  # the probe tells at most 32 functions of an object
-        theirs = _changed(history, below, each, leg.begun_ns)
-        own = {one.function for one in each.functions}
-        nops = {one.function for one in each.functions if one.nop}
+        theirs = _changed(history, below, each, leg)
+        own = {_named(one) for one in each.functions}
+        nops = {_named(one) for one in each.functions if one.nop}
         # klp_unpatch_replaced_patches() takes the replaced functions away for all tasks at once, which is
         # right only where the new livepatch has every one of them, changed or as a no-op.
         uncovered, idle = theirs - own, nops - theirs
@@ -170,22 +214,28 @@ def _judge_nops(tally: Tally, history: History, leg: Leg, below: tuple[str, ...]
             tally.judge(True, words, each.number)
 
 
-def _changed(history: History, below: tuple[str, ...], mine: ObjectSeen, until_ns: int) -> set[str]:
+def _named(function: ev.Function) -> str:
+    """Return what tells a function from others of its name, as klp_find_func() does."""
+    return f"{function.function},{function.position}" if function.position else function.function
+
+
+def _changed(history: History, below: tuple[str, ...], mine: ObjectSeen, leg: Leg) -> set[str]:
     found: set[str] = set()
-    for each in history.objects:
-        event = each.event
-        fits = event.patch in below and event.object == mine.event.object and event.ts_ns < until_ns
-        if fits and event.action == "patch" and not event.errno:
-            found |= {one.function for one in each.functions if not one.nop}
+    for name in below:
+        for each in history.objects_between(_loaded_ns(history, name, leg), leg.begun_ns - 1):
+            event = each.event
+            fits = (event.patch, event.object) == (name, mine.event.object)
+            if fits and event.action == "patch" and not event.errno:
+                found |= {_named(one) for one in each.functions if not one.nop}
     return found
 
 
 def _judge_left(tally: Tally, history: History, leg: Leg, below: tuple[str, ...]) -> None:
     """Once the replaced are freed, nothing is left below; judged up to the next init."""
-    following = [each.begun_ns for each in history.legs if each.begun_ns > leg.begun_ns]
-    until = following[0] if following else history.last_ns + 1
-    freed = {each.patch for _, each in history.stack.frees if leg.begun_ns < each.ts_ns < until}
-    stacks = [(n, each) for n, each in history.stack.stacks if leg.begun_ns < each.ts_ns < until]
+    following = history.leg_after(leg.begun_ns)
+    until = following.begun_ns if following else history.last_ns + 1
+    freed = {each.patch for _, each in between(history.stack.frees, leg.begun_ns + 1, until)}
+    stacks = between(history.stack.stacks, leg.begun_ns + 1, until)
     if freed >= set(below) and stacks:
         number, last = stacks[-1]
         kept = [name for name in last.patches if name in below]
@@ -217,7 +267,8 @@ def removing(history: History) -> Finding:
                 removed[step.subject] = number
         elif step.action == "load" and step.subject in removed and not _refused(history, step):
             words = f"{step.subject} loaded again: errno {step.errno}"
-            tally.judge(not step.errno, words, removed[step.subject], number)
+            # Once it is there again, a second load is refused, and so is its removal while it is enabled.
+            tally.judge(not step.errno, words, removed.pop(step.subject), number)
     return tally.finding("no disabled livepatch was removed")
 
 
@@ -226,16 +277,24 @@ def _freed_before(history: History, step: ev.Step) -> int | None:
     # klp_free_patch_finish() lets the module go after the livepatch's folder in sysfs is gone, in a work
     # item: whoever waits for the folder to go may still find the module in use.
     begun = step.ts_ns - step.duration_ns
-    frees = [(n, each) for n, each in history.stack.frees if each.patch == step.subject]
-    frees = [(n, each) for n, each in frees if each.ts_ns < begun]
-    if not frees:
+    freed = history.stack.freed_before(step.subject, begun)
+    if freed is None or _enabled_since(history, step.subject, freed[1].ts_ns, begun):
         return None
-    number, last = frees[-1]
+    number, last = freed
     if last.forced:
         # Marked as forced though nobody forced it: the removal is judged, and fails for the reference that
         # is kept.
         return None if any(leg.forces and leg.begun_ns < last.ts_ns for leg in history.legs) else number
     return number if last.module_refs in (0, None) else None
+
+
+def _enabled_since(history: History, name: str, freed_ns: int, until_ns: int) -> bool:
+    """Whether a livepatch was enabled again after it was freed, or loaded again, which enables it."""
+    enables = between(history.stack.enables, freed_ns + 1, until_ns)
+    steps = between(history.seen.steps, freed_ns + 1, until_ns)
+    return any(each.patch == name and not each.errno for _, each in enables) or any(
+        (each.subject, each.action, each.errno) == (name, "load", 0) for _, each in steps
+    )
 
 
 def _refused(history: History, step: ev.Step) -> bool:

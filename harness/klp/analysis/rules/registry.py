@@ -8,12 +8,30 @@ from types import ModuleType
 
 from klp.analysis.evidence import Evidence, overall
 from klp.analysis.history import History
-from klp.analysis.rules import callbacks, lifecycle, passes, shadow, states, switching, transition
+from klp.analysis.rules import (
+    callback_order,
+    callbacks,
+    lifecycle,
+    passes,
+    shadow,
+    states,
+    switching,
+    transition,
+)
 from klp.analysis.rules.rule import Judged, Needs, Rule, RuleVerdict, verdict_of
 
 __all__ = ["RULES", "Needs", "Rule", "RuleVerdict", "judge_all", "merged"]
 
-_ROOMS: tuple[ModuleType, ...] = (transition, switching, passes, shadow, callbacks, states, lifecycle)
+_ROOMS: tuple[ModuleType, ...] = (
+    transition,
+    switching,
+    passes,
+    shadow,
+    callback_order,
+    callbacks,
+    states,
+    lifecycle,
+)
 
 
 def _gathered() -> dict[str, Judged]:

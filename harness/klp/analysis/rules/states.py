@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from klp.analysis.evidence import Finding, Tally
 from klp.analysis.history import History
@@ -15,13 +15,32 @@ _DOCUMENT = "Documentation/livepatch/system-state.rst, 2. Livepatch compatibilit
 _PROBE = "klpstates"
 _SYMBOL = "klp_is_patch_compatible"
 _EINVAL = -22
+_CUT = "there were more livepatches or states than klpstates tells (16 livepatches, 16 states of each)"
+_TOLD = 16
 
 
 def _pairs(decision: ev.Compatible) -> Iterator[tuple[ev.State, ev.State | None]]:
     """Yield each installed state with the livepatch's own state of that id, if it has one."""
-    own = {each.id: each for each in decision.states}
+    own = _first_of_each(decision.states)
     for installed in decision.installed:
         yield from ((state, own.get(state.id)) for state in installed.states)
+
+
+def _first_of_each(states: Iterable[ev.State]) -> dict[int, ev.State]:
+    """Return the states by id: klp_get_state() takes the first where a livepatch lists one id twice."""
+    found: dict[int, ev.State] = {}
+    for each in states:
+        found.setdefault(each.id, each)
+    return found
+
+
+def _whole(history: History, tally: Tally) -> Iterator[tuple[int, ev.Compatible]]:
+    """Yield the decisions of which all livepatches and states were told."""
+    for number, each in history.states.decisions:
+        if each.cut:
+            tally.gap = _CUT
+        else:
+            yield number, each
 
 
 def _expected(decision: ev.Compatible) -> bool:
@@ -55,7 +74,7 @@ def _told(decision: ev.Compatible) -> str:
 def new_state(history: History) -> Finding:
     """Judge klp_is_patch_compatible, which asks only for installed states: system-state.rst, 2."""
     tally = Tally()
-    for number, each in history.states.decisions:
+    for number, each in _whole(history, tally):
         # klp_is_patch_compatible() gives one answer for all states: refused for another's sake says nothing
         # here.
         if _untouched(each) and _expected(each):
@@ -73,7 +92,7 @@ def new_state(history: History) -> Finding:
 def versions(history: History) -> Finding:
     """Judge klp_is_state_compatible's comparison, klp_enable_patch's -EINVAL: system-state.rst, 2."""
     tally = Tally()
-    for number, each in history.states.decisions:
+    for number, each in _whole(history, tally):
         shared = [(state, mine) for state, mine in _pairs(each) if mine]
         if any(mine.version < state.version for state, mine in shared):
             _judge_refused(tally, history, number, each)
@@ -101,7 +120,7 @@ def _judge_refused(tally: Tally, history: History, number: int, decision: ev.Com
 def cumulative(history: History) -> Finding:
     """Judge klp_is_state_compatible's `return !patch->replace`: system-state.rst, 2."""
     tally = Tally()
-    for number, each in history.states.decisions:
+    for number, each in _whole(history, tally):
         pairs = list(_pairs(each))
         if not each.replace or not pairs:
             continue
@@ -122,7 +141,7 @@ def cumulative(history: History) -> Finding:
 def not_cumulative(history: History) -> Finding:
     """Judge klp_is_patch_compatible for a livepatch without replace: system-state.rst, 2."""
     tally = Tally()
-    for number, each in history.states.decisions:
+    for number, each in _whole(history, tally):
         if not each.replace and any(True for _ in _pairs(each)) and _expected(each):
             tally.judge(each.compatible, _told(each), number)
     return tally.finding("no livepatch without replace met installed states")
@@ -145,27 +164,35 @@ def lookups(history: History) -> Finding:
     state. A look-up in a livepatch of which no decision was seen is no observation.
     """
     tally = Tally()
+    decisions = iter([*history.states.decisions, None])
+    decision = next(decisions)
+    known: dict[str | None, _States | None] = {}
     for number, each in history.states.gets:
-        known = _carried(history, each.ts_ns)
-        if each.call == "get":
-            if each.patch in known:
-                _judge_found(tally, number, each, [known[each.patch]])
-        elif (below := _below(history, each.ts_ns)) is not None and all(one in known for one in below):
-            _judge_found(tally, number, each, [known[one] for one in below])
+        # What each livepatch was last said to carry.
+        while decision is not None and decision[1].ts_ns <= each.ts_ns:
+            known |= _carried(decision[1])
+            decision = next(decisions)
+        below = [each.patch] if each.call == "get" else _below(history, each.ts_ns)
+        carried = [known[one] for one in below or () if one in known]
+        if below is None or len(carried) < len(below):
+            continue
+        if any(states is None for states in carried):
+            tally.gap = _CUT
+        else:
+            _judge_found(tally, number, each, [states for states in carried if states is not None])
     return tally.finding("no state was looked up")
 
 
 _States = tuple[ev.State, ...]
 
 
-def _carried(history: History, ts_ns: int) -> dict[str | None, _States]:
-    """Return what each livepatch was last said to carry, before a moment."""
-    known: dict[str | None, _States] = {}
-    for _, each in history.states.decisions:
-        if each.ts_ns <= ts_ns:
-            known |= {one.patch: one.states for one in each.installed}
-            known[each.patch] = each.states
-    return known
+def _carried(decision: ev.Compatible) -> dict[str | None, _States | None]:
+    """Return what a decision says that each livepatch carries; None where not all was told."""
+    told: dict[str | None, _States] = {one.patch: one.states for one in decision.installed}
+    told[decision.patch] = decision.states
+    return {
+        patch: None if decision.cut and len(states) >= _TOLD else states for patch, states in told.items()
+    }
 
 
 def _below(history: History, ts_ns: int) -> tuple[str, ...] | None:
@@ -173,13 +200,15 @@ def _below(history: History, ts_ns: int) -> tuple[str, ...] | None:
     leg = history.leg_at(ts_ns)
     stack = history.stack.before(ts_ns)
     # Outside of a transition klp_get_prev_state() warns and finds nothing, whatever is installed.
-    if leg is None or stack is None or leg.patch not in stack or leg.over_at(ts_ns):
+    if leg is None or stack is None or leg.over_at(ts_ns):
         return None
-    return stack[: stack.index(leg.patch)]
+    # klp_enable_patch() puts it on top, but tells the stack only when it returns.
+    return stack[: stack.index(leg.patch)] if leg.patch in stack else stack
 
 
 def _judge_found(tally: Tally, number: int, get: ev.StateGet, carried: list[_States]) -> None:
-    fitting = [state for states in carried for state in states if state.id == get.id]
+    # Of several livepatches, that of the newest: each answer takes the place of the one before it.
+    fitting = [state for states in carried if (state := _first_of_each(states).get(get.id))]
     expected = fitting[-1] if fitting else None
     whose = f" of {get.patch}" if get.patch else ""
     words = f"klp_{get.call}_state({get.id}){whose} found {_version(get.found)}"

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from klp.analysis.evidence import Finding, Tally
 from klp.analysis.history import History
 from klp.analysis.legs import Leg
@@ -166,7 +168,7 @@ def consistency(history: History) -> Finding:
     tally = Tally()
     for number, ran in history.ran:
         leg = _leg_of(history, ran)
-        if leg is None or leg.forces or (ran.object, ran.function) in _nops(leg):
+        if leg is None or leg.forces or (ran.object, ran.function) in _not_judged(leg):
             continue
         if ran.patch_state == ev.IDLE:
             continue
@@ -191,13 +193,16 @@ def _leg_of(history: History, ran: ev.Ran) -> Leg | None:
     return before[-1] if before and before[-1].patch == ran.patch else None
 
 
-def _nops(leg: Leg) -> set[tuple[str, str]]:
-    return {
-        (one.object, one.function)
+def _not_judged(leg: Leg) -> set[tuple[str, str]]:
+    """Return the no-ops, and the functions that share a name: which of these ran is not told."""
+    own = {
+        (one.object, one.function, one.position): one.nop
         for each in leg.objects
         for one in each.functions
-        if one.nop and one.patch == leg.patch
+        if one.patch == leg.patch
     }
+    names = Counter((object_, function) for object_, function, _ in own)
+    return {key[:2] for key, nop in own.items() if nop or names[key[:2]] > 1}
 
 
 @rule(

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -11,6 +11,7 @@ SCHEMA = 2
 
 # An `unsigned long` of the kernel's: 2^63 and more are among its values.
 Id = Annotated[int, msgspec.Meta(ge=0)]
+CallbackKind = Literal["pre_patch", "post_patch", "pre_unpatch", "post_unpatch"]
 
 # Values of klp_target_state and task_struct.patch_state. The names differ by kernel (KLP_UNDEFINED on 6.1,
 # KLP_TRANSITION_IDLE on 6.12), the values do not.

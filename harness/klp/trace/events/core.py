@@ -7,19 +7,28 @@ from typing import Literal
 
 import msgspec
 
-from klp.trace.events.base import Event, Id, Task
+from klp.trace.events.base import CallbackKind, Event, Id, Task
 
 
 class Callback(Event, frozen=True, kw_only=True, tag="callback"):
-    """One callback of one object, from call to return; `result` is null but for pre_patch."""
+    """One callback of one object, from call to return; `result` is null but for pre_patch.
+
+    `also`: what else this call may have been, where one function serves as several callbacks of its object.
+    """
 
     patch: str
     object: str
-    kind: Literal["pre_patch", "post_patch", "pre_unpatch", "post_unpatch"]
+    kind: CallbackKind
     function: str
     result: int | None
     duration_ns: int
     task: Task
+    also: tuple[CallbackKind, ...] = ()
+
+    @property
+    def kinds(self) -> tuple[CallbackKind, ...]:
+        """All that the call may have been."""
+        return (self.kind, *self.also)
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,13 +46,17 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Compatible(Event, frozen=True, kw_only=True, tag="compatible"):
-    """klp_is_patch_compatible: the states of the new livepatch and of those installed, and its decision."""
+    """klp_is_patch_compatible: the states of the new livepatch and of those installed, and its decision.
+
+    `cut`: there were more livepatches, or more states of one, than the probe tells (16 of each).
+    """
 
     patch: str
     replace: bool
     states: tuple[State, ...]
     installed: tuple[Installed, ...]
     compatible: bool
+    cut: bool = False
 
 
 class StateGet(Event, frozen=True, kw_only=True, tag="state_get"):
@@ -67,10 +80,14 @@ class Enable(Event, frozen=True, kw_only=True, tag="enable"):
 
 
 class PatchStack(Event, frozen=True, kw_only=True, tag="patch_stack"):
-    """The list klp_patches, lowest first, read when `why` had changed it or was about to."""
+    """The list klp_patches, lowest first, read when `why` had changed it or was about to.
+
+    `cut`: there were more than the 16 livepatches that the probe tells.
+    """
 
     why: Literal["enable", "complete", "free"]
     patches: tuple[str, ...]
+    cut: bool = False
 
 
 class Replaced(Event, frozen=True, kw_only=True, tag="replaced"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from klp.trace.events.base import Core, Event, Task
+from klp.trace.events.base import CallbackKind, Core, Event, Task
 
 
 class Init(Event, frozen=True, kw_only=True, tag="init"):
@@ -169,6 +169,8 @@ class Function(Event, frozen=True, kw_only=True, tag="function"):
 
     `nop`: added by an atomic replace for a function that is no longer patched. `transition` is
     klp_func.transition, `patched` klp_func.patched, both as the object's patching or unpatching began.
+    `position` is klp_func.old_sympos: which of several functions of that name, 0 where there is one (and in
+    traces recorded before it was told).
     """
 
     patch: str
@@ -177,13 +179,15 @@ class Function(Event, frozen=True, kw_only=True, tag="function"):
     nop: bool
     transition: bool
     patched: bool
+    position: int = 0
 
 
 class Object(Event, frozen=True, kw_only=True, tag="object"):
     """klp_patch_object or klp_unpatch_object; `object` is ``vmlinux`` or a module.
 
     `functions` counts the object's functions, of which at most 32 have `Function` events; `nops_only`:
-    only the no-ops among them were taken away.
+    only the no-ops among them were taken away. `callbacks`: those that the object has; null in traces
+    recorded before they were told.
     """
 
     patch: str
@@ -192,3 +196,4 @@ class Object(Event, frozen=True, kw_only=True, tag="object"):
     functions: int
     nops_only: bool
     errno: int
+    callbacks: tuple[CallbackKind, ...] | None = None
