@@ -135,14 +135,21 @@ def _pair(old: Iterable[str], now: Iterable[str]) -> dict[str, str]:
 
 
 def _graded(drafts: Sequence[Draft], limits: CompareLimits) -> tuple[tuple[Difference, ...], int]:
-    """Return the findings in order, and how many tests there were."""
-    tested = [each for each in drafts if each.test is not None]
-    values = ranks.adjusted([each.test.p for each in tested if each.test])
-    adjusted = {id(each): p for each, p in zip(tested, values, strict=True)}
+    """Return the findings in order, and how many tests there were that could become significant."""
+    adjusted: dict[int, float] = {}
+    # Counts come before times: they are never paid for with the number of phases.
+    counts = [each for each in drafts if each.finding.kind is not Kind.PHASE]
+    times = [each for each in drafts if each.finding.kind is Kind.PHASE]
+    tests = 0
+    for family in (counts, times):
+        made = [(each, each.test) for each in family if each.test is not None]
+        values = ranks.adjusted([test for _, test in made])
+        adjusted |= {id(each): p for (each, _), p in zip(made, values, strict=True)}
+        tests += sum(test.chance.hopeless_above <= limits.alpha for _, test in made)
     found = [each.graded(adjusted.get(id(each)), limits) for each in drafts]
     kept = [each for each in found if each]
     kept.sort(key=lambda each: (_GRADES.index(each.grade), _KINDS.index(each.kind)))
-    return tuple(kept), len(tested)
+    return tuple(kept), tests
 
 
 def _summary(runs: RunSet) -> SetSummary:
@@ -165,8 +172,16 @@ def _notes(old: Repetitions, now: Repetitions, base: RunSet, new: RunSet) -> Ite
     for place in now:
         if place not in old:
             yield f"not in the base: {place.told()}"
+    if any(len(old[place]) == len(now[place]) == 1 for place in now if place in old and place != THE_CHECK):
+        yield (
+            "one run against one cannot tell a change from chance: only faults count; "
+            "repeat both (--repeat 5) to compare how often and how long"
+        )
     for name, runs in (("base", base), ("new", new)):
         recorded = (*runs.runs, *(run for one in runs.checks for run in one.runs.values()))
         lost = sum(each.whole().lost_events for each in recorded)
         if lost:
-            yield f"the probes lost {lost} events in the {name} set: what its traces lack was perhaps there"
+            yield (
+                f"the probes lost {lost} events in the {name} set: what its traces lack was perhaps there, "
+                "and no leak is judged"
+            )
