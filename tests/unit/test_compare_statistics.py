@@ -156,7 +156,8 @@ def drawn_set(chance: random.Random, plans: int, slow: float = 1.0) -> list[Reco
 def test_equal_sets_of_noise_hold_hardly_a_regression_though_many_tests_are_made() -> None:
     chance = random.Random(6)
     found = [compared(drawn_set(chance, 7), drawn_set(chance, 7)) for _ in range(40)]
-    assert sum(bool(each.regressions) for each in found) <= 3
+    # One in twenty is what is promised: of forty, more than five came less than once in fifty times.
+    assert sum(bool(each.regressions) for each in found) <= 5
     assert all(each.tests > 50 for each in found)
     # Many would have counted without the adjustment.
     assert sum(any(one.p and one.p <= 0.05 for one in each.findings) for each in found) > 20
@@ -169,7 +170,7 @@ def test_a_phase_that_takes_longer_in_one_plan_of_seven_is_found_often() -> None
     assert len(hits) >= 10
     named = [one for each in hits for one in each.regressions]
     right = [one for one in named if one.place.plan == "plan0" and one.what.startswith("patching, ")]
-    assert len(right) >= 0.8 * len(named)
+    assert len(right) > 0.75 * len(named)
 
 
 def test_a_load_on_the_host_falls_out_where_one_phase_is_longer() -> None:

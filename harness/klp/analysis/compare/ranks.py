@@ -15,7 +15,7 @@ from math import comb
 # Repetitions of both sets together up to which the rank test is exact; it takes a tenth of a second there.
 _EXACT_UP_TO = 100
 # Marks come from sums of floats: equal ones may differ in the last digits.
-_ALIKE = 1e-9
+ALIKE = 1e-9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +38,7 @@ class Chance:
         """Return the chance of a mark or a higher one."""
         if not self.marks:
             return min(1.0, -mark)
-        place = bisect_left(self.marks, mark - _ALIKE)
+        place = bisect_left(self.marks, mark - ALIKE)
         return self.tails[place] if place < len(self.tails) else self.least
 
     @classmethod
@@ -48,7 +48,7 @@ class Chance:
         return cls(tuple(-each for each in once), tuple(once))
 
     @property
-    def hopeless_above(self) -> float:
+    def least_p(self) -> float:
         """The least p value that can come out: a limit below it is never met."""
         return self.tails[-1] if self.tails else 0.0
 
@@ -159,7 +159,7 @@ def adjusted(tests: Sequence[Test]) -> list[float]:
     for number in ascending:
         mark = tests[number].mark
         expected = sum(chance.of(mark) for chance in tops)
-        came = sum(top >= mark - _ALIKE for top in tops.values())
+        came = sum(top >= mark - ALIKE for top in tops.values())
         least = min(least, expected / came)
         found[number] = max(least, tests[number].p)
     return found

@@ -135,21 +135,27 @@ def _pair(old: Iterable[str], now: Iterable[str]) -> dict[str, str]:
 
 
 def _graded(drafts: Sequence[Draft], limits: CompareLimits) -> tuple[tuple[Difference, ...], int]:
-    """Return the findings in order, and how many tests there were that could become significant."""
-    adjusted: dict[int, float] = {}
-    # Counts come before times: they are never paid for with the number of phases.
-    counts = [each for each in drafts if each.finding.kind is not Kind.PHASE]
-    times = [each for each in drafts if each.finding.kind is Kind.PHASE]
-    tests = 0
-    for family in (counts, times):
-        made = [(each, each.test) for each in family if each.test is not None]
-        values = ranks.adjusted([test for _, test in made])
-        adjusted |= {id(each): p for (each, _), p in zip(made, values, strict=True)}
-        tests += sum(test.chance.hopeless_above <= limits.alpha for _, test in made)
+    """Return the findings in order, and how many tests there were that could become significant.
+
+    Counts and times are adjusted for apart, that counts are not paid for with the number of phases; each
+    then has half of the false alarms that the limit allows, or all where the other has no test.
+    """
+    tested = [(each, each.test) for each in drafts if each.test is not None]
+    families = [
+        [(each, test) for each, test in tested if (each.finding.kind is Kind.PHASE) is of_times]
+        for of_times in (False, True)
+    ]
+    able = [sum(test.chance.least_p <= limits.alpha for _, test in family) for family in families]
+    share = max(1, sum(each > 0 for each in able))
+    adjusted = {
+        id(each): min(1.0, share * p)
+        for family in families
+        for (each, _), p in zip(family, ranks.adjusted([test for _, test in family]), strict=True)
+    }
     found = [each.graded(adjusted.get(id(each)), limits) for each in drafts]
     kept = [each for each in found if each]
     kept.sort(key=lambda each: (_GRADES.index(each.grade), _KINDS.index(each.kind)))
-    return tuple(kept), tests
+    return tuple(kept), sum(able)
 
 
 def _summary(runs: RunSet) -> SetSummary:

@@ -14,10 +14,10 @@ from math import comb, log
 from statistics import fmean, median, stdev
 from typing import Any
 
-from klp.analysis.compare.ranks import Chance, Test, cliffs_delta
+from klp.analysis.compare.ranks import ALIKE, Chance, Test, cliffs_delta
 
 # All ways to choose the new set are tried where there are no more; else so many, drawn at random.
-_SHUFFLES = 4_999
+_SHUFFLES = 1_999
 _SEED = 1
 # A guest's phases vary at least so much (as a logarithm, 5 %): less than that makes none stand out further.
 _QUIET = 0.05
@@ -63,14 +63,16 @@ def longer(base: Times, new: Times, wholes: Mapping[str, str], least_ms: float) 
         n_resamples=comb(sum(sizes), sizes[0]) if exact else _SHUFFLES, axis=0, rng=_SEED,
     )  # fmt: skip
     marks, shuffled = [float(each) for each in found.statistic], found.null_distribution
-    chance = _chance(shuffled.max(axis=1).tolist(), exact=exact)
+    # Of shuffles drawn at random, the true order is one more.
+    more = 0 if exact else 1
+    chance = _chance(shuffled.max(axis=1).tolist(), more)
     tests = {}
     for phase in dict.fromkeys(each.phase for each in columns):
         own = [number for number, each in enumerate(columns) if each.phase == phase]
         mark = max(marks[number] for number in own)
-        p = _chance(shuffled[:, own].max(axis=1).tolist(), exact=exact).of(mark)
+        as_far = int((shuffled[:, own].max(axis=1) >= mark - ALIKE).sum())
         effect = cliffs_delta(*([each for each in side[phase] if each is not None] for side in (base, new)))
-        tests[phase] = Test(p, effect, mark, chance)
+        tests[phase] = Test((as_far + more) / (len(shuffled) + more), effect, mark, chance)
     return tests
 
 
@@ -113,10 +115,9 @@ def _grown(
     return (new.mean(axis=axis) - base.mean(axis=axis)) / spread.clip(min=quiet)
 
 
-def _chance(marks: list[float], *, exact: bool) -> Chance:
-    """Return the chances of marks that shuffles gave; of random ones, the true order is one more."""
+def _chance(marks: list[float], more: int) -> Chance:
+    """Return the chances of marks that shuffles gave, where so many more than these were as far."""
     marks.sort()
-    one = 0 if exact else 1
-    whole = len(marks) + one
-    tails = tuple((len(marks) - place + one) / whole for place in range(len(marks)))
-    return Chance(tuple(marks), tails, one / whole)
+    whole = len(marks) + more
+    tails = tuple((each + more) / whole for each in range(len(marks), 0, -1))
+    return Chance(tuple(marks), tails, more / whole)
