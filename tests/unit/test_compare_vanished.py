@@ -82,11 +82,18 @@ def test_rules_that_were_held_and_are_not_observed_any_more() -> None:
     assert {(each.base, each.new) for each in lost} == {("5 of 5 held", "5 of 5 not observed")}
     # Whether one trace shows a rule may be chance.
     once = compared(held, unseen)
-    assert {(each.grade, each.what) for each in once.findings} == {
-        (Grade.TOLD, "rule T4"), (Grade.TOLD, "rule S1"),
-    }  # fmt: skip
+    one = only(once, Kind.VERDICT, Grade.TOLD)
+    assert (one.what, one.base, one.new) == ("rules T4, S1", "1 of 1 held", "1 of 1 not observed")
     assert regressions(compared([held] * 5, [held] * 4 + [unseen])) == []
     assert regressions(often(unseen, held)) == []
+
+
+def test_a_rule_that_was_broken_and_is_not_observed_is_no_better() -> None:
+    broken, held, unseen = (
+        ruled(each, "T4") for each in (Verdict.VIOLATED, Verdict.HELD, Verdict.NOT_OBSERVED)
+    )
+    assert only(compared(broken, unseen), Kind.VERDICT, Grade.TOLD).why.endswith("not observed now")
+    assert only(compared(broken, held), Kind.VERDICT, Grade.BETTER)
 
 
 def checked(verdict: Verdict | None) -> RecordedRun:

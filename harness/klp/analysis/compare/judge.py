@@ -1,98 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The facts of one place in two sets, compared with each other: drafts of findings, not yet graded.
-
-They are graded when all tests of the comparison are made: p values are adjusted for the number of tests.
-"""
+"""The facts of one place in two sets, compared with each other: drafts of findings, not yet graded."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from statistics import median
 
-from msgspec.structs import replace
-
 from klp.analysis.compare import ranks
+from klp.analysis.compare.drafts import Draft, Sides
 from klp.analysis.compare.ranks import Test
-from klp.analysis.compare.repetition import WHOLE_TRANSITION, Repetition, There, Weight
+from klp.analysis.compare.repetition import WHOLE_TRANSITION, Repetition, There
 from klp.analysis.compare.times import longer
-from klp.analysis.compare.values import CompareLimits, Difference, Grade, Kind, Place
-from klp.analysis.evidence import Verdict
-from klp.analysis.rule_checks import RULE
+from klp.analysis.compare.values import Kind
+from klp.analysis.compare.verdicts import VerdictComparison
 
-_FEW = "too few repetitions for a test"
-_ONE = "one against one cannot tell a change from chance"
 _LOST = "events were lost"
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A difference before it is graded.
-
-    Attributes:
-        test: the test that decides whether it is a regression; None where no test was made.
-        certain: why it is a regression whatever a test says; empty where only a test can tell.
-        worth: whether it is worth telling if it is no regression.
-        better: whether it is an improvement.
-        why_not: why no test was made, where none was.
-        rank: whether the test's effect is Cliff's delta, which has a limit of its own.
-        big: whether the difference is large enough to count at all.
-    """
-
-    finding: Difference
-    test: Test | None = None
-    certain: str = ""
-    worth: bool = True
-    better: bool = False
-    why_not: str = ""
-    rank: bool = False
-    big: bool = True
-
-    def graded(self, p_adjusted: float | None, limits: CompareLimits) -> Difference | None:
-        """Return the finding, now that the adjusted p value is known; None where it is nothing to tell."""
-        grade, why = self._grade(p_adjusted, limits)
-        if grade is Grade.TOLD and not self.worth:
-            return None
-        return replace(
-            self.finding, grade=grade, why=why, p=self.test.p if self.test else None,
-            p_adjusted=p_adjusted, effect=self.test.effect if self.test else None,
-        )  # fmt: skip
-
-    def _grade(self, p: float | None, limits: CompareLimits) -> tuple[Grade, str]:
-        if self.better:
-            return Grade.BETTER, self.certain
-        if self.certain:
-            return Grade.REGRESSION, self.certain
-        if p is None or self.test is None:
-            return Grade.TOLD, self.why_not
-        if p > limits.alpha:
-            return Grade.TOLD, "may be chance"
-        if not self.big or (self.rank and self.test.effect < limits.effect):
-            return Grade.TOLD, "too small an effect"
-        return Grade.REGRESSION, "significant"
-
-
-class PlaceComparison:
-    """Compares the samples of one place.
-
-    Args:
-        base, new: at least one each.
-    """
-
-    def __init__(
-        self, place: Place, base: Sequence[Repetition], new: Sequence[Repetition], limits: CompareLimits
-    ) -> None:
-        self._place = place
-        self._base = base
-        self._new = new
-        self._limits = limits
-        self._enough = min(len(base), len(new)) >= limits.repetitions
-        self._why_not = _ONE if len(base) == len(new) == 1 else _FEW
+class PlaceComparison(Sides):
+    """Compares the samples of one place."""
 
     def drafts(self) -> Iterator[Draft]:
         """Yield every difference, and every test that was made."""
-        yield from self._verdicts()
+        yield from VerdictComparison(self._place, self._base, self._new, self._limits).drafts()
         yield from self._there()
         yield from self._transitions()
         yield from self._passes()
@@ -100,56 +31,6 @@ class PlaceComparison:
         yield from self._leaks()
         yield from self._calls()
         yield from self._times()
-
-    def _finding(self, kind: Kind, what: str, base: str, new: str, runs: Sequence[str]) -> Difference:
-        return Difference(
-            kind=kind, grade=Grade.TOLD, place=self._place, what=what, base=base, new=new, why="",
-            runs=tuple(dict.fromkeys(runs)),
-        )  # fmt: skip
-
-    # --- verdicts ---------------------------------------------------------------------------------
-
-    def _verdicts(self) -> Iterator[Draft]:
-        names = dict.fromkeys(name for each in (*self._base, *self._new) for name in each.verdicts)
-        for name in names:
-            yield from self._verdict(name)
-
-    def _verdict(self, name: str) -> Iterator[Draft]:
-        base = Counter(_verdict_of(each, name) for each in self._base)
-        new = Counter(_verdict_of(each, name) for each in self._new)
-        was, now = (side[Verdict.VIOLATED] / side.total() for side in (base, new))
-        broken = [each for each in self._new if _verdict_of(each, name) is Verdict.VIOLATED]
-        words = broken[0].verdicts[name][1] if broken else ""
-        now_so = f"{_counted(new)}: {words}" if words else _counted(new)
-        finding = self._finding(Kind.VERDICT, name, _counted(base), now_so, [each.run for each in broken])
-        if now > was:
-            yield self._oftener(finding, base[Verdict.VIOLATED], new[Verdict.VIOLATED], Weight.FAULT)
-        elif now < was:
-            yield Draft(finding, better=True, certain="violated less often")
-        else:
-            yield from self._no_longer_held(name)
-
-    def _no_longer_held(self, name: str) -> Iterator[Draft]:
-        """Yield a finding on a verdict that is held less often, though not violated more often."""
-        # One that was cut short has a verdict that says so.
-        whole = [each for each in self._new if not each.cut]
-        lacking = [each for each in whole if _verdict_of(each, name) is not Verdict.HELD]
-        base = Counter(_verdict_of(each, name) for each in self._base)
-        not_held = base.total() - base[Verdict.HELD]
-        if not lacking or not_held * len(whole) >= len(lacking) * base.total():
-            return
-        new = Counter(_verdict_of(each, name) for each in whole)
-        runs = [each.run for each in lacking]
-        finding = self._finding(Kind.VERDICT, name, _counted(base), _counted(new), runs)
-        gone = len(lacking) == len(whole)
-        if name.startswith(RULE):  # whether a trace shows one may be chance, as stragglers are
-            yield self._oftener(finding, not_held, len(lacking), Weight.RATE, worth=gone)
-        elif not not_held and new[Verdict.NOT_OBSERVED] == len(whole):
-            yield Draft(finding, certain="always held in the base, and not observed any more")
-        else:
-            yield Draft(
-                finding, worth=gone, why_not="not made any more" if new[None] else "less often held"
-            )
 
     # --- what is there, or is not -----------------------------------------------------------------
 
@@ -166,18 +47,6 @@ class PlaceComparison:
             )
             if having or base:
                 yield self._oftener(finding, base, len(having), one.weight)
-
-    def _oftener(
-        self, finding: Difference, base: int, new: int, weight: Weight, *, worth: bool = False
-    ) -> Draft:
-        """Draft a finding on something that was in `base` and `new` repetitions."""
-        first = not base and new > 0
-        if first and weight is Weight.FAULT:
-            return Draft(finding, certain="never in the base")
-        if self._enough:
-            test = ranks.oftener((base, len(self._base)), (new, len(self._new)))
-            return Draft(finding, test, worth=worth or first)
-        return Draft(finding, worth=worth or first, why_not=self._why_not)
 
     # --- how many ---------------------------------------------------------------------------------
 
@@ -330,17 +199,6 @@ class PlaceComparison:
 
 def _any(values: Sequence[float | None]) -> list[float]:
     return [each for each in values if each is not None]
-
-
-def _verdict_of(repetition: Repetition, name: str) -> Verdict | None:
-    found = repetition.verdicts.get(name)
-    return found[0] if found else None
-
-
-def _counted(verdicts: Counter[Verdict | None]) -> str:
-    whole = sum(verdicts.values())
-    parts = [f"{count} of {whole} {each.value}" for each in Verdict if (count := verdicts[each])]
-    return ", ".join(parts) or "not there"
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from klp.analysis.compare import ranks
-from klp.analysis.compare.judge import Draft, PlaceComparison
+from klp.analysis.compare.drafts import Draft
+from klp.analysis.compare.judge import PlaceComparison
 from klp.analysis.compare.repetition import (
     THE_CHECK,
     Repetition,
