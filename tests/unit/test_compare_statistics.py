@@ -12,11 +12,12 @@ import msgspec
 import pytest
 
 from klp.analysis.compare import ranks
+from klp.analysis.compare.repetition import repetitions
 from klp.analysis.compare.times import longer
 from klp.analysis.compare.values import Grade, Kind
 from klp.analysis.recording import RecordedRun
 from klp.analysis.result import PlanResult
-from tests.unit.comparisons import HELD, compared, life, often, regressions, run_of, with_plans
+from tests.unit.comparisons import HELD, compared, life, often, only, regressions, run_of, with_plans
 from tests.unit.traces import MS
 
 # --- counts -------------------------------------------------------------------------------------------
@@ -73,7 +74,8 @@ def test_the_rank_test_goes_over_to_many_values_without_a_step() -> None:
 def test_what_is_oftener_is_fishers_test() -> None:
     assert ranks.oftener((0, 5), (4, 5)).p == pytest.approx(comb(5, 4) / comb(10, 4))
     assert ranks.oftener((1, 5), (0, 5)).p == 1
-    assert ranks.oftener((0, 5), (0, 5)) == ranks.oftener((5, 5), (5, 5)) == ranks.Test(p=1.0, effect=0.0)
+    assert ranks.oftener((0, 5), (0, 5)) == ranks.oftener((5, 5), (5, 5))
+    assert ranks.oftener((0, 5), (0, 5)).p == 1
 
 
 def test_without_ties_adjusted_p_values_are_those_of_benjamini_and_hochberg() -> None:
@@ -85,6 +87,9 @@ def test_without_ties_adjusted_p_values_are_those_of_benjamini_and_hochberg() ->
 def test_a_test_that_cannot_come_out_does_not_weigh_on_others() -> None:
     sure, once = ranks.oftener((0, 5), (5, 5)), ranks.oftener((0, 5), (1, 5))
     assert ranks.adjusted([sure])[0] == ranks.adjusted([sure, *[once] * 30])[0] == pytest.approx(1 / 252)
+    nothing = [ranks.oftener((5, 5), (5, 5)), ranks.greater([1, 1], [1, 1])]
+    assert ranks.adjusted([sure, *nothing])[0] == ranks.adjusted([*nothing, sure])[-1] == sure.p
+    assert ranks.adjusted(nothing) == [1, 1]
     again = ranks.oftener((0, 5), (5, 5))
     # Two are expected to come out as far in one of 252 comparisons each, and two did.
     assert ranks.adjusted([sure, again, once])[:2] == [pytest.approx(1 / 252)] * 2
@@ -127,6 +132,11 @@ def test_the_waits_between_passes_are_no_times() -> None:
     found = often(run_of(life()), run_of(life(HELD, HELD)))
     assert [each for each in found.findings if each.kind is Kind.PHASE] == []
     assert regressions(found, Kind.PASSES)
+    # Nor has the whole of such a transition one, which would be too short without them.
+    for trace, known in ((life(), True), (life(HELD), False)):
+        times = next(each.times_ns for each in repetitions(run_of(trace)) if each.times_ns)
+        assert ("patching, the whole" in times) is ("patching, first pass" in times) is known
+        assert {"patching, completion", "unpatching, the whole"} <= set(times)
 
 
 def drawn(chance: random.Random, plan: PlanResult, name: str, slow: float = 1.0) -> PlanResult:
@@ -192,3 +202,17 @@ def test_a_time_that_is_not_known_speaks_for_neither_set() -> None:
     missing = longer({"a": base}, {"a": [*new, None]}, {}, 100)["a"]
     assert missing.p <= 0.05
     assert 0 < missing.mark < known.mark
+
+
+def test_counts_and_times_share_the_false_alarms_that_are_allowed() -> None:
+    """Neither pays for the number of the other's tests, and each for that there are two kinds."""
+
+    def runs(ms: float, *log: str) -> list[RecordedRun]:
+        return [run_of(life(patching_ms=ms + number), log=log) for number in range(5)]
+
+    alone = phase(compared(runs(200), runs(900)))
+    both = compared(runs(200), runs(900, "[ 1.0] a line that is new"))
+    beside, line = phase(both), only(both, Kind.MESSAGE)
+    assert alone.p_adjusted == alone.p == pytest.approx(1 / 252)
+    assert (beside.p, beside.p_adjusted) == (pytest.approx(1 / 252), pytest.approx(2 / 252))
+    assert (line.p, line.p_adjusted) == (pytest.approx(1 / 252), pytest.approx(2 / 252))

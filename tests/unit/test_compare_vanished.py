@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from klp.analysis.compare.values import Grade, Kind
@@ -105,6 +106,9 @@ def test_a_check_that_was_held_and_is_not_observed() -> None:
     held, unseen = checked(Verdict.HELD), checked(Verdict.NOT_OBSERVED)
     assert only(compared(held, unseen), Kind.VERDICT).what == "check 'behaviour'"
     assert regressions(compared([held, unseen], unseen)) == []
+    # A run that was cut short does not say that it is not always held.
+    cut = told(unseen, plans=(msgspec.structs.replace(unseen.result.plans[0], error="panicked"),))
+    assert regressions(compared([held, held, cut], unseen), Kind.VERDICT)
     assert only(compared(held, checked(None)), Kind.VERDICT, Grade.TOLD).why == "not made any more"
 
 

@@ -90,7 +90,7 @@ class PlaceComparison(Sides):
                 for side in (self._base, self._new)
             )
             if not (base and new):
-                continue  # the notes tell that events were lost
+                continue  # the event that tells of the free may be one of those that were lost
             certain = ""
             if max(new) and not max(base):
                 certain = "never in the base"

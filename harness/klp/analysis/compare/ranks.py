@@ -68,8 +68,12 @@ class Test:
 
     p: float
     effect: float
-    mark: float = field(default=0.0, compare=False)
+    mark: float = field(compare=False)
     chance: Chance = field(default_factory=Chance, compare=False)
+
+
+# A test of which only one thing can come out.
+_ALIKE_IN_BOTH = Test(p=1.0, effect=0.0, mark=-1.0, chance=Chance.of_p_values([1.0]))
 
 
 def greater(base: Sequence[float], new: Sequence[float]) -> Test:
@@ -80,7 +84,7 @@ def greater(base: Sequence[float], new: Sequence[float]) -> Test:
     on it is the normal approximation, corrected for ties and continuity.
     """
     if len({*base, *new}) < 2:
-        return Test(p=1.0, effect=0.0)
+        return _ALIKE_IN_BOTH
     delta = cliffs_delta(base, new)
     if len(base) + len(new) > _EXACT_UP_TO:
         from scipy import stats  # takes a second to import, and few commands need it
@@ -138,7 +142,7 @@ def oftener(base: tuple[int, int], new: tuple[int, int]) -> Test:
     """
     there, effect = base[0] + new[0], new[0] / new[1] - base[0] / base[1]
     if there in (0, base[1] + new[1]):
-        return Test(p=1.0, effect=0.0)
+        return _ALIKE_IN_BOTH
     # What was there has rank 1, all else rank 0: the sum of the new set's is how often it was there.
     tails = _tails([*([1] * there), *([0] * (base[1] + new[1] - there))], new[1])
     return Test(tails[new[0]], effect, -tails[new[0]], Chance.of_p_values(list(tails.values())))

@@ -219,8 +219,7 @@ def _with_facts(repetition: Repetition, seen: _Seen) -> Repetition:
     repetition.there.update({(each.kind, each.what): each for each in there})
     repetition.counts.update(_transitions(seen))
     repetition.counts.update(_passes(seen))
-    if not seen.holes:  # the event that tells of the free may be the one that was lost
-        repetition.counts.update(_leaks(seen))
+    repetition.counts.update(_leaks(seen))
     repetition.times_ns.update(_times(seen))
     own = [function(each, seen.livepatch) for each in seen.callbacks]
     return replace(repetition, callbacks=tuple(own), holes=seen.holes, cut=seen.cut)

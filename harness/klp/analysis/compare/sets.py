@@ -83,7 +83,7 @@ def compare_sets(base: RunSet, new: RunSet, limits: CompareLimits) -> Comparison
         compared=tuple(Compared(place=each, base=len(old[each]), new=len(now[each])) for each in both),
         tests=tests,
         findings=findings,
-        notes=tuple(_notes(old, now, base, new)),
+        notes=(*_chance_notes(old, now, both), *_notes(old, now, base, new)),
     )
 
 
@@ -172,6 +172,14 @@ def _summary(runs: RunSet) -> SetSummary:
     )
 
 
+def _chance_notes(old: Repetitions, now: Repetitions, both: Sequence[Place]) -> Iterator[str]:
+    if any(len(old[place]) == len(now[place]) == 1 for place in both if place != THE_CHECK):
+        yield (
+            "one run against one cannot tell a change from chance: only faults count; "
+            "repeat both (--repeat 5) to compare how often and how long"
+        )
+
+
 def _notes(old: Repetitions, now: Repetitions, base: RunSet, new: RunSet) -> Iterator[str]:
     for place in old:
         if place not in now:
@@ -179,11 +187,6 @@ def _notes(old: Repetitions, now: Repetitions, base: RunSet, new: RunSet) -> Ite
     for place in now:
         if place not in old:
             yield f"not in the base: {place.told()}"
-    if any(len(old[place]) == len(now[place]) == 1 for place in now if place in old and place != THE_CHECK):
-        yield (
-            "one run against one cannot tell a change from chance: only faults count; "
-            "repeat both (--repeat 5) to compare how often and how long"
-        )
     for name, runs in (("base", base), ("new", new)):
         recorded = (*runs.runs, *(run for one in runs.checks for run in one.runs.values()))
         lost = sum(each.whole().lost_events for each in recorded)
