@@ -90,6 +90,9 @@ def test_a_test_that_cannot_come_out_does_not_weigh_on_others() -> None:
     nothing = [ranks.oftener((5, 5), (5, 5)), ranks.greater([1, 1], [1, 1])]
     assert ranks.adjusted([sure, *nothing])[0] == ranks.adjusted([*nothing, sure])[-1] == sure.p
     assert ranks.adjusted(nothing) == [1, 1]
+    mild = ranks.oftener((2, 5), (3, 5))
+    for beside in ([], nothing):
+        assert ranks.adjusted([sure, mild, *beside])[0] == pytest.approx(2 / 252)
     again = ranks.oftener((0, 5), (5, 5))
     # Two are expected to come out as far in one of 252 comparisons each, and two did.
     assert ranks.adjusted([sure, again, once])[:2] == [pytest.approx(1 / 252)] * 2
