@@ -136,6 +136,11 @@ def compared(base: Runs, new: Runs, **limits: object) -> Comparison:
     return compare_sets(_set(base), _set(new), CompareLimits(**limits))
 
 
+def often(base: Recorded, new: Recorded, **limits: object) -> Comparison:
+    """Compare five repetitions of a run with five of another: enough for every test."""
+    return compared([base] * 5, [new] * 5, **limits)
+
+
 def _set(runs: Runs) -> RunSet:
     return RunSet.of((runs,) if isinstance(runs, Recorded) else tuple(runs))
 

@@ -37,6 +37,15 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
+@pytest.fixture
+def repeated(runs: Path) -> tuple[str, str]:
+    """Patterns of two sets beside these, each of five repetitions: calm ones, and such with a straggler."""
+    for number in range(5):
+        write_run(runs / f"calm-{number}", sample(hold=False))
+        write_run(runs / f"held-{number}", sample())
+    return "calm-*", "held-*"
+
+
 def klp_(*words: str) -> Result:
     return CliRunner().invoke(klp, ["compare", *words], standalone_mode=False)
 
@@ -54,15 +63,38 @@ def test_what_words_name(runs: Path, tmp_path: Path) -> None:
     assert names(runs, "b-calm", "*-calm", str(runs / "b-calm")) == ["b-calm", "a-calm"]
 
 
-def test_one_that_became_worse_exits_with_1(runs: Path) -> None:
-    done = klp_("a-calm", "c-held")
+def test_a_set_that_became_worse_exits_with_1(repeated: tuple[str, str]) -> None:
+    done = klp_(*repeated)
     assert done.return_value == 1
     told = " ".join(done.stdout.split())
     assert "6.12 livepatch-sample" in told
     assert "regression straggler: patching held up by task3 sleeping in cmdline_proc_show" in told
-    straggler = "base: 0 of 1; new: 1 of 1: task3[3] for 2.00 s, switched by retry pass (never in the base)"
+    straggler = (
+        "base: 0 of 5; new: 5 of 5: task3[3] for 2.00 s, switched by retry pass (significant: p 0.004"
+    )
     assert straggler in told
-    assert "3 regressions, 3 told, 0 better; repetitions compared: 1 against 1; 0 tests" in told
+    assert "4 regressions, 0 told, 0 better; repetitions compared: 5 against 5; 3 tests" in told
+
+
+def test_one_run_against_one_tells_what_differs_and_that_it_may_be_chance(runs: Path) -> None:
+    done = klp_("a-calm", "c-held")
+    assert done.return_value == 0
+    told = " ".join(done.stdout.split())
+    assert "told straggler: patching held up by task3 sleeping in cmdline_proc_show" in told
+    assert "(one against one cannot tell a change from chance)" in told
+    assert "one run against one cannot tell a change from chance: only faults count" in told
+    assert "0 regressions, 4 told, 0 better; repetitions compared: 1 against 1; 0 tests" in told
+
+
+def test_but_a_loss_of_evidence_exits_with_1(runs: Path) -> None:
+    file = runs / "b-calm/run.json"
+    whole = decode_run(file.read_bytes())
+    [plan] = whole.plans
+    half = msgspec.structs.replace(plan, transitions=plan.transitions[:1])
+    file.write_bytes(encode(msgspec.structs.replace(whole, plans=(half,))))
+    done = klp_("a-calm", "b-calm")
+    assert done.return_value == 1
+    assert "regression transitions: unpatching" in " ".join(done.stdout.split())
 
 
 def test_one_that_did_not_exits_with_0(runs: Path) -> None:
@@ -70,13 +102,13 @@ def test_one_that_did_not_exits_with_0(runs: Path) -> None:
         assert klp_(*words).return_value == 0, words
 
 
-def test_json_says_the_same(runs: Path) -> None:
-    done = klp_("a-calm", "c-held", "--json")
+def test_json_says_the_same(repeated: tuple[str, str]) -> None:
+    done = klp_(*repeated, "--json")
     assert done.return_value == 1
     told = json.loads(done.stdout)
-    assert (told["base"]["runs"], told["new"]["runs"]) == (["a-calm"], ["c-held"])
+    assert told["base"]["runs"] == [f"calm-{number}" for number in range(5)]
     kinds = [each["kind"] for each in told["findings"] if each["grade"] == "regression"]
-    assert kinds == ["outcome", "straggler", "passes"]
+    assert kinds == ["outcome", "straggler", "straggler", "passes"]
     assert told["limits"]["alpha"] == 0.05
 
 
@@ -87,12 +119,12 @@ def test_sets_by_options(runs: Path) -> None:
     assert json.loads(more.stdout)["base"]["runs"] == ["a-calm", "b-calm"]
 
 
-def test_limits_are_settings(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_are_settings(repeated: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert limits(Settings()) == CompareLimits(ignore=Settings().compare_ignore)
-    monkeypatch.setenv("KLP_COMPARE_PASSES", "9")
-    told = json.loads(klp_("a-calm", "c-held", "--json").stdout)
-    assert told["limits"]["passes"] == 9
-    assert "passes" not in [each["kind"] for each in told["findings"] if each["grade"] == "regression"]
+    monkeypatch.setenv("KLP_COMPARE_ALPHA", "0.001")
+    told = json.loads(klp_(*repeated, "--json").stdout)
+    assert told["limits"]["alpha"] == 0.001
+    assert "straggler" not in [each["kind"] for each in told["findings"] if each["grade"] == "regression"]
 
 
 def failure(*words: str) -> str:
@@ -161,7 +193,6 @@ def checks(runs: Path) -> Path:
 
 def test_checks_are_compared_scenario_by_scenario(checks: Path) -> None:
     done = klp_("d-check", "e-check", "--json")
-    assert done.return_value == 1
     told = json.loads(done.stdout)
     assert {each["place"]["scenario"] for each in told["findings"]} == {"life"}
     assert [each["place"]["scenario"] for each in told["compared"]] == ["", "build", "life", "reverse"]

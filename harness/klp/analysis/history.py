@@ -32,11 +32,11 @@ class CallbackSequence:
 
     Attributes:
         calls: with the numbers of their events.
-        told: each (livepatch, object, kind) that an object has, as it was told when it was patched.
+        declared: each (livepatch, object, kind) that an object has, as it was told when it was patched.
     """
 
     calls: tuple[tuple[int, ev.Callback], ...]
-    told: frozenset[tuple[str, str, str]] = frozenset()
+    declared: frozenset[tuple[str, str, str]] = frozenset()
     _of: dict[tuple[str, str | None], tuple[tuple[int, ev.Callback], ...]] = field(
         init=False, repr=False, compare=False
     )
@@ -50,7 +50,7 @@ class CallbackSequence:
             found[each[1].patch, each[1].object].append(each)
         object.__setattr__(self, "_of", {key: tuple(calls) for key, calls in found.items()})
         ran = {(each.patch, each.object, kind) for _, each in self.calls for kind in each.kinds}
-        object.__setattr__(self, "_seen", self.told | ran)
+        object.__setattr__(self, "_seen", self.declared | ran)
 
     def of(self, patch: str, object_: str | None = None) -> tuple[tuple[int, ev.Callback], ...]:
         """Return one livepatch's, or one of its objects', in order."""
@@ -179,7 +179,7 @@ class History:
         notices: dict[str, list[tuple[int, ev.ModuleNotice]]] = defaultdict(list)
         for each in self.modules:
             notices[each[1].module].append(each)
-        object.__setattr__(self, "_notices", {name: tuple(told) for name, told in notices.items()})
+        object.__setattr__(self, "_notices", {name: tuple(own) for name, own in notices.items()})
 
     @property
     def transitions(self) -> tuple[Transition, ...]:
@@ -232,8 +232,8 @@ class History:
         return self.objects[begun : bisect_right(self.objects, until_ns, key=_object_began)]
 
 
-def _began(told: tuple[int, ev.AnyEvent]) -> int:
-    return told[1].ts_ns
+def _began(numbered: tuple[int, ev.AnyEvent]) -> int:
+    return numbered[1].ts_ns
 
 
 def _object_began(seen: ObjectSeen) -> int:
@@ -241,11 +241,13 @@ def _object_began(seen: ObjectSeen) -> int:
 
 
 def between(
-    told: tuple[tuple[int, E], ...], from_ns: int, until_ns: int | None
+    numbered: tuple[tuple[int, E], ...], from_ns: int, until_ns: int | None
 ) -> tuple[tuple[int, E], ...]:
     """Return the events, of some in order of time, from a moment on and before another (None: the end)."""
-    begun = bisect_left(told, from_ns, key=_began)
-    return told[begun:] if until_ns is None else told[begun : bisect_left(told, until_ns, key=_began)]
+    begun = bisect_left(numbered, from_ns, key=_began)
+    return (
+        numbered[begun:] if until_ns is None else numbered[begun : bisect_left(told, until_ns, key=_began)]
+    )
 
 
 def spans(event: ev.Enable | ev.ModuleNotice | ev.Pass, ts_ns: int) -> bool:
@@ -370,8 +372,10 @@ class _Builder:
         )
 
     def _told_callbacks(self) -> frozenset[tuple[str, str, str]]:
-        told = (each.event for each in self._objects)
-        return frozenset((each.patch, each.object, kind) for each in told for kind in each.callbacks or ())
+        events = (each.event for each in self._objects)
+        return frozenset(
+            (each.patch, each.object, kind) for each in events for kind in each.callbacks or ()
+        )
 
     def _observations(self) -> Observations:
         return Observations(

@@ -27,6 +27,8 @@ from klp.report.comparison import closing, comparison_table
 def compare(sets: tuple[str, ...], *, base: tuple[str, ...], new: tuple[str, ...], as_json: bool) -> int:
     """Say what became worse between two runs, or two sets of runs; exit 1 if anything did.
 
+    Of one run against one only faults count, and what is not observed any more: repeat each (--repeat 5).
+
     BASE and NEW are each the folder of a run or a check, a folder of such, a name of `klp runs`, `latest`,
     or, in quotes, a pattern. The limits are the settings compare_…; docs/comparing.md explains them.
     """

@@ -1,129 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The facts of one place in two sets, compared with each other: drafts of findings, not yet graded.
-
-They are graded when all tests of the comparison are made: p values are adjusted for the number of tests.
-"""
+"""The facts of one place in two sets, compared with each other: drafts of findings, not yet graded."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from statistics import median
 
-from msgspec.structs import replace
-
 from klp.analysis.compare import ranks
+from klp.analysis.compare.drafts import Draft, Sides
 from klp.analysis.compare.ranks import Test
-from klp.analysis.compare.repetition import Repetition, There, Weight
-from klp.analysis.compare.values import CompareLimits, Difference, Grade, Kind, Place
-from klp.analysis.evidence import Verdict
-from klp.analysis.rule_checks import RULE
+from klp.analysis.compare.repetition import WHOLE_TRANSITION, Repetition, There
+from klp.analysis.compare.times import longer
+from klp.analysis.compare.values import Kind
+from klp.analysis.compare.verdicts import VerdictComparison
 
-_FEW = "too few repetitions for a test"
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A difference before it is graded.
-
-    Attributes:
-        test: the test that decides whether it is a regression; None where no test was made.
-        certain: why it is a regression whatever a test says; empty where only a test can tell.
-        worth: whether it is worth telling if it is no regression.
-        better: whether it is an improvement.
-        why_not: why no test was made, where none was.
-        rank: whether the test's effect is Cliff's delta, which has a limit of its own.
-        big: whether the difference is large enough to count at all.
-    """
-
-    finding: Difference
-    test: Test | None = None
-    certain: str = ""
-    worth: bool = True
-    better: bool = False
-    why_not: str = ""
-    rank: bool = False
-    big: bool = True
-
-    def graded(self, p_adjusted: float | None, limits: CompareLimits) -> Difference | None:
-        """Return the finding, now that the adjusted p value is known; None where it is nothing to tell."""
-        grade, why = self._grade(p_adjusted, limits)
-        if grade is Grade.TOLD and not self.worth:
-            return None
-        return replace(
-            self.finding, grade=grade, why=why, p=self.test.p if self.test else None,
-            p_adjusted=p_adjusted, effect=self.test.effect if self.test else None,
-        )  # fmt: skip
-
-    def _grade(self, p: float | None, limits: CompareLimits) -> tuple[Grade, str]:
-        if self.better:
-            return Grade.BETTER, self.certain
-        if self.certain:
-            return Grade.REGRESSION, self.certain
-        if p is None or self.test is None:
-            return Grade.TOLD, self.why_not
-        if p > limits.alpha:
-            return Grade.TOLD, "may be chance"
-        if not self.big or (self.rank and self.test.effect < limits.effect):
-            return Grade.TOLD, "too small an effect"
-        return Grade.REGRESSION, "significant"
+_LOST = "events were lost"
 
 
-class PlaceComparison:
-    """Compares the samples of one place.
-
-    Args:
-        base, new: at least one each.
-    """
-
-    def __init__(
-        self, place: Place, base: Sequence[Repetition], new: Sequence[Repetition], limits: CompareLimits
-    ) -> None:
-        self._place = place
-        self._base = base
-        self._new = new
-        self._limits = limits
-        self._enough = min(len(base), len(new)) >= limits.repetitions
+class PlaceComparison(Sides):
+    """Compares the samples of one place."""
 
     def drafts(self) -> Iterator[Draft]:
         """Yield every difference, and every test that was made."""
-        yield from self._verdicts()
+        yield from VerdictComparison(self._place, self._base, self._new, self._limits).drafts()
         yield from self._there()
+        yield from self._transitions()
         yield from self._passes()
         yield from self._callbacks()
         yield from self._leaks()
         yield from self._calls()
         yield from self._times()
-
-    def _finding(self, kind: Kind, what: str, base: str, new: str, runs: Sequence[str]) -> Difference:
-        return Difference(
-            kind=kind, grade=Grade.TOLD, place=self._place, what=what, base=base, new=new, why="",
-            runs=tuple(dict.fromkeys(runs)),
-        )  # fmt: skip
-
-    # --- verdicts ---------------------------------------------------------------------------------
-
-    def _verdicts(self) -> Iterator[Draft]:
-        names = dict.fromkeys(name for each in (*self._base, *self._new) for name in each.verdicts)
-        for name in names:
-            yield from self._verdict(name)
-
-    def _verdict(self, name: str) -> Iterator[Draft]:
-        base = Counter(_verdict_of(each, name) for each in self._base)
-        new = Counter(_verdict_of(each, name) for each in self._new)
-        was, now = (side[Verdict.VIOLATED] / side.total() for side in (base, new))
-        broken = [each for each in self._new if _verdict_of(each, name) is Verdict.VIOLATED]
-        words = broken[0].verdicts[name][1] if broken else ""
-        now_so = f"{_counted(new)}: {words}" if words else _counted(new)
-        finding = self._finding(Kind.VERDICT, name, _counted(base), now_so, [each.run for each in broken])
-        if now > was:
-            yield self._oftener(finding, base[Verdict.VIOLATED], new[Verdict.VIOLATED], Weight.ALWAYS)
-        elif now < was:
-            yield Draft(finding, better=True, certain="violated less often")
-        elif base[Verdict.HELD] and not new[Verdict.HELD] and not name.startswith(RULE):
-            # Rules are left out: whether a trace shows one at all may be chance, as stragglers are.
-            yield Draft(finding, why_not="not observed any more")
 
     # --- what is there, or is not -----------------------------------------------------------------
 
@@ -141,35 +48,49 @@ class PlaceComparison:
             if having or base:
                 yield self._oftener(finding, base, len(having), one.weight)
 
-    def _oftener(self, finding: Difference, base: int, new: int, weight: Weight) -> Draft:
-        """Draft a finding on something that was in `base` and `new` repetitions."""
-        sizes = len(self._base), len(self._new)
-        certain = ""
-        if not base and new and weight is Weight.ALWAYS:
-            certain = "never in the base"
-        elif not base and new == sizes[1] and weight is Weight.STEADY:
-            certain = "always, and never in the base"
-        worth = not base and new > 0
-        if certain:
-            return Draft(finding, certain=certain)
-        if self._enough and ranks.could_matter(base + new, *sizes, self._limits.alpha):
-            return Draft(finding, ranks.oftener((base, sizes[0]), (new, sizes[1])), worth=worth)
-        return Draft(finding, worth=worth, why_not=_FEW)
-
     # --- how many ---------------------------------------------------------------------------------
+
+    def _transitions(self) -> Iterator[Draft]:
+        """Yield the transitions that are not seen any more, or in another number."""
+        for key in self._keys(Kind.TRANSITIONS):
+            base, new = (
+                [float(each.counts.get(key, 0)) for each in side if not each.cut]
+                for side in (self._base, self._new)
+            )
+            if base and new and sorted({*base}) != sorted({*new}):
+                yield self._other_number(key, base, new)
+
+    def _other_number(self, key: tuple[Kind, str], base: list[float], new: list[float]) -> Draft:
+        runs = [each.run for each in self._new if each.counts.get(key, 0) not in base]
+        finding = self._finding(*key, _spread(base), _spread(new), runs)
+        if min(base) and not max(new):
+            return Draft(finding, certain="always in the base, and not seen any more")
+        least = min(base)
+        if least and min(new) < least and self._enough:
+            # Some have fewer than ever: each of these tells less than it did.
+            lacking = sum(each < least for each in new)
+            return Draft(finding, ranks.oftener((0, len(base)), (lacking, len(new))))
+        apart = min(new) > max(base) or max(new) < least
+        return Draft(finding, worth=apart or min(new) < least, why_not="another number of transitions")
 
     def _passes(self) -> Iterator[Draft]:
         for key in self._keys(Kind.PASSES):
             base, new = self._values(self._base, key), self._values(self._new, key)
             if base and new:
                 more = min(new) - max(base)
-                certain = f"at least {more:g} more" if more >= self._limits.passes else ""
+                # In one run of each, chance gives two passes more often enough.
+                sure = more >= self._limits.passes and min(len(base), len(new)) > 1
+                certain = f"at least {more:g} more" if sure else ""
                 yield self._numbers(key, base, new, certain, worth=median(new) > median(base))
 
     def _leaks(self) -> Iterator[Draft]:
         for key in self._keys(Kind.LEAK):
-            base = [float(each.counts.get(key, 0)) for each in self._base]
-            new = [float(each.counts.get(key, 0)) for each in self._new]
+            base, new = (
+                [float(each.counts.get(key, 0)) for each in side if not each.holes]
+                for side in (self._base, self._new)
+            )
+            if not (base and new):
+                continue  # the event that tells of the free may be one of those that were lost
             certain = ""
             if max(new) and not max(base):
                 certain = "never in the base"
@@ -205,7 +126,7 @@ class PlaceComparison:
         runs = [each.run for each in self._new if each.counts.get(key, 0) > max(base)]
         finding = self._finding(kind, what, _spread(base), _spread(new), runs)
         if certain or not self._enough or len({*base, *new}) < 2:
-            return Draft(finding, certain=certain, worth=worth, why_not=_FEW)
+            return Draft(finding, certain=certain, worth=worth, why_not=self._why_not)
         return Draft(finding, ranks.greater(base, new), worth=worth, rank=True)
 
     # --- in which order ---------------------------------------------------------------------------
@@ -214,7 +135,7 @@ class PlaceComparison:
         known = Counter(each.callbacks for each in self._base)
         usual = known.most_common(1)[0][0]
         # A lost guest ran fewer callbacks. That it was lost is a finding of its own, so this is none.
-        whole = [each for each in self._new if each.whole or not any(one.whole for one in self._base)]
+        whole = [each for each in self._new if not each.cut]
         strange = Counter(each.callbacks for each in whole if each.callbacks not in known)
         for order, count in strange.items():
             runs = [each.run for each in self._new if each.callbacks == order]
@@ -225,48 +146,59 @@ class PlaceComparison:
             )  # fmt: skip
             if _within(usual, order):
                 yield Draft(finding, why_not="further callbacks, and none missing or in another order")
+            elif all(each.holes for each in whole if each.callbacks == order):
+                yield Draft(finding, why_not=_LOST)
             else:
                 yield Draft(finding, certain="never in the base")
 
     # --- how long ---------------------------------------------------------------------------------
 
     def _times(self) -> Iterator[Draft]:
-        for what in dict.fromkeys(name for each in (*self._base, *self._new) for name in each.times_ns):
-            base, new = self._lasted(self._base, what), self._lasted(self._new, what)
-            # Both sets' values together decide whether there is a test. If one set's alone did, which tests
-            # are made would depend on the outcome, and their p values would say less than they seem to.
-            if base and new and max(*base, *new) >= self._limits.longer_ms:
-                yield self._longer(what, base, new)
+        names = dict.fromkeys(name for each in (*self._base, *self._new) for name in each.times_ns)
+        known = {name: (self._lasted(self._base, name), self._lasted(self._new, name)) for name in names}
+        # Both sets' values together decide whether there is a test. If one set's alone did, which tests
+        # are made would depend on the outcome, and their p values would say less than they seem to.
+        shown = {
+            name: (was, now)
+            for name, (was, now) in known.items()
+            if _any(was) and _any(now) and max(*_any(was), *_any(now)) >= self._limits.longer_ms
+        }
+        # Half of each set, so that the means stand for it.
+        tests = self._longer(
+            {
+                name: sides
+                for name, sides in shown.items()
+                if all(2 * len(_any(one)) >= len(one) for one in sides)
+            }
+        )
+        for name, (was, now) in shown.items():
+            yield self._phase(name, _any(was), _any(now), tests.get(name))
+
+    def _longer(self, sides: dict[str, tuple[list[float | None], list[float | None]]]) -> dict[str, Test]:
+        if not self._enough or min(len(self._base), len(self._new)) < 2:
+            return {}
+        wholes = {name: f"{name.partition(',')[0]}, {WHOLE_TRANSITION}" for name in sides}
+        return longer(
+            {name: was for name, (was, _) in sides.items()},
+            {name: now for name, (_, now) in sides.items()},
+            {name: whole for name, whole in wholes.items() if whole != name and whole in sides},
+            self._limits.longer_ms,
+        )
 
     @staticmethod
-    def _lasted(samples: Sequence[Repetition], what: str) -> list[float]:
-        """Return milliseconds; 0 for a repetition whose transition had no such phase (retries, say)."""
-        direction = what.partition(",")[0]
-        return [
-            each.times_ns.get(what, 0.0) / 1e6
-            for each in samples
-            if any(name.startswith(f"{direction},") for name in each.times_ns)
-        ]
+    def _lasted(samples: Sequence[Repetition], what: str) -> list[float | None]:
+        """Return milliseconds; None for a repetition of which it is not known."""
+        return [each.times_ns[what] / 1e6 if what in each.times_ns else None for each in samples]
 
-    def _longer(self, what: str, base: list[float], new: list[float]) -> Draft:
+    def _phase(self, what: str, base: list[float], new: list[float], test: Test | None) -> Draft:
         limits, was, now = self._limits, median(base), median(new)
         big = now - was >= limits.longer_ms and now >= was * limits.longer_by
         finding = self._finding(Kind.PHASE, what, _milliseconds(base), _milliseconds(new), ())
-        if min(len(base), len(new)) < limits.repetitions:
-            return Draft(finding, worth=big, why_not=_FEW)
-        test = ranks.greater(base, new)
-        return Draft(finding, test, worth=big, rank=True, big=big)
+        return Draft(finding, test, worth=big, why_not=self._why_not, rank=True, big=big)
 
 
-def _verdict_of(repetition: Repetition, name: str) -> Verdict | None:
-    found = repetition.verdicts.get(name)
-    return found[0] if found else None
-
-
-def _counted(verdicts: Counter[Verdict | None]) -> str:
-    whole = sum(verdicts.values())
-    parts = [f"{count} of {whole} {each.value}" for each in Verdict if (count := verdicts[each])]
-    return ", ".join(parts) or "not there"
+def _any(values: Sequence[float | None]) -> list[float]:
+    return [each for each in values if each is not None]
 
 
 def _spread(values: Sequence[float]) -> str:

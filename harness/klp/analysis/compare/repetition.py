@@ -13,7 +13,7 @@ from klp.analysis.compare.normal import function, message, task_name
 from klp.analysis.compare.values import Kind, Place
 from klp.analysis.evidence import Verdict
 from klp.analysis.history import History
-from klp.analysis.legs import RUNNING, LegOutcome
+from klp.analysis.legs import LegOutcome
 from klp.analysis.plan_checks import SURVIVES
 from klp.analysis.recording import RecordedCheck, RecordedRun
 from klp.analysis.result import PlanResult, RunResult
@@ -26,6 +26,8 @@ from klp.klog.reports import reports
 _CUT = "------------[ cut here"
 # What the verdict of a plan or scenario itself is called.
 WHOLE = "as a whole"
+# What the time of a transition from init to its end is called.
+WHOLE_TRANSITION = "the whole"
 # As many scenarios are named one by one.
 _NAMED = 4
 # What is said of a check itself.
@@ -35,9 +37,8 @@ THE_CHECK = Place(kernel="", plan="the check as a whole")
 class Weight(StrEnum):
     """When something that the base never had counts as a regression of the new set."""
 
-    ALWAYS = "always"  # once is enough
-    STEADY = "steady"  # in every repetition, or significantly often
-    CHANCE = "chance"  # only if significantly often: it comes by chance, too
+    FAULT = "fault"  # once is enough: it is wrong whatever it is compared with
+    RATE = "rate"  # only if significantly oftener: once may be chance, whatever it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +60,12 @@ class Repetition:
         release: of its kernel.
         there: by what they are.
         verdicts: of the whole, each check and each rule, by name, with words.
-        counts: passes, shadow variables left, and calls of new functions, by kind and what is counted.
+        counts: transitions, passes, shadow variables left, and calls of new functions, by kind and what is
+            counted.
         times_ns: of each phase, by direction and phase; the mean of its transitions.
         callbacks: in order.
+        holes: whether events were lost: what is missing then may only not have been seen.
+        cut: whether it ended before its end, which is a finding of its own: what is missing then is none.
     """
 
     run: str
@@ -73,11 +77,8 @@ class Repetition:
     counts: dict[tuple[Kind, str], int] = field(default_factory=dict)
     times_ns: dict[str, float] = field(default_factory=dict)
     callbacks: tuple[str, ...] = ()
-
-    @property
-    def whole(self) -> bool:
-        """Whether any transition was seen in it."""
-        return any(kind is Kind.PASSES for kind, _ in self.counts)
+    holes: bool = False
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,8 @@ class _Seen:
     callbacks: Sequence[str]
     left: Sequence[ShadowVariable]
     log: Sequence[str]
+    holes: bool
+    cut: bool
 
 
 def repetitions(run: RecordedRun) -> Iterator[Repetition]:
@@ -100,10 +103,10 @@ def repetitions(run: RecordedRun) -> Iterator[Repetition]:
     histories = () if result.plans else tuple(each.history for each in run.guests)
     begun = [each.name for history in histories for _, each in history.seen.plans]
     whole = _whole(run.name, result, begun[0] if begun else "")
-    yield _with_facts(whole, _of_trace(histories)) if histories else whole
+    yield _with_facts(whole, _of_trace(histories, result)) if histories else whole
     for plan in result.plans:
         lost = any(each.name == SURVIVES for each in plan.checks)
-        yield _with_facts(_of_plan(run.name, result, plan), _of_result(plan, lost=lost))
+        yield _with_facts(_of_plan(run.name, result, plan), _of_result(result, plan, lost=lost))
 
 
 def scenarios(check: RecordedCheck) -> Iterator[Repetition]:
@@ -130,7 +133,9 @@ def scenarios(check: RecordedCheck) -> Iterator[Repetition]:
         repetition = Repetition(name, place, where.release, where.accelerator, verdicts)
         run = check.runs.get(each.folder)
         plans = run.whole().plans if run else ()
-        yield _with_facts(repetition, _of_result(plans[0], lost=each.lost)) if plans else repetition
+        if run and plans:
+            repetition = _with_facts(repetition, _of_result(run.whole(), plans[0], lost=each.lost))
+        yield repetition
 
 
 def _together(scenarios: Sequence[str]) -> str:
@@ -142,7 +147,7 @@ def _together(scenarios: Sequence[str]) -> str:
 def _ended_early(error: str | None) -> dict[tuple[Kind, str], There]:
     if error is None:
         return {}
-    ended = There(Kind.ENDED_EARLY, "it ended early", Weight.ALWAYS, error)
+    ended = There(Kind.ENDED_EARLY, "it ended early", Weight.FAULT, error)
     return {(ended.kind, ended.what): ended}
 
 
@@ -156,7 +161,8 @@ def _whole(name: str, result: RunResult, plan: str) -> Repetition:
     if plan:
         verdicts[WHOLE] = (result.verdict, result.error or "")
     there = _ended_early(result.error)
-    return Repetition(name, _place(result, plan), where.kernel, where.accelerator, verdicts, there)
+    cut = result.error is not None
+    return Repetition(name, _place(result, plan), where.kernel, where.accelerator, verdicts, there, cut=cut)
 
 
 def _of_plan(name: str, result: RunResult, plan: PlanResult) -> Repetition:
@@ -171,15 +177,23 @@ def _verdict_name(check: str) -> str:
     return check if check.startswith(RULE) else f"check {check!r}"
 
 
-def _of_result(plan: PlanResult, *, lost: bool) -> _Seen:
+def _of_result(result: RunResult, plan: PlanResult, *, lost: bool) -> _Seen:
     """Return what happened in a plan; of a lost guest there is no log, but its console's last lines."""
     calls = [
         f"{each.kind.replace('_', '-')} of {each.object}{_returned(each.result)}" for each in plan.callbacks
     ]
-    return _Seen(plan.livepatch, plan.transitions, calls, plan.shadow.left, () if lost else plan.log)
+    return _Seen(
+        livepatch=plan.livepatch,
+        transitions=plan.transitions,
+        callbacks=calls,
+        left=plan.shadow.left,
+        log=() if lost else plan.log,
+        holes=result.lost_events > 0,
+        cut=lost or result.error is not None or plan.error is not None,
+    )
 
 
-def _of_trace(histories: Sequence[History]) -> _Seen:
+def _of_trace(histories: Sequence[History], result: RunResult) -> _Seen:
     plans = [each.livepatch for history in histories for _, each in history.seen.plans if each.livepatch]
     return _Seen(
         livepatch=plans[0] if plans else "",
@@ -189,9 +203,10 @@ def _of_trace(histories: Sequence[History]) -> _Seen:
             for history in histories
             for _, each in history.callbacks.calls
         ],
-        # Of a trace with holes nothing: the event that tells of the free may be the one that was lost.
-        left=[each for history in histories if not history.holes for each in history.ledger.left],
+        left=[each for history in histories for each in history.ledger.left],
         log=[each.text for history in histories for _, each in history.seen.log if each.expected is None],
+        holes=result.lost_events > 0 or any(history.holes for history in histories),
+        cut=result.error is not None,
     )
 
 
@@ -202,11 +217,12 @@ def _returned(result: int | None) -> str:
 def _with_facts(repetition: Repetition, seen: _Seen) -> Repetition:
     there = [*_of_transitions(seen), *_messages(seen)]
     repetition.there.update({(each.kind, each.what): each for each in there})
+    repetition.counts.update(_transitions(seen))
     repetition.counts.update(_passes(seen))
     repetition.counts.update(_leaks(seen))
     repetition.times_ns.update(_times(seen))
     own = [function(each, seen.livepatch) for each in seen.callbacks]
-    return replace(repetition, callbacks=tuple(own))
+    return replace(repetition, callbacks=tuple(own), holes=seen.holes, cut=seen.cut)
 
 
 def _who(transition: Transition, livepatch: str) -> str:
@@ -219,12 +235,12 @@ def _of_transitions(seen: _Seen) -> Iterator[There]:
         who = _who(each, seen.livepatch)
         if each.outcome is not LegOutcome.COMPLETE:
             what = f"{who} {each.outcome.value}"
-            yield There(Kind.OUTCOME, what, Weight.ALWAYS, what)
+            yield There(Kind.OUTCOME, what, Weight.FAULT, what)
         if each.forced:
-            yield There(Kind.OUTCOME, f"{who} forced", Weight.ALWAYS, "forced")
+            yield There(Kind.OUTCOME, f"{who} forced", Weight.FAULT, "forced")
         if each.signals:
             words = f"{each.signals} times" if each.signals > 1 else "once"
-            yield There(Kind.OUTCOME, f"{who} took signals", Weight.ALWAYS, words)
+            yield There(Kind.OUTCOME, f"{who} took signals", Weight.RATE, words)
         for one in each.stragglers:
             yield from _of_straggler(who, one, seen.livepatch)
 
@@ -233,10 +249,9 @@ def _of_straggler(who: str, one: Straggler, livepatch: str) -> Iterator[There]:
     end = f"switched by {one.switched_by}" if one.switched_by else "left pending"
     held = f"{one.comm}[{one.pid}] for {one.held_ns / 1e9:.2f} s, {end}"
     for reason in one.reasons:
-        # klp_check_and_switch_task() refuses whatever task runs on another CPU at that moment: chance.
-        weight = Weight.CHANCE if reason == RUNNING else Weight.ALWAYS
+        # Where a task sleeps or runs in that moment, and whether its stack can be read there, is chance.
         what = f"{who} held up by {task_name(one.comm)} {function(reason, livepatch)}"
-        yield There(Kind.STRAGGLER, what, weight, held)
+        yield There(Kind.STRAGGLER, what, Weight.RATE, held)
 
 
 def _messages(seen: _Seen) -> Iterator[There]:
@@ -245,10 +260,15 @@ def _messages(seen: _Seen) -> Iterator[There]:
     for block in blocks:
         alarming = alarms(block) or tuple(line for line in block if _CUT not in line)[:1]
         words = without_stamp((alarming or block)[0]).strip()
-        yield There(Kind.MESSAGE, message(words, seen.livepatch), Weight.ALWAYS, words)
+        yield There(Kind.MESSAGE, message(words, seen.livepatch), Weight.FAULT, words)
     for line in seen.log:
         if line not in inside and (words := without_stamp(line).strip()):
-            yield There(Kind.MESSAGE, message(words, seen.livepatch), Weight.STEADY, words)
+            yield There(Kind.MESSAGE, message(words, seen.livepatch), Weight.RATE, words)
+
+
+def _transitions(seen: _Seen) -> dict[tuple[Kind, str], int]:
+    """Return how many transitions there were in each direction."""
+    return dict(Counter((Kind.TRANSITIONS, _who(each, seen.livepatch)) for each in seen.transitions))
 
 
 def _passes(seen: _Seen) -> dict[tuple[Kind, str], int]:
@@ -266,16 +286,24 @@ def _leaks(seen: _Seen) -> dict[tuple[Kind, str], int]:
 
 
 def _times(seen: _Seen) -> dict[str, float]:
-    """Return the mean time of each phase over the transitions of a direction."""
+    """Return the mean time of each phase, and of all of them, over the transitions of a direction.
+
+    Between two passes, and after tasks were signalled, the core waits for its timer: that is no time to
+    compare, and passes are counted. So a first pass that another one follows has none, nor has the whole.
+    """
     times: dict[str, list[float]] = defaultdict(list)
     for each in seen.transitions:
-        sums: Counter[str] = Counter()
-        for phase in each.phases:
-            sums[f"{_who(each, seen.livepatch)}, {_phase(phase)}"] += phase.duration_ns
-        for what, lasted in sums.items():
-            times[what].append(lasted)
+        who = _who(each, seen.livepatch)
+        own = {one.name: float(one.duration_ns) for one in each.phases if not _waits(one, each)}
+        if not any(_waits(one, each) for one in each.phases):
+            own[WHOLE_TRANSITION] = sum(own.values())
+        for phase, lasted in own.items():
+            times[f"{who}, {phase}"].append(lasted)
     return {what: fmean(each) for what, each in times.items()}
 
 
-def _phase(phase: TransitionPhase) -> str:
-    return "retries" if phase.name.startswith("retry") else phase.name
+def _waits(phase: TransitionPhase, transition: Transition) -> bool:
+    """Whether a phase ends when the core's timer goes off."""
+    return phase.name.startswith(("retry", "signal")) or (
+        phase.name == "first pass" and transition.passes > 1
+    )

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from klp.analysis.compare import ranks
-from klp.analysis.compare.judge import Draft, PlaceComparison
+from klp.analysis.compare.drafts import Draft
+from klp.analysis.compare.judge import PlaceComparison
 from klp.analysis.compare.repetition import (
     THE_CHECK,
     Repetition,
@@ -82,7 +83,7 @@ def compare_sets(base: RunSet, new: RunSet, limits: CompareLimits) -> Comparison
         compared=tuple(Compared(place=each, base=len(old[each]), new=len(now[each])) for each in both),
         tests=tests,
         findings=findings,
-        notes=tuple(_notes(old, now, base, new)),
+        notes=(*_chance_notes(old, now, both), *_notes(old, now, base, new)),
     )
 
 
@@ -135,14 +136,27 @@ def _pair(old: Iterable[str], now: Iterable[str]) -> dict[str, str]:
 
 
 def _graded(drafts: Sequence[Draft], limits: CompareLimits) -> tuple[tuple[Difference, ...], int]:
-    """Return the findings in order, and how many tests there were."""
-    tested = [each for each in drafts if each.test is not None]
-    values = ranks.adjusted([each.test.p for each in tested if each.test])
-    adjusted = {id(each): p for each, p in zip(tested, values, strict=True)}
+    """Return the findings in order, and how many tests there were that could become significant.
+
+    Counts and times are adjusted for apart, that counts are not paid for with the number of phases; each
+    then has half of the false alarms that the limit allows, or all where the other has no test.
+    """
+    tested = [(each, each.test) for each in drafts if each.test is not None]
+    families = [
+        [(each, test) for each, test in tested if (each.finding.kind is Kind.PHASE) is of_times]
+        for of_times in (False, True)
+    ]
+    able = [sum(test.chance.least_p <= limits.alpha for _, test in family) for family in families]
+    share = max(1, sum(each > 0 for each in able))
+    adjusted = {
+        id(each): min(1.0, share * p)
+        for family in families
+        for (each, _), p in zip(family, ranks.adjusted([test for _, test in family]), strict=True)
+    }
     found = [each.graded(adjusted.get(id(each)), limits) for each in drafts]
     kept = [each for each in found if each]
     kept.sort(key=lambda each: (_GRADES.index(each.grade), _KINDS.index(each.kind)))
-    return tuple(kept), len(tested)
+    return tuple(kept), sum(able)
 
 
 def _summary(runs: RunSet) -> SetSummary:
@@ -158,6 +172,14 @@ def _summary(runs: RunSet) -> SetSummary:
     )
 
 
+def _chance_notes(old: Repetitions, now: Repetitions, both: Sequence[Place]) -> Iterator[str]:
+    if any(len(old[place]) == len(now[place]) == 1 for place in both if place != THE_CHECK):
+        yield (
+            "one run against one cannot tell a change from chance: only faults count; "
+            "repeat both (--repeat 5) to compare how often and how long"
+        )
+
+
 def _notes(old: Repetitions, now: Repetitions, base: RunSet, new: RunSet) -> Iterator[str]:
     for place in old:
         if place not in now:
@@ -169,4 +191,7 @@ def _notes(old: Repetitions, now: Repetitions, base: RunSet, new: RunSet) -> Ite
         recorded = (*runs.runs, *(run for one in runs.checks for run in one.runs.values()))
         lost = sum(each.whole().lost_events for each in recorded)
         if lost:
-            yield f"the probes lost {lost} events in the {name} set: what its traces lack was perhaps there"
+            yield (
+                f"the probes lost {lost} events in the {name} set: what its traces lack was perhaps there, "
+                "and no leak is judged"
+            )

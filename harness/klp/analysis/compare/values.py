@@ -15,6 +15,7 @@ class Kind(StrEnum):
 
     ENDED_EARLY = "ended early"
     VERDICT = "verdict"
+    TRANSITIONS = "transitions"
     OUTCOME = "outcome"
     STRAGGLER = "straggler"
     PASSES = "passes"
@@ -40,7 +41,7 @@ class CompareLimits(msgspec.Struct, frozen=True, kw_only=True):
         alpha: the p value, adjusted for the number of tests, up to which a difference counts.
         effect: Cliff's delta from which on it does: 0 no difference, 1 all new values above all base ones.
         repetitions: repetitions that each set must have for a test to count.
-        passes: passes more than the base's most that count without a test.
+        passes: passes more than the base's most that count without a test, in two repetitions and more.
         longer_ms: milliseconds by which the median of a phase must have grown.
         longer_by: and the factor.
         ignore: regular expression, found in kernel messages that never count; empty for none.
@@ -83,8 +84,8 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
         base, new: how it was in each set, in words.
         why: why it is graded so.
         p: of the test, before adjustment; null where none was made.
-        p_adjusted: by Benjamini and Hochberg, over all tests of the comparison.
-        effect: Cliff's delta of a rank test, or the difference of two shares; null without a test.
+        p_adjusted: for all tests of the comparison, those of counts and those of times apart.
+        effect: Cliff's delta of numbers and times, or the difference of two shares; null without a test.
         runs: the runs of the new set that show it.
     """
 
@@ -122,8 +123,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         compared: what both sets have; never empty.
-        tests: how many tests counted, for which p values were adjusted.
-        notes: what could not be compared, in words.
+        tests: how many tests could have become significant.
+        notes: what could not be compared, or told, in words.
     """
 
     schema: int

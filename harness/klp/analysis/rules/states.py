@@ -188,10 +188,11 @@ _States = tuple[ev.State, ...]
 
 def _carried(decision: ev.Compatible) -> dict[str | None, _States | None]:
     """Return what a decision says that each livepatch carries; None where not all was told."""
-    told: dict[str | None, _States] = {one.patch: one.states for one in decision.installed}
-    told[decision.patch] = decision.states
+    carried: dict[str | None, _States] = {one.patch: one.states for one in decision.installed}
+    carried[decision.patch] = decision.states
     return {
-        patch: None if decision.cut and len(states) >= _TOLD else states for patch, states in told.items()
+        patch: None if decision.cut and len(states) >= _TOLD else states
+        for patch, states in carried.items()
     }
 
 
