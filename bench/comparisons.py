@@ -163,7 +163,7 @@ def worse_cases() -> Iterator[Case]:
     yield Case("all phases 2 x longer", Model(), 7, 5, _all_phases, Kind.PHASE)
     for repetitions in (5, 10):
         yield Case("first pass 2 x longer, all chances", _NOISY, 7, repetitions, _first_pass(2), Kind.PHASE)
-    yield Case("one pass more each time, all chances", _NOISY, 7, 5, _one_pass_more, Kind.PASSES)
+    yield Case("one pass more each time, all chances", _NOISY, 7, 5, _one_pass_more)
     yield Case("stacks that cannot be read: 10 % to 90 %", _NOISY, 7, 5, _mostly_unreliable)
 
 
