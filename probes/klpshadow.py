@@ -391,8 +391,7 @@ def main() -> int:
         *(NAME, HEAD, TICK_S, columns, cflags, shadow.attach),
         show=lambda out, _symbols, event: shadow.show(out, event),
         begin=shadow.begin, tell=shadow.tell_counts, missed=shadow.missed,
-        wants=klpprobe.unfiltered(args),
-        options=options(args),
+        wants=klpprobe.unfiltered(args), options=options(args),
     )  # fmt: skip
     return klpprobe.run(tool, args)
 

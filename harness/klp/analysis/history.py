@@ -246,7 +246,9 @@ def between(
     """Return the events, of some in order of time, from a moment on and before another (None: the end)."""
     begun = bisect_left(numbered, from_ns, key=_began)
     return (
-        numbered[begun:] if until_ns is None else numbered[begun : bisect_left(told, until_ns, key=_began)]
+        numbered[begun:]
+        if until_ns is None
+        else numbered[begun : bisect_left(numbered, until_ns, key=_began)]
     )
 
 
