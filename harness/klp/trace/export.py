@@ -13,6 +13,8 @@ from klp.errors import HostLacks, UsageError
 
 # The one that BCC's own tools have: its Python is the system's, for which BCC is packaged.
 _INTERPRETER = "/usr/bin/env python3"
+# What Python runs in a folder or a zip file.
+_MAIN = "klpmain.py"
 
 
 def export_folder(into: Path) -> None:
@@ -26,7 +28,7 @@ def export_folder(into: Path) -> None:
         if into.exists() and (not into.is_dir() or any(into.iterdir())):
             raise UsageError(f"{into}: exists, and is no empty folder", hint="name a new one")
         for file in _files():
-            copy = into / file.relative_to(paths.PROBE_SOURCES)
+            copy = into / _name(file)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, copy)  # with its permissions: the tools are started by name
     except OSError as error:
@@ -49,6 +51,11 @@ def export_zipapp(file: Path) -> None:
             zipapp.create_archive(folder, file, _INTERPRETER, compressed=True)
         except OSError as error:
             raise HostLacks(f"{file}: {error.strerror}", hint="name a file that can be written") from error
+
+
+def _name(file: Path) -> Path:
+    # Not called so in the package: pytest, which looks at all files of a package with a plugin, would warn.
+    return Path("__main__.py") if file.name == _MAIN else file.relative_to(paths.PROBE_SOURCES)
 
 
 def _files() -> list[Path]:
