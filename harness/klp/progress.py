@@ -73,14 +73,16 @@ class Silent:
 class NotesOnly:
     """Passes notes on; a step becomes how far the work is that it is part of: others are done beside it."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, tell: Callable[[str], None] | None = None) -> None:
+        """Pass notes on; `tell` is of the thread whose step this is part of, if that is not this one."""
         self._progress = progress
+        self._tell = tell
         self._steps: list[str] = []
 
     @contextmanager
     def step(self, what: str) -> Iterator[None]:
         """See `Progress.step`."""
-        tell = teller(self._progress)
+        tell = self._tell or teller(self._progress)
         self._steps.append(what)
         tell(what)
         try:
@@ -95,7 +97,7 @@ class NotesOnly:
 
     def teller(self) -> Callable[[str], None]:
         """See `klp.progress.teller`."""
-        tell, step = teller(self._progress), self._steps[-1:]
+        tell, step = self._tell or teller(self._progress), self._steps[-1:]
         return lambda words: tell(", ".join([*step, words]))
 
     def under_way(self, what: str) -> AbstractContextManager[None]:

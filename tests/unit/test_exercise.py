@@ -51,6 +51,14 @@ def command(text: str, origin: Origin = Origin.COMMAND, *, may_fail: bool = Fals
     return GuestWorkload(kind=WorkloadKind.COMMAND, text=text, origin=origin, name=text, may_fail=may_fail)
 
 
+def test_a_command_that_is_a_script_is_told_in_a_line() -> None:
+    script = "python3 -c '\n" + "".join(f"    step{number}()\n" for number in range(40)) + "'"
+    assert command("mount -t ramfs x /mnt").words == "`mount -t ramfs x /mnt`"
+    assert "\n" not in command(script).words
+    assert command(script).words.startswith("`python3 -c ' step0() step1()")
+    assert len(command(script).words) < 80
+
+
 def reached(workload: GuestWorkload, seconds: float = 0.1, hits: int = 1) -> Reached:
     return Reached(workload=workload, hits=hits, seconds=seconds)
 

@@ -31,7 +31,8 @@ FIGURES = {
     EntryKind.GUEST: Figure(75, 105, 400),
     EntryKind.KERNEL: Figure(80, 480, 800),
     EntryKind.TREE: Figure(15, 0, 400),
-    EntryKind.SNAPSHOT: Figure(120, 0, 400),
+    # With the compiler that is taken out of the guest's root disk, once for each suite.
+    EntryKind.SNAPSHOT: Figure(40, 0, 600),
     EntryKind.PREPARED: Figure(120, 260, 2000),
 }
 

@@ -170,7 +170,8 @@ class _Maker:
         make_overlay(self.request.image.root_disk, files.disk)
         spec = self.request.starting(Save(files)).spec(RunLayout(into))
         with ExitStack() as stack:
-            programs = stack.enter_context(beside(self._programs))
+            notes = NotesOnly(self.progress, teller(self.progress))
+            programs = stack.enter_context(beside(lambda: self._programs(notes)))
             with self.progress.step(f"booting {kernel} to be saved"):
                 machine = stack.enter_context(Machine(spec, log, self._limits))
             with self.progress.step("compiling the probes"):
@@ -205,12 +206,10 @@ class _Maker:
         ):
             self._save(machine, files, _QUIET)
 
-    def _programs(self) -> tuple[Path, ...]:
+    def _programs(self, notes: Progress) -> tuple[Path, ...]:
         if not self.probes:
             return ()
-        return ensure_programs(
-            self.cache, self.request, (*self.probes, CONSISTENCY), NotesOnly(self.progress)
-        )
+        return ensure_programs(self.cache, self.request, (*self.probes, CONSISTENCY), notes)
 
     @property
     def _limits(self) -> Deadlines:

@@ -58,6 +58,10 @@ class Origin(StrEnum):
 _SLOWEST_LAST = (Origin.AUTHOR, Origin.FILE, Origin.COMMAND, Origin.STRESSOR)
 
 
+# As much of a command as is told: one of an author's may be a whole script.
+_SHOWN = 72
+
+
 class GuestWorkload(msgspec.Struct, frozen=True, kw_only=True):
     """One workload.
 
@@ -86,7 +90,8 @@ class GuestWorkload(msgspec.Struct, frozen=True, kw_only=True):
             case WorkloadKind.WRITE_BACK:
                 return f"writing {self.text} back to what it holds"
             case _:
-                return f"`{self.name or self.text}`"
+                line = " ".join((self.name or self.text).split())
+                return f"`{line if len(line) <= _SHOWN else line[: _SHOWN - 2] + ' …'}`"
 
 
 class _Named(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
