@@ -69,7 +69,7 @@ def test_calls_of_all_scenarios_are_put_together() -> None:
     assert (g.calls, g.tasks, g.scenarios, g.why_not) == (4, 1, ("cycles",), "")
     assert (h.calls, h.why_not) == (0, "why")
     # The cat of one guest called both f and g there: it is one task, and that of another guest another.
-    assert found.told() == "exercised 2 of 3 functions, 1,244 calls by 3 tasks"
+    assert found.told() == "exercised 2 of 3 functions, 1,244 calls by 3 tasks (why)"
     assert found.never_ran == (h,)
     assert not found.seen
 

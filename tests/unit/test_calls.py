@@ -60,7 +60,18 @@ class Shell:
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
+    histogram = tmp_path / "events/sched/sched_switch/hist"
+    histogram.parent.mkdir(parents=True)
+    histogram.touch()
     return Shell(tmp_path)
+
+
+def test_a_kernel_without_histograms_is_told_as_such(shell: Shell) -> None:
+    (shell.tracing / "events/sched/sched_switch/hist").unlink()
+    counter = CallCounter(shell, [function("one")], "own")
+    counter.arm()
+    [found] = counter.read()
+    assert found.uncounted == "this guest cannot count: no CONFIG_HIST_TRIGGERS"
 
 
 def ready(shell: Shell, *numbers: int) -> None:

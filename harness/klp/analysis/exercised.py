@@ -97,7 +97,9 @@ class Exercised(msgspec.Struct, frozen=True, kw_only=True):
             return "no new function of it was counted"
         functions = _counted(len(self.functions), "function")
         calls = f"{_counted(self.calls, 'call')} by {_counted(self.tasks, 'task')}"
-        return f"exercised {len(self.ran)} of {functions}" + (f", {calls}" if self.calls else "")
+        words = f"exercised {len(self.ran)} of {functions}" + (f", {calls}" if self.calls else "")
+        reasons = dict.fromkeys(each.why_not for each in self.never_ran if each.why_not)
+        return f"{words} ({'; '.join(reasons)})" if reasons else words
 
 
 def _counted(number: int, thing: str) -> str:

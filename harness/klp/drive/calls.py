@@ -29,9 +29,10 @@ _LEAST, _MOST, _ALL = 128, 1024, 4096
 # By bash alone: 300 functions take an emulated guest three seconds, a program for each half a minute.
 _KEY = "hist:keys=common_pid.execname"
 _ARM = (
+    "if [[ ! -e events/sched/sched_switch/hist ]]; then echo no CONFIG_HIST_TRIGGERS >&2; false; else "
     'for each; do name=${each%% *}; { echo "p:$group/$name ${each#* }" >>kprobe_events && '
     f"echo {_KEY}:size=$entries >events/$group/$name/trigger; }} 2>&1 || "
-    'echo "$name refused"; done'
+    'echo "$name refused"; done; fi'
 )
 _READ = (
     'mapfile -t events <kprobe_profile && for each in "${events[@]}"; do '
