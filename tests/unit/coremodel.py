@@ -38,15 +38,33 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     refusals: bool = False
     waits_seen: bool = True
     open_end: bool = False
+    callbacks: bool = False
+    states: bool = False
+
+
+KINDS = ("pre_patch", "post_patch", "pre_unpatch", "post_unpatch")
+# Equal in low bits, equal in high bits, all ones: klp_state.id is an unsigned long, and never 0.
+IDS = (1, 2, 1 << 32 | 1, 2**64 - 1)
 
 
 @dataclass
 class Patch:
-    """One livepatch; `forced` is klp_patch.forced."""
+    """One livepatch.
+
+    `forced` is klp_patch.forced; `kinds` are the callbacks that each of its objects has, `ready` the
+    objects whose klp_callbacks.post_unpatch_enabled is set.
+    """
 
     name: str
     replace: bool = False
     forced: bool = False
+    kinds: tuple[str, ...] = ()
+    states: tuple[ev.State, ...] = ()
+    ready: set[str] = field(default_factory=set)
+
+    def state(self, id_: int) -> ev.State | None:
+        """klp_get_state: the first of that id."""
+        return next((each for each in self.states if each.id == id_), None)
 
 
 @dataclass
@@ -106,28 +124,36 @@ class Core:
         name = f"p{self._names}" if self.chance.random() < 0.7 else f"p{self._names % 2}"
         if name in trace.stack:
             name = f"p{self._names}"
-        patch = Patch(name, replace=self._maybe(self.shape.replaces, 0.4))
+        patch = self.loaded_patch(name)
         trace.now += 1_000
         begun = trace.now
-        trace.stack.append(name)
-        trace.stacked("enable")
+        if self.shape.states and not self.compatible(patch):
+            trace.put(ev.Enable, at=begun, patch=name, replace=patch.replace, errno=-22,
+                      duration_ns=trace.now - begun)  # fmt: skip
+            return
         self.patches.append(patch)
+        trace.stack.append(name)
         self.init(patch, 1)
         refused = self._maybe(self.shape.refusals, 0.3)
         if refused:
             self.refuse(patch)
         else:
-            self.objects(patch, "patch")
+            for each in self.names():
+                self.prepare(patch, each)
             self.start(patch)
             self.try_complete(patch)
         errno = -19 if refused else 0
         trace.put(ev.Enable, at=begun, patch=name, replace=patch.replace, errno=errno,
                   duration_ns=trace.now - begun)  # fmt: skip
+        if not refused and patch in self.patches:
+            trace.stacked("enable")
         self.settle(patch, open_end=open_end)
 
     def disable(self, patch: Patch, *, open_end: bool) -> None:
         """__klp_disable_patch, to the end of its transition."""
         self.init(patch, 0)
+        for each in self.names():
+            self.call(patch, "pre_unpatch", each)
         self.start(patch)
         self.try_complete(patch)
         self.settle(patch, open_end=open_end)
@@ -152,6 +178,40 @@ class Core:
                 self.tasks.release()
             self.try_complete(patch)
 
+    # --- callbacks and states ---------------------------------------------------------------------
+
+    def loaded_patch(self, name: str) -> Patch:
+        """Return a livepatch as its module has it."""
+        kinds = tuple(kind for kind in KINDS if self._maybe(self.shape.callbacks, 0.6))
+        ids = [each for each in IDS if self._maybe(self.shape.states, 0.4)]
+        states = tuple(ev.State(id=each, version=self.chance.randint(1, 3)) for each in ids)
+        return Patch(name, self._maybe(self.shape.replaces, 0.4), kinds=kinds, states=states)
+
+    def compatible(self, patch: Patch) -> bool:
+        """klp_is_patch_compatible: system-state.rst, 2."""
+        pairs = [(old, patch.state(old.id)) for each in self.patches for old in each.states]
+        allowed = all(new.version >= old.version if new else not patch.replace for old, new in pairs)
+        installed = tuple(ev.Installed(patch=each.name, states=each.states) for each in self.patches)
+        self.trace.put(ev.Compatible, patch=patch.name, replace=patch.replace, states=patch.states,
+                       installed=installed, compatible=allowed)  # fmt: skip
+        return allowed
+
+    def call(self, patch: Patch, kind: str, name: str, result: int = 0) -> None:
+        """Run a callback, if there is one; it may look states up."""
+        if kind not in patch.kinds:
+            return
+        trace = self.trace
+        trace.callback(patch.name, kind, name, result)
+        if self._maybe(self.shape.states, 0.5):
+            id_ = self.chance.choice(IDS)
+            trace.put(ev.StateGet, call="get", patch=patch.name, id=id_, found=patch.state(id_),
+                      caller=f"{kind} [{patch.name}]", task=SHELL)  # fmt: skip
+        if self._maybe(self.shape.states and trace.core.transition_patch == patch.name, 0.5):
+            id_ = self.chance.choice(IDS)
+            below = [state for each in self.below(patch) if (state := each.state(id_))]
+            trace.put(ev.StateGet, call="get_prev", patch=None, id=id_, found=below[-1] if below else None,
+                      caller=f"{kind} [{patch.name}]", task=SHELL)  # fmt: skip
+
     # --- steps of a transition --------------------------------------------------------------------
 
     def init(self, patch: Patch, target: int) -> None:
@@ -168,13 +228,35 @@ class Core:
 
     def objects(self, patch: Patch, action: str, **fields: Any) -> None:
         """klp_patch_objects, klp_unpatch_objects."""
-        for name in ("vmlinux", "target")[: 1 + self.loaded]:
-            self.trace.object(patch.name, name, action, CHANGED, **fields)
+        for name in self.names():
+            self.object(patch, name, action, **fields)
+
+    def object(self, patch: Patch, name: str, action: str, **fields: Any) -> None:
+        """klp_patch_object, klp_unpatch_object."""
+        self.trace.object(patch.name, name, action, CHANGED, callbacks=patch.kinds, **fields)
+
+    def names(self) -> tuple[str, ...]:
+        """Return the objects that are loaded, of those that every livepatch has."""
+        return ("vmlinux", "target")[: 1 + self.loaded]
+
+    def prepare(self, patch: Patch, name: str) -> None:
+        """Call an object's pre-patch, and patch it, as __klp_enable_patch and klp_module_coming do."""
+        self.call(patch, "pre_patch", name)
+        patch.ready.add(name)
+        self.object(patch, name, "patch")
+
+    def finish(self, patch: Patch, name: str) -> None:
+        """klp_post_unpatch_callback: only where klp_pre_patch_callback has allowed it."""
+        if name in patch.ready:
+            patch.ready.remove(name)
+            self.call(patch, "post_unpatch", name)
 
     def refuse(self, patch: Patch) -> None:
         """klp_cancel_transition, after the object of vmlinux has been patched."""
         trace = self.trace
-        trace.object(patch.name, functions=CHANGED)
+        self.prepare(patch, "vmlinux")
+        if self.loaded:
+            self.call(patch, "pre_patch", "target", result=-19)
         trace.put(ev.Cancel, patch=patch.name, core=trace.core)
         trace.set_core(target_state=0)
         self.complete(patch, only="vmlinux")
@@ -233,12 +315,17 @@ class Core:
         if not only:
             self.ran(patch, target)
         if target == 0 and only:
-            trace.object(patch.name, only, "unpatch", CHANGED)
+            self.object(patch, only, "unpatch")
         elif target == 0:
             self.objects(patch, "unpatch")
         self.synchronize()
         self.tasks.to_state(-1)
         self.tasks.act()
+        for each in (only,) if only else self.names():
+            if target == 1:
+                self.call(patch, "post_patch", each)
+            else:
+                self.finish(patch, each)
         trace.set_core(target_state=-1, transition_patch=None, enabled=None)
         self.tasks.census("completed")
 
@@ -303,9 +390,19 @@ class Core:
         trace.now += 1_000
         begun = trace.now
         self.loaded = not self.loaded
-        action, what = ("coming", "patch") if self.loaded else ("going", "unpatch")
+        action = "coming" if self.loaded else "going"
+        what = "patch" if self.loaded else "unpatch"
         for each in self.patches:
-            trace.object(each.name, "target", what, CHANGED)
+            moving = trace.core.transition_patch == each.name
+            if what == "patch":
+                self.prepare(each, "target")
+                if not moving:
+                    self.call(each, "post_patch", "target")
+            else:
+                if not moving:
+                    self.call(each, "pre_unpatch", "target")
+                self.object(each, "target", "unpatch")
+                self.finish(each, "target")
         trace.wait(self.chance.choice((0, 0, 15_000)))
         trace.put(ev.ModuleNotice, at=begun, module="target", action=action, livepatch=False, errno=0,
                   duration_ns=trace.now - begun)  # fmt: skip

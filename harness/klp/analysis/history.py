@@ -14,60 +14,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar, get_args
 
+from klp.analysis.callback_sequence import CallbackSequence
 from klp.analysis.calls import FunctionCalls, calls_of
 from klp.analysis.evidence import Finding
 from klp.analysis.holes import Hole, HoleBuilder
 from klp.analysis.legs import Leg, ObjectSeen
+from klp.analysis.numbered import began
 from klp.analysis.shadow import LedgerBuilder, ShadowHistory, ShadowLedger
 from klp.analysis.taskfacts import TaskFacts
 from klp.analysis.transitions import LegBuilder, Transition, transition_of
 from klp.trace import events as ev
 
 E = TypeVar("E", bound=ev.AnyEvent)
-
-
-@dataclass(frozen=True, slots=True)
-class CallbackSequence:
-    """Every callback that ran, in order.
-
-    Attributes:
-        calls: with the numbers of their events.
-        declared: each (livepatch, object, kind) that an object has, as it was told when it was patched.
-    """
-
-    calls: tuple[tuple[int, ev.Callback], ...]
-    declared: frozenset[tuple[str, str, str]] = frozenset()
-    _of: dict[tuple[str, str | None], tuple[tuple[int, ev.Callback], ...]] = field(
-        init=False, repr=False, compare=False
-    )
-    _seen: frozenset[tuple[str, str, str]] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        """Sort the calls by livepatch and object: a trace of many cycles has many of both."""
-        found: dict[tuple[str, str | None], list[tuple[int, ev.Callback]]] = defaultdict(list)
-        for each in self.calls:
-            found[each[1].patch, None].append(each)
-            found[each[1].patch, each[1].object].append(each)
-        object.__setattr__(self, "_of", {key: tuple(calls) for key, calls in found.items()})
-        ran = {(each.patch, each.object, kind) for _, each in self.calls for kind in each.kinds}
-        object.__setattr__(self, "_seen", self.declared | ran)
-
-    def of(self, patch: str, object_: str | None = None) -> tuple[tuple[int, ev.Callback], ...]:
-        """Return one livepatch's, or one of its objects', in order."""
-        return self._of.get((patch, object_), ())
-
-    def has(self, patch: str, object_: str, kind: str) -> bool:
-        """Whether an object was ever told to have a callback, or seen to: callbacks are optional."""
-        return (patch, object_, kind) in self._seen
-
-    def between(self, from_ns: int, until_ns: int | None) -> tuple[tuple[int, ev.Callback], ...]:
-        """Return those that began at `from_ns` or later, and before `until_ns` (None: up to the end)."""
-        return between(self.calls, from_ns, until_ns)
-
-    @property
-    def objects(self) -> tuple[tuple[str, str], ...]:
-        """Every (livepatch, object) of which a callback ran."""
-        return tuple((patch, object_) for patch, object_ in self._of if object_ is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +47,13 @@ class StackHistory:
 
     def before(self, ts_ns: int) -> tuple[str, ...] | None:
         """Return the livepatches, lowest first, as last told before a moment; None if not, or not all."""
-        at = bisect_left(self.stacks, ts_ns, key=_began)
+        at = bisect_left(self.stacks, ts_ns, key=began)
         last = self.stacks[at - 1][1] if at else None
         return None if last is None or last.cut else last.patches
 
     def enabling(self, patch: str, ts_ns: int) -> tuple[int, ev.Enable] | None:
         """Return the klp_enable_patch of `patch` that was under way at a moment."""
-        at = bisect_right(self.enables, ts_ns, key=_began)
+        at = bisect_right(self.enables, ts_ns, key=began)
         # Under klp_mutex there is one at a time, but others may wait for it: those began later.
         for each in reversed(self.enables[:at]):
             if each[1].patch == patch:
@@ -104,7 +62,7 @@ class StackHistory:
 
     def freed_before(self, patch: str, ts_ns: int) -> tuple[int, ev.PatchFree] | None:
         """Return the last time that a livepatch was freed before a moment."""
-        for each in reversed(self.frees[: bisect_left(self.frees, ts_ns, key=_began)]):
+        for each in reversed(self.frees[: bisect_left(self.frees, ts_ns, key=began)]):
             if each[1].patch == patch:
                 return each
         return None
@@ -218,7 +176,7 @@ class History:
     def notice_before(self, ts_ns: int, module: str) -> tuple[int, ev.ModuleNotice] | None:
         """Return a module's last notice that had begun at a moment."""
         own = self.notices_of(module)
-        at = bisect_right(own, ts_ns, key=_began)
+        at = bisect_right(own, ts_ns, key=began)
         return own[at - 1] if at else None
 
     def notice_at(self, ts_ns: int, module: str) -> tuple[int, ev.ModuleNotice] | None:
@@ -232,24 +190,8 @@ class History:
         return self.objects[begun : bisect_right(self.objects, until_ns, key=_object_began)]
 
 
-def _began(numbered: tuple[int, ev.AnyEvent]) -> int:
-    return numbered[1].ts_ns
-
-
 def _object_began(seen: ObjectSeen) -> int:
     return seen.event.ts_ns
-
-
-def between(
-    numbered: tuple[tuple[int, E], ...], from_ns: int, until_ns: int | None
-) -> tuple[tuple[int, E], ...]:
-    """Return the events, of some in order of time, from a moment on and before another (None: the end)."""
-    begun = bisect_left(numbered, from_ns, key=_began)
-    return (
-        numbered[begun:]
-        if until_ns is None
-        else numbered[begun : bisect_left(numbered, until_ns, key=_began)]
-    )
 
 
 def spans(event: ev.Enable | ev.ModuleNotice | ev.Pass, ts_ns: int) -> bool:
@@ -354,7 +296,7 @@ class _Builder:
             objects=tuple(self._objects),
             strays=tuple(self._strays),
             shadow=shadow,
-            callbacks=CallbackSequence(self._all(ev.Callback), self._told_callbacks()),
+            callbacks=CallbackSequence(self._all(ev.Callback), self._objects, self._all(ev.PatchFree)),
             states=StateHistory(self._all(ev.Compatible), self._all(ev.StateGet)),
             stack=StackHistory(
                 self._all(ev.Enable),
@@ -371,12 +313,6 @@ class _Builder:
             first_ns=self._first_ns or 0,
             last_ns=self._last_ns,
             heard=self._holes.heard,
-        )
-
-    def _told_callbacks(self) -> frozenset[tuple[str, str, str]]:
-        events = (each.event for each in self._objects)
-        return frozenset(
-            (each.patch, each.object, kind) for each in events for kind in each.callbacks or ()
         )
 
     def _observations(self) -> Observations:

@@ -90,21 +90,23 @@ def _judge_missing(tally: Tally, history: History, leg: Leg) -> None:
         # By reversal an object is patched or unpatched without what runs before (C5).
         after = "post_patch" if event.action == "patch" else "post_unpatch"
         before = "pre_patch" if event.action == "patch" else "pre_unpatch"
-        wanted = [after] if leg.reversal else [before, after]
-        if _goes_again(leg, each):
-            wanted.remove(after)
+        wanted = []
+        if not leg.reversal and not _moved(leg, each, before=True):
+            wanted.append(before)
+        if not _moved(leg, each, before=False):
+            wanted.append(after)
         for kind in wanted:
             if kind in event.callbacks and (event.object, kind) not in ran:
                 words = f"{leg.told()}: {kind.replace('_', '-')} of {event.object} did not run"
                 tally.lacking(words, each.number)
 
 
-def _goes_again(leg: Leg, seen: ObjectSeen) -> bool:
-    """Whether an object's module came or went in the same transition, later than an event of it."""
+def _moved(leg: Leg, seen: ObjectSeen, *, before: bool) -> bool:
+    """Whether an object's module came or went in the same transition, before an event of it or after."""
     return any(
-        each.event.object == seen.event.object and each.event.ts_ns > seen.event.ts_ns
+        (each.event.ts_ns < seen.event.ts_ns) if before else (each.event.ts_ns > seen.event.ts_ns)
         for each in leg.objects
-        if each.event.patch == seen.event.patch
+        if (each.event.patch, each.event.object) == (seen.event.patch, seen.event.object)
     )
 
 

@@ -43,12 +43,18 @@ def symmetry(history: History) -> Finding:
         for before, call in pairwise(calls):
             if before[1].also or call[1].also:
                 continue  # one function serves as several of them: which ran is not known
+            if history.callbacks.build(patch, before[1].ts_ns) != history.callbacks.build(
+                patch, call[1].ts_ns
+            ):
+                continue  # of another build
             # Nothing in the kernel remembers that post-patch ran: pre-unpatch is left out only by a
             # reversal, so its rule is judged by what ran before. For post-unpatch there is
             # klp_callbacks.post_unpatch_enabled.
             if call[1].kind == "post_unpatch":
                 _judge_post_unpatch(tally, history, before, call)
-            elif call[1].kind == "pre_unpatch" and history.callbacks.has(patch, name, "post_patch"):
+            elif call[1].kind == "pre_unpatch" and history.callbacks.has(
+                patch, name, "post_patch", before[1].ts_ns
+            ):
                 good = before[1].kind == "post_patch"
                 words = f"{callback_words(call)} after {callback_words(before)}"
                 tally.judge(good, words, before[0], call[0], sure=False)
@@ -60,7 +66,7 @@ def _judge_post_unpatch(tally: Tally, history: History, before: Call, call: Call
     words = f"{callback_words(call)} after {callback_words(before)}"
     # klp_pre_patch_callback() allows post-unpatch even where there is no pre-patch callback (core.h):
     # then one post-unpatch may follow another.
-    has_pre = history.callbacks.has(previous.patch, previous.object, "pre_patch")
+    has_pre = history.callbacks.has(previous.patch, previous.object, "pre_patch", previous.ts_ns)
     twice = previous.kind == "post_unpatch" and has_pre
     failed = previous.kind == "pre_patch" and bool(previous.result)
     tally.judge(not twice and not failed, words, before[0], call[0], sure=False)
@@ -110,7 +116,7 @@ def _judge_notice(
 ) -> None:
     """An object that was patched as its module came must have had its pre-patch callback, if it has one."""
     kind = "pre_patch" if notice.action == "coming" else "post_unpatch"
-    if notice.errno or not history.callbacks.has(done.patch, done.object, kind):
+    if notice.errno or not history.callbacks.has(done.patch, done.object, kind, done.ts_ns):
         return
     ran = [
         n
@@ -211,7 +217,7 @@ def post_unpatch_alone(history: History) -> Finding:
             tally.judge(good, words, leg.cancelled[0], each[0], sure=False)
         ran = {each[1].object for each in calls}
         for each_object in _patched(leg):
-            has = history.callbacks.has(leg.patch, each_object, "post_unpatch")
+            has = history.callbacks.has(leg.patch, each_object, "post_unpatch", leg.begun_ns)
             if has and each_object not in ran and leg.completed:
                 words = f"{leg.told()} was never started: no post-unpatch of {each_object}"
                 tally.lacking(words, leg.cancelled[0])
@@ -276,7 +282,8 @@ def enabled_again(history: History) -> Finding:
         elif calls:
             tally.judge(True, words, leg.begun[0], *(each[0] for each in calls))
         elif any(
-            history.callbacks.has(leg.patch, name, "post_patch") for name in _objects_of(history, leg)
+            history.callbacks.has(leg.patch, name, "post_patch", leg.begun_ns)
+            for name in _objects_of(history, leg)
         ):
             tally.lacking(words, leg.begun[0])
     return tally.finding("no livepatch was enabled again before it was disabled to the end")

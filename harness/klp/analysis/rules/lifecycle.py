@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from klp.analysis.evidence import Finding, Tally
-from klp.analysis.history import History, between
+from klp.analysis.history import History
 from klp.analysis.legs import Leg, LegOutcome, ObjectSeen
+from klp.analysis.numbered import between
 from klp.analysis.rules.rule import rule
 from klp.analysis.rules.states import observed
 from klp.analysis.standing import Standing
@@ -235,7 +236,9 @@ def _judge_left(tally: Tally, history: History, leg: Leg, below: tuple[str, ...]
     following = history.leg_after(leg.begun_ns)
     until = following.begun_ns if following else history.last_ns + 1
     freed = {each.patch for _, each in between(history.stack.frees, leg.begun_ns + 1, until)}
-    stacks = between(history.stack.stacks, leg.begun_ns + 1, until)
+    # What klp_enable_patch() tells is of the next that comes, which may have a name that was there before.
+    following_stacks = between(history.stack.stacks, leg.begun_ns + 1, until)
+    stacks = [each for each in following_stacks if each[1].why != "enable"]
     if freed >= set(below) and stacks:
         number, last = stacks[-1]
         kept = [name for name in last.patches if name in below]
