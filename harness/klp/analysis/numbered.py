@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from klp.trace import events as ev
 
-E = TypeVar("E", bound=ev.AnyEvent)
+_E = TypeVar("_E", bound=ev.AnyEvent)
 
 
 def began(numbered: tuple[int, ev.AnyEvent]) -> int:
@@ -17,8 +17,8 @@ def began(numbered: tuple[int, ev.AnyEvent]) -> int:
 
 
 def between(
-    numbered: tuple[tuple[int, E], ...], from_ns: int, until_ns: int | None
-) -> tuple[tuple[int, E], ...]:
+    numbered: tuple[tuple[int, _E], ...], from_ns: int, until_ns: int | None
+) -> tuple[tuple[int, _E], ...]:
     """Return the events, of some in order of time, from a moment on and before another (None: the end)."""
     end = len(numbered) if until_ns is None else bisect_left(numbered, until_ns, key=began)
     return numbered[bisect_left(numbered, from_ns, key=began) : end]
