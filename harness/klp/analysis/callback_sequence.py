@@ -11,7 +11,7 @@ from klp.analysis.legs import ObjectSeen
 from klp.analysis.numbered import between
 from klp.trace import events as ev
 
-Calls = tuple[tuple[int, ev.Callback], ...]
+_Calls = tuple[tuple[int, ev.Callback], ...]
 
 
 class CallbackSequence:
@@ -27,7 +27,7 @@ class CallbackSequence:
     """
 
     def __init__(
-        self, calls: Calls, objects: Iterable[ObjectSeen] = (),
+        self, calls: _Calls, objects: Iterable[ObjectSeen] = (),
         frees: Iterable[tuple[int, ev.PatchFree]] = (),
     ) -> None:  # fmt: skip
         self.calls = calls
@@ -50,7 +50,7 @@ class CallbackSequence:
         """Return which build of a livepatch's name there was at a moment: how often it had been freed."""
         return bisect_left(self._frees[patch], ts_ns) if patch in self._frees else 0
 
-    def of(self, patch: str, object_: str | None = None) -> Calls:
+    def of(self, patch: str, object_: str | None = None) -> _Calls:
         """Return one livepatch's, or one of its objects', in order."""
         return self._of.get((patch, object_), ())
 
@@ -65,7 +65,7 @@ class CallbackSequence:
         declared = self._declared.get((patch, object_, self.build(patch, ts_ns)))
         return (patch, object_, kind) in self._ran if declared is None else kind in declared
 
-    def between(self, from_ns: int, until_ns: int | None) -> Calls:
+    def between(self, from_ns: int, until_ns: int | None) -> _Calls:
         """Return those that began at `from_ns` or later, and before `until_ns` (None: up to the end)."""
         return between(self.calls, from_ns, until_ns)
 
