@@ -151,8 +151,11 @@ def refusal(history: History) -> Finding:
         else:
             words = f"{callback_words(call)}: refused with {ended[1]}"
             tally.judge(ended[1] == event.result, words, number, ended[0])
+        build = history.callbacks.build(event.patch, event.ts_ns)
         after = [
-            each for each in history.callbacks.of(event.patch, event.object) if each[1].ts_ns > event.ts_ns
+            each
+            for each in history.callbacks.of(event.patch, event.object)
+            if each[1].ts_ns > event.ts_ns and history.callbacks.build(event.patch, each[1].ts_ns) == build
         ]
         # A further pre-patch is that of the next try to load the livepatch or the module.
         if after and after[0][1].kind != "pre_patch":
