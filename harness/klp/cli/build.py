@@ -15,7 +15,7 @@ from klp.modules.sources import find_source
 
 
 @click.command(epilog=example("klp build version-banner -k 6.12 -o modules"))
-@click.argument("paths", nargs=-1, metavar="[PATCH]...", shell_complete=livepatch_names)
+@click.argument("paths", nargs=-1, metavar="PATCH...", shell_complete=livepatch_names)
 @kernel_option
 @click.option(
     "-o",

@@ -30,7 +30,7 @@ from klp.sourcepatch.report import REPORT, MadeFolder, encoded
 
 
 @click.command(epilog=example("klp make fix.patch -k 6.12 -o fix"))
-@click.argument("patches", nargs=-1, metavar="[PATCH]...", type=click.Path(path_type=Path))
+@click.argument("patches", nargs=-1, metavar="PATCH...", type=click.Path(path_type=Path))
 @kernels_option
 @click.option(
     "--cumulative", is_flag=True, help="Make one livepatch for each, which replaces those before."
