@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from klp.errors import HostLacks
 from klp.files import remove_tree
 from klp.modules.patchfile import SourcePatch
 from klp.records.running import is_running
@@ -28,12 +29,19 @@ def earlier_aside(folder: Path, source: SourcePatch) -> Iterator[bool]:
 
     Yields:
         Whether there was such a folder.
+
+    Raises:
+        HostLacks: nothing can be put beside it.
     """
     if not _made_of(folder, source):
         yield False
         return
     folder = folder.absolute()
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as beside:
+    try:
+        room = tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-")
+    except OSError as error:
+        raise HostLacks(f"{folder.parent}: {error.strerror}", hint="-o DIR puts it elsewhere") from error
+    with room as beside:
         earlier = Path(beside) / folder.name
         folder.rename(earlier)
         try:
