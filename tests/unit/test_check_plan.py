@@ -104,6 +104,14 @@ def test_a_command_repeats_its_unit(tmp_path: Path) -> None:
     )
 
 
+def test_a_command_has_the_deadline_that_was_given(tmp_path: Path) -> None:
+    [*_, unit] = units(tmp_path, "version-banner", scenarios=("life",))
+    assert "--deadline" not in outcome_of(unit, VIOLATED).command
+    for seconds, words in ((20.0, "--deadline 20"), (0.25, "--deadline 0.25")):
+        short = replace(unit, settings=Settings(deadline_s=seconds))
+        assert outcome_of(short, VIOLATED).command.endswith(words)
+
+
 def unit_of(tmp_path: Path, scenario: str = "held-up", **changes: object) -> CheckUnit:
     found = next(each for each in units(tmp_path, "version-banner") if each.scenario == scenario)
     return replace(found, **changes)

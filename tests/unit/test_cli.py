@@ -168,7 +168,7 @@ def error_line(done: Done) -> str:
         (["image", "frobnicate"], "error: No such command 'frobnicate'."),
         (["run", "--deadline", "soon"], "error: Invalid value for '--deadline'"),
         (["run", "--deadline"], "error: Option '--deadline' requires an argument."),
-        (["build"], "error: Missing argument 'PATH...'."),
+        (["cp"], "error: Missing argument 'SOURCE'."),
         (["ps", "extra"], "error: Got unexpected extra argument (extra)"),
     ],
 )

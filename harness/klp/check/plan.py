@@ -179,8 +179,11 @@ def outcome_of(unit: CheckUnit, verdict: Verdict, reasons: tuple[str, ...] = ())
     only = [] if unit.livepatch.alone else ["--livepatch", unit.livepatch.name]
     quick = ["--quick"] if unit.quick else []
     debug = ["--debug"] if unit.settings.debug else []
+    # With a shorter deadline than usual, what was violated may be held the next time.
+    seconds = f"{unit.settings.deadline_s:.12g}"
+    deadline = ["--deadline", seconds] if unit.settings.deadline_s != Settings().deadline_s else []
     words = ["klp", "check", unit.livepatch.source.word, "--kernel", unit.kernel.name, *only,
-             "--scenario", unit.scenario, *quick, *debug]  # fmt: skip
+             "--scenario", unit.scenario, *quick, *debug, *deadline]  # fmt: skip
     return ScenarioOutcome(
         kernel=unit.kernel.name, livepatch=unit.livepatch.name, scenario=unit.scenario,
         repetition=unit.repetition, verdict=verdict, reasons=reasons, notes=(), rules={}, lost=False,

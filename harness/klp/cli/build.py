@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from klp.cli.common import example, kernel_option, progress, settings
+from klp.cli.common import example, kernel_option, nothing_to, progress, settings
 from klp.cli.completing import livepatch_names
 from klp.images.library import Library
 from klp.modules.build import build as build_modules
@@ -15,7 +15,7 @@ from klp.modules.sources import find_source
 
 
 @click.command(epilog=example("klp build version-banner -k 6.12 -o modules"))
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...", shell_complete=livepatch_names)
+@click.argument("paths", nargs=-1, metavar="PATCH...", shell_complete=livepatch_names)
 @kernel_option
 @click.option(
     "-o",
@@ -29,8 +29,10 @@ from klp.modules.sources import find_source
 def build(paths: tuple[str, ...], kernel: str | None, out: Path) -> None:
     """Build livepatch sources for a kernel with the compiler that built it.
 
-    PATH is a source patch, a folder of patches/, a folder with a Kbuild, a .c file, or the word `samples`.
+    PATCH is a source patch, a folder of patches/, a folder with a Kbuild, a .c file, or the word `samples`.
     """
+    if not paths:
+        raise nothing_to("build")
     wanted = settings(kernel=kernel)
     # Before an image, which may take minutes to make, is asked for.
     sources = [find_source(each) for each in paths]

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`klp check`: one livepatch through its whole life, on every kernel."""
+"""`klp check`: livepatches through their whole life, on each kernel named."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from klp.cli.common import (
     example,
     folder_option,
     kernels_option,
+    nothing_to,
     plain_option,
     print_json,
     progress,
@@ -51,13 +53,13 @@ from klp.settings import Settings
 
 
 @click.command(epilog=example("klp check fix.patch -k 6.1 -k 6.12 --quick"))
-@click.argument("patches", nargs=-1, metavar="PATH...", shell_complete=livepatch_names)
+@click.argument("patches", nargs=-1, metavar="[PATCH]...", shell_complete=livepatch_names)
 @kernels_option
 @click.option("-s", "--scenario", "scenarios", multiple=True, metavar="S",
               shell_complete=scenario_names, help="One of --list; may be repeated.")  # fmt: skip
 @click.option("-l", "--livepatch", "only", multiple=True, metavar="L",
-              help="One of the livepatches that PATH holds; may be repeated.")  # fmt: skip
-@click.option("--quick", is_flag=True, help="The first minute's worth.")
+              help="One of the livepatches that PATCH holds; may be repeated.")  # fmt: skip
+@click.option("--quick", is_flag=True, help=f"Only {', '.join(chosen((), quick=True))}.")
 @click.option("--debug", is_flag=True, help="On kernels that look for faults in memory; slower.")
 @click.option(
     "--repeat", type=click.IntRange(min=1), default=1, metavar="N", help="Run each scenario N times."
@@ -67,7 +69,7 @@ from klp.settings import Settings
     "--resume",
     metavar="RUN",
     shell_complete=run_names,
-    help="Go on with a check that was interrupted; without PATH.",
+    help="Go on with a check that was interrupted; without PATCH.",
 )
 @click.option(
     "--against",
@@ -104,9 +106,9 @@ def check(
     deadline_s: float | None,
     only_list: bool,
 ) -> int:
-    """Drive livepatches through their life, each scenario in a fresh guest, on every kernel named.
+    """Drive livepatches through their life, each scenario in a fresh guest, on each kernel named.
 
-    PATH is a source patch, a folder of patches/, a folder with a Kbuild, a .c file, a .ko, or `samples`.
+    PATCH is a source patch, a folder of patches/, a folder with a Kbuild, a .c file, a .ko, or `samples`.
     RUN is the folder of an earlier check, its name in the folder of runs, or `latest`. Exit code 0: no
     scenario found a fault, no guest was lost, and with --against nothing became worse; with --strict, each
     new function was seen to run as well, and all that applies was tried.
@@ -176,12 +178,15 @@ def exit_of(result: CheckResult, *, worse: bool = False, strict: bool = False) -
 
 def _wanted(patches: Sequence[str], only: Sequence[str]) -> tuple[Wanted, ...]:
     if not patches:
-        raise UsageError("nothing to check", hint="name a folder, a .c file, a .ko, or samples")
+        raise nothing_to("check")
     found = livepatches_of(patches)
     names = [each.name for each in found]
     for name in only:
         if name not in names:
-            raise UnknownName(f"--livepatch {name}: not among {', '.join(names)}", name, names)
+            raise UnknownName(
+                f"--livepatch {name}: PATCH holds none of that name", name, names,
+                hint=f"it holds {', '.join(names)}",
+            )  # fmt: skip
     return tuple(each for each in found if not only or each.name in only)
 
 
@@ -214,7 +219,10 @@ def _resumed(
     word: str, patches: Sequence[str], jobs: int | None, deadline_s: float | None, *, debug: bool
 ) -> tuple[CheckRun, CheckLayout]:
     if patches:
-        raise UsageError("--resume goes on with what the check has; name no PATH")
+        raise UsageError(
+            "--resume goes on with what the check has; name no PATCH",
+            hint=shlex.join(["klp", "check", "--resume", word]),
+        )
     found = _found(word)
     before, layout = found.whole(), CheckLayout(Path(found.folder))
     if debug and not before.debug:
@@ -263,13 +271,12 @@ def check_alike(base: RecordedCheck | None, order: CheckOrder) -> None:
 
 def _list(*, as_json: bool) -> None:
     rows = [
-        (each.name, "quick" if each.quick else "", f"{each.cpus} CPUs" if each.cpus else "", each.summary)
-        for each in listed()
+        (each.name, "yes" if each.quick else "", str(each.cpus or ""), each.summary) for each in listed()
     ]
     if as_json:
         print_json([{"name": name, "quick": bool(fast), "summary": text} for name, fast, _, text in rows])
     else:
-        stdout.print(Columns(("scenario", "", "", "what it does"), rows))
+        stdout.print(Columns(("scenario", "--quick", "CPUs", "what it does"), rows, right=("CPUs",)))
 
 
 def _show(

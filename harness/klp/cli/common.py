@@ -92,14 +92,19 @@ def kernel_option(function: F) -> F:
 def rule_option(function: F) -> F:
     """Add ``--rule``, which may be given often."""
     return click.option(
-        "--rule", "only", multiple=True, metavar="ID", callback=_known_rules, shell_complete=rule_ids,
+        "--rule", "only", multiple=True, metavar="ID", callback=known_rules, shell_complete=rule_ids,
         help="This rule alone; may be repeated.",
     )(function)  # fmt: skip
 
 
-def _known_rules(
+def known_rules(
     context: click.Context, parameter: click.Parameter, value: tuple[str, ...]
 ) -> tuple[str, ...]:
+    """Return ids of rules as they are given, for click.
+
+    Raises:
+        UnknownName: one is no rule's.
+    """
     del context, parameter
     # Imported here: most commands know of no rule.
     from klp.analysis.rules.registry import RULES
@@ -157,6 +162,23 @@ def bootable(wanted: Settings) -> Bootable:
 def tell_folder(folder: Path, console: ResultConsole = stdout) -> None:
     """Say where a run's folder is, so that a shell takes what is printed."""
     console.print(f"run folder: {shlex.quote(str(folder))}")
+
+
+def nothing_to(verb: str, *, others: bool = True) -> UsageError:
+    """Return what is said where a command is given no livepatch.
+
+    Args:
+        verb: the command.
+        others: whether it takes livepatches other than source patches, too.
+    """
+    more = "; or a folder with a Kbuild, a .c file, a .ko, samples" if others else ""
+    return UsageError(f"nothing to {verb}", hint=f"klp {verb} fix.patch{more}")
+
+
+def below_here(path: Path) -> Path:
+    """Return a path as it is shown: relative to the current folder where it is below that."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def check_writable(file: Path | None) -> None:

@@ -21,7 +21,7 @@ from klp.cli.common import (
     stdout,
 )
 from klp.cli.completing import guest_names
-from klp.errors import UsageError
+from klp.errors import UnknownName, UsageError
 from klp.guest.folders import get_folder, put_folder
 from klp.guest.ssh import Guest, Streams
 from klp.lab import keeper
@@ -30,6 +30,7 @@ from klp.process import replace
 from klp.report.columns import Columns
 from klp.trace.catalogue import probe_tools
 
+_NOBODY = "no guest is up (klp up starts one)"
 _name_option = click.option(
     "-n", "--name", metavar="NAME", show_default="the one that is up", shell_complete=guest_names,
     help="Which guest; needed if several are up.",
@@ -97,7 +98,13 @@ def cp(name: str | None, source: str, destination: str) -> None:
             "one of the two must be in the guest", hint="klp cp PATH guest:PATH, or klp cp guest:PATH PATH"
         )
     if inward and not Path(source).exists():
-        raise UsageError(f"{source}: no such file or folder")
+        beside = [str(each) for each in Path(source).parent.glob("*")]
+        raise UnknownName(
+            f"{source}: no such file or folder",
+            source,
+            beside,
+            hint=f"looked for {Path(source).absolute()}",
+        )
     with keeper.connect(keeper.find(name)) as guest:
         if inward:
             _copy_in(guest, Path(source), destination.removeprefix("guest:") or "/root")
@@ -131,7 +138,10 @@ def _is_folder(guest: Guest, path: str) -> bool:
 @click.option("--all", "everyone", is_flag=True, help="End every guest.")
 def down(name: str | None, everyone: bool) -> None:
     """End a guest."""
-    for guest in keeper.guests() if everyone else [keeper.find(name)]:
+    found = keeper.guests() if everyone else [keeper.find(name)]
+    if not found:
+        click.echo(_NOBODY)
+    for guest in found:
         keeper.down(guest)
         click.echo(f"{guest.name}: down")
 
@@ -140,14 +150,17 @@ def down(name: str | None, everyone: bool) -> None:
 @plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 def ps(as_json: bool) -> None:
-    """List the guests that are up."""
+    """List the guests that are up, each with the process that keeps it."""
     found = keeper.guests()
     if as_json:
         print_json(found)
+        return
+    if not found:
+        stdout.print(_NOBODY)
         return
     rows = [
         (each.name, each.release, each.accelerator.value, each.port, each.keeper,
          round(time.time() - each.begun_at))
         for each in found
     ]  # fmt: skip
-    stdout.print(Columns(("name", "kernel", "accelerator", "port", "keeper", "up s"), rows))
+    stdout.print(Columns(("name", "kernel", "accelerator", "SSH port", "keeper's pid", "seconds up"), rows))

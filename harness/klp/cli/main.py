@@ -22,8 +22,11 @@ from klp.version import __version__
 # stays quick.
 _SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "Check": {
-        "check": ("klp.cli.check:check", "Drive a livepatch through its life on every kernel: a verdict."),
-        "make": ("klp.cli.make:make", "Make a livepatch of a source patch, for stock kernels."),
+        "check": (
+            "klp.cli.check:check",
+            "Drive a livepatch through its life on each kernel named: a verdict.",
+        ),
+        "make": ("klp.cli.make:make", "Make a livepatch of a source patch, for each kernel named."),
         "new": ("klp.cli.new:new", "Write a livepatch of a function to start from."),
         "build": ("klp.cli.build:build", "Build livepatch sources for a kernel."),
         "selftests": ("klp.cli.selftests:selftests", "Run the kernel's own livepatch selftests."),

@@ -15,15 +15,22 @@ from klp.cli.common import example, plain_option, progress, settings, stdout
 from klp.cli.completing import run_names
 from klp.errors import ExitCode, UsageError
 from klp.paths import CacheLayout
-from klp.records.database import Answer, Database
+from klp.records.database import TABLES, Answer, Database
 from klp.records.finding import all_folders, find_folders, is_run
 from klp.records.reading import read_runs
 from klp.records.tables import open_tables
 from klp.report.columns import Columns
 from klp.report.query_tables import documentation
 
+# The tables by themselves: one that is new cannot be forgotten.
+_HELP = f"""Run SQL (DuckDB) over the events, tasks, calls, shadow variables and verdicts of runs.
 
-@click.command(epilog=example('klp query "SELECT path, count(*) FROM tasks GROUP BY 1" latest'))
+RUN is a run folder, a name of `klp runs`, or `latest`; without one, every run that can be read. Tables:
+{", ".join(TABLES)}; --tables and docs/query.md tell columns and units.
+"""
+
+
+@click.command(help=_HELP, epilog=example('klp query "SELECT path, count(*) FROM tasks GROUP BY 1" latest'))
 @click.argument("sql", required=False)
 @click.argument("runs", nargs=-1, metavar="[RUN]...", shell_complete=run_names)
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
@@ -40,11 +47,7 @@ def query(
     parquet: Path | None,
     tables: bool,
 ) -> int:
-    """Run SQL (DuckDB) over the events, tasks, shadow variables and verdicts of runs.
-
-    RUN is a run folder, a name of `klp runs`, or `latest`; without one, every run that can be read. Tables:
-    runs, verdicts, transitions, tasks, shadows, events; docs/query.md tells columns and units.
-    """
+    """Answer one question, or list the tables."""
     if tables:
         click.echo(documentation(), nl=False)
         return ExitCode.OK

@@ -38,7 +38,7 @@ _VIEWER = "https://ui.perfetto.dev"
 @click.option(
     "--against",
     "--base",
-    metavar="BASE",
+    metavar="RUN",
     shell_complete=run_names,
     help="Say what became worse since this run or check.",
 )
@@ -81,8 +81,12 @@ def _since_base(base: Recorded, shown: Sequence[Recorded], wanted: Settings) -> 
     return [SinceBase(each.name, base.name, compare_records(base, each, wanted)) for each in others]
 
 
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
+
+
 def _write(file: Path, content: bytes) -> None:
     # Not refused: to write the page anew after each run is what most do.
     over = ", over an earlier one" if file.exists() else ""
     write_output(file, content)
-    stdout.print(f"wrote {shlex.quote(str(file.absolute()))} ({len(content) / 1e6:.1f} MB{over})")
+    stdout.print(f"wrote {shlex.quote(str(file.absolute()))} ({_size(len(content))}{over})")

@@ -88,7 +88,7 @@ def run(
     """Load, observe, disable and unload livepatches in a guest, under probes.
 
     PATCH is a source patch, a folder of patches/, a folder with a Kbuild, a .c file, a .ko, or `samples`,
-    the default: the seven livepatch samples of the kernel's own source.
+    the default: the kernel's own samples/livepatch, four livepatches and three modules that they change.
     """
     wanted = settings(kernel=kernel, debug=debug or None, **limits)
     wished = wishes(patches or (SAMPLES_WORD,))

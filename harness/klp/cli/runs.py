@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from klp.analysis.checked import GUEST_LOST
 from klp.analysis.evidence import Verdict
 from klp.cli.common import example, plain_option, print_json, settings, stdout
 from klp.cli.completing import kernel_names, run_names
-from klp.errors import ExitCode, UsageError, did_you_mean
+from klp.errors import ExitCode, UnknownName, UsageError
 from klp.images.names import known_kernels
 from klp.paths import CacheLayout
 from klp.records.finding import all_folders, find_folders, runs_below
@@ -49,21 +50,31 @@ def runs(
     after = _moment(since) if since else 0.0
     now = set(running_folders(_root()))
     folders = sorted({*all_folders(_root()), *now})
-    lines = (_line(each, running=each in now) for each in folders)
+    lines = [_line(each, running=each in now) for each in folders]
+    _check_kernel(kernel, lines)
     found = [each for each in lines if _wanted(each, kernel, verdict, after)]
     if as_json:
         print_json(found)
     elif found:
         stdout.print(runs_table(found))
     else:
-        stdout.print(_nothing(kernel, filtered=bool(kernel or verdict or since)))
+        filtered = kernel or verdict or since
+        stdout.print("no such runs" if filtered else f"{_root()}: no runs yet")
     return ExitCode.OK
 
 
-def _nothing(kernel: str | None, *, filtered: bool) -> str:
-    """Say that there are no runs, and which kernel may have been meant."""
-    meant = did_you_mean(kernel, known_kernels()) if kernel and kernel not in known_kernels() else ""
-    return f"no such runs {meant}".rstrip() if filtered else f"{_root()}: no runs yet"
+def _check_kernel(kernel: str | None, lines: Sequence[Brief]) -> None:
+    """Refuse a kernel that is none, and that no run has: of one that is not defined any more there may be.
+
+    Raises:
+        UnknownName: it is neither a kernel's name, nor a release of one, nor a folder.
+    """
+    known = known_kernels()
+    if kernel is None or Path(kernel).is_dir() or any(_begins(kernel, each) for each in known):
+        return
+    if not any(_of_kernel(each, kernel) for each in lines):
+        hint = f"known: {', '.join(known)}, and releases of them"
+        raise UnknownName(f"unknown kernel {kernel}", kernel, known, hint=hint)
 
 
 def _line(folder: Path, *, running: bool) -> Brief:
@@ -92,10 +103,14 @@ def _moment(text: str) -> float:
 def _wanted(run: Brief, kernel: str | None, verdict: str | None, after: float) -> bool:
     if run.begun_at is None:  # nothing is known of it that a filter could match
         return not (kernel or verdict or after)
-    of_kernel = kernel is None or kernel in run.asked or any(_begins(each, kernel) for each in run.kernels)
+    of_kernel = kernel is None or _of_kernel(run, kernel)
     known = [run.verdict.value] if run.verdict and not run.running else []
     lost = [GUEST_LOST] if run.lost else []
     return of_kernel and verdict in (None, *known, *lost) and run.begun_at >= after
+
+
+def _of_kernel(run: Brief, kernel: str) -> bool:
+    return kernel in run.asked or any(_begins(each, kernel) for each in run.kernels)
 
 
 def _begins(release: str, kernel: str) -> bool:

@@ -40,7 +40,7 @@ _SAMPLE = "version-banner"
 def trace(patch: str, *, kernel: str | None, out: Path | None, deadline_s: float | None) -> int:
     """Watch a livepatch's transitions as they go: phase, tasks left, who is stuck on what.
 
-    PATCH is what `klp run` takes; without one it is a livepatch of klp's own. A transition that lasts names
+    PATCH is what `klp run` takes; without one it is `version-banner`. A transition that lasts names
     the tasks that hold it, with patch_state, reason and kernel stack.
     """
     wanted = settings(kernel=kernel, deadline_s=deadline_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import shlex
 import shutil
 import tomllib
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from klp.errors import UsageError
+from klp.errors import UnknownName, UsageError
 from klp.sourcepatch.layers import Layer, MakeTable, module_file
 from klp.toml import read_toml
 
@@ -91,8 +92,16 @@ def patch_series(patches: Sequence[Path], *, cumulative: bool) -> SourcePatch:
         UsageError: one is no patch, or the file beside one says itself what comes before it.
     """
     for each in patches:
+        if each.is_dir():
+            word = shlex.quote(str(each))
+            hint = (
+                f"source patches are files: fix.patch; klp check {word} and klp build {word} take folders"
+            )
+            raise UsageError(f"{each}: is a folder", hint=hint)
         if not each.is_file():
-            raise UsageError(f"{each}: no such file")
+            beside = [str(one) for one in each.parent.glob("*") if is_patch(one)]
+            hint = f"looked for {each.absolute()}"
+            raise UnknownName(f"{each}: no such file", str(each), beside, hint=hint)
         if not is_patch(each):
             raise UsageError(f"{each}: not called as a source patch is", hint="name it .patch or .diff")
     names = [each.name for each in patches]

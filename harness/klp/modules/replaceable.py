@@ -103,10 +103,11 @@ def _absent(kernel: Kernel, shipped: ShippedObject, name: str) -> UsageError:
     if header := _inline_in(kernel, name):
         return UsageError(f"{name}: is inline, in {header}", hint=_CALLERS)
     return UnknownName(
-        f"{name}: no function of {shipped.name} on {kernel.name}",
+        f"{name}: no function of {shipped.name} on {kernel.name}: one that is always inlined has no name "
+        "there, and one of a module is MODULE:NAME",
         name,
         functions,
-        hint="one that is always inlined has no name of its own; one of a module is MODULE:NAME",
+        hint=_SOURCE_PATCH,
     )
 
 

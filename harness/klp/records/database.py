@@ -22,7 +22,7 @@ from klp.errors import UsageError
 from klp.report.query_rows import Rows
 from klp.report.query_tables import ROWS, columns
 
-TABLES = ("events", *ROWS)
+TABLES = (*ROWS, "events")
 _DOCS = "`klp query --tables` lists tables and columns"
 
 

@@ -61,13 +61,19 @@ def find_folder(word: str, root: Path) -> Path:
     """
     if word == LATEST:
         return _newest(root, is_record, NotARecord(f"{root}: no runs yet", hint="klp run makes one"))
-    folder = _place(word, root)
-    if not folder.exists():
-        meant = did_you_mean(word, (LATEST, *(each.name for each in all_folders(root))))
-        raise NotARecord(f"{word}: no such run", hint=f"{meant} {_LIST}".strip())
+    folder = _existing(word, root, is_record)
     if not is_record(folder):
         why = "neither run.json nor events.jsonl is in it"
         raise NotARecord(f"{word}: not a run folder: {why}", hint=_LIST)
+    return folder
+
+
+def _existing(word: str, root: Path, wanted: Callable[[Path], bool]) -> Path:
+    """Return the folder that `word` names, whatever is in it, or else tell of one that is wanted."""
+    folder = _place(word, root)
+    if not folder.exists():
+        meant = did_you_mean(word, (LATEST, *(each.name for each in all_folders(root) if wanted(each))))
+        raise NotARecord(f"{word}: no such run", hint=f"{meant} {_LIST}".strip())
     return folder.absolute()
 
 
@@ -95,12 +101,9 @@ def find_check_folder(word: str, root: Path) -> Path:
     """
     if word == LATEST:
         return _newest(root, is_check, NotARecord(f"{root}: no checks yet", hint="klp check makes one"))
-    folder = _place(word, root).absolute()
+    folder = _existing(word, root, is_check)
     if not is_check(folder):
-        meant = did_you_mean(word, (each.name for each in all_folders(root) if is_check(each)))
-        raise NotARecord(
-            f"{folder}: no check.json in it", hint=f"{meant} name a folder of klp check".strip()
-        )
+        raise NotARecord(f"{word}: no check.json in it", hint="name a folder of klp check")
     return folder
 
 

@@ -60,7 +60,7 @@ def made_at(folder: Path) -> float | None:
 def _given(out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()):
-        raise UsageError(f"{out}: not empty", hint="name a folder that is new or empty")
+        raise UsageError(f"{out}: not empty", hint="-o DIR names another; or remove it")
     return out.absolute()
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from klp.analysis.evidence import Verdict, evidence_line
@@ -25,6 +25,16 @@ def rules_table(rules: Iterable[Rule]) -> Columns:
             for each in rules
         ],
     )  # fmt: skip
+
+
+def rules_in_full(rules: Sequence[Rule]) -> Group:
+    """Return each rule in a paragraph of its own: what it says, where that is from, what it needs."""
+    parts: list[RenderableType] = []
+    for each in rules:
+        needs = [("probes", ", ".join(each.needs.probes)), ("watching", ", ".join(each.needs.symbols))]
+        rows = [("says", each.text), ("source", each.source), *(row for row in needs if row[1])]
+        parts += [Text(each.id, style="bold"), Columns((), rows, indent=2)]
+    return Group(*parts)
 
 
 def verdicts_table(verdicts: Sequence[RuleVerdict]) -> Group:

@@ -26,8 +26,8 @@ from klp.check.scenarios.cpus import one_cpu
 from klp.check.stage import NotApplicable, Stage
 
 
-@scenario("exercise", "what it changes is found out how to call, and called by four tasks all its life; "
-          "what it leaves changed", quick=True, informed=True)  # fmt: skip
+@scenario("exercise", "finds what calls the functions that it changes, has four tasks call them all its "
+          "life, and looks what is left changed", quick=True, informed=True)  # fmt: skip
 def exercise(stage: Stage) -> None:
     """Calls come before it is loaded, in mid-transition, while it is enabled, and after it is gone."""
     watch = None if stage.stays else LifeWatch(stage)
