@@ -27,6 +27,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
@@ -94,19 +95,32 @@ class SettingsError(UsageError):
     """A settings or definition file is broken; the message starts with file and line."""
 
 
+# The share of letters in common from which on a name is near: of four, one may be another.
+_NEAR = 0.75
+
+
+def errno_name(number: int) -> str:
+    """Return the name of an error number, such as ``EINVAL``; the kernel returns them negative."""
+    return errno.errorcode.get(abs(number), str(number)) if number else "success"
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return which of some names may have been meant, as a question; empty where none is like it."""
     names = {each.casefold(): each for each in known}
     wanted = word.casefold()
-    like = [wanted] if wanted in names else difflib.get_close_matches(wanted, names, n=2)
+    like = [wanted] if wanted in names else difflib.get_close_matches(wanted, names, 2, _NEAR)
     return f"did you mean {' or '.join(names[each] for each in like)}?" if like else ""
 
 
 class UnknownName(UsageError):
-    """A name that is none of those there are; the hint begins with the one that may have been meant."""
+    """A name that is none of those there are; the hint is the one that may have been meant.
+
+    Args:
+        hint: said in its place where none is near: what there is, or where that is listed.
+    """
 
     def __init__(self, message: str, word: str, known: Iterable[str], *, hint: str = "") -> None:
-        super().__init__(message, hint=" ".join(filter(None, (did_you_mean(word, known), hint))) or None)
+        super().__init__(message, hint=did_you_mean(word, known) or hint or None)
 
 
 class NotALivepatch(UsageError):

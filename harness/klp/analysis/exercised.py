@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from klp.analysis.calls import FunctionCalls
+from klp.analysis.words import how_many
 
 # As many callers are kept by name: a background function may have hundreds.
 _MOST_CALLERS = 12
@@ -95,13 +96,9 @@ class Exercised(msgspec.Struct, frozen=True, kw_only=True):
             return "changes no function: it has callbacks alone"
         if not self.functions:
             return "no new function of it was counted"
-        functions = _counted(len(self.functions), "function")
-        calls = f"{_counted(self.calls, 'call')} by {_counted(self.tasks, 'task')}"
+        functions = how_many(len(self.functions), "function")
+        calls = f"{how_many(self.calls, 'call')} by {how_many(self.tasks, 'task')}"
         return f"exercised {len(self.ran)} of {functions}" + (f", {calls}" if self.calls else "")
-
-
-def _counted(number: int, thing: str) -> str:
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def exercised(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from klp.analysis.evidence import Finding, Tally
 from klp.analysis.legs import Who, identity
+from klp.errors import errno_name
 from klp.trace import events as ev
 
 # What klp_check_and_switch_task() returns, which klp_try_switch_task() gives no one: 0, -EBUSY, -EINVAL and
@@ -52,7 +53,7 @@ class TaskFacts:
         what = (
             f"{event.task.comm}[{event.task.pid}] {event.result}"
             + (f" in {event.function}" if event.function else "")
-            + f": errno {event.errno}, patch_state {event.patch_state} to {event.after}"
+            + f": {errno_name(event.errno)}, patch_state {event.patch_state} to {event.after}"
         )
         expected = _ERRNO.get(event.result)
         if event.result == "sleeping" and not event.function:

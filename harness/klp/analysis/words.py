@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A transition in words: who held it up, for how long, where, and what let go."""
+"""What was seen, in words: of a transition who held it up, for how long, where, and what let go."""
 
 from __future__ import annotations
 
@@ -18,6 +18,16 @@ _LET_GO = {
     "ended": "ended",
     "already": "was found switched",
 }
+
+
+def how_many(number: int, thing: str) -> str:
+    """Return a number of things: ``1 call``, ``1,200 calls``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def spelt(value: object) -> str:
+    """Return a value as SQL and JSON write it: ``true``, not Python's ``True``."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def stories(leg: Leg, *, left: bool = False) -> tuple[str, ...]:

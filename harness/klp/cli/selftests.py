@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from klp.analysis.selftests import SelftestsResult
+from klp.analysis.words import how_many
 from klp.cli.common import (
     bootable,
     check_writable,
@@ -116,7 +117,7 @@ def _list(wanted: Sequence[Settings], scripts: Sequence[str], *, as_json: bool) 
         return
     for kernel_name, by_script in listed.items():
         cases = sum(len(names) for names in by_script.values())
-        click.echo(f"{kernel_name}: {len(by_script)} scripts, {cases} cases")
+        click.echo(f"{kernel_name}: {how_many(len(by_script), 'script')}, {how_many(cases, 'case')}")
         for script, names in by_script.items():
             click.echo("\n".join([f"  {script}", *(f"    {name}" for name in names)]))
 

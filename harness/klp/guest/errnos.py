@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import os
 
+from klp.errors import errno_name
+
 # kmod's insmod (mod_strerror() in tools/insmod.c) has words of its own for these; rmmod refuses a
 # module in use before it asks the kernel, which would answer EAGAIN (delete_module(2)).
 _KMOD = {
@@ -31,6 +33,4 @@ def errno_of(said: str) -> int | None:
 
 def name_of(number: int | None) -> str:
     """Return an error number's name, such as ``EINVAL``."""
-    if number is None:
-        return "an unknown error"
-    return errno.errorcode.get(number, str(number)) if number else "success"
+    return "an unknown error" if number is None else errno_name(number)

@@ -15,6 +15,7 @@ from klp.analysis.selftests import (
     Status,
     tally,
 )
+from klp.analysis.words import how_many
 from klp.report.columns import Columns
 
 _STYLES = {
@@ -56,13 +57,14 @@ def _checks(script: ScriptResult) -> Text:
     if violated:
         return Text("; ".join(each.name for each in violated), style=_CHECK_STYLES[Verdict.VIOLATED])
     held = sum(each.verdict is Verdict.HELD for each in script.checks)
-    return Text(f"{held} held" if held else "-", style="dim")
+    return Text(f"{how_many(held, 'check')} held" if held else "-", style="dim")
 
 
 def _totals(kernel: KernelResult) -> str:
     cases = [case for script in kernel.scripts for case in script.cases]
-    scripts = f"{len(kernel.scripts)} of {len(kernel.planned)} scripts"
-    return f"{scripts}, {len(cases)} cases: {tally(cases)}"
+    ran, planned = len(kernel.scripts), len(kernel.planned)
+    scripts = how_many(planned, "script") if ran == planned else f"{ran} of {how_many(planned, 'script')}"
+    return f"{scripts}, {how_many(len(cases), 'case')}: {tally(cases)}"
 
 
 def selftest_problems(result: SelftestsResult) -> list[str]:

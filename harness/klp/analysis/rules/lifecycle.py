@@ -11,6 +11,8 @@ from klp.analysis.legs import Leg, LegOutcome, ObjectSeen
 from klp.analysis.rules.rule import rule
 from klp.analysis.rules.states import observed
 from klp.analysis.standing import Standing
+from klp.analysis.words import spelt
+from klp.errors import errno_name
 from klp.klog.lines import alarming
 from klp.trace import events as ev
 
@@ -38,7 +40,8 @@ def sysfs(history: History) -> Finding:
     for number, sample in history.seen.sysfs:
         for each in sample.patches:
             for what, shown, traced in standing.compare(each, sample):
-                words = f"{each.name}: {what} is {shown}, traced {' or '.join(map(str, traced))}"
+                known = " or ".join(map(spelt, traced))
+                words = f"{each.name}: {what} is {spelt(shown)}, traced {known}"
                 tally.judge(shown in traced, words, number, sure=False)
         for name in standing.missing(sample):
             tally.lacking(f"{name} is enabled, and not in sysfs", number)
@@ -261,12 +264,12 @@ def removing(history: History) -> Finding:
     for number, step in history.seen.steps:
         free = _freed_before(history, step)
         if step.action == "unload" and free is not None:
-            words = f"{step.subject} unloaded after it was freed: errno {step.errno}"
+            words = f"{step.subject} unloaded after it was freed: {errno_name(step.errno)}"
             tally.judge(not step.errno, words, free, number)
             if not step.errno:
                 removed[step.subject] = number
         elif step.action == "load" and step.subject in removed and not _refused(history, step):
-            words = f"{step.subject} loaded again: errno {step.errno}"
+            words = f"{step.subject} loaded again: {errno_name(step.errno)}"
             # Once it is there again, a second load is refused, and so is its removal while it is enabled.
             tally.judge(not step.errno, words, removed.pop(step.subject), number)
     return tally.finding("no disabled livepatch was removed")

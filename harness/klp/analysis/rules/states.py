@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from klp.analysis.evidence import Finding, Tally
 from klp.analysis.history import History
 from klp.analysis.rules.rule import rule
+from klp.errors import errno_name
 from klp.trace import events as ev
 
 _CHECK = "klp_is_state_compatible, kernel/livepatch/state.c"
@@ -106,7 +107,7 @@ def _judge_refused(tally: Tally, history: History, number: int, decision: ev.Com
     enable = history.stack.enabling(decision.patch, decision.ts_ns)
     # The decision is a bool: klp_enable_patch() makes -EINVAL of it, the same as of other faults.
     if enable and not decision.compatible:
-        words = f"{_told(decision)}, and klp_enable_patch returned {enable[1].errno}"
+        words = f"{_told(decision)}, and klp_enable_patch returned {errno_name(enable[1].errno)}"
         tally.judge(enable[1].errno == _EINVAL, words, number, enable[0])
 
 

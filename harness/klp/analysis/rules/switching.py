@@ -9,6 +9,7 @@ from klp.analysis.evidence import Finding, Tally
 from klp.analysis.history import History
 from klp.analysis.legs import Leg
 from klp.analysis.rules.rule import rule
+from klp.analysis.words import spelt
 from klp.trace import events as ev
 
 _CODE = "kernel/livepatch/transition.c"
@@ -56,7 +57,7 @@ def _judge_forced(tally: Tally, leg: Leg, history: History) -> None:
         words = f"{leg.told()} forced: the next pass left {after[1].left} tasks"
         tally.judge(after[1].complete, words, number, after[0], sure=False)
     if leg.completed and leg.target == ev.UNPATCHED:
-        words = f"{leg.told()} forced: klp_patch.forced is {leg.completed[1].forced}"
+        words = f"{leg.told()} forced: klp_patch.forced is {spelt(leg.completed[1].forced)}"
         tally.judge(leg.completed[1].forced, words, number, leg.completed[0], sure=False)
     for patch in _going_away(leg, history):
         _judge_pinned(tally, patch, forced.ts_ns, history)
@@ -70,7 +71,7 @@ def _judge_pinned(tally: Tally, patch: str, since_ns: int, history: History) -> 
         # klp_free_patch_finish() leaves out module_put() where klp_patch.forced is set.
         at, seen = free
         references = "unknown" if seen.module_refs is None else seen.module_refs
-        words = f"{patch} went away by force: forced {seen.forced}, references {references}"
+        words = f"{patch} went away by force: forced {spelt(seen.forced)}, references {references}"
         tally.judge(seen.forced and seen.module_refs != 0, words, at, sure=False)
 
 

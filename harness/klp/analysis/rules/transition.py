@@ -7,6 +7,7 @@ from klp.analysis.evidence import Finding, Tally
 from klp.analysis.history import History
 from klp.analysis.legs import Leg
 from klp.analysis.rules.rule import rule
+from klp.analysis.words import spelt
 from klp.trace import events as ev
 
 _CODE = "kernel/livepatch/transition.c"
@@ -71,7 +72,7 @@ def _judge_init_census(tally: Tally, leg: Leg, number: int, census: ev.Census) -
         tally.gap = "a census at an init was cut short"
         return
     state, core = census.moment, census.core
-    words = f"{leg.told()}, {state}: {census_words(census)}"
+    words = f"{leg.told()}, {state.replace('_', ' ')}: {census_words(census)}"
     if state == "before_init":
         good = census.idle == census.tasks and not census.pending and core.target_state == ev.IDLE
         tally.judge(good, words, number)
@@ -327,5 +328,5 @@ def _reversal_problems(leg: Leg, begun: ev.Reverse) -> list[str]:
             problems.append(f"started with target {core.target_state}")
         # klp_reverse_transition() flips it before it starts again; None: no livepatch was in transition.
         if None not in (core.enabled, begun.core.enabled) and core.enabled == begun.core.enabled:
-            problems.append(f"enabled stayed {core.enabled}")
+            problems.append(f"enabled stayed {spelt(core.enabled)}")
     return problems
