@@ -18,6 +18,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from klp import paths
 from klp.analysis.rules.registry import RULES
 from klp.cli.main import _COMMANDS, _SECTIONS, klp, main
 from klp.errors import ExitCode
@@ -223,6 +224,23 @@ def test_kernels_as_a_table(run: Klp) -> None:
     assert done.returncode == 0
     assert "6.12 (default)" in done.stdout
     assert done.stdout.count("not built") == len(definitions())
+
+
+@pytest.mark.parametrize(
+    ("words", "note"),
+    [("kernels", "stack_order: "), ("probes", f"in {shlex.quote(str(paths.PROBE_SOURCES))}; ")],
+)
+def test_a_table_is_explained_below_it_but_not_to_programs(run: Klp, words: str, note: str) -> None:
+    said, plain = run(words).stdout.splitlines(), run(words, "--plain").stdout.splitlines()
+    assert said[-1].startswith(note)
+    assert len({line.count("\t") for line in plain}) == 1
+
+
+def test_probes_are_a_table_that_fits_with_their_manuals_by_name(run: Klp) -> None:
+    *rows, note = run("probes").stdout.splitlines()[1:]
+    assert [row.split()[-1] for row in rows] == [f"{row.split()[0]}.8" for row in rows]
+    manual = Path(shlex.split(note)[-1].replace("PROBE", rows[0].split()[0]))
+    assert manual.is_file()
 
 
 @pytest.mark.parametrize("words", [["image", "list", "--json"], ["ps", "--json"]])

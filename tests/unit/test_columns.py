@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from datetime import datetime
 
+import msgspec
 import pytest
 from rich.text import Text
 
 from klp.analysis.checked import CHECK_SCHEMA, CheckedKernel, CheckedLivepatch, CheckResult
+from klp.analysis.evidence import Verdict
 from klp.analysis.history import history
 from klp.analysis.rules.registry import RULES, judge_all
 from klp.report.check_table import check_table
@@ -68,6 +71,56 @@ def test_what_is_kept_whole_is_not_folded_while_others_can_be() -> None:
     folded = shown(Columns(("run", "kernel", "begun", "seconds"), rows, whole=("run",)), terminal=80)
     assert name in folded
     assert max(map(len, folded.splitlines())) <= 80
+
+
+def test_words_are_whole_while_another_column_can_be_folded_at_blanks() -> None:
+    name = "klp_check_and_switch_task"
+    text = shown(Columns(("function", "text"), [(name, "a b c " * 9), ("x", "of one word")]), terminal=40)
+    assert name in text
+    assert max(map(len, text.splitlines())) <= 40
+
+
+def test_a_spare_column_is_left_out_only_where_not_all_fit() -> None:
+    table = Columns(("a", "n", "b"), [("one", 7, "two"), ("three", 10, "four")], spare=("n",))
+    assert shown(table, terminal=15).splitlines() == shown(table).splitlines() == [
+        "a       n  b", "one     7  two", "three  10  four",
+    ]  # fmt: skip
+    assert shown(table, terminal=14).splitlines() == ["a      b", "one    two", "three  four"]
+
+
+def test_a_row_is_a_block_where_its_words_would_be_torn_apart() -> None:
+    rows = [("klp_version_banner", 102531129970, "true"), ("other", None, "false")]
+    table = Columns(("patch", "begun_ns", "forced"), rows, blocks=True)
+    blocks = [
+        "patch     klp_version_banner", "begun_ns  102531129970", "forced    true", "",
+        "patch     other", "begun_ns  -", "forced    false",
+    ]  # fmt: skip
+    assert shown(table, terminal=39).splitlines() == blocks
+    whole = shown(table)
+    assert whole.splitlines()[0] == "patch                   begun_ns  forced"
+    assert shown(table, terminal=60) == whole
+    assert shown(Columns(("a" * 50,), [], blocks=True), terminal=20).strip()
+
+
+def test_functions_and_files_are_whole_in_the_table_of_rules_on_a_narrow_terminal() -> None:
+    short = shown(rules_table(RULES.values()), terminal=80)
+    assert not [
+        word for rule in RULES.values() for word in rule.source.split() if word not in short.split()
+    ]
+    assert short.splitlines()[0].split() == ["rule", "says", "source"]
+    assert shown(rules_table(RULES.values())).splitlines()[0].split()[-1] == "needs"
+
+
+def test_a_run_is_one_line_on_a_terminal_of_80_columns() -> None:
+    name, release = "20261130-105406-6.12.118+deb13-amd64", "6.12.118+deb13-amd64"
+    run = Brief(
+        run=name, path="/a", kind="run", kernels=(release,), asked=("6.12",), verdict=Verdict.HELD,
+        begun_at=datetime(2026, 11, 30, 10, 55, 50).timestamp(), duration_s=3601.4, plans=8,
+    )  # fmt: skip
+    _, line = shown(runs_table([run]), terminal=80).splitlines()
+    assert line.split() == [name, "6.12", "11-30", "10:55", "3601", "8", "held"]
+    tree = msgspec.structs.replace(run, kernels=("mainline", "6.14.0-rc1+"))
+    assert "  mainline 6.14  " in shown(runs_table([tree]))
 
 
 def test_lines_that_belong_to_a_row_stand_below_it_and_not_among_columns() -> None:

@@ -223,6 +223,14 @@ def test_csv_and_parquet_and_table_say_the_same(runs: Path, tmp_path: Path) -> N
     assert [line.rsplit(None, 1) for line in table.splitlines()] == told
 
 
+def test_yes_and_no_are_sqls_in_every_format(runs: Path) -> None:
+    sql = "SELECT forced, [forced] AS list, {'a': forced, 'b': 'x'} AS struct FROM transitions LIMIT 1"
+    told = ["false", "[false]", '{"a":false,"b":"x"}']
+    assert list(csv.reader(io.StringIO(klp_("query", sql, "--csv").stdout)))[1] == told
+    assert klp_("query", sql).stdout.splitlines()[1].split() == told
+    assert ask(sql) == [{"forced": False, "list": [False], "struct": {"a": False, "b": "x"}}]
+
+
 def test_documentation_is_that_of_the_tables(root: Path, runs: Path, cache: CacheLayout) -> None:
     assert (root / "docs/query.md").read_text().endswith(query_tables.documentation())
     asked = opened(runs, cache, "a-6.12")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from functools import cache
 from pathlib import Path
 
@@ -85,6 +86,21 @@ def test_a_recording_of_a_real_kernel_is_judged_as_it_must_be(name: str, tmp_pat
     verdicts = judge_all(history(read_events(file)))
     assert set(named(verdicts, Verdict.VIOLATED)) == set(BROKEN.get(name, "").split())
     assert set(named(verdicts, Verdict.HELD)) == set(RECORDED.get(name, "").split())
+
+
+def test_evidence_has_the_names_of_errors_and_no_words_of_pythons() -> None:
+    file = EVENTS / "real" / "samples-6.12.jsonl.gz"
+    recorded = (ev.decode(line) for line in gzip.decompress(file.read_bytes()).splitlines())
+    judged = [
+        *judge_all(history(everything(KERNELS[1]).numbered())),
+        *judge_all(history(enumerate(recorded, 1))),
+    ]  # fmt: skip
+    said = "\n".join(one.words for each in judged for one in each.evidence)
+    for words in (": EADDRINUSE, ", "klp_enable_patch returned EINVAL", "refused with ENODEV",
+                  "after it was freed: success", "loaded again: success",
+                  "before init: ", "enabled is true, traced true"):  # fmt: skip
+        assert words in said
+    assert not re.findall(r"errno|-\d\d\b|\bTrue\b|\bFalse\b|before_", said)
 
 
 def test_every_recording_is_judged() -> None:

@@ -45,6 +45,10 @@ def kernels(as_json: bool) -> None:
         for each in definitions().values()
     ]  # fmt: skip
     stdout.print(Columns(("kernel", "release", "what it is"), rows))
+    stdout.note("switching: where the scheduler moves a running task to a livepatch's functions")
+    stdout.note(
+        "stack_order: sysfs tells in which order livepatches were enabled (stack_order is 1 for the first)"
+    )
 
 
 @click.group(epilog=example("klp image list"))

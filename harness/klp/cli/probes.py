@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -35,7 +36,8 @@ def probes(as_json: bool, folder: Path | None, file: Path | None) -> int:
         print_json(tools)
         return ExitCode.OK
     stdout.print(Columns(("probe", "shows", "in runs", "manual"), map(_cells, tools), whole=("manual",)))
-    stdout.print(f"in {tools[0].program.parent}")
+    folder_of_all = shlex.quote(str(tools[0].program.parent))
+    stdout.note(f"in {folder_of_all}; manual pages: man {folder_of_all}/man/PROBE.8")
     return ExitCode.OK
 
 
@@ -52,5 +54,5 @@ def _export(folder: Path | None, file: Path | None) -> None:
 
 
 def _cells(tool: ProbeTool) -> tuple[str | None, ...]:
-    manual = f"man {tool.manual}" if tool.manual else None
+    manual = tool.manual.name if tool.manual else None
     return (tool.name, tool.summary, "always" if tool.armed else "on request", manual)

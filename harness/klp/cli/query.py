@@ -7,8 +7,10 @@ import csv
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
+import msgspec
 
 from klp import paths
 from klp.cli.common import example, plain_option, progress, settings, stdout
@@ -80,9 +82,17 @@ def _print(answer: Answer, *, as_csv: bool, as_json: bool) -> None:
     if as_csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(answer.columns)
-        writer.writerows(answer.rows)
+        writer.writerows(map(_told, answer.rows))
     elif as_json:
         rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
         click.echo(json.dumps(rows, indent=1, default=str))
     else:
-        stdout.print(Columns(answer.columns, answer.rows))
+        stdout.print(Columns(answer.columns, map(_told, answer.rows), blocks=True))
+
+
+def _told(row: tuple[Any, ...]) -> tuple[object, ...]:
+    """Return a row with SQL's true and false in place of Python's, lists and structures as JSON."""
+    return tuple(
+        msgspec.json.encode(each, enc_hook=str).decode() if isinstance(each, bool | list | dict) else each
+        for each in row
+    )

@@ -16,7 +16,7 @@ from klp.report.table import STYLES
 
 
 def rules_table(rules: Iterable[Rule]) -> Columns:
-    """Return each rule with its text, its source in the kernel, and what it needs to be judged."""
+    """Return a line for each rule: its text, its source in the kernel, and what it needs to be judged."""
     return Columns(
         ("rule", "says", "source", "needs"),
         [
@@ -24,6 +24,7 @@ def rules_table(rules: Iterable[Rule]) -> Columns:
              f"{' '.join(each.needs.probes)}: {' '.join(each.needs.symbols)}".removesuffix(": "))
             for each in rules
         ],
+        spare=("needs",),
     )  # fmt: skip
 
 

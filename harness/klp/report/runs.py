@@ -12,6 +12,7 @@ from rich.text import Text
 from klp.analysis.checked import verdict_words
 from klp.analysis.evidence import Verdict
 from klp.analysis.recording import Recorded, RecordedCheck, RecordedRun
+from klp.kernels import series
 from klp.report.columns import Columns
 from klp.report.table import STYLES
 
@@ -115,18 +116,23 @@ def running_brief(recorded: Recorded, begun_at: float | None, now: float) -> Bri
 def runs_table(runs: Sequence[Brief]) -> Columns:
     """Return a line for each run folder; one that cannot be read says why."""
     rows = [(each.run, *_cells(each)) for each in runs]
-    return Columns(("run", "kernel", "begun", "seconds", "plans", "verdict"), rows, whole=("run",))
+    return Columns(("run", "kernel", "begun", "s", "plans", "verdict"), rows, whole=("run", "begun"))
+
+
+def _short(release: str) -> str:
+    """Return a release's first two numbers; the whole of it is in the names of runs and in JSON."""
+    return ".".join(map(str, series(release))) or release
 
 
 def _cells(run: Brief) -> tuple[object, ...]:
     if run.begun_at is None or run.duration_s is None:
         return (None, None, None, None, Text(run.words or run.error or "", style="red"))
-    begun = datetime.fromtimestamp(run.begun_at).strftime("%Y-%m-%d %H:%M:%S")
+    begun = datetime.fromtimestamp(run.begun_at).strftime("%m-%d %H:%M")
     style = STYLES[run.verdict] if run.verdict and not run.running else ""
     return (
-        " ".join(run.kernels) or None,
+        " ".join(map(_short, run.kernels)) or None,
         begun,
-        round(run.duration_s, 1),
+        round(run.duration_s),
         run.plans,
         Text(run.words, style=style) if run.words else None,
     )

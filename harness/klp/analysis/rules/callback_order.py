@@ -11,6 +11,7 @@ from klp.analysis.evidence import Finding, Tally
 from klp.analysis.history import History
 from klp.analysis.legs import Leg, LegOutcome, ObjectSeen
 from klp.analysis.rules.rule import rule
+from klp.errors import errno_name
 from klp.trace import events as ev
 
 _DOCUMENT = "Documentation/livepatch/callbacks.rst, 3. How it works"
@@ -25,7 +26,9 @@ Call = tuple[int, ev.Callback]
 def callback_words(call: Call) -> str:
     """Return a call in words."""
     event = call[1]
-    result = f" returned {event.result}" if event.result else ""
+    # What is not negative is no error number, though the kernel takes it for a failure as well.
+    number = errno_name(event.result) if event.result and event.result < 0 else event.result
+    result = f" returned {number}" if number else ""
     return f"{event.kind.replace('_', '-')} of {event.patch}, {event.object}{result}"
 
 

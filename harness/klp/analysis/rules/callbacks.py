@@ -15,6 +15,7 @@ from klp.analysis.history import History, spans
 from klp.analysis.legs import Leg, LegOutcome
 from klp.analysis.rules.callback_order import Call, callback_words, callbacks_within
 from klp.analysis.rules.rule import rule
+from klp.errors import errno_name
 from klp.trace import events as ev
 
 _DOCUMENT = "Documentation/livepatch/callbacks.rst, 3. How it works"
@@ -149,7 +150,8 @@ def refusal(history: History) -> Finding:
         if ended is None:
             tally.gap = "the end of an enabling was not told"
         else:
-            words = f"{callback_words(call)}: refused with {ended[1]}"
+            end = f"refused with {errno_name(ended[1])}" if ended[1] else "not refused"
+            words = f"{callback_words(call)}: {end}"
             tally.judge(ended[1] == event.result, words, number, ended[0])
         build = history.callbacks.build(event.patch, event.ts_ns)
         after = [
