@@ -192,19 +192,6 @@ static void reverse_half(void)
 	orig();
 }
 
-/* C5: a reversed transition runs pre-unpatch where it should not. */
-static void reverse_pre_unpatch(void)
-{
-	void (*orig)(void) = body;
-	struct klp_object *obj;
-
-	list_for_each_entry(obj, &(*transition_patch)->obj_list, node) {
-		if (obj->callbacks.pre_unpatch && strike())
-			obj->callbacks.post_unpatch = obj->callbacks.pre_unpatch;
-	}
-	orig();
-}
-
 /* C8: a disabling that is reversed does not run post-patch again. */
 static void reverse_silent(void)
 {
@@ -668,7 +655,6 @@ static const struct fault {
 	{ "transition_forgotten", "klp_try_complete_transition",
 	  transition_forgotten },
 	{ "reverse_half", "klp_reverse_transition", reverse_half },
-	{ "reverse_pre_unpatch", "klp_reverse_transition", reverse_pre_unpatch },
 	{ "reverse_silent", "klp_reverse_transition", reverse_silent },
 	{ "cancel_half", "klp_cancel_transition", cancel_half },
 	{ "force_unpinned", "klp_force_transition", force_unpinned },

@@ -94,7 +94,7 @@ def attending(module, livepatch):
         for row, case in [
             (fault("alloc_twice", "S1", parameters="times=1"), "double"),
             (fault("get_nothing", "S2"), "alloc"),
-            (fault("get_nothing", "S9", "S2"), "read"),
+            (fault("get_nothing", "S2"), "read"),
             (fault("get_other", "S3"), "race"),
             (fault("ctor_twice", "S4", parameters="times=1"), "load"),
             (fault("ctor_ignored", "S4", parameters="times=1"), "ctor"),
@@ -150,15 +150,6 @@ def test_children(misbehaving, guest, held, let_go):
 def test_a_disabling_that_is_reversed(misbehaving, held_disabling):
     held_disabling.reverse()
     held_disabling.wait()
-
-
-@faults(fault("reverse_pre_unpatch", "C5", "C1"))
-def test_a_state_whose_change_is_reversed(misbehaving, holder, first, passes):
-    holder("sleepers=1", inside=1)
-    first.load(wait=False)
-    passes(first, 1)
-    first.reverse()
-    first.wait()
 
 
 @faults(fault("force_unpinned", "T9"))
@@ -241,10 +232,10 @@ def test_a_module_that_is_not_loaded(misbehaving, module):
 
 
 @faults(
-    fault("init_twice", "T1", "T2", warns=_WARNING),
+    fault("init_twice", "T1", "T2", "C1", warns=_WARNING),
     fault("start_early", "T3"),
     fault("reverse_unstarted", "T10", "T3", "T8"),
-    fault("post_patch_early", "T3", "T4"),
+    fault("post_patch_early", "T3", "T4", "C1"),
     fault("target_left", "T2", warns=_WARNING),
     fault("task_left", "T2", warns=_WARNING),
     fault("enabled_wrong", "L1"),
