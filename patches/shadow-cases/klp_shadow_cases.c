@@ -10,6 +10,7 @@
  *
  *   alloc	allocate, get, free; zeroed, and NULL before and after
  *   double	allocate what is there already (the kernel warns)
+ *   again	get_or_alloc what is there already
  *   race	threads get_or_alloc the same variables at the same time
  *   read	threads get one variable while it is made and freed again and again
  *   ctor	a constructor that fails
@@ -143,6 +144,20 @@ static int play_double(char *objs)
 		return -ENOMEM;
 	err = promise(!make(objs, ID_ONE, ctor));
 	err = err ?: promise(klp_shadow_get(objs, ID_ONE) == var);
+	unmake(objs, ID_ONE, NULL);
+	return err;
+}
+
+static int play_again(char *objs)
+{
+	void **var = make(objs, ID_ONE, NULL);
+	int err;
+
+	if (!var)
+		return -ENOMEM;
+	err = promise(klp_shadow_get_or_alloc(objs, ID_ONE, sizeof(void *),
+					      GFP_KERNEL, NULL, NULL) == var);
+	found++;
 	unmake(objs, ID_ONE, NULL);
 	return err;
 }
@@ -397,6 +412,7 @@ static const struct {
 } cases[] = {
 	{ "alloc", play_alloc },
 	{ "double", play_double },
+	{ "again", play_again },
 	{ "race", play_race },
 	{ "read", play_read },
 	{ "ctor", play_ctor },
