@@ -302,7 +302,7 @@ def test_a_run_folder_that_is_not_empty(refused, here):
     (here / "out" / "mine").write_text("precious")
     line, help_line, _ = refused("run", "version-banner", "--out", "out", code=ExitCode.USAGE)
     assert line == "out: not empty"
-    assert "new or empty" in help_line
+    assert "-o DIR names another" in help_line
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "/proc/klp"])
