@@ -1,7 +1,8 @@
 # shellcheck shell=sh
 # SPDX-License-Identifier: Apache-2.0
 # mmdebstrap customize hook: find the newest kernel of series $SERIES and download its packages to
-# /klp in the new root ($1), checked against the signed index by apt.
+# /klp in the new root ($1), checked against the signed index by apt; with $TOOLS, those of a system that builds
+# modules for it to /klp/tools as well, in the same go, for both have some of the largest.
 set -eu
 export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
 # shellcheck disable=SC2153 # SERIES, ARCH and SOURCE are set by the caller
@@ -16,8 +17,20 @@ fi
 # Since 7.x the image package is empty and depends on -binary, -base and -modules.
 parts=$(apt-cache depends "linux-image-$release" |
 	sed -n "s/^ *Depends: \(linux-[a-z]*-\)/\1/p" | grep -F -- "-$release" || true)
-mkdir -p "$1/klp"
+mkdir -p "$1/klp/tools/partial"
 cd "$1/klp"
-# shellcheck disable=SC2086 # a list of package names
-apt-get -o APT::Sandbox::User=root download "linux-image-$release" $parts "$SOURCE"
 echo "$release" >release
+if [ -n "$TOOLS" ]; then
+	# shellcheck disable=SC2086 # a list of package names
+	apt-get -o APT::Sandbox::User=root -o "Dir::Cache::Archives=$1/klp/tools" --yes --download-only install \
+		'?essential' "linux-headers-$release" $TOOLS
+fi
+rm -rf tools/partial tools/lock
+for package in "linux-image-$release" $parts "$SOURCE"; do
+	# What the headers depend on is there already.
+	if ! mv "tools/$package"_*.deb . 2>/dev/null; then
+		missing="${missing:-} $package"
+	fi
+done
+# shellcheck disable=SC2086 # a list of package names
+apt-get -o APT::Sandbox::User=root download $missing

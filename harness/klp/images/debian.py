@@ -20,7 +20,7 @@ from klp.process import CommandFailed, pipe, run
 from klp.progress import unheard
 
 # Documentation and translations: a fifth of a root's files, and of no use in it.
-_LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
+LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 
 
 def _hook(name: str, **variables: str) -> str:
@@ -52,11 +52,20 @@ def _mmdebstrap(definition: ImageDefinition, mirror: str, *options: str) -> list
 
 
 def fetch_kernel(
-    definition: ImageDefinition, mirror: str, destination: Path, tell: Callable[[str], None] = unheard
+    definition: ImageDefinition,
+    mirror: str,
+    destination: Path,
+    *,
+    tools: Sequence[str] = (),
+    tell: Callable[[str], None] = unheard,
 ) -> str:
     """Download the packages of the series' newest kernel and its source; return its release.
 
+    They are put in a folder ``klp`` of `destination`.
+
     Args:
+        tools: what modules for it are built with; these packages, the kernel's headers and all that they
+            depend on are put in ``klp/tools``.
         tell: gets how far it is; of the other functions here as well.
 
     Raises:
@@ -65,6 +74,7 @@ def fetch_kernel(
     fetch = _hook(
         "fetch-kernel.sh",
         SERIES=definition.name, ARCH=definition.architecture, SOURCE=definition.kernel_source,
+        TOOLS=" ".join(tools),
     )  # fmt: skip
     _download(definition, mirror, fetch, destination, tell)
     return (destination / "klp" / "release").read_text().strip()
@@ -120,7 +130,7 @@ def make_root(
     Raises:
         HostLacks: the archive cannot be reached, or packages are missing.
     """
-    excludes = [f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT]
+    excludes = [f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT]
     command = _mmdebstrap(
         definition, mirror, "--variant=apt", "--format=tar", f"--include={','.join(packages)}",
         *excludes, *(f"--customize-hook={_hook(each)}" for each in hooks),
