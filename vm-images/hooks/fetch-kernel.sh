@@ -3,7 +3,6 @@
 # mmdebstrap customize hook: find the newest kernel of series $SERIES and download its packages to
 # /klp in the new root ($1), checked against the signed index by apt.
 set -eu
-export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
 # shellcheck disable=SC2153 # SERIES, ARCH and SOURCE are set by the caller
 series=$(printf %s "$SERIES" | sed 's/\./\\./g')
 # 6.1.0-49-amd64 on bookworm, 6.12.117+deb13-amd64 since trixie; -cloud- and -rt- are other kernels.
@@ -19,5 +18,5 @@ parts=$(apt-cache depends "linux-image-$release" |
 mkdir -p "$1/klp"
 cd "$1/klp"
 # shellcheck disable=SC2086 # a list of package names
-apt-get -o APT::Sandbox::User=root download "linux-image-$release" $parts "$SOURCE"
+download "linux-image-$release" $parts "$SOURCE"
 echo "$release" >release

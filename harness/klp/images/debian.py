@@ -9,6 +9,7 @@ so that everything in the cache belongs to whoever built it, and can be removed 
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,16 +22,23 @@ from klp.progress import unheard
 
 # Documentation and translations: a fifth of a root's files, and of no use in it.
 _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
+# What hooks that download begin with.
+_DOWNLOADING = "download.sh"
+# Where apt looks for packages before it downloads them.
+_APT_CACHE = "/var/cache/apt/archives"
 
 
-def _hook(name: str, **variables: str) -> str:
+def _hook(name: str, *, downloads: bool = False, **variables: str) -> str:
     """Return a hook's text with its variables in front.
 
     The text, not the path, is given to mmdebstrap: in mode unshare the hook runs as a user who may
     not be allowed to read our checkout.
+
+    Args:
+        downloads: whether it calls the functions that download.
     """
     lines = [f"{key}='{value}'" for key, value in variables.items()]
-    return "\n".join([*lines, hook_text(name)])
+    return "\n".join([*lines, *([hook_text(_DOWNLOADING)] if downloads else []), hook_text(name)])
 
 
 def hook_text(name: str) -> str:
@@ -63,7 +71,7 @@ def fetch_kernel(
         HostLacks: the archive cannot be reached, or has no such kernel.
     """
     fetch = _hook(
-        "fetch-kernel.sh",
+        "fetch-kernel.sh", downloads=True,
         SERIES=definition.name, ARCH=definition.architecture, SOURCE=definition.kernel_source,
     )  # fmt: skip
     _download(definition, mirror, fetch, destination, tell)
@@ -82,7 +90,7 @@ def fetch_packages(
     Raises:
         HostLacks: the archive cannot be reached, or has no such package.
     """
-    fetch = _hook("fetch-packages.sh", PACKAGES=" ".join(packages))
+    fetch = _hook("fetch-packages.sh", downloads=True, PACKAGES=" ".join(packages))
     _download(definition, mirror, fetch, destination, tell)
 
 
@@ -110,12 +118,14 @@ def make_root(
     destination: Path,
     hooks: Sequence[str] = (),
     *,
+    archives: Sequence[Path] = (),
     tell: Callable[[str], None] = unheard,
 ) -> None:
     """Unpack a minimal system with `packages` into `destination`, which must exist.
 
     Args:
         hooks: names of those in vm-images/hooks that then add to it.
+        archives: packages that are here already, and need not be downloaded should they be among those.
 
     Raises:
         HostLacks: the archive cannot be reached, or packages are missing.
@@ -123,7 +133,9 @@ def make_root(
     excludes = [f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT]
     command = _mmdebstrap(
         definition, mirror, "--variant=apt", "--format=tar", f"--include={','.join(packages)}",
-        *excludes, *(f"--customize-hook={_hook(each)}" for each in hooks),
+        *excludes, *_seeding(archives),
+        f"--essential-hook={_hook('download-first.sh', downloads=True, PACKAGES=' '.join(packages))}",
+        *(f"--customize-hook={_hook(each, downloads=True)}" for each in hooks),
     )  # fmt: skip
     # An ordinary user can make no device nodes; a guest's kernel fills /dev itself (devtmpfs).
     unpack = ["tar", "--extract", "--file=-", f"--directory={destination}", "--no-same-owner",
@@ -132,6 +144,15 @@ def make_root(
         pipe(command, unpack, listen=AptLines(tell).take)
     except CommandFailed as error:
         raise _unreachable(error) from error
+
+
+def _seeding(archives: Sequence[Path]) -> list[str]:
+    """Return the options that put packages into the cache of the new root's apt."""
+    if not archives:
+        return []
+    uploads = (shlex.join(["upload", str(each), f"{_APT_CACHE}/{each.name}"]) for each in archives)
+    folder = f'mkdir -p "$1{_APT_CACHE}"'
+    return [f"--setup-hook={each}" for each in (folder, *uploads)]
 
 
 def unpack_package(package: Path, destination: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,12 +90,16 @@ class StockKernel:
             release = debian.fetch_kernel(self.which, self.mirror, into, teller(self.progress))
         with self.progress.step(f"toolchain root for {release}"):
             wanted = (f"linux-headers-{release}", *self.which.toolchain_packages)
-            debian.make_root(self.which, self.mirror, wanted, entry.toolchain, tell=teller(self.progress))
+            # Headers of 6.12 depend on the kernel itself, which was downloaded a step before.
+            debian.make_root(
+                self.which, self.mirror, wanted, entry.toolchain, archives=_binary_packages(into / "klp"),
+                tell=teller(self.progress),
+            )  # fmt: skip
         packages = into / "klp"
         with self.progress.step("what is needed of the kernel's source"):
             self._extract_source(packages, entry)
         with self.progress.step("kernel, boot modules and kernel disk"):
-            _fill_boot(packages, release, entry)
+            _fill_boot(packages, release, entry, teller(self.progress))
         remove_tree(packages)
         return {"release": release}, (entry.image.name, entry.disk.name, entry.config.name)
 
@@ -109,25 +114,36 @@ class StockKernel:
         unpacked = packages / "source"
         debian.unpack_package(package, unpacked)
         source.extract(
-            source.tarball_in(unpacked), source.members(self.which.selftest_modules), entry.source
+            source.tarball_in(unpacked),
+            source.members(self.which.selftest_modules),
+            entry.source,
+            teller(self.progress),
         )
         remove_tree(unpacked)
 
 
-def _fill_boot(packages: Path, release: str, entry: StockEntry) -> None:
+def _binary_packages(packages: Path) -> list[Path]:
+    """Return the kernel's packages but for its source."""
+    return [each for each in sorted(packages.glob("*.deb")) if not each.name.startswith("linux-source-")]
+
+
+def _fill_boot(packages: Path, release: str, entry: StockEntry, tell: Callable[[str], None]) -> None:
     root = packages / "root"
-    for package in packages.glob("*.deb"):
-        if not package.name.startswith("linux-source-"):
-            debian.unpack_package(package, root)
+    for package in _binary_packages(packages):
+        tell(f"unpacking {package.name}")
+        debian.unpack_package(package, root)
     # 7.2's packages have kernel and configuration in /usr/lib/modules/RELEASE, earlier ones in /boot.
     bzimage = _find(root, f"boot/vmlinuz-{release}", f"usr/lib/modules/{release}/vmlinuz")
+    tell("unpacking the kernel")
     vmlinux.write_kernel(bzimage, entry.image)
     config = _find(root, f"boot/config-{release}", f"usr/lib/modules/{release}/config")
     shutil.copyfile(config, entry.config)
     modules = _find(root, f"usr/lib/modules/{release}", f"lib/modules/{release}")
     # depmod looks for BASE/lib/modules; where a package has usr/lib, BASE is its usr.
+    tell("depmod")
     run(["depmod", "--basedir", modules.parents[2], release])
     kmods.collect_boot_modules(modules, entry.boot_modules)
+    tell("copying modules and headers")
     staging = packages / "disk"
     (staging / "modules").mkdir(parents=True)
     modules.rename(staging / "modules" / release)
@@ -137,7 +153,7 @@ def _fill_boot(packages: Path, release: str, entry: StockEntry) -> None:
         there = entry.toolchain / "usr/lib/modules" / release / link
         if there.is_symlink():
             run(["cp", "--archive", there, staging / "modules" / release / link])
-    disk.make_kernel_disk(staging, entry.disk)
+    disk.make_kernel_disk(staging, entry.disk, tell)
 
 
 def _find(root: Path, *candidates: str) -> Path:
