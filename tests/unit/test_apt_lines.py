@@ -68,7 +68,7 @@ dlstatus:1:40.0000:Retrieving file 1 of 3
                      "installing essential packages", "unpacking libc6, 1 of 3",
                      "setting up libc6, 1 of 3", "unpacking libgcc-s1, 2 of 3"]),
         (REST, ["installing remaining packages inside the chroot",
-                "fetching busybox-static: 0 of 1 MB", "unpacking busybox-static, 1 of 1",
+                "fetching busybox-static: 0.0 of 1.0 MB", "unpacking busybox-static, 1 of 1",
                 "setting up busybox-static, 1 of 1"]),
         (DOWNLOAD, ["fetching linux-image-6.12.118+deb13-amd64: 0 of 255 MB",
                     "fetching linux-image-6.12.118+deb13-amd64: 0 of 255 MB",

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import shlex
 
+# A coprocess, for a guest has no /dev/fd, which other pipes to a shell of its own take.
 # $1 bytes of its input are the command's. What comes then is its end: that of whoever waits for it. The
 # command alone has its streams: the server waits until nobody can write there, and this shell would say
 # there what signal the command died of.
 _SCRIPT = """\
 exec 3<&0 5>&2 2>/dev/null
-exec 4< <(exec 5>&-; head -c "$1" <&3; exec >&-; while read -r -u 3; do :; done; kill -HUP -- "-$$")
-lookout=$!
+coproc { exec 5>&-; head -c "$1" <&3; exec >&-; while read -r -u 3; do :; done; kill -HUP -- "-$$"; }
+lookout=$COPROC_PID
+exec 4<&"${COPROC[0]}"
 bash -c "$2" <&4 2>&5 3<&- 4<&- 5>&-
 status=$?
 kill "$lookout"

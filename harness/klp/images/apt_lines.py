@@ -17,6 +17,8 @@ _UNPACKING = re.compile(r"^Unpacking ([^\s:]+)")
 _SETTING_UP = re.compile(r"^Setting up ([^\s:]+)")
 # As APT::Status-Fd has it: of the bytes that are needed.
 _STATUS = re.compile(r"^dlstatus:\d+:([\d.]+):")
+# Of so few bytes a megabyte is much.
+_FEW = 10e6
 _UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 
 
@@ -85,7 +87,9 @@ class AptLines:
     def _so_far(self) -> str:
         if not (self._need and self._package):
             return ""
-        return f"fetching {self._package}: {self._there / 1e6:.0f} of {self._need / 1e6:.0f} MB"
+        digits = 1 if self._need < _FEW else 0
+        there, need = (f"{each / 1e6:.{digits}f}" for each in (self._there, self._need))
+        return f"fetching {self._package}: {there} of {need} MB"
 
     def _of_all(self, number: int) -> str:
         return f", {number} of {self._count}" if number <= self._count else ""
