@@ -335,7 +335,9 @@ class Guest:
             raise self._lost(f"copying {source.name}", error) from error
         except OSError as error:
             self.check_alive()
-            raise CheckFailed(f"copying {source} to guest:{destination}: {error}") from error
+            raise CheckFailed(
+                f"copying {source} to guest:{destination}: {error.strerror or error}"
+            ) from error
 
     def get(self, source: str, destination: Path) -> None:
         """Copy a file out of the guest; `destination` appears whole or not at all.
@@ -353,7 +355,9 @@ class Guest:
             raise self._lost(f"copying {source}", error) from error
         except OSError as error:
             self.check_alive()
-            raise CheckFailed(f"copying guest:{source} to {destination}: {error}") from error
+            raise CheckFailed(
+                f"copying guest:{source} to {destination}: {error.strerror or error}"
+            ) from error
         finally:
             growing.unlink(missing_ok=True)
 
