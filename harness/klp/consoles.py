@@ -51,6 +51,7 @@ class _Doing:
         last_s: what it took the last time, if that is known.
         thread: who does it.
         stays: whether it leaves a line.
+        counted: what its pieces are called, and how many of them are done.
     """
 
     path: tuple[str, ...]
@@ -59,6 +60,7 @@ class _Doing:
     thread: int
     stays: bool
     far: str = ""
+    counted: tuple[str, int] | None = None
 
     @property
     def what(self) -> str:
@@ -119,6 +121,20 @@ class _Shown:
             own = self._of(threading.get_ident())
         return own[-1].tell if own else unheard
 
+    def counter(self, of: str) -> Callable[[int], None]:
+        """See `klp.progress.counter`."""
+        with self._lock:
+            own = self._of(threading.get_ident())
+        if not own:
+            return lambda done: None
+        doing, last = own[-1], self._durations.last((*own[-1].path, of))
+
+        def count(done: int) -> None:
+            doing.counted = of, done
+            doing.tell(f"{done} of {last:.0f} {of}" if last and done <= last else f"{done} {of}")
+
+        return count
+
     @contextmanager
     def _doing(self, what: str, *, stays: bool) -> Iterator[None]:
         doing = self._begin(what, stays=stays)
@@ -152,6 +168,9 @@ class _Shown:
             self._ends(doing, took, done=done)
         if done:
             self._durations.keep(doing.path, took)
+            if doing.counted:
+                of, number = doing.counted
+                self._durations.keep((*doing.path, of), number)
 
     def _of(self, thread: int) -> list[_Doing]:
         return [each for each in self._open if each.thread == thread]

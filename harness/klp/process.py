@@ -141,11 +141,13 @@ def run(
     env: Mapping[str, str] | None = None,
     timeout_s: float | None = None,
     listen: Callable[[str], None] | None = None,
+    listen_out: Callable[[str], None] | None = None,
 ) -> Completed:
     """Run a command to its end and return what it left.
 
     Args:
         listen: gets each line of its standard error as it comes, in a thread of its own.
+        listen_out: the same of its standard output.
 
     Raises:
         CommandFailed: it failed and `check` is set, or it outlasted `timeout_s`.
@@ -160,9 +162,9 @@ def run(
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
             start_new_session=True,
         ) as child:  # fmt: skip
-            with _heard(child, listen) as heard:
+            with _heard(child, "stderr", listen) as heard, _heard(child, "stdout", listen_out) as heard_out:
                 stdout, stderr = _communicate(child, words, timeout_s, held)
-            stderr = stderr or "".join(heard)
+            stdout, stderr = stdout or "".join(heard_out), stderr or "".join(heard)
     except FileNotFoundError as error:
         # Popen raises the same for a `cwd` that does not exist; then the file name is that folder's.
         if error.filename != words[0]:
@@ -181,7 +183,7 @@ def _communicate(
         held.release()
         with ended_by(partial(_end_unless_over, child)):
             stdout, stderr = child.communicate(timeout=timeout_s)
-        return stdout, stderr or ""
+        return stdout or "", stderr or ""
     except subprocess.TimeoutExpired:
         end_group(child)
         raise CommandFailed(words, -signal.SIGKILL, f"no end within {timeout_s:g} s") from None
@@ -191,13 +193,16 @@ def _communicate(
 
 
 @contextmanager
-def _heard(child: subprocess.Popen[str], listen: Callable[[str], None] | None) -> Iterator[list[str]]:
-    """Have a child's standard error listened to for a block that waits for its end; return its lines."""
+def _heard(
+    child: subprocess.Popen[str], which: str, listen: Callable[[str], None] | None
+) -> Iterator[list[str]]:
+    """Have a child's stream listened to for a block that waits for its end; return its lines."""
     lines: list[str] = []
     if listen is None:
         yield lines
         return
-    stream, child.stderr = child.stderr, None  # so that `communicate` leaves it alone
+    stream: IO[str] | None = getattr(child, which)
+    setattr(child, which, None)  # so that `communicate` leaves it alone
     assert stream is not None
 
     def follow() -> None:
@@ -205,7 +210,7 @@ def _heard(child: subprocess.Popen[str], listen: Callable[[str], None] | None) -
             lines.append(line)
             listen(line.rstrip("\n"))
 
-    follower = threading.Thread(target=follow, name=f"hear {child.pid}", daemon=True)
+    follower = threading.Thread(target=follow, name=f"hear {which} of {child.pid}", daemon=True)
     follower.start()
     try:
         yield lines
@@ -260,7 +265,7 @@ def pipe(
                          stderr=subprocess.PIPE, text=True, start_new_session=True) as first,
         subprocess.Popen(right, env=env, stdin=first.stdout, stdout=subprocess.DEVNULL,
                          stderr=subprocess.PIPE, text=True, start_new_session=True) as second,
-        _heard(first, listen or _nobody) as heard,
+        _heard(first, "stderr", listen or _nobody) as heard,
     ):  # fmt: skip
         try:
             held.release()

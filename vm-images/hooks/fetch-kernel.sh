@@ -4,7 +4,6 @@
 # /klp in the new root ($1), checked against the signed index by apt; with $TOOLS, those of a system that builds
 # modules for it to /klp/tools as well, in the same go, for both have some of the largest.
 set -eu
-export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
 # shellcheck disable=SC2153 # SERIES, ARCH and SOURCE are set by the caller
 series=$(printf %s "$SERIES" | sed 's/\./\\./g')
 # 6.1.0-49-amd64 on bookworm, 6.12.117+deb13-amd64 since trixie; -cloud- and -rt- are other kernels.
@@ -22,7 +21,7 @@ cd "$1/klp"
 echo "$release" >release
 if [ -n "$TOOLS" ]; then
 	# shellcheck disable=SC2086 # a list of package names
-	apt-get -o APT::Sandbox::User=root -o "Dir::Cache::Archives=$1/klp/tools" --yes --download-only install \
+	told_apt -o "Dir::Cache::Archives=$1/klp/tools" --download-only install \
 		'?essential' "linux-headers-$release" $TOOLS
 fi
 rm -rf tools/partial tools/lock
@@ -33,4 +32,4 @@ for package in "linux-image-$release" $parts "$SOURCE"; do
 	fi
 done
 # shellcheck disable=SC2086 # a list of package names
-apt-get -o APT::Sandbox::User=root download $missing
+download $missing

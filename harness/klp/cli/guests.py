@@ -71,7 +71,7 @@ def exec_(name: str | None, command: tuple[str, ...]) -> int:
         line = command[0] if len(command) == 1 else command
         # As it comes: a probe goes on until it is told to end.
         shown = Streams(partial(click.echo, nl=False), partial(click.echo, nl=False, err=True))
-        return guest.run(line, stdin=stdin, timeout_s=24 * 3600, streams=shown).status
+        return guest.run(line, stdin=stdin, timeout_s=24 * 3600, streams=shown, bound=True).status
 
 
 @click.command(context_settings={"ignore_unknown_options": True}, epilog=example("klp ssh dmesg"))

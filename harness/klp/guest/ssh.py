@@ -20,6 +20,7 @@ from typing import NamedTuple, Self
 import paramiko
 
 from klp.errors import CheckFailed, GuestSilent, VmLost
+from klp.guest.bound import bound_line
 from klp.guest.shell import Shell
 from klp.waiting import DeadlineMissed, wait_until
 
@@ -182,6 +183,7 @@ class Guest:
         timeout_s: float | None = None,
         shown_as: str | None = None,
         streams: Streams | None = None,
+        bound: bool = False,
     ) -> CommandResult:
         """Run a command to its end.
 
@@ -191,6 +193,8 @@ class Guest:
             timeout_s: seconds it may take; the deadline for commands where None.
             shown_as: what to call it in the result and in errors, if not by the whole line.
             streams: get what it writes as it comes; the result then has none of it.
+            bound: whether it ends where this wait ends early (see `klp.guest.bound`); else it goes on
+                until it next writes.
 
         Raises:
             GuestSilent: it did not end in time, or the connection broke.
@@ -200,16 +204,18 @@ class Guest:
         shown_as = shown_as or line
         limit = timeout_s or self.limits.command
         log.debug("guest + %s", line)
-        if self._shell and not stdin and not streams and self._shell.take():
+        if self._shell and not (stdin or streams or bound) and self._shell.take():
             return self._kept(shown_as, lambda shell: shell.run(line, limit))
         channel = self._open_channel()
         try:
             channel.settimeout(limit)
-            channel.exec_command(line)
+            channel.exec_command(bound_line(line, len(stdin)) if bound else line)
             if stdin:
                 channel.sendall(stdin)
-            # End of file, or a command that reads its input would wait for more.
-            channel.shutdown_write()
+            # End of file, or a command that reads its input would wait for more. One that is bound knows
+            # how much is its own.
+            if not bound:
+                channel.shutdown_write()
             return self._collect(channel, shown_as, limit, streams)
         except TimeoutError:  # nobody read what it was given
             raise self._late(shown_as, limit) from None
@@ -329,7 +335,9 @@ class Guest:
             raise self._lost(f"copying {source.name}", error) from error
         except OSError as error:
             self.check_alive()
-            raise CheckFailed(f"copying {source} to guest:{destination}: {error}") from error
+            raise CheckFailed(
+                f"copying {source} to guest:{destination}: {error.strerror or error}"
+            ) from error
 
     def get(self, source: str, destination: Path) -> None:
         """Copy a file out of the guest; `destination` appears whole or not at all.
@@ -347,7 +355,9 @@ class Guest:
             raise self._lost(f"copying {source}", error) from error
         except OSError as error:
             self.check_alive()
-            raise CheckFailed(f"copying guest:{source} to {destination}: {error}") from error
+            raise CheckFailed(
+                f"copying guest:{source} to {destination}: {error.strerror or error}"
+            ) from error
         finally:
             growing.unlink(missing_ok=True)
 

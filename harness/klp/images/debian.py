@@ -21,16 +21,21 @@ from klp.progress import unheard
 
 # Documentation and translations: a fifth of a root's files, and of no use in it.
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
+# What hooks that download begin with.
+_DOWNLOADING = "download.sh"
 
 
-def _hook(name: str, **variables: str) -> str:
+def _hook(name: str, *, downloads: bool = False, **variables: str) -> str:
     """Return a hook's text with its variables in front.
 
     The text, not the path, is given to mmdebstrap: in mode unshare the hook runs as a user who may
     not be allowed to read our checkout.
+
+    Args:
+        downloads: whether it calls the functions that download.
     """
     lines = [f"{key}='{value}'" for key, value in variables.items()]
-    return "\n".join([*lines, hook_text(name)])
+    return "\n".join([*lines, *([hook_text(_DOWNLOADING)] if downloads else []), hook_text(name)])
 
 
 def hook_text(name: str) -> str:
@@ -72,7 +77,7 @@ def fetch_kernel(
         HostLacks: the archive cannot be reached, or has no such kernel.
     """
     fetch = _hook(
-        "fetch-kernel.sh",
+        "fetch-kernel.sh", downloads=True,
         SERIES=definition.name, ARCH=definition.architecture, SOURCE=definition.kernel_source,
         TOOLS=" ".join(tools),
     )  # fmt: skip
@@ -92,7 +97,7 @@ def fetch_packages(
     Raises:
         HostLacks: the archive cannot be reached, or has no such package.
     """
-    fetch = _hook("fetch-packages.sh", PACKAGES=" ".join(packages))
+    fetch = _hook("fetch-packages.sh", downloads=True, PACKAGES=" ".join(packages))
     _download(definition, mirror, fetch, destination, tell)
 
 
@@ -133,7 +138,9 @@ def make_root(
     excludes = [f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT]
     command = _mmdebstrap(
         definition, mirror, "--variant=apt", "--format=tar", f"--include={','.join(packages)}",
-        *excludes, *(f"--customize-hook={_hook(each)}" for each in hooks),
+        *excludes,
+        f"--essential-hook={_hook('download-first.sh', downloads=True, PACKAGES=' '.join(packages))}",
+        *(f"--customize-hook={_hook(each, downloads=True)}" for each in hooks),
     )  # fmt: skip
     # An ordinary user can make no device nodes; a guest's kernel fills /dev itself (devtmpfs).
     unpack = ["tar", "--extract", "--file=-", f"--directory={destination}", "--no-same-owner",

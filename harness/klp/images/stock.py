@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,10 +101,10 @@ class StockKernel:
             with self.progress.step("what is needed of the kernel's source"):
                 self._extract_source(packages, entry)
             with self.progress.step("kernel and boot modules"):
-                modules = _fill_boot(packages, release, entry)
+                modules = _fill_boot(packages, release, entry, teller(self.progress))
             toolchain_made()
         with self.progress.step("kernel disk"):
-            _make_disk(packages / "disk", modules, entry)
+            _make_disk(packages / "disk", modules, entry, teller(self.progress))
         remove_tree(packages)
         return {"release": release}, (entry.image.name, entry.disk.name, entry.config.name)
 
@@ -123,32 +124,43 @@ class StockKernel:
         unpacked = packages / "source"
         debian.unpack_package(package, unpacked)
         source.extract(
-            source.tarball_in(unpacked), source.members(self.which.selftest_modules), entry.source
+            source.tarball_in(unpacked),
+            source.members(self.which.selftest_modules),
+            entry.source,
+            teller(self.progress),
         )
         remove_tree(unpacked)
 
 
-def _fill_boot(packages: Path, release: str, entry: StockEntry) -> Path:
+def _binary_packages(packages: Path) -> list[Path]:
+    """Return the kernel's packages but for its source."""
+    return [each for each in sorted(packages.glob("*.deb")) if not each.name.startswith("linux-source-")]
+
+
+def _fill_boot(packages: Path, release: str, entry: StockEntry, tell: Callable[[str], None]) -> Path:
     """Fill what boots the kernel; return the folder with all of its modules."""
     root = packages / "root"
-    for package in packages.glob("*.deb"):
-        if not package.name.startswith("linux-source-"):
-            debian.unpack_package(package, root)
+    for package in _binary_packages(packages):
+        tell(f"unpacking {package.name}")
+        debian.unpack_package(package, root)
     # 7.2's packages have kernel and configuration in /usr/lib/modules/RELEASE, earlier ones in /boot.
     bzimage = _find(root, f"boot/vmlinuz-{release}", f"usr/lib/modules/{release}/vmlinuz")
+    tell("unpacking the kernel")
     vmlinux.write_kernel(bzimage, entry.image)
     config = _find(root, f"boot/config-{release}", f"usr/lib/modules/{release}/config")
     shutil.copyfile(config, entry.config)
     modules = _find(root, f"usr/lib/modules/{release}", f"lib/modules/{release}")
     # depmod looks for BASE/lib/modules; where a package has usr/lib, BASE is its usr.
+    tell("depmod")
     run(["depmod", "--basedir", modules.parents[2], release])
     kmods.collect_boot_modules(modules, entry.boot_modules)
     return modules
 
 
-def _make_disk(staging: Path, modules: Path, entry: StockEntry) -> None:
+def _make_disk(staging: Path, modules: Path, entry: StockEntry, tell: Callable[[str], None]) -> None:
     """Write the kernel disk: all modules, and the headers out of the toolchain."""
     release = modules.name
+    tell("copying modules and headers")
     (staging / "modules").mkdir(parents=True)
     modules.rename(staging / "modules" / release)
     run(["cp", "--archive", entry.toolchain / "usr/src", staging / "src"])
@@ -157,7 +169,7 @@ def _make_disk(staging: Path, modules: Path, entry: StockEntry) -> None:
         there = entry.toolchain / "usr/lib/modules" / release / link
         if there.is_symlink():
             run(["cp", "--archive", there, staging / "modules" / release / link])
-    disk.make_kernel_disk(staging, entry.disk)
+    disk.make_kernel_disk(staging, entry.disk, tell)
 
 
 def _find(root: Path, *candidates: str) -> Path:
