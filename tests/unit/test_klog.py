@@ -156,3 +156,12 @@ def test_which_reports_were_expected() -> None:
     assert unexpected(log, (sleeping, other)) == (("[    3.0] kernel BUG at fs/x.c:1!",),)
     assert reasons(log, (sleeping, other)) == dict.fromkeys(REPORT, "it sleeps")
     assert missing(log, (sleeping, other)) == (other,)
+
+
+def test_every_line_from_the_cut_to_the_end_belongs_to_a_warning() -> None:
+    cut, end = "------------[ cut here ]------------", "---[ end trace 0000000000000000 ]---"
+    warning = (cut, "WARNING: CPU: 1 PID: 12 at fs/x.c:1 f+0x1/0x2", "odd words", "and more of them", end)
+    assert reports((*warning, "odd words")) == (warning,)
+    # Whatever there was before it.
+    other = ("BUG: scheduling while atomic: insmod/1/0x2",)
+    assert reports((*other, "odd words", *warning, "Call Trace:")) == (other, warning, ("Call Trace:",))
