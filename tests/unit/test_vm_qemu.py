@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """QEMU itself takes each command line that klp gives it without a word: no option of it is deprecated.
 
-Whatever QEMU this machine has; docs/development.md tells how others were tried.
+Whichever QEMU is first in PATH; docs/facts.md tells which were tried.
 """
 
 from __future__ import annotations
