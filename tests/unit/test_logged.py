@@ -30,7 +30,7 @@ def left(at: float, task: str, by: int | None = None) -> str:
         ([left(10.1, "swapper/1:0"), left(10.2, "kworker/0:1:9")], 3),
         ([left(10.1, "kworker/0:1:9"), left(10.2, "swapper/0:0"), left(10.2, "swapper/1:0")], 2),
         ([left(10.1, "sh:8"), left(10.1, "swapper/1:0"), left(10.2, "cat:9")], 3),
-        # Told 0.4 s apart it is one pass yet.
+        # Less than 0.4 s after the line before it, it is of the same pass.
         ([left(10.0, "sh:8"), left(10.25, "cat:9"), left(10.5, "cat:10")], 2),
         ([left(10.1, "kworker/0:1:9"), left(10.3, "kworker/0:1:9")], 3),
         ([left(10.1, "kworker/0:1:9"), left(11.1, "swapper/1:0")], 3),
