@@ -13,6 +13,7 @@ import pytest
 
 from klp.analysis.evidence import Verdict
 from klp.analysis.history import history
+from klp.analysis.legs import LegOutcome
 from klp.check import perform as perform_module
 from klp.check.perform import Performed, perform
 from klp.check.scenario import Scenario
@@ -33,6 +34,7 @@ from klp.errors import (
     UsageError,
     VmLost,
 )
+from klp.klog.expected import Expected
 
 SILENT = GuestSilent("no end of `insmod` within 60 s")
 ALARM = "[    1.0] BUG: scheduling while atomic: insmod/1/0x2"
@@ -253,3 +255,82 @@ def test_damage_is_looked_for_where_the_kernel_can(
     case = Case(debug=debug)
     performed(monkeypatch, ending(None), case)
     assert len([each for each in case.asked if "validate" in each]) == looks
+
+
+def leg(
+    seconds: float, outcome: LegOutcome = LegOutcome.COMPLETE, patch: str = "klp_x", **more: Any
+) -> Any:
+    begun = 5_000_000_000
+    fields = {"started": None, "begun_ns": begun, "last_ns": begun + int(seconds * 1e9), **more}
+    return SimpleNamespace(patch=patch, outcome=outcome, **fields)
+
+
+STARTED = (0, SimpleNamespace(ts_ns=6_000_000_000))
+
+
+@pytest.mark.parametrize(
+    ("lasted", "told"),
+    [
+        (leg(3), True),
+        (leg(2.9), False),
+        (leg(9, LegOutcome.REVERSED), True),
+        # Of one that did not end the diagnosis tells.
+        (leg(9, LegOutcome.UNFINISHED), False),
+        (leg(9, patch="klp_other"), False),
+        # From its start, where that was seen, and not from its preparation.
+        (leg(3.9, started=STARTED), False),
+        (leg(4, started=STARTED), True),
+    ],
+)
+def test_who_holds_up_a_transition_that_ends_is_told(
+    monkeypatch: pytest.MonkeyPatch, lasted: Any, told: bool
+) -> None:
+    monkeypatch.setattr(perform_module, "stories", lambda leg: ("the first", "the second"))
+    found = perform_module._slow(cast("Any", SimpleNamespace(legs=(lasted,))), "klp_x")
+    assert tuple(found) == (("the first",) if told else ())
+
+
+def test_what_was_done_until_a_loss() -> None:
+    step = SimpleNamespace(action="load", subject="klp_x")
+    seen = SimpleNamespace(steps=[(0, step), (1, SimpleNamespace(action="disable", subject="klp_x"))])
+    assert perform_module._steps(cast("Any", SimpleNamespace(seen=seen))) == "load klp_x, disable klp_x"
+
+
+def test_who_holds_a_transition_up_in_its_own_code() -> None:
+    stacks = {
+        7: ("[<0>] schedule+0x1/0x2", "[<0>] livepatch_f+0x10/0x20 [klp_x]"),
+        8: ("[<0>] f+0x1/0x2 [klp_xy]",),
+        9: (),
+    }
+    pending = tuple(SimpleNamespace(pid=pid, stack=stack) for pid, stack in stacks.items())
+    found = perform_module._in_own_code(cast("Any", Case(pending=pending)), "klp_x")
+    assert found == ((7, "livepatch_f"),)
+
+
+@pytest.mark.parametrize(("leaves", "has"), [(True, False), (False, True)])
+def test_a_module_that_cannot_be_removed_by_its_own_making(
+    monkeypatch: pytest.MonkeyPatch, leaves: bool, has: bool
+) -> None:
+    monkeypatch.setattr(perform_module, "can_be_removed", lambda file: leaves)
+    monkeypatch.setitem(CANDIDATE.modules, "klp_x", SimpleNamespace(file="klp_x.ko"))
+    found = performed(monkeypatch, ending(refusal("unload", "klp_x")), Case())
+    assert ("module_exit()" in found.reasons[0]) is has
+
+
+def test_what_a_lost_guest_had_said_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = (("[ 1.0] BUG: one",), ("[ 2.0] BUG: another",))
+    asked: list[Any] = []
+
+    def words(console: object, livepatch: str, foreign: object) -> tuple[tuple[str, ...], ...]:
+        asked.extend((livepatch, set(cast("Any", foreign))))
+        return said
+
+    monkeypatch.setattr(perform_module, "dying_words", words)
+    stage = Stage(expects=(Expected("BUG: one", "on purpose"),))
+    case = Case(modules={"klp_x": 1, "ext4": 2})
+    monkeypatch.setitem(CANDIDATE.modules, "klp_x", SimpleNamespace(file="klp_x.ko"))
+    found = performed(monkeypatch, ending(QemuGone("QEMU ended")), case, stage)
+    assert asked == ["klp_x", {"ext4"}]
+    assert found.verdict is Verdict.VIOLATED
+    [reason] = found.reasons
+    assert "another" in reason

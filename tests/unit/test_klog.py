@@ -158,6 +158,10 @@ def test_which_reports_were_expected() -> None:
     assert missing(log, (sleeping, other)) == (other,)
 
 
+def test_an_empty_log_has_no_reports() -> None:
+    assert reports(()) == alarms(()) == ()
+
+
 def test_every_line_from_the_cut_to_the_end_belongs_to_a_warning() -> None:
     cut, end = "------------[ cut here ]------------", "---[ end trace 0000000000000000 ]---"
     warning = (cut, "WARNING: CPU: 1 PID: 12 at fs/x.c:1 f+0x1/0x2", "odd words", "and more of them", end)

@@ -28,7 +28,7 @@ def reports(lines: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     found: list[list[str]] = []
     cut = ended = True
     texts = [without_stamp(line) for line in lines]
-    for line, text, after, wrong in zip(lines, texts, [*texts[1:], ""], alarming(lines), strict=True):
+    for line, text, after, wrong in zip(lines, texts, [*texts[1:], ""], alarming(lines), strict=False):
         in_memory = not ended and not cut and memory.goes_on(found[-1], text, after)
         if in_memory:
             found[-1].append(line)
