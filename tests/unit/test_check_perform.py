@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import errno
+import gzip
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from klp.analysis.diagnosis import Seen
 from klp.analysis.evidence import Verdict
 from klp.analysis.history import history
 from klp.analysis.legs import LegOutcome
@@ -35,7 +38,9 @@ from klp.errors import (
     VmLost,
 )
 from klp.klog.expected import Expected
+from klp.trace import events as ev
 
+RECORDED = Path(__file__).parents[1] / "data/events/real/transition-6.12.jsonl.gz"
 SILENT = GuestSilent("no end of `insmod` within 60 s")
 ALARM = "[    1.0] BUG: scheduling while atomic: insmod/1/0x2"
 
@@ -54,7 +59,7 @@ class Case:
     modules: dict[str, Any] = field(default_factory=dict)
     pending: tuple[Any, ...] = ()
     settings = SimpleNamespace(callback_limit_s=10.0)
-    trace = SimpleNamespace(remains=lambda: history(()))
+    trace: Any = field(default_factory=lambda: SimpleNamespace(remains=lambda: history(())))
 
     @property
     def guest(self) -> Any:
@@ -334,3 +339,48 @@ def test_what_a_lost_guest_had_said_of_it(monkeypatch: pytest.MonkeyPatch) -> No
     assert found.verdict is Verdict.VIOLATED
     [reason] = found.reasons
     assert "another" in reason
+
+
+def test_all_that_the_stage_knows_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Seen] = []
+
+    def diagnosed(one: Seen) -> tuple[str, ...]:
+        seen.append(one)
+        return ()
+
+    monkeypatch.setattr(perform_module, "diagnose", diagnosed)
+    monkeypatch.setattr(Stage, "counted", lambda stage: ("calls",))
+    stage = Stage(
+        expects=(Expected("scheduling while atomic", "on purpose"),), known_objects=("objects",),
+        inside=("cat[7]",), misbehaved=("wrong",),
+    )  # fmt: skip
+    found = performed(monkeypatch, ending(None), Case(lines=(ALARM,)), stage)
+    assert (found.verdict, found.calls, found.objects) == (Verdict.HELD, ("calls",), ("objects",))
+    assert (found.plan.calls, found.plan.objects) == (("calls",), ("objects",))
+    [one] = seen
+    assert (one.inside, one.misbehaved, one.reports, one.said) == (("cat[7]",), ("wrong",), (), ())
+
+
+def test_a_stage_that_cannot_be_made_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*words: object, **more: object) -> Stage:
+        raise CheckFailed("it cannot be shipped")
+
+    monkeypatch.setattr(perform_module, "Stage", refuses)
+    found = perform(
+        cast("Any", Case(lines=(ALARM,))), cast("Any", CANDIDATE), Scenario("life", "", ending(None)), (),
+        lambda words: None, quick=True,
+    )  # fmt: skip
+    assert found.verdict is Verdict.VIOLATED
+    assert found.reasons[0] == "it cannot be shipped"
+    assert (found.calls, found.objects, found.notes) == ((), (), ())
+
+
+def test_transitions_of_other_livepatches_are_not_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = [ev.decode(line) for line in gzip.decompress(RECORDED.read_bytes()).splitlines()]
+    whole = history(enumerate(sorted(events, key=lambda event: event.ts_ns)))
+    [name, *_] = {each.patch for each in whole.transitions}
+    for livepatch, count in (("klp_x", 0), (name, sum(each.patch == name for each in whole.transitions))):
+        case = Case()
+        case.trace = SimpleNamespace(remains=lambda: whole)
+        monkeypatch.setattr(CANDIDATE.livepatch, "name", livepatch)
+        assert len(performed(monkeypatch, ending(None), case).plan.transitions) == count
