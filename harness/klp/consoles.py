@@ -10,22 +10,21 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
+from rich.segment import Segment
 from rich.spinner import Spinner
 from rich.text import Text
 
 from klp.durations import Durations
+from klp.printable import printable
 from klp.progress import MINUTES_FROM_S, Progress, spoken, unheard
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 # Whoever saw nothing for ten seconds begins to wonder. A little less, for the ticks in between.
 _QUIET_S = 9.0
@@ -33,6 +32,21 @@ _TICK_S = 0.5
 _REDRAWS_A_SECOND = 5
 # Of what takes less, nobody needs to know how much is left.
 _WORTH_TELLING_S = 5.0
+
+
+class PrintableConsole(Console):
+    """A console on which texts hold nothing that a terminal obeys; see `klp.printable`."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """See rich's own; widths are measured after it."""
+        return super().render_str(printable(text), **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """See rich's own; what is `control` comes from rich, all else was said by somebody."""
+        for each in super().render(renderable, options):
+            yield each if each.control else Segment(printable(each.text), each.style)
 
 
 def _elapsed(seconds: float) -> str:

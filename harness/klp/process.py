@@ -96,7 +96,7 @@ def _missing(argv: Sequence[str]) -> HostLacks:
     return HostLacks(f"{argv[0]} is not installed here", hint="klp doctor names the package")
 
 
-class _SignalsHeld:
+class SignalsHeld:
     """Holds back what would interrupt this process until whoever started a child can end it.
 
     A signal that comes between a child's start and the `try` that ends it would leave the child behind:
@@ -157,7 +157,7 @@ def run(
     check_wanted()
     log.debug("+ %s", shlex.join(words))
     try:
-        with _SignalsHeld() as held, subprocess.Popen(
+        with SignalsHeld() as held, subprocess.Popen(
             words, cwd=cwd, env=environment(env), stdin=stdin or subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
             start_new_session=True,
@@ -176,7 +176,7 @@ def run(
 
 
 def _communicate(
-    child: subprocess.Popen[str], words: list[str], timeout_s: float | None, held: _SignalsHeld
+    child: subprocess.Popen[str], words: list[str], timeout_s: float | None, held: SignalsHeld
 ) -> tuple[str, str]:
     """Wait for `child`; whatever ends the wait early also ends the child's whole group."""
     try:
@@ -260,7 +260,7 @@ def pipe(
             raise _missing(words)
     env = environment()
     with (
-        _SignalsHeld() as held,
+        SignalsHeld() as held,
         subprocess.Popen(left, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                          stderr=subprocess.PIPE, text=True, start_new_session=True) as first,
         subprocess.Popen(right, env=env, stdin=first.stdout, stdout=subprocess.DEVNULL,
@@ -331,6 +331,8 @@ def spawn(
     die_with_parent: bool = True,
 ) -> Child:
     """Start a long-lived child in a session of its own.
+
+    Within `SignalsHeld`, for an interrupt may come before the child is anybody's to end.
 
     `die_with_parent` has the kernel kill it when the *thread* that called this ends
     (PR_SET_PDEATHSIG counts threads), so call it from a thread that outlives the child.

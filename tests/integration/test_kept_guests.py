@@ -51,6 +51,12 @@ def test_input_goes_in(at):
     assert at("exec", "cat", input="line\n").stdout == "line\n"
 
 
+def test_bytes_go_in_and_come_back_as_they_are(home, up):
+    content = os.urandom(4 << 20)
+    done = subprocess.run([KLP, "exec", "cat"], env=home, input=content, capture_output=True, check=True)
+    assert done.stdout == content
+
+
 def test_files_go_both_ways(at, tmp_path):
     source = tmp_path / "source"
     source.write_text("content\n")

@@ -320,9 +320,10 @@ class Stage:
             # A load that is refused after patching began is undone (klp_cancel_transition): all is as
             # before it.
             pattern = getattr(each, Moment.BEFORE if moment is Moment.REFUSED else moment)
-            if not pattern:
-                continue
             before = self._said(each.command)
+            # Without its target a command was not run before, and then there is nothing to be as it was.
+            if not pattern or (moment is Moment.REFUSED and before is None):
+                continue
             try:
                 said = self.livepatch.observe(
                     each.command, pattern, moment=moment.value, rules=self.candidate.plan.rules

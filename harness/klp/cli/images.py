@@ -9,6 +9,7 @@ import click
 
 from klp.cli.common import example, plain_option, print_json, progress, settings, stdout
 from klp.cli.completing import kernel_names
+from klp.cli.saying import say
 from klp.errors import CheckFailed, UsageError
 from klp.images.cache import EntryKind, Manifest, damaged_files
 from klp.images.definition import definitions
@@ -62,7 +63,7 @@ def build(kernel: str | None) -> None:
     """Build what is missing to boot KERNEL; the default kernel where none is named."""
     wanted = kernel or settings().kernel
     made = _library().ensure(wanted)
-    click.echo(f"{made.name}: {made.kernel.release}, image {made.digest}")
+    say(f"{made.name}: {made.kernel.release}, image {made.digest}")
 
 
 @image.command("list", epilog=example("klp image list"))
@@ -100,7 +101,7 @@ def verify(kernel: str | None) -> None:
     for folder, manifest in entries:
         with under_way(progress(), f"reading {folder.name}"):
             bad = damaged_files(folder, manifest)
-        click.echo(f"{folder.name}: {'damaged: ' + ', '.join(bad) if bad else 'whole'}")
+        say(f"{folder.name}: {'damaged: ' + ', '.join(bad) if bad else 'whole'}")
         damaged += [folder / name for name in bad]
     if damaged:
         raise CheckFailed(
@@ -119,4 +120,4 @@ def rm(kernel: str) -> None:
     for folder, manifest in entries:
         with under_way(progress(), f"removing {folder.name}"):
             library.cache.remove(folder, manifest)
-        click.echo(f"removed {folder.name}")
+        say(f"removed {folder.name}")

@@ -1,37 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A command that ends when whoever waits for it does, be it by Ctrl-C, or with the connection.
+"""A command that ends when the connection of whoever waits for it does, be it by Ctrl-C.
 
-An SSH server does nothing to a command whose channel is closed: it goes on, until it next writes. So its
-input is kept open for as long as somebody waits, and where that ends, all of the command is hung up, as by
-a terminal that is closed. A terminal itself would do that, too, but change what is written: lines would end
-otherwise, and standard output and standard error would be one.
+An SSH server does nothing to a command whose connection is gone: it goes on, until it next writes. So a
+lookout in the guest sees whether the server's process for that connection is still there, and if not hangs
+up all of the command, as a terminal that is closed would. A terminal itself would change what is written:
+lines would end otherwise, and standard output and standard error would be one.
 """
 
 from __future__ import annotations
 
 import shlex
 
-# A coprocess, for a guest has no /dev/fd, which other pipes to a shell of its own take.
-# $1 bytes of its input are the command's. What comes then is its end: that of whoever waits for it. The
-# command alone has its streams: the server waits until nobody can write there, and this shell would say
-# there what signal the command died of.
+# In a guest nobody ever writes to this FIFO (vm-images/guest/boot): to read it with a time-out is to wait
+# without starting a program.
+_SILENCE = "/run/klp/silence"
+# $1 is the server's process, $2 the line, $3 the FIFO. The command alone has its streams: the server waits
+# until nobody can write there, and this shell would say there what signal the command died of.
 _SCRIPT = """\
-exec 3<&0 5>&2 2>/dev/null
-coproc { exec 5>&-; head -c "$1" <&3; exec >&-; while read -r -u 3; do :; done; kill -HUP -- "-$$"; }
-lookout=$COPROC_PID
-exec 4<&"${COPROC[0]}"
-bash -c "$2" <&4 2>&5 3<&- 4<&- 5>&-
+exec 5>&2 2>/dev/null
+(
+	exec <&- >&- 5>&- 9<>"$3"
+	while kill -0 "$1"; do read -r -t 0.3 -u 9; done
+	kill -HUP -- "-$$"
+) &
+bash -c "$2" 2>&5 5>&-
 status=$?
-kill "$lookout"
+kill "$!"
 exit "$status"
 """
 
 
-def bound_line(line: str, input_bytes: int) -> str:
-    """Return the line that runs a line for as long as its standard input stays open.
+def bound_line(line: str, silence: str = _SILENCE) -> str:
+    """Return the line that runs a line for as long as the connection lasts that it is run over.
 
     Args:
-        input_bytes: as many bytes of that are for the line itself.
+        silence: a FIFO that nobody writes to.
     """
     # In a session of its own, so that all of it can be hung up, and nothing else.
-    return shlex.join(["setsid", "--wait", "bash", "-c", _SCRIPT, "klp-exec", str(input_bytes), line])
+    words = ["setsid", "--wait", "bash", "-c", _SCRIPT, "klp-exec"]
+    return f'{shlex.join(words)} "$PPID" {shlex.join([line, silence])}'

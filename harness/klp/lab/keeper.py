@@ -15,6 +15,7 @@ import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import msgspec
 from filelock import FileLock, Timeout
@@ -27,7 +28,7 @@ from klp.lab.lab import Lab, booted, connection_limits, guest_address
 from klp.lab.warm import WarmStart, restored
 from klp.model import Accelerator
 from klp.paths import RunLayout
-from klp.process import spawn
+from klp.process import Child, SignalsHeld, spawn
 from klp.progress import Silent
 from klp.trace.toolbox import put_on_path
 from klp.vm.deadlines import deadlines
@@ -43,6 +44,15 @@ sys.path.insert(0, sys.argv[1])
 from klp.lab.keeper import keep
 sys.exit(keep(sys.argv[2]))
 """
+# `-F none` leaves out the user's and the system's configuration, which may hand the agent or the display to
+# whoever is root in the guest, or share a connection with another. The options say what else must not be,
+# for a distribution's ssh may have other defaults than OpenSSH.
+_SSH = {
+    "StrictHostKeyChecking": "yes", "GlobalKnownHostsFile": "/dev/null", "IdentitiesOnly": "yes",
+    "LogLevel": "ERROR", "IdentityAgent": "none", "PreferredAuthentications": "publickey",
+    "UpdateHostKeys": "no", "ForwardAgent": "no", "ForwardX11": "no", "PermitLocalCommand": "no",
+    "ProxyCommand": "none", "ControlPath": "none", "Tunnel": "no",
+}  # fmt: skip
 _LOOK_S = 0.05
 # A look at QEMU's process and its console file, here on the host: it costs the guest nothing.
 _WATCH_S = 0.2
@@ -142,30 +152,36 @@ def up(name: str, request: MachineRequest) -> KeptGuest:
     folder.root.mkdir()
     # It holds paths, which msgspec has written as text.
     folder.request.write_bytes(msgspec.json.encode(request, enc_hook=str))
-    # The keeper is not to die with us: what it keeps outlives this command.
-    with (folder.root / "keeper.log").open("wb") as said:
-        keeper = spawn(
-            [sys.executable, "-c", _KEEPER, str(paths.PACKAGE.parent), name],
-            stderr=said,
-            die_with_parent=False,
-        )
+    keeper: Child | None = None
 
     def look() -> KeptGuest | None:
-        ended = keeper.status() is not None
+        ended = keeper is not None and keeper.status() is not None
         found = _read(folder)
         if found is None and ended:
             raise VmLost(_why(folder), hint=f"its console: {folder.root / 'console.log'}")
         return found
 
     try:
+        with (folder.root / "keeper.log").open("wb") as said, SignalsHeld():
+            keeper = _start_keeper(name, said)
         # Longer than the keeper's own limit, so that it gives up first, and says why in failure.txt.
         limit_s = deadlines(request.accelerator).boot * 2
         return wait_until(look, what="guest", timeout_s=limit_s, every_s=_LOOK_S)
     except BaseException as error:
-        keeper.end()  # QEMU goes with it
+        if keeper:
+            keeper.end()  # QEMU goes with it
         if isinstance(error, DeadlineMissed):
             raise VmLost(f"guest {name} did not come up: {_why(folder)}") from None
         raise
+
+
+def _start_keeper(name: str, said: IO[bytes]) -> Child:
+    return spawn(
+        [sys.executable, "-c", _KEEPER, str(paths.PACKAGE.parent), name],
+        stderr=said,
+        # It is not to die with us: what it keeps outlives this command.
+        die_with_parent=False,
+    )
 
 
 def _why(folder: _Folder) -> str:
@@ -223,9 +239,10 @@ def ssh_command(guest: KeptGuest, words: tuple[str, ...]) -> list[str]:
     # A file of its own: the user's would gain an entry for a port of 127.0.0.1 that is another's tomorrow.
     known = _folder(guest.name).known_hosts
     known.write_text(f"[127.0.0.1]:{guest.port} {guest.host_key}\n")
+    options = {"UserKnownHostsFile": known, **_SSH}
     return [
-        "ssh", "-p", str(guest.port), "-i", guest.key, "-o", f"UserKnownHostsFile={known}",
-        "-o", "StrictHostKeyChecking=yes", "-o", "IdentitiesOnly=yes", "-o", "LogLevel=ERROR",
+        "ssh", "-F", "none", "-p", str(guest.port), "-i", guest.key,
+        *(word for each, value in options.items() for word in ("-o", f"{each}={value}")),
         "root@127.0.0.1", *words,
     ]  # fmt: skip
 

@@ -23,7 +23,8 @@ from pathlib import Path
 
 from klp import paths
 from klp.errors import CheckFailed
-from klp.guest.ssh import Guest, Streams
+from klp.guest.channels import Streams
+from klp.guest.ssh import Guest
 from klp.progress import Progress, teller, unheard
 from klp.trace import tailing
 from klp.trace.events import AnyEvent

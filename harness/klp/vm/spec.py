@@ -179,7 +179,8 @@ def _console(spec: MachineSpec) -> list[str]:
 
 
 def _monitor(spec: MachineSpec) -> list[str]:
-    return ["-chardev", f"socket,id=qmp,fd={spec.qmp_fd}", "-mon", "chardev=qmp,mode=control"]
+    # Not by `-mon chardev=qmp,mode=control`, which is the same, and which QEMU 11.1 calls deprecated.
+    return ["-chardev", f"socket,id=qmp,fd={spec.qmp_fd}", "-qmp", "chardev:qmp"]
 
 
 def _escaped(path: Path) -> str:
