@@ -171,9 +171,17 @@ def _id_range_checks() -> tuple[HostCheck, ...]:
     """Judge the user's subordinate ids; root needs none, for mmdebstrap then uses no user namespace."""
     if os.geteuid() == 0:
         return ()
-    user = getpass.getuser()
+    user = _user()
     files = [file.read_text() if file.exists() else "" for file in _ID_FILES]
     return (id_range_check(user, os.geteuid(), *files),)
+
+
+def _user() -> str:
+    """Return the user's name; the number of one that has no name, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # KeyError before Python 3.13
+        return str(os.geteuid())
 
 
 def id_range_check(user: str, uid: int, subuid: str, subgid: str) -> HostCheck:
@@ -270,7 +278,7 @@ def _accelerator(settings: Settings, layout: CacheLayout) -> tuple[AcceleratorVe
     worth a hint, unless the settings ask for TCG.
     """
     forbidden = _KVM.exists() and not os.access(_KVM, os.R_OK | os.W_OK)
-    mend = f"sudo usermod --append --groups kvm {getpass.getuser()}, then log in anew"
+    mend = f"sudo usermod --append --groups kvm {_user()}, then log in anew"
     # Without an image, no guest is booted to try KVM: doctor must be quick, and change nothing.
     try:
         verdict = choose_accelerator(settings, layout)

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import platformdirs
 
+from klp.errors import HostLacks
+
 PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT = PACKAGE.parent.parent
 # A wheel carries the data folders inside the package (pyproject.toml, force-include).
@@ -51,28 +53,43 @@ def probe_files() -> list[Path]:
 
 def config_file() -> Path:
     """Return where a user's settings are read from, whether or not the file exists."""
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return Path(os.environ.get("KLP_CONFIG") or home / "klp" / "config.toml")
+    if named := os.environ.get("KLP_CONFIG"):
+        return Path(named)
+    folder = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(folder) if folder else _at_home(Path("~/.config"))) / "klp" / "config.toml"
 
 
 def cache_root(setting: str = "") -> Path:
     """Return the folder of built images: the setting, else klp/ in the XDG cache folder."""
-    return Path(setting).expanduser().absolute() if setting else platformdirs.user_cache_path("klp")
+    return _at_home(Path(setting) if setting else platformdirs.user_cache_path("klp")).absolute()
 
 
 def runs_root(setting: str = "") -> Path:
     """Return the folder of run folders: the setting, else klp/runs/ in the XDG state folder."""
-    if setting:
-        return Path(setting).expanduser().absolute()
-    return platformdirs.user_state_path("klp") / "runs"
+    return _at_home(Path(setting) if setting else platformdirs.user_state_path("klp") / "runs").absolute()
+
+
+def _at_home(path: Path) -> Path:
+    """Return a path with the user's home folder for its ``~``.
+
+    Raises:
+        HostLacks: this user has none, as in a container that runs as a mere number.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise HostLacks(
+            f"{path}: user {os.getuid()} has no home folder: no HOME, and no entry in passwd(5)",
+            hint="set HOME to a folder that can be written",
+        ) from None
 
 
 def guests_root() -> Path:
     """Return the folder with one folder for each guest that `klp up` keeps alive."""
     # The runtime folder is emptied when its user logs out or the host starts anew, as the guests are ended.
-    # With sudo or in a container the variable may name a folder that is not there.
+    # With sudo or in a container the variable may name a folder that is not there, or another user's.
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime and Path(runtime).is_dir():
+    if runtime and Path(runtime).is_dir() and Path(runtime).stat().st_uid == os.getuid():
         return Path(runtime) / "klp" / "guests"
     return Path(tempfile.gettempdir()) / f"klp-{os.getuid()}" / "guests"
 

@@ -8,13 +8,17 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import click
 from click.shell_completion import CompletionItem
 
+from klp.diskspace import disk_full, is_full
 from klp.errors import BuildFailed, ExitCode, KlpError, VmLost
 from klp.version import __version__
 
@@ -172,12 +176,24 @@ def _invoke() -> int | None:
         return status
 
 
+@contextmanager
+def _disks_told() -> Iterator[None]:
+    """Tell a disk that is full as such, whoever met it."""
+    try:
+        yield
+    except OSError as error:
+        if not is_full(error):
+            raise
+        raise disk_full(Path(str(error.filename or tempfile.gettempdir()))) from error
+
+
 def main() -> NoReturn:
     """Run `klp`; the entry point."""
     signal.signal(signal.SIGTERM, _terminate)
     signal.signal(signal.SIGHUP, _terminate)
     try:
-        sys.exit(_invoke() or ExitCode.OK)
+        with _disks_told():
+            sys.exit(_invoke() or ExitCode.OK)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.UsageError as error:

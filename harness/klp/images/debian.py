@@ -9,6 +9,7 @@ so that everything in the cache belongs to whoever built it, and can be removed 
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def _download(
 ) -> None:
     command = _mmdebstrap(
         definition, mirror, "--variant=custom", "--format=null",
-        f"--customize-hook={fetch}", f"--customize-hook=copy-out /klp {destination}",
+        f"--customize-hook={fetch}", f"--customize-hook=copy-out /klp {shlex.quote(str(destination))}",
     )  # fmt: skip
     try:
         run(command, listen=AptLines(tell).take)

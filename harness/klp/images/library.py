@@ -18,6 +18,7 @@ from klp.images.figures import FIGURES, first_build
 from klp.images.guest_root import GuestEntry, GuestRoot
 from klp.images.names import kernel_complaint, known_kernels, tree_of
 from klp.images.stock import StockEntry, StockKernel
+from klp.images.tidying import DAY_S, GIB, OF_KERNELS, tidy
 from klp.images.tree import TreeKernel
 from klp.model import Image, Kernel
 from klp.paths import CacheLayout
@@ -30,8 +31,6 @@ _GUEST_FILES = {
     "guest/usr/lib/klp/quiesce": "quiesce",
     "guest/etc/inittab": "inittab",
 }
-# Kinds of entries that are made of a kernel's.
-_OF_KERNELS = (EntryKind.BOOT, EntryKind.SNAPSHOT, EntryKind.PREPARED, EntryKind.PROGRAMS)
 
 
 class Library:
@@ -45,6 +44,7 @@ class Library:
         self.layout = CacheLayout(paths.cache_root(settings.cache))
         self.cache = Cache(self.layout, progress, building=building)
         self._mirror = settings.mirror
+        self._limit_bytes = settings.cache_limit_gib * GIB
         self._progress = progress
 
     def builder(self, kernel: str) -> KernelBuilder:
@@ -79,6 +79,11 @@ class Library:
         with beside(lambda: self._made(root)) as guest_made:
             entry, manifest = self._made(builder)
             guest, _ = guest_made()
+        image = self._image(builder, entry, manifest, guest)
+        self._tidy()
+        return image
+
+    def _image(self, builder: KernelBuilder, entry: Path, manifest: Manifest, guest: Path) -> Image:
         initrd, boot_digest = self._initrd(GuestEntry(guest), KernelEntry(entry), manifest)
         return Image(
             name=builder.name,
@@ -98,6 +103,16 @@ class Library:
         """
         root = SourceRoot(definition(name), self._mirror, self._progress)
         return root.source(self._made(root)[0])
+
+    def _tidy(self) -> None:
+        """Keep the cache below its limit; what was used within a day stays, or it would go in turns."""
+        if not self.cache.building:
+            return
+        for each, gone in tidy(
+            self.cache, limit_bytes=self._limit_bytes, unused_s=float("inf"), spared_s=DAY_S
+        ):
+            if gone:
+                self._progress.note(f"removed from the cache: {each.folder.name} ({each.why})")
 
     def _announce(self, kernel: str, builders: Sequence[EntryBuilder]) -> None:
         """Say what is missing, and how long it will take to build."""
@@ -172,22 +187,26 @@ class Library:
         Raises:
             UsageError: there is no such kernel.
         """
-        if kernel_complaint(kernel):
+        entries = self.cache.entries()
+        # A tree that is gone is known by the folder that it was in.
+        kind, mark = EntryKind.TREE, {"tree": str(Path(kernel).absolute())}
+        if not kernel_complaint(kernel):
+            builder = self.builder(kernel)
+            kind, mark = builder.kind, builder.mark
+        own = [
+            (entry, manifest)
+            for entry, manifest in entries
+            if manifest.kind == kind and mark.items() <= manifest.inputs.items()
+        ]
+        if not own and kernel_complaint(kernel):
             raise UnknownName(
                 f"unknown kernel {kernel}", kernel, known_kernels(),
                 hint="klp image list shows what is built",
             )  # fmt: skip
-        builder = self.builder(kernel)
-        entries = self.cache.entries()
-        own = [
-            (entry, manifest)
-            for entry, manifest in entries
-            if manifest.kind == builder.kind and builder.mark.items() <= manifest.inputs.items()
-        ]
         digests = {manifest.digest for _, manifest in own}
         boots = [
             (entry, manifest)
             for entry, manifest in entries
-            if manifest.kind in _OF_KERNELS and manifest.inputs.get("kernel") in digests
+            if manifest.kind in OF_KERNELS and manifest.inputs.get("kernel") in digests
         ]
         return own + boots

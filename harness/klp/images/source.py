@@ -6,9 +6,10 @@ What it uses is the samples, selftests and documentation of livepatches, and the
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from klp.errors import UsageError
+from klp.errors import HostLacks, UsageError
 from klp.process import run
 
 SAMPLES_FOLDER = "samples/livepatch"
@@ -38,6 +39,19 @@ def unpack(tarball: Path, destination: Path, *wanted: str) -> None:
     run(["tar", "--extract", f"--file={tarball}", "--use-compress-program=xz --threads=0 --decompress",
          f"--directory={destination}", "--strip-components=1", "--no-same-owner",
          *(f"{top}/{member}" for member in wanted)])  # fmt: skip
+
+
+def check_path(folder: Path) -> None:
+    """See that a kernel can be built in a folder.
+
+    Raises:
+        HostLacks: its path holds what no makefile of the kernel's can do with.
+    """
+    if re.search(r"[\s:]", str(folder)):
+        raise HostLacks(
+            f"{folder}: no kernel can be built where the path has a blank or a colon",
+            hint="KLP_CACHE=DIR puts the cache into a folder whose path has none",
+        )
 
 
 def extract(tarball: Path, wanted: tuple[str, ...], destination: Path) -> None:
