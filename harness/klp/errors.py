@@ -24,7 +24,7 @@
      +-- HostLacks              exit 4   a tool, a permission or something else is missing here
      |    +-- DiskFull                   a disk has no room
      |    +-- Busy                       another process holds what we need
-     +-- OwnFault               exit 1   klp itself failed in a part of its work
+     +-- OwnFault                        klp itself failed in a part of its work
      +-- Interrupted            exit 130 Ctrl-C or SIGTERM
 """
 

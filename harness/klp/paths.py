@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,34 +53,40 @@ def probe_files() -> list[Path]:
 
 
 def config_file() -> Path:
-    """Return where a user's settings are read from, whether or not the file exists."""
+    """Return where a user's settings are read from, whether or not the file exists.
+
+    Raises:
+        HostLacks: this user has no home folder; of the next two as well.
+    """
     if named := os.environ.get("KLP_CONFIG"):
         return Path(named)
-    folder = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(folder) if folder else _at_home(Path("~/.config"))) / "klp" / "config.toml"
+    with _at_home():
+        home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return home / "klp" / "config.toml"
 
 
 def cache_root(setting: str = "") -> Path:
     """Return the folder of built images: the setting, else klp/ in the XDG cache folder."""
-    return _at_home(Path(setting) if setting else platformdirs.user_cache_path("klp")).absolute()
+    with _at_home():
+        chosen = Path(setting) if setting else platformdirs.user_cache_path("klp")
+        return chosen.expanduser().absolute()
 
 
 def runs_root(setting: str = "") -> Path:
     """Return the folder of run folders: the setting, else klp/runs/ in the XDG state folder."""
-    return _at_home(Path(setting) if setting else platformdirs.user_state_path("klp") / "runs").absolute()
+    with _at_home():
+        chosen = Path(setting) if setting else platformdirs.user_state_path("klp") / "runs"
+        return chosen.expanduser().absolute()
 
 
-def _at_home(path: Path) -> Path:
-    """Return a path with the user's home folder for its ``~``.
-
-    Raises:
-        HostLacks: this user has none, as in a container that runs as a mere number.
-    """
+@contextmanager
+def _at_home() -> Iterator[None]:
+    """Tell a user without a home folder as such: in a container one may run as a mere number."""
     try:
-        return path.expanduser()
+        yield
     except RuntimeError:
         raise HostLacks(
-            f"{path}: user {os.getuid()} has no home folder: no HOME, and no entry in passwd(5)",
+            f"user {os.getuid()} has no home folder: HOME is not set, nor an entry in passwd(5)",
             hint="set HOME to a folder that can be written",
         ) from None
 
@@ -147,6 +154,11 @@ class CacheLayout:
     def host_key(self) -> Path:
         """The private key by which the guests of this cache are known."""
         return self.root / "ssh" / "host_ed25519"
+
+    @property
+    def newest(self) -> Path:
+        """The newest releases that the archive was seen to have, and those that were asked for."""
+        return self.root / "newest.json"
 
     @property
     def accelerator(self) -> Path:

@@ -1,7 +1,7 @@
 # shellcheck shell=sh
 # SPDX-License-Identifier: Apache-2.0
 # mmdebstrap customize hook: find the newest kernel of series $SERIES and download its packages to
-# /klp in the new root ($1), checked against the signed index by apt.
+# /klp in the new root ($1), checked against the signed index by apt. Without a $SOURCE its release alone.
 set -eu
 export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
 # shellcheck disable=SC2153 # SERIES, ARCH and SOURCE are set by the caller
@@ -13,11 +13,12 @@ if [ -z "$release" ]; then
 	echo "klp: the archive has no kernel of series $SERIES" >&2
 	exit 1
 fi
+mkdir -p "$1/klp"
+cd "$1/klp"
+echo "$release" >release
+[ -n "$SOURCE" ] || exit 0
 # Since 7.x the image package is empty and depends on -binary, -base and -modules.
 parts=$(apt-cache depends "linux-image-$release" |
 	sed -n "s/^ *Depends: \(linux-[a-z]*-\)/\1/p" | grep -F -- "-$release" || true)
-mkdir -p "$1/klp"
-cd "$1/klp"
 # shellcheck disable=SC2086 # a list of package names
 apt-get -o APT::Sandbox::User=root download "linux-image-$release" $parts "$SOURCE"
-echo "$release" >release

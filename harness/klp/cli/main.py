@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,8 @@ from typing import NoReturn
 import click
 from click.shell_completion import CompletionItem
 
-from klp.diskspace import disk_full, is_full
+from klp import paths
+from klp.diskspace import disk_full, free_mib, is_full
 from klp.errors import BuildFailed, ExitCode, KlpError, VmLost
 from klp.version import __version__
 
@@ -184,7 +184,9 @@ def _disks_told() -> Iterator[None]:
     except OSError as error:
         if not is_full(error):
             raise
-        raise disk_full(Path(str(error.filename or tempfile.gettempdir()))) from error
+        # A write names no file: then it was rather the disk that has the least left.
+        places = (Path(os.environ.get("TMPDIR") or "/tmp"), paths.runs_root(), paths.cache_root())
+        raise disk_full(Path(error.filename) if error.filename else min(places, key=free_mib)) from error
 
 
 def main() -> NoReturn:

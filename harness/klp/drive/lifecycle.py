@@ -31,8 +31,8 @@ from klp.trace.tracer import Tracer
 def lost_result(plan: PatchPlan, lost: VmLost) -> PlanResult:
     """Return the result of a plan whose guest was lost under it: the trace ends where the guest did."""
     # Of a guest that falls silent nobody has asked here why: it may be the livepatch that keeps it busy.
-    told = not lost.by_nobody or isinstance(lost, GuestSilent)
-    gone = plan_checks.guest_lost(lost.message, Verdict.VIOLATED if told else Verdict.NOT_OBSERVED)
+    blamed = not lost.by_nobody or isinstance(lost, GuestSilent)
+    gone = plan_checks.guest_lost(lost.message, Verdict.VIOLATED if blamed else Verdict.NOT_OBSERVED)
     return PlanResult(
         name=plan.name,
         livepatch=plan.livepatch,

@@ -71,6 +71,19 @@ def fetch_kernel(
     return (destination / "klp" / "release").read_text().strip()
 
 
+def newest_release(
+    definition: ImageDefinition, mirror: str, destination: Path, tell: Callable[[str], None] = unheard
+) -> str:
+    """Return the release of the series' newest kernel in the archive; nothing but its lists is fetched.
+
+    Raises:
+        HostLacks: the archive cannot be reached, or has no such kernel.
+    """
+    look = _hook("fetch-kernel.sh", SERIES=definition.name, ARCH=definition.architecture, SOURCE="")
+    _download(definition, mirror, look, destination, tell)
+    return (destination / "klp" / "release").read_text().strip()
+
+
 def fetch_packages(
     definition: ImageDefinition,
     mirror: str,

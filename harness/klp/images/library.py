@@ -3,26 +3,28 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from klp import paths
 from klp.errors import UnknownName
 from klp.files import digest_of, file_digest
-from klp.images import disk, keys
+from klp.images import debian, disk, keys
 from klp.images.builder import EntryBuilder, KernelBuilder, KernelEntry
-from klp.images.cache import Cache, EntryKind, Filled, Manifest
+from klp.images.cache import Cache, EntryKind, Filled, Manifest, read_manifest
 from klp.images.compiled import KernelSource, SourceRoot
 from klp.images.definition import ImageDefinition, definition
 from klp.images.figures import FIGURES, first_build
 from klp.images.guest_root import GuestEntry, GuestRoot
 from klp.images.names import kernel_complaint, known_kernels, tree_of
+from klp.images.newest import NewestReleases
 from klp.images.stock import StockEntry, StockKernel
 from klp.images.tidying import DAY_S, GIB, OF_KERNELS, tidy
 from klp.images.tree import TreeKernel
 from klp.model import Image, Kernel
 from klp.paths import CacheLayout
-from klp.progress import Progress, spoken, under_way
+from klp.progress import Progress, spoken, teller, under_way
 from klp.settings import Settings
 from klp.sidework import beside
 
@@ -94,6 +96,41 @@ class Library:
             host_key=keys.ensure_key(self.layout.host_key),
         )
 
+    def release_of(self, kernel: str) -> str:
+        """Return the release of a series' kernel as it is built; empty where it is not."""
+        builder = self._stock(definition(kernel))
+        digest = digest_of(builder.inputs())
+        found = read_manifest(self.layout.entry(builder.kind, digest))
+        return found.facts["release"] if found else ""
+
+    def newest_release(self, kernel: str) -> str:
+        """Ask the archive for the newest release of a series, and remember it.
+
+        Raises:
+            UnknownName: there is no such series.
+            HostLacks: the archive is out of reach.
+        """
+        which = definition(kernel)
+        with (
+            self._progress.step(f"looking for the newest {kernel} in the archive"),
+            tempfile.TemporaryDirectory(prefix="klp-") as folder,
+        ):
+            release = debian.newest_release(which, self._mirror, Path(folder), teller(self._progress))
+        NewestReleases(self.layout).saw(kernel, release)
+        return release
+
+    def update(self, kernel: str) -> Image:
+        """Return the image of a series' newest release, building what is missing; the older one stays.
+
+        Raises:
+            UnknownName: there is no such series: a build tree is as its user built it.
+            HostLacks: as `ensure`.
+        """
+        built, newest = self.release_of(kernel), self.newest_release(kernel)
+        if built and built != newest:
+            NewestReleases(self.layout).take(kernel, newest)
+        return self.ensure(kernel)
+
     def source(self, name: str) -> KernelSource:
         """Return the whole source of a definition's kernel with its compiler, for a `CompiledTree`.
 
@@ -133,7 +170,8 @@ class Library:
         return self.cache.ensure(builder.kind, self._inputs(builder), builder.fill)
 
     def _stock(self, which: ImageDefinition) -> StockKernel:
-        return StockKernel(which, self._mirror, self._progress)
+        taken = NewestReleases(self.layout).taken(which.name)
+        return StockKernel(which, self._mirror, self._progress, taken)
 
     def _toolchain(self, which: ImageDefinition) -> Path:
         entry, _ = self._made(self._stock(which))

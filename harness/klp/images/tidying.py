@@ -22,7 +22,7 @@ _KERNELS = (EntryKind.KERNEL, EntryKind.TREE)
 _MADE_OF = ("guest", "compiler")
 GIB = 2**30
 DAY_S = 24 * 3600.0
-Entry = tuple[Path, Manifest]
+CacheEntry = tuple[Path, Manifest]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def tree_is_gone(manifest: Manifest) -> bool:
 
 
 def to_go(
-    entries: Sequence[Entry], *, limit_bytes: float, unused_s: float, spared_s: float = 0.0
+    entries: Sequence[CacheEntry], *, limit_bytes: float, unused_s: float, spared_s: float = 0.0
 ) -> Iterator[Going]:
     """Yield what is to go so that the rest is within bounds; each entry once, the least of use first.
 
@@ -68,7 +68,7 @@ def to_go(
         yield Going(folder, manifest, why)
 
 
-def _useless(entries: Sequence[Entry]) -> Iterator[Going]:
+def _useless(entries: Sequence[CacheEntry]) -> Iterator[Going]:
     """Yield the entries of trees that are gone, and those that are made of entries that are gone."""
     left = list(entries)
     while True:
@@ -80,7 +80,7 @@ def _useless(entries: Sequence[Entry]) -> Iterator[Going]:
         yield from found
 
 
-def _of_no_use(manifest: Manifest, entries: Sequence[Entry]) -> str:
+def _of_no_use(manifest: Manifest, entries: Sequence[CacheEntry]) -> str:
     if tree_is_gone(manifest):
         return f"{manifest.inputs['tree']} is gone"
     kernels = {each.digest for _, each in entries if each.kind in _KERNELS}

@@ -121,7 +121,7 @@ def _folder(name: str) -> _Folder:
     return _Folder(_own_root() / name)
 
 
-def _own_root() -> Path:
+def _own_root(*, make: bool = True) -> Path:
     """Return the folder of guests, once it is seen that no other user has prepared it, or may write there.
 
     Without a runtime folder it is in one that all users share. What stands in it is trusted: who owns it
@@ -133,7 +133,8 @@ def _own_root() -> Path:
     root = paths.guests_root()
     for folder in (root.parent, root):
         try:
-            folder.mkdir(mode=0o700)
+            if make or os.path.lexists(folder):
+                folder.mkdir(mode=0o700)
         except FileExistsError:
             _check_own(folder)
         except OSError as error:
@@ -247,7 +248,7 @@ def _read(folder: _Folder) -> KeptGuest | None:
 
 def guests() -> list[KeptGuest]:
     """Return every guest that is up, by name."""
-    everything = sorted(_own_root().glob("[!.]*"))
+    everything = sorted(_own_root(make=False).glob("[!.]*"))
     folders = [_Folder(each) for each in everything if each.is_dir()]
     found = [_read(folder) for folder in folders if _alive(folder)]
     return [each for each in found if each]

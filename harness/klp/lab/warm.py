@@ -30,6 +30,7 @@ from klp.progress import NotesOnly, Progress, teller, under_way
 from klp.sidework import beside
 from klp.trace.store import EventStore
 from klp.trace.tracer import CONSISTENCY, PROBES, ProbeProcess, Tracer
+from klp.vm.accel import host_cpu
 from klp.vm.deadlines import Deadlines, deadlines
 from klp.vm.machine import Machine, make_overlay
 from klp.vm.pool import Pool, size_that_fits
@@ -137,6 +138,9 @@ def _inputs(request: MachineRequest, probes: tuple[str, ...]) -> dict[str, str]:
         "qemu": qemu_version(request.architecture),
         "recipe": _RECIPE,
     }
+    if request.accelerator is Accelerator.KVM:
+        # The guest has the host's own: a cache may be shared by hosts, or its host get another CPU.
+        inputs["host_cpu"] = host_cpu()
     if probes:
         inputs |= {probe.name: file_digest(probe) for probe in paths.probe_files()}
     return inputs

@@ -83,8 +83,6 @@ def forget(folder: Path, cache: CacheLayout) -> None:
     shelf = _shelf(folder, cache)
     if shelf.is_dir():
         with _written(shelf), _locked(shelf, cache):
-            for each in shelf.iterdir():
-                USES.let_go(each)
             _clear(shelf)
             with suppress(OSError):  # a query still reads there
                 shelf.rmdir()
@@ -95,6 +93,7 @@ def _clear(shelf: Path, but: Path | None = None) -> None:
     for each in shelf.iterdir():
         if each == but:
             continue
+        USES.let_go(each)  # what this process has asked before
         with unused(each) as alone:
             if alone:
                 remove_tree(each)

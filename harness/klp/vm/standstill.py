@@ -37,7 +37,7 @@ def cpu_seconds(pid: int) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class _Seen:
     """What was seen of a process: when, by the host's clock, and the CPU time it had used; in seconds."""
 
     at: float
@@ -57,7 +57,7 @@ class StandStill:
     ) -> None:
         self._used = used
         self._clock = clock
-        self._looks: deque[Look] = deque(maxlen=_LOOKS)
+        self._looks: deque[_Seen] = deque(maxlen=_LOOKS)
         self._lock = threading.Lock()
 
     def look(self) -> None:
@@ -68,7 +68,7 @@ class StandStill:
                 return
             used = self._used()
             if used is not None:
-                self._looks.append(Look(now, used))
+                self._looks.append(_Seen(now, used))
 
     def stood_still_s(self, since: float) -> float:
         """Return the longest time, since a moment of the host's clock, in which it did not run at all."""
@@ -93,6 +93,6 @@ class StandStill:
         return last.used - first.used < _SPINS * min(seconds, last.at - first.at)
 
 
-def _idle(first: Look, last: Look) -> bool:
+def _idle(first: _Seen, last: _Seen) -> bool:
     """Whether less was used between two looks than a guest takes that only idles."""
     return last.used - first.used < _IDLES * max(last.at - first.at, _LONG_S)
