@@ -78,7 +78,7 @@ def other(cache: Cache, program: str) -> Iterator[Other]:
 
 # --- a builder and a sweep, each in a process of its own ------------------------------------------------
 
-# It stops where its folder is made, before anything is in it; and where that is whole, before it is renamed.
+# It stops where its folder is made, with nothing in it; and where that is whole, before it is renamed.
 _STOPS_AT_MKDIR = """
 real = Path.mkdir
 def mkdir(self, *a, **k):
