@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A cache may lie in a folder with a blank in its name; its keys are closed; newer releases are asked for."""
+"""A cache may lie in a folder with a blank in its name; its keys are closed; releases are asked for."""
 
 from __future__ import annotations
 

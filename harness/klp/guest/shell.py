@@ -17,14 +17,31 @@ from collections.abc import Callable
 
 import paramiko
 
+from klp.errors import CheckFailed
 from klp.waiting import wait_until
 
 _LOOK_S = 0.005
 _CHUNK = 65536
+# So much is read before anything else is looked at: whoever never stops writing is not waited for.
+_CHUNKS = 64
+# What a command may write, in bytes: it is kept in memory, and the kernel's whole log is 4 MiB.
+LONGEST_OUTPUT = 64 * 2**20
 # Run by the shell that the server starts, which is thus the one that stays: another would take as long
 # again to start. From a pipe bash reads byte by byte, so no further than the NUL that ends a line: what
 # follows it is left to the line, which may be `head -c` with a file's content.
 _LINES = "while IFS= read -rd '' line; do eval \"$line\"; done"
+
+
+def check_length(what: str, length: int) -> None:
+    """See that what a command has written so far can be kept.
+
+    Raises:
+        CheckFailed: it is too long.
+    """
+    if length > LONGEST_OUTPUT:
+        raise CheckFailed(
+            f"`{what}` wrote more than {LONGEST_OUTPUT // 2**20} MiB", hint="have it write into a file"
+        )
 
 
 class Shell:
@@ -61,6 +78,7 @@ class Shell:
             DeadlineMissed: it did not end within `limit_s`.
             paramiko.SSHException, EOFError, OSError: the connection broke.
             VmLost: the machine was lost meanwhile.
+            CheckFailed: it writes more than a result holds.
         """
         done = self._run(f"( eval {shlex.quote(line)} ) </dev/null; {self._ends}", line, b"", limit_s)
         if done[0] is not None:
@@ -88,7 +106,10 @@ class Shell:
             self._channel.settimeout(limit_s)
             self._channel.sendall(f"{script}\0".encode() + after)
             found = wait_until(
-                lambda: self._look(out, err), what=f"end of `{what}`", timeout_s=limit_s, every_s=_LOOK_S
+                lambda: self._look(what, out, err),
+                what=f"end of `{what}`",
+                timeout_s=limit_s,
+                every_s=_LOOK_S,
             )
         except BaseException:
             self.close()
@@ -99,12 +120,14 @@ class Shell:
         assert ended is not None
         return int(ended[1]), bytes(out[: ended.start()]), bytes(err[: err.index(self._err_end)])
 
-    def _look(self, out: bytearray, err: bytearray) -> object:
+    def _look(self, what: str, out: bytearray, err: bytearray) -> object:
         """Read what has come; return something once both streams have ended, the channel if it has."""
-        while self._channel.recv_ready():
-            out.extend(self._channel.recv(_CHUNK))
-        while self._channel.recv_stderr_ready():
-            err.extend(self._channel.recv_stderr(_CHUNK))
+        for _ in range(_CHUNKS):
+            if self._channel.recv_ready():
+                out.extend(self._channel.recv(_CHUNK))
+            if self._channel.recv_stderr_ready():
+                err.extend(self._channel.recv_stderr(_CHUNK))
+        check_length(what, len(out) + len(err))
         # Both, for the streams come on their own: the end of one says nothing of the other.
         if self._err_end in err and self._out_end.search(out):
             return True

@@ -20,7 +20,7 @@ from typing import NamedTuple, Self
 import paramiko
 
 from klp.errors import CheckFailed, GuestSilent, VmLost
-from klp.guest.shell import Shell
+from klp.guest.shell import Shell, check_length
 from klp.waiting import DeadlineMissed, wait_until
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,8 @@ _REASON_S = 2.0
 # was.
 _KILLED = 128
 _CHUNK = 65536
+# So much is read before anything else is looked at: whoever never stops writing is not waited for.
+_CHUNKS = 64
 _SSH_LOOPBACK = "127.0.0.1"
 # One of each, so that the guest's emulated CPU is not given dearer ones: both dropbear and paramiko have
 # these.
@@ -193,6 +195,7 @@ class Guest:
             streams: get what it writes as it comes; the result then has none of it.
 
         Raises:
+            CheckFailed: it writes more than a result holds.
             GuestSilent: it did not end in time, or the connection broke.
             GuestPanicked, QemuGone: the machine was lost meanwhile.
         """
@@ -267,10 +270,12 @@ class Guest:
 
         def look() -> bool:
             ended = channel.exit_status_ready()
-            while channel.recv_ready():
-                hear.out(channel.recv(_CHUNK))
-            while channel.recv_stderr_ready():
-                hear.err(channel.recv_stderr(_CHUNK))
+            for _ in range(_CHUNKS):
+                if channel.recv_ready():
+                    hear.out(channel.recv(_CHUNK))
+                if channel.recv_stderr_ready():
+                    hear.err(channel.recv_stderr(_CHUNK))
+            check_length(shown_as, len(out) + len(err))
             # The status may arrive before the last output; end-of-file is what ends a stream.
             if ended and channel.eof_received and not channel.recv_ready():
                 return not channel.recv_stderr_ready()
