@@ -143,7 +143,8 @@ class Library:
 
     def _tidy(self) -> None:
         """Keep the cache below its limit; what was used within a day stays, or it would go in turns."""
-        if not self.cache.building:
+        total = sum(manifest.size for _, manifest in self.cache.entries())
+        if total <= self._limit_bytes or not self.cache.building:
             return
         for each, gone in tidy(
             self.cache, limit_bytes=self._limit_bytes, unused_s=float("inf"), spared_s=DAY_S

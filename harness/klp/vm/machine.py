@@ -8,9 +8,10 @@ import re
 import socket
 import time
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 from klp import arch
+from klp.diskspace import disk_full, free_mib
 from klp.errors import (
     BootFailed,
     Category,
@@ -40,6 +41,8 @@ _QUIT_S = 5.0
 # A report is written in 5 to 50 ms, even under emulation; less than the 2 s in which a loss is told.
 _REPORT_S = 1.5
 _PAUSE_S = 0.2
+# With less left on the disk QEMU is asked whether it had room; it answers at once, unless it is stopped.
+_TIGHT_MIB = 64
 # A host's standing still is told by the guest's kernel within this time, or not as a consequence of it.
 _RECENT_S = 120.0
 _STUCK_FOR = re.compile(r"soft lockup - CPU#\d+ stuck for (\d+)s")
@@ -166,12 +169,30 @@ class Machine:
             GuestStalled: it reported a lockup or a stall that counts as `fatal`.
             HostStalled: it did so because this host gave it no time to run.
             QemuGone: QEMU ended, and the kernel had said nothing of the kind.
+            DiskFull: the guest stands still, for the disk that it writes to here is full.
         """
-        self._time.look()
+        looked = self._time.look()
         start = self.console.loss(self.fatal)
         lost = self._lost(start) if start else self._gone()
         if lost:
             raise lost
+        if looked:
+            self._check_disk()
+
+    def _check_disk(self) -> None:
+        """See that QEMU has not stopped the guest for want of room: what it writes goes into a file here.
+
+        It stops it by itself (werror=enospc, the default), so that the guest meets no error of its disk.
+        """
+        if self._monitor is None or free_mib(self.spec.disk) >= _TIGHT_MIB:
+            return
+        try:
+            status = cast("dict[str, object]", self._monitor.execute("query-status")).get("status")
+        except QemuGone as gone:  # told by the next look, with what QEMU said
+            log.debug("query-status: %s", gone)
+            return
+        if status == "io-error":
+            raise disk_full(self.spec.disk, hint="free some; or KLP_RUNS=DIR names a larger disk")
 
     def _lost(self, start: ReportStart) -> VmLost:
         if self._report is None:

@@ -60,15 +60,16 @@ class StandStill:
         self._looks: deque[_Seen] = deque(maxlen=_LOOKS)
         self._lock = threading.Lock()
 
-    def look(self) -> None:
-        """Look at it, unless that was done a moment ago."""
+    def look(self) -> bool:
+        """Look at it, unless that was done a moment ago; return whether it was looked at now."""
         with self._lock:
             now = self._clock()
             if self._looks and now - self._looks[-1].at < _EVERY_S:
-                return
+                return False
             used = self._used()
             if used is not None:
                 self._looks.append(_Seen(now, used))
+            return used is not None
 
     def stood_still_s(self, since: float) -> float:
         """Return the longest time, since a moment of the host's clock, in which it did not run at all."""
