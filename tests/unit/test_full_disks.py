@@ -140,6 +140,37 @@ def test_an_image_on_a_disk_that_is_really_full_is_told_at_once(tmp_path: Path) 
     assert left == "[] []"
 
 
+_SAVES = """
+import sys
+from pathlib import Path
+from klp.errors import KlpError, QemuGone
+from klp.images.cache import Cache
+from klp.paths import CacheLayout
+from klp.progress import Silent
+cache = Cache(CacheLayout(Path(sys.argv[1]) / "cache"), Silent())
+def build(into):
+    try:
+        (into / "memory").write_bytes(bytes(int(sys.argv[2])))
+    except OSError:
+        pass
+    raise QemuGone("QEMU was killed by signal 7: it said nothing")
+try:
+    cache.ensure("snapshot", {"a": "1"}, build)
+except KlpError as error:
+    print(int(error.exit_code), error.message)
+"""
+
+
+@pytest.mark.parametrize(
+    ("size", "says"),
+    [(64 << 20, "4 {}/cache: no space left"), (1, "3 QEMU was killed by signal 7: it said nothing")],
+)
+def test_a_guest_that_dies_for_want_of_room_is_told_as_that(tmp_path: Path, size: int, says: str) -> None:
+    """QEMU maps its memory: it gets a signal, and no error, for a page that the disk has no room for."""
+    done = on_small_disk(tmp_path / "disk", 16 << 10, _SAVES, str(size))
+    assert done.stdout.startswith(says.format(tmp_path / "disk"))
+
+
 # --- whatever else is written --------------------------------------------------------------------------
 
 

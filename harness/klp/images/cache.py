@@ -18,8 +18,8 @@ from pathlib import Path
 import msgspec
 from filelock import FileLock, Timeout
 
-from klp.diskspace import disk_full, is_full
-from klp.errors import Busy, HostLacks, KlpError
+from klp.diskspace import disk_full, free_mib, is_full
+from klp.errors import Busy, HostLacks, KlpError, VmLost
 from klp.files import digest_of, file_digest, remove_tree
 from klp.inuse import USES, unused
 from klp.paths import CacheLayout
@@ -27,6 +27,8 @@ from klp.process import CommandFailed
 from klp.progress import Progress, under_way
 
 MANIFEST = "manifest.json"
+# With less left a disk counts as full.
+_ROOM_MIB = 4
 
 # What fills an entry returns: facts that were learned in the making, and the files to hash.
 Filled = tuple[dict[str, str], tuple[str, ...]]
@@ -282,6 +284,10 @@ def _explained(root: Path) -> Iterator[None]:
         if "No space left on device" not in error.output:
             raise
         raise _no_space(root) from error
+    except VmLost as lost:  # a guest to be saved: QEMU dies of a page of its memory that has no room
+        if free_mib(root) > _ROOM_MIB:
+            raise
+        raise _no_space(root) from lost
     except OSError as error:
         if is_full(error):
             raise _no_space(root) from error

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from klp import paths
-from klp.errors import HostLacks, VmLost
+from klp.diskspace import disk_full, free_mib
+from klp.errors import VmLost
 from klp.files import digest_of, file_digest
 from klp.guest.ssh import Guest
 from klp.images.cache import Cache, EntryKind, Manifest, damaged_files
@@ -234,13 +235,11 @@ class _Maker:
 
     def _check_room(self, into: Path) -> None:
         """See that the memory fits: QEMU dies of SIGBUS at a page that the disk has no room for."""
-        free_mib = shutil.disk_usage(into).free // 2**20
-        if free_mib < self.request.memory_mib:
-            raise HostLacks(
-                f"{into.parent}: no space left ({free_mib} MiB free) to save a guest of "
-                f"{self.request.memory_mib} MiB",
+        if free_mib(into) < self.request.memory_mib:
+            raise disk_full(
+                into.parent, what=f"a guest of {self.request.memory_mib} MiB is to be saved",
                 hint="free some, set KLP_CACHE=DIR to a larger disk, or klp run --cold",
-            )
+            )  # fmt: skip
 
     def _arm(self, machine: Machine, events: Path, programs: tuple[Path, ...]) -> tuple[ProbeProcess, ...]:
         address = guest_address(self.request, machine.ssh_port())
