@@ -61,6 +61,7 @@ class Caselike:
     debug: bool = False
     pending: tuple[object, ...] = ()
     verdicts: dict[str, object] = field(default_factory=dict)
+    modules: dict[str, object] = field(default_factory=dict)
     settings: Any = field(default_factory=lambda: SimpleNamespace(callback_limit_s=10.0))
 
     @property

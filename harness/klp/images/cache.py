@@ -170,7 +170,8 @@ class Cache:
         growing = self.layout.building / f"{kind}-{digest}-{os.getpid()}"
         try:
             growing.mkdir(parents=True)
-            facts, files = build(growing)
+            with _explained(self.layout.root):  # before what is half built gives its room back
+                facts, files = build(growing)
             with under_way(self._progress, f"writing {kind}-{digest} to the disk"):
                 manifest = Manifest(
                     kind=str(kind),
