@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from klp.errors import DiskFull
+from klp.errors import DiskFull, KlpError
 
 # Of the disk, of a user's quota on it, of a process's limit on the size of a file (ulimit -f).
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -18,8 +18,11 @@ _MIB = 2**20
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error says that a disk had no room."""
-    return isinstance(error, OSError) and error.errno in _NO_ROOM
+    """Whether an error says that a disk had no room; a command that met one (tar, gcc) has words for it."""
+    if isinstance(error, OSError):
+        return error.errno in _NO_ROOM
+    output = getattr(error, "output", "")
+    return any(os.strerror(number) in output for number in (errno.ENOSPC, errno.EDQUOT))
 
 
 def free_mib(place: Path) -> int:
@@ -53,7 +56,7 @@ def room_on(
     """
     try:
         yield
-    except OSError as error:
+    except (OSError, KlpError) as error:
         if not is_full(error):
             raise
         raise disk_full(place, what=what, hint=hint) from error

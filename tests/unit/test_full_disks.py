@@ -16,7 +16,7 @@ import pytest
 
 from klp.cli.main import main
 from klp.diskspace import disk_full, is_full, room_on
-from klp.errors import DiskFull, ExitCode, HostLacks
+from klp.errors import BuildFailed, DiskFull, ExitCode, HostLacks
 from klp.files import write_whole
 from klp.process import run
 from klp.trace.events import Taint
@@ -191,6 +191,17 @@ def test_only_what_is_of_the_disk_is_told_as_that(tmp_path: Path) -> None:
         with pytest.raises(HostLacks, match=f"^{tmp_path}/new: no space left"), room_on(tmp_path / "new"):
             raise OSError(number, "x")
     assert "needs more" in disk_full(tmp_path, what="needs more").message
+
+
+def test_a_command_that_met_it_has_words_for_it(tmp_path: Path) -> None:
+    """qemu-img, tar, a compiler: their exit status says nothing of it."""
+    words = "cc1: fatal error: error writing to x.s: No space left on device"
+    with pytest.raises(DiskFull), room_on(tmp_path):
+        run(["sh", "-c", f"echo '{words}' >&2; exit 1"])
+    with pytest.raises(DiskFull), room_on(tmp_path):
+        raise BuildFailed("x.c:1: error", output=words)
+    with pytest.raises(BuildFailed), room_on(tmp_path):
+        raise BuildFailed("x.c:1: error", output="x.c:1: error: expected ;")
 
 
 def test_dev_full(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from klp.drive.lifecycle import lost_result
 from klp.drive.run import _verdict
 from klp.errors import (
     BootFailed,
+    BuildFailed,
     CheckFailed,
     DiskFull,
     ExitCode,
@@ -108,6 +109,20 @@ def test_what_the_host_lacks_ends_the_check(
     if isinstance(error, OSError):
         assert isinstance(failure, DiskFull)
         assert failure.message.startswith(f"{tmp_path}: no space left")
+
+
+def test_a_build_without_room_is_no_fault_of_the_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "cc1: fatal error: error writing to /tmp/x.s: No space left on device"
+    monkeypatch.setattr(host, "modules_of", failing(BuildFailed("x.c: fatal", output=words)))
+    run = check_of(tmp_path)
+    assert isinstance(run.execute(), DiskFull)
+    assert run.result.outcomes == ()
+    monkeypatch.setattr(host, "modules_of", failing(BuildFailed("x.c: fatal", output="x.c: no")))
+    run = check_of(tmp_path)
+    assert run.execute() is None
+    assert run.result.outcomes[0].verdict is VIOLATED
 
 
 def test_a_lost_guest_is_no_verdict() -> None:

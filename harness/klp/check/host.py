@@ -253,6 +253,8 @@ class CheckHost:
         try:
             modules = modules_of(source, kernel, out, NotesOnly(self._progress))
         except (BuildFailed, UsageError) as failure:
+            if is_full(failure):  # the compiler's, and no fault of what it was given
+                raise
             return _Made({}, time.monotonic() - begun, failure)
         return _Made(modules, time.monotonic() - begun)
 

@@ -181,12 +181,13 @@ def _disks_told() -> Iterator[None]:
     """Tell a disk that is full as such, whoever met it."""
     try:
         yield
-    except OSError as error:
+    except (OSError, KlpError) as error:
         if not is_full(error):
             raise
-        # A write names no file: then it was rather the disk that has the least left.
+        # A write names no file, nor does a command: then it was rather the disk that has the least left.
         places = (Path(os.environ.get("TMPDIR") or "/tmp"), paths.runs_root(), paths.cache_root())
-        raise disk_full(Path(error.filename) if error.filename else min(places, key=free_mib)) from error
+        named = error.filename if isinstance(error, OSError) else None
+        raise disk_full(Path(named) if named else min(places, key=free_mib)) from error
 
 
 def main() -> NoReturn:

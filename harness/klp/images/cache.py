@@ -23,7 +23,6 @@ from klp.errors import Busy, HostLacks, KlpError, VmLost
 from klp.files import digest_of, file_digest, remove_tree
 from klp.inuse import USES, unused
 from klp.paths import CacheLayout
-from klp.process import CommandFailed
 from klp.progress import Progress, under_way
 
 MANIFEST = "manifest.json"
@@ -281,18 +280,14 @@ def _explained(root: Path) -> Iterator[None]:
     """Turn a full or read-only disk into one line that names the folder and the way out."""
     try:
         yield
-    except CommandFailed as error:  # a tool such as tar or mke2fs met it, and has only words for it
-        if "No space left on device" not in error.output:
-            raise
-        raise _no_space(root) from error
     except VmLost as lost:  # a guest to be saved: QEMU dies of a page of its memory that has no room
         if free_mib(root) > _ROOM_MIB:
             raise
         raise _no_space(root) from lost
-    except OSError as error:
+    except (OSError, KlpError) as error:
         if is_full(error):
             raise _no_space(root) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise _unwritable(error, root) from error
         raise
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from klp import paths
+from klp.diskspace import is_full
 from klp.errors import HostLacks
 from klp.images.apt_lines import AptLines
 from klp.images.definition import ImageDefinition
@@ -157,7 +158,7 @@ def unpack_package(package: Path, destination: Path) -> None:
 def _unreachable(error: CommandFailed) -> Exception:
     """Return an error with apt's first complaint; a full disk stays as it is, for the cache explains it."""
     said = [line for line in error.output.splitlines() if line.startswith(("E:", "klp:", "W: "))]
-    if "No space left on device" in error.output or not said:
+    if is_full(error) or not said:
         return error
     return HostLacks(
         f"mmdebstrap could not make the root: {said[0]}",
