@@ -34,17 +34,21 @@ if TYPE_CHECKING:  # the table below once more, for type checkers and editors
     from klp.errors import BuildFailed as BuildFailed
     from klp.errors import Busy as Busy
     from klp.errors import CheckFailed as CheckFailed
+    from klp.errors import DiskFull as DiskFull
     from klp.errors import GuestOutOfMemory as GuestOutOfMemory
     from klp.errors import GuestPanicked as GuestPanicked
     from klp.errors import GuestSilent as GuestSilent
     from klp.errors import GuestStalled as GuestStalled
     from klp.errors import HostLacks as HostLacks
+    from klp.errors import HostStalled as HostStalled
     from klp.errors import Interrupted as Interrupted
     from klp.errors import KlpError as KlpError
     from klp.errors import NotALivepatch as NotALivepatch
+    from klp.errors import OwnFault as OwnFault
     from klp.errors import PatchRefused as PatchRefused
     from klp.errors import QemuGone as QemuGone
     from klp.errors import SettingsError as SettingsError
+    from klp.errors import TraceLost as TraceLost
     from klp.errors import TransitionStuck as TransitionStuck
     from klp.errors import UnknownName as UnknownName
     from klp.errors import UsageError as UsageError
@@ -126,8 +130,12 @@ _HOME = {
     "GuestOutOfMemory": "klp.errors",
     "QemuGone": "klp.errors",
     "GuestSilent": "klp.errors",
+    "TraceLost": "klp.errors",
+    "HostStalled": "klp.errors",
     "HostLacks": "klp.errors",
+    "DiskFull": "klp.errors",
     "Busy": "klp.errors",
+    "OwnFault": "klp.errors",
     "Interrupted": "klp.errors",
 }
 __all__ = list(_HOME)

@@ -18,11 +18,12 @@ from klp.errors import HostLacks
 from klp.images.cache import EntryKind, Manifest
 from klp.images.definition import definitions
 from klp.images.library import Library
+from klp.model import Accelerator
 from klp.paths import CacheLayout
 from klp.process import run, which
 from klp.progress import Silent
 from klp.settings import Settings
-from klp.vm.accel import AcceleratorVerdict, choose_accelerator
+from klp.vm.accel import AcceleratorVerdict, choose_accelerator, forget_failure, kvm_obstacle
 
 _PYTHON = (3, 11)
 # What one image takes while it is built; klp.images.cache names the same where the disk is full.
@@ -171,9 +172,17 @@ def _id_range_checks() -> tuple[HostCheck, ...]:
     """Judge the user's subordinate ids; root needs none, for mmdebstrap then uses no user namespace."""
     if os.geteuid() == 0:
         return ()
-    user = getpass.getuser()
+    user = _user()
     files = [file.read_text() if file.exists() else "" for file in _ID_FILES]
     return (id_range_check(user, os.geteuid(), *files),)
+
+
+def _user() -> str:
+    """Return the user's name; the number of one that has no name, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # KeyError before Python 3.13
+        return str(os.geteuid())
 
 
 def id_range_check(user: str, uid: int, subuid: str, subgid: str) -> HostCheck:
@@ -270,7 +279,7 @@ def _accelerator(settings: Settings, layout: CacheLayout) -> tuple[AcceleratorVe
     worth a hint, unless the settings ask for TCG.
     """
     forbidden = _KVM.exists() and not os.access(_KVM, os.R_OK | os.W_OK)
-    mend = f"sudo usermod --append --groups kvm {getpass.getuser()}, then log in anew"
+    mend = f"sudo usermod --append --groups kvm {_user()}, then log in anew"
     # Without an image, no guest is booted to try KVM: doctor must be quick, and change nothing.
     try:
         verdict = choose_accelerator(settings, layout)
@@ -278,5 +287,17 @@ def _accelerator(settings: Settings, layout: CacheLayout) -> tuple[AcceleratorVe
         way_out = mend if forbidden else error.hint or ""
         return None, HostCheck(name="accelerator", ok=False, detail=error.message, mend=way_out)
     detail = f"{verdict.accelerator}: {verdict.reason}"
-    advise = forbidden and settings.accelerator == "auto"
-    return verdict, HostCheck(name="accelerator", ok=True, detail=detail, mend=mend if advise else "")
+    better = mend if forbidden else "klp doctor --retry-kvm: the next guest tries it once more"
+    tcg = verdict.accelerator is Accelerator.TCG
+    advise = settings.accelerator == "auto" and tcg and (forbidden or kvm_obstacle() is None)
+    return verdict, HostCheck(name="accelerator", ok=True, detail=detail, mend=better if advise else "")
+
+
+def retry_kvm(settings: Settings) -> str:
+    """Have KVM tried once more by the next guest; return, in words, what that is good for.
+
+    Raises:
+        SettingsError, HostLacks: there is no cache to look in.
+    """
+    why = forget_failure(CacheLayout(paths.cache_root(settings.cache)))
+    return f"{why}: the next guest tries once more" if why else "no failure of KVM's is remembered"

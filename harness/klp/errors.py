@@ -19,8 +19,12 @@
      |    +-- GuestOutOfMemory           it panicked for want of memory
      |    +-- QemuGone                   the QEMU process ended or does not answer
      |    +-- GuestSilent                SSH, or a command over it, missed its deadline
-     +-- HostLacks              exit 4   a tool, a permission or disk space is missing here
+     |    +-- TraceLost                  a probe in it ended, or fell silent
+     |    +-- HostStalled                this host gave the guest no time to run
+     +-- HostLacks              exit 4   a tool, a permission or something else is missing here
+     |    +-- DiskFull                   a disk has no room
      |    +-- Busy                       another process holds what we need
+     +-- OwnFault                        klp itself failed in a part of its work
      +-- Interrupted            exit 130 Ctrl-C or SIGTERM
 """
 
@@ -31,6 +35,7 @@ import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from typing import ClassVar
 
 from klp.printable import printable
 
@@ -222,6 +227,7 @@ class VmLost(KlpError):
     """
 
     exit_code = ExitCode.VM_LOST
+    _by_nobody: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -235,9 +241,21 @@ class VmLost(KlpError):
         self.console_tail = console_tail
         self.report = report
 
+    @property
+    def by_nobody(self) -> bool:
+        """Whether it is no livepatch's fault: QEMU's end, a host that stood still, mere silence.
+
+        A kernel that hangs says so after a while (soft lockup, RCU stall, hung task); one that says
+        nothing, and answers nobody, may as well be starved by its host. Under emulation one vCPU may
+        execute what another has half patched ("Oops: int3"; docs/facts.md).
+        """
+        return self._by_nobody or (self.report is not None and self.report.emulator_suspect)
+
 
 class BootFailed(VmLost):
     """The guest never said that it was ready."""
+
+    _by_nobody = True
 
 
 class GuestPanicked(VmLost):
@@ -255,15 +273,39 @@ class GuestOutOfMemory(VmLost):
 class QemuGone(VmLost):
     """QEMU ended, or its monitor stopped answering."""
 
+    _by_nobody = True
+
 
 class GuestSilent(VmLost):
     """QEMU says that the guest runs, but nothing in it answers in time."""
+
+    _by_nobody = True
+
+
+class TraceLost(VmLost):
+    """A probe in the guest ended or fell silent: what happens in the guest is no longer known."""
+
+    _by_nobody = True
+
+
+class HostStalled(VmLost):
+    """This host gave the guest no time to run, for which the guest's kernel took it to be locked up."""
+
+    _by_nobody = True
+
+
+class OwnFault(KlpError):
+    """klp itself failed in a part of its work, of which nothing is known for that."""
 
 
 class HostLacks(KlpError):
     """This host has not got what the task needs; the hint is the command that mends it."""
 
     exit_code = ExitCode.HOST_LACKS
+
+
+class DiskFull(HostLacks):
+    """A disk has no room for what is to be written."""
 
 
 class Busy(HostLacks):

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
+
+from klp.errors import HostLacks
 
 PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT = PACKAGE.parent.parent
@@ -50,29 +53,50 @@ def probe_files() -> list[Path]:
 
 
 def config_file() -> Path:
-    """Return where a user's settings are read from, whether or not the file exists."""
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return Path(os.environ.get("KLP_CONFIG") or home / "klp" / "config.toml")
+    """Return where a user's settings are read from, whether or not the file exists.
+
+    Raises:
+        HostLacks: this user has no home folder; of the next two as well.
+    """
+    if named := os.environ.get("KLP_CONFIG"):
+        return Path(named)
+    with _at_home():
+        home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return home / "klp" / "config.toml"
 
 
 def cache_root(setting: str = "") -> Path:
     """Return the folder of built images: the setting, else klp/ in the XDG cache folder."""
-    return Path(setting).expanduser().absolute() if setting else platformdirs.user_cache_path("klp")
+    with _at_home():
+        chosen = Path(setting) if setting else platformdirs.user_cache_path("klp")
+        return chosen.expanduser().absolute()
 
 
 def runs_root(setting: str = "") -> Path:
     """Return the folder of run folders: the setting, else klp/runs/ in the XDG state folder."""
-    if setting:
-        return Path(setting).expanduser().absolute()
-    return platformdirs.user_state_path("klp") / "runs"
+    with _at_home():
+        chosen = Path(setting) if setting else platformdirs.user_state_path("klp") / "runs"
+        return chosen.expanduser().absolute()
+
+
+@contextmanager
+def _at_home() -> Iterator[None]:
+    """Tell a user without a home folder as such: in a container one may run as a mere number."""
+    try:
+        yield
+    except RuntimeError:
+        raise HostLacks(
+            f"user {os.getuid()} has no home folder: HOME is not set, nor an entry in passwd(5)",
+            hint="set HOME to a folder that can be written",
+        ) from None
 
 
 def guests_root() -> Path:
     """Return the folder with one folder for each guest that `klp up` keeps alive."""
     # The runtime folder is emptied when its user logs out or the host starts anew, as the guests are ended.
-    # With sudo or in a container the variable may name a folder that is not there.
+    # With sudo or in a container the variable may name a folder that is not there, or another user's.
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime and Path(runtime).is_dir():
+    if runtime and Path(runtime).is_dir() and Path(runtime).stat().st_uid == os.getuid():
         return Path(runtime) / "klp" / "guests"
     return Path(tempfile.gettempdir()) / f"klp-{os.getuid()}" / "guests"
 
@@ -130,6 +154,11 @@ class CacheLayout:
     def host_key(self) -> Path:
         """The private key by which the guests of this cache are known."""
         return self.root / "ssh" / "host_ed25519"
+
+    @property
+    def newest(self) -> Path:
+        """The newest releases that the archive was seen to have, and those that were asked for."""
+        return self.root / "newest.json"
 
     @property
     def accelerator(self) -> Path:

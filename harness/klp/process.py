@@ -18,7 +18,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -208,7 +208,9 @@ def _heard(
     def follow() -> None:
         for line in stream:
             lines.append(line)
-            listen(line.rstrip("\n"))
+            # Who listens may write to a disk that is full: the child would wait for ever to be heard on.
+            with suppress(OSError):
+                listen(line.rstrip("\n"))
 
     follower = threading.Thread(target=follow, name=f"hear {which} of {child.pid}", daemon=True)
     follower.start()
@@ -262,10 +264,14 @@ def pipe(
     with (
         SignalsHeld() as held,
         subprocess.Popen(left, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                         stderr=subprocess.PIPE, text=True, start_new_session=True) as first,
+                         stderr=subprocess.PIPE, text=True, errors="replace",
+                         start_new_session=True) as first,
         subprocess.Popen(right, env=env, stdin=first.stdout, stdout=subprocess.DEVNULL,
-                         stderr=subprocess.PIPE, text=True, start_new_session=True) as second,
-        _heard(first, "stderr", listen or _nobody) as heard,
+                         stderr=subprocess.PIPE, text=True, errors="replace",
+                         start_new_session=True) as second,
+        # Both are heard at once: who fills a pipe that nobody reads waits, and then the other waits for it.
+        _heard(first, "stderr", listen or _nobody) as said,
+        _heard(second, "stderr", _nobody) as refused,
     ):  # fmt: skip
         try:
             held.release()
@@ -273,12 +279,12 @@ def pipe(
             first.stdout.close()  # so that the producer gets SIGPIPE when the consumer dies
             with ended_by(partial(_end_unless_over, first)):
                 first.wait()
-                _, refusal = second.communicate()
+                second.wait()
         except BaseException:
             end_group(first)
             end_group(second)
             raise
-    complaint = "".join(heard)
+    complaint, refusal = "".join(said), "".join(refused)
     # A dead consumer is why the producer's pipe broke; a consumer of nothing fails for the producer's sake.
     broken = first.returncode == -signal.SIGPIPE or "Broken pipe" in complaint
     if second.returncode and (broken or not first.returncode):

@@ -34,6 +34,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str, _("the kernel to boot where none is named: a name of `klp kernels`, or a build tree")
     ] = "6.12"
     cache: Annotated[str, _("folder of built images; default: klp/ in the XDG cache folder")] = ""
+    cache_limit_gib: Annotated[
+        float, msgspec.Meta(gt=0),
+        _("GiB that the cache may take; above it, what was unused the longest goes (`klp image gc`)"),
+    ] = 60.0  # fmt: skip
     runs: Annotated[str, _("folder of run folders; default: klp/runs/ in the XDG state folder")] = ""
     mirror: Annotated[
         str, _("a Debian mirror's URI for image builds; default: the one mmdebstrap picks")

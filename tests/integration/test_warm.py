@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from klp import progress
-from klp.errors import CheckFailed, HostLacks, QemuGone
+from klp.errors import HostLacks, QemuGone, TraceLost
 from klp.images.cache import Cache, read_manifest
 from klp.lab.warm import ensure_warm, restored, warm_pool
 from klp.paths import CacheLayout, RunLayout
@@ -273,7 +273,7 @@ def test_a_probe_that_dies_is_told_with_its_last_words(open_guest, warm, tmp_pat
         tracer.mark()
         end = f"echo out of luck >>/run/klp/trace/{dead.name}.err; kill -KILL {dead.pid}"
         lab.guest.run(end).must("killing a probe")
-        with pytest.raises(CheckFailed) as caught:
+        with pytest.raises(TraceLost) as caught:
             tracer.mark()
     said = caught.value.message
     assert said.startswith(f"the probe {dead.name} ended before its mark: ")

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 BASE = (
-    "version", "errors", "kernels", "model", "paths", "files", "process", "sidework", "waiting",
-    "durations", "progress", "printable", "consoles", "settings", "toml", "work",
+    "version", "errors", "kernels", "model", "paths", "files", "diskspace", "inuse", "process", "sidework",
+    "waiting", "durations", "progress", "printable", "consoles", "settings", "toml", "work",
 )  # fmt: skip
 # Low to high. A room may import itself and what stands before it.
 ORDER = (

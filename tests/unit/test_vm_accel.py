@@ -10,12 +10,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from klp import doctor
 from klp.errors import BootFailed, HostLacks
+from klp.files import digest_of
+from klp.lab import warm
 from klp.model import Accelerator, Image, Kernel
 from klp.paths import CacheLayout
 from klp.settings import Settings
 from klp.vm import accel
-from klp.vm.accel import choose_accelerator, kvm_obstacle
+from klp.vm.accel import choose_accelerator, forget_failure, host_cpu, kvm_obstacle
+from klp.vm.request import MachineRequest
 
 CPUINFO = "processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: fpu {} sse2\nbugs\t\t: vmx svm\n"
 
@@ -209,3 +213,73 @@ def test_a_damaged_proof_is_none(layout: CacheLayout, image: Image, machines: In
     assert choose_accelerator(Settings(), layout, image).proven
     assert len(tried.specs) == 1
     assert msgspec.json.decode(layout.accelerator.read_bytes())["booted"] is True
+
+
+# --- what failed once may work later --------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("host")
+def test_a_failure_can_be_forgotten_and_is_tried_again(
+    layout: CacheLayout, image: Image, machines: Install
+) -> None:
+    machines(BootFailed("hung"))
+    assert choose_accelerator(Settings(), layout, image).accelerator is Accelerator.TCG
+    assert "no guest boots with it (hung)" in forget_failure(layout)
+    tried = machines()
+    assert choose_accelerator(Settings(), layout, image).accelerator is Accelerator.KVM
+    assert len(tried.specs) == 1
+
+
+@pytest.mark.usefixtures("host")
+def test_a_success_is_not_forgotten(layout: CacheLayout, image: Image, machines: Install) -> None:
+    tried = machines()
+    choose_accelerator(Settings(), layout, image)
+    assert forget_failure(layout) == ""
+    choose_accelerator(Settings(), layout, image)
+    assert len(tried.specs) == 1
+    layout.accelerator.unlink()
+    assert forget_failure(layout) == ""
+
+
+def test_the_doctor_forgets_it_when_asked(
+    host: Host, layout: CacheLayout, image: Image, machines: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host()
+    monkeypatch.setattr("klp.doctor.kvm_obstacle", accel.kvm_obstacle)
+    machines(BootFailed("hung"))
+    settings = Settings(cache=str(layout.root))
+    choose_accelerator(settings, layout, image)
+    [before] = [each for each in doctor.examine(settings).checks if each.name == "accelerator"]
+    assert before.ok
+    assert before.mend.startswith("klp doctor --retry-kvm: ")
+    assert "hung" in doctor.retry_kvm(settings)
+    [after] = [each for each in doctor.examine(settings).checks if each.name == "accelerator"]
+    assert after.detail.startswith("kvm: ")
+    assert after.mend == ""
+
+
+# --- a guest that was saved under KVM has the host's CPU ------------------------------------------------
+
+
+def test_what_tells_cpus_apart(tmp_path: Path) -> None:
+    file = tmp_path / "cpuinfo"
+
+    def cpu(flags: str, mhz: str = "2000", more: str = "") -> str:
+        file.write_text(f"{CPUINFO.format(flags)}cpu MHz\t\t: {mhz}\n\nprocessor\t: 1\n{more}")
+        return host_cpu(file)
+
+    assert "vendor_id=GenuineIntel" in cpu("vmx")
+    assert cpu("vmx") == cpu("vmx", mhz="800", more="flags\t\t: other\n")
+    assert cpu("vmx") != cpu("vmx avx512f")
+
+
+@pytest.mark.parametrize("accelerator", list(Accelerator))
+def test_a_saved_guests_key_has_the_hosts_cpu_under_kvm(
+    image: Image, monkeypatch: pytest.MonkeyPatch, accelerator: Accelerator
+) -> None:
+    monkeypatch.setattr(warm, "qemu_version", lambda architecture: "10.0")
+    keys = []
+    for cpu in ("one", "another"):
+        monkeypatch.setattr(warm, "host_cpu", lambda cpu=cpu: cpu)
+        keys.append(digest_of(warm._inputs(MachineRequest(image, accelerator), ())))
+    assert (keys[0] != keys[1]) is (accelerator is Accelerator.KVM)

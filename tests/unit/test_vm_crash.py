@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -286,6 +287,7 @@ class FakeQemu:
 
     def __init__(self, status: int | None) -> None:
         self._status = status
+        self.pid = os.getpid()
 
     def status(self) -> int | None:
         return self._status

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from klp.errors import Interrupted
+from klp.vm.hostlimits import HostFiles, usable_cpus
 from klp.vm.pool import Pool, size_that_fits
 
 
@@ -117,17 +118,68 @@ def test_nobody_waits_for_a_guest_of_a_pool_that_is_closed():
 @pytest.mark.parametrize(
     ("available_kib", "asked", "fits"), [(8 << 20, 1, 1), (100 << 10, None, 1), (100, 4, 1)]
 )
-def test_size_is_bounded(tmp_path, available_kib, asked, fits):
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text(f"MemTotal: 1 kB\nMemAvailable: {available_kib} kB\n")
-    assert size_that_fits(1024, asked, meminfo) == fits
+def test_size_is_bounded(host, available_kib, asked, fits):
+    host.meminfo.write_text(f"MemTotal: 1 kB\nMemAvailable: {available_kib} kB\n")
+    assert size_that_fits(1024, asked, host) == fits
 
 
-def test_size_never_exceeds_cores(tmp_path, monkeypatch):
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text(f"MemAvailable: {64 << 20} kB\n")
-    monkeypatch.setattr("os.cpu_count", lambda: 6)
-    assert size_that_fits(1024, None, meminfo) == 6
-    assert size_that_fits(1024, 4, meminfo) == 4
-    meminfo.write_text(f"MemAvailable: {1300 << 10} kB\n")
-    assert size_that_fits(1024, None, meminfo) == 2
+@pytest.fixture
+def host(tmp_path, monkeypatch):
+    """A host of six CPUs and 64 GiB, without control groups."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(6)))
+    files = HostFiles(tmp_path / "meminfo", tmp_path / "cgroup", tmp_path / "groups")
+    files.meminfo.write_text(f"MemAvailable: {64 << 20} kB\n")
+    files.groups.mkdir()
+    return files
+
+
+def grouped(host, own, **limits):
+    """Put this process into a control group with limits, each named as its file."""
+    host.own_groups.write_text(f"{own}\n")
+    _, controllers, path = own.split(":")
+    group = host.groups / controllers / path.lstrip("/")
+    group.mkdir(parents=True, exist_ok=True)
+    for name, text in limits.items():
+        (group / name.replace("__", ".")).write_text(f"{text}\n")
+
+
+def test_size_never_exceeds_the_cpus_that_may_be_used(host, monkeypatch):
+    assert size_that_fits(1024, None, host) == 6
+    assert size_that_fits(1024, 4, host) == 4
+    host.meminfo.write_text(f"MemAvailable: {1300 << 10} kB\n")
+    assert size_that_fits(1024, None, host) == 2
+    host.meminfo.write_text(f"MemAvailable: {64 << 20} kB\n")
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {5})
+    assert size_that_fits(1024, None, host) == 1
+
+
+@pytest.mark.parametrize(
+    ("own", "limits", "fits"),
+    [
+        ("0::/job", {"cpu__max": "250000 100000"}, 2),
+        ("0::/job", {"cpu__max": "max 100000"}, 6),
+        ("0::/job", {"memory__max": 2 << 30, "memory__current": 100 << 20}, 3),
+        ("0::/job", {"memory__max": "max", "memory__current": 5}, 6),
+        ("0::/job", {"memory__max": 2 << 30, "memory__current": 2 << 30,
+                     "memory__stat": f"anon 1\ninactive_file {1300 << 20}"}, 2),
+        ("3:cpu,cpuacct:/job", {"cpu__cfs_quota_us": 300000, "cpu__cfs_period_us": 100000}, 3),
+        ("3:cpu,cpuacct:/job", {"cpu__cfs_quota_us": -1, "cpu__cfs_period_us": 100000}, 6),
+        ("4:memory:/job", {"memory__limit_in_bytes": 2 << 30, "memory__usage_in_bytes": 1 << 30}, 1),
+        ("4:memory:/job", {"cpu__max": "100000 100000"}, 6),
+    ],
+)  # fmt: skip
+def test_a_control_group_limits_it(host, own, limits, fits):
+    grouped(host, own, **limits)
+    assert size_that_fits(1024, None, host) == fits
+
+
+def test_the_groups_above_limit_it_too(host):
+    grouped(host, "0::/job", cpu__max="200000 100000")
+    grouped(host, "0::/job/step", cpu__max="max 100000")
+    assert usable_cpus(host) == 2
+
+
+def test_a_container_sees_its_own_group_at_the_top(host):
+    host.own_groups.write_text("0::/of/the/host\n")
+    (host.groups / "cpu.max").write_text("100000 100000\n")
+    assert usable_cpus(host) == 1

@@ -75,6 +75,15 @@ def test_what_is_written_reaches_the_snapshot_only_while_it_is_made() -> None:
         assert f"file={disk}" in line(start)
 
 
+def test_what_it_is_made_of_is_told_for_whoever_must_not_remove_it() -> None:
+    image = replace(IMAGE, root_disk=Path("/cache/guest-1/root"), kernel=replace(
+        KERNEL, image=Path("/cache/kernel-1/kernel"), initrd=Path("/cache/boot-1/initrd")))  # fmt: skip
+    own = (Path("/cache/guest-1"), Path("/cache/kernel-1"), Path("/cache/boot-1"))
+    assert replace(WANTED, image=image).entries == own
+    for start in STARTS[1:]:
+        assert replace(WANTED, image=image, start=start).entries == (*own, Path("/snapshot"))
+
+
 def test_it_waits_for_a_state_only_where_there_is_one() -> None:
     assert ["-incoming defer" in line(start) for start in STARTS] == [False, False, True, True]
 

@@ -1,8 +1,9 @@
 # shellcheck shell=sh
 # SPDX-License-Identifier: Apache-2.0
 # mmdebstrap customize hook: find the newest kernel of series $SERIES and download its packages to
-# /klp in the new root ($1), checked against the signed index by apt; with $TOOLS, those of a system that builds
-# modules for it to /klp/tools as well, in the same go, for both have some of the largest.
+# /klp in the new root ($1), checked against the signed index by apt; with $TOOLS, those of a system that
+# builds modules for it to /klp/tools as well, in the same go, for both have some of the largest.
+# Without a $SOURCE its release alone.
 set -eu
 # shellcheck disable=SC2153 # SERIES, ARCH and SOURCE are set by the caller
 series=$(printf %s "$SERIES" | sed 's/\./\\./g')
@@ -13,12 +14,14 @@ if [ -z "$release" ]; then
 	echo "klp: the archive has no kernel of series $SERIES" >&2
 	exit 1
 fi
+mkdir -p "$1/klp"
+cd "$1/klp"
+echo "$release" >release
+[ -n "$SOURCE" ] || exit 0
 # Since 7.x the image package is empty and depends on -binary, -base and -modules.
 parts=$(apt-cache depends "linux-image-$release" |
 	sed -n "s/^ *Depends: \(linux-[a-z]*-\)/\1/p" | grep -F -- "-$release" || true)
-mkdir -p "$1/klp/tools/partial"
-cd "$1/klp"
-echo "$release" >release
+mkdir -p tools/partial
 if [ -n "$TOOLS" ]; then
 	# shellcheck disable=SC2086 # a list of package names
 	told_apt -o "Dir::Cache::Archives=$1/klp/tools" --download-only install \

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from klp.analysis.evidence import Verdict
 from klp.analysis.legs import LegOutcome
 from klp.analysis.result import Check, check
 from klp.analysis.transitions import Transition, traced_counts
@@ -19,9 +20,9 @@ from klp.trace import events as ev
 SURVIVES = "guest survives"
 
 
-def guest_lost(words: str) -> Check:
-    """Return the check of a plan whose guest was lost."""
-    return check(SURVIVES, False, words)
+def guest_lost(words: str, verdict: Verdict) -> Check:
+    """Return the check of a plan whose guest was lost: violated, or not observed where the host lost it."""
+    return Check(name=SURVIVES, verdict=verdict, evidence=words)
 
 
 def life_failed(words: str) -> Check:

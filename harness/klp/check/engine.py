@@ -18,7 +18,7 @@ from klp.check.outcomes import Outcomes
 from klp.check.plan import CheckOrder, CheckUnit, TargetKernel, outcome_of, planned_units, survey_for
 from klp.check.registry import OPENER, SCENARIOS
 from klp.check.static import BUILD, MODINFO, STATIC
-from klp.errors import KlpError
+from klp.errors import KlpError, OwnFault
 from klp.files import remove_tree
 from klp.paths import CheckLayout
 from klp.progress import Progress
@@ -70,6 +70,7 @@ class CheckRun:
         self._executor = executor
         self._units = planned_units(order, settings, layout.root)
         self._outcomes = Outcomes(order, self._units, layout, progress, before)
+        self._faults: list[str] = []
         self._learned: dict[tuple[str, str], Learned] = {}
         self._releases = {each.release for each in order.kernels}
         self.result = self._outcomes.result(None)
@@ -94,6 +95,8 @@ class CheckRun:
                 with self._progress.step(self._checking(kernel)):
                     self._one_kernel(host, kernel)
             error = None
+            if self._faults:
+                raise _own_fault(self._faults)
         except KlpError as failure:
             error = failure.message
             return failure
@@ -195,8 +198,17 @@ class CheckRun:
         self._learned[_which(unit)] = Learned(
             done.built_for or known.built_for, done.objects or known.objects, done.lost or known.lost
         )
+        if done.own_fault:
+            self._faults.append(done.own_fault)
         if done.outcome is not None:
             self._outcomes.record(done.outcome)
+
+
+def _own_fault(faults: Sequence[str]) -> OwnFault:
+    more = f", and {len(faults) - 1} more of its own failures" if len(faults) > 1 else ""
+    return OwnFault(
+        f"{faults[0]}{more}", hint="a fault of klp's: its traceback.txt is in the scenario's folder"
+    )
 
 
 def _which(unit: CheckUnit) -> tuple[str, str]:

@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from klp.check.perform import Performed, perform
 from klp.check.plan import CheckUnit, outcome_of
 from klp.check.registry import SCENARIOS
 from klp.check.static import BUILD, MODINFO, modinfo, object_names
+from klp.diskspace import is_full, room_on
 from klp.drive.case import Case, Promised
 from klp.errors import BuildFailed, Interrupted, KlpError, UsageError, VmLost
 from klp.files import remove_tree
@@ -56,12 +58,14 @@ class UnitOutcome:
         objects: what its livepatch changes, if it was loaded.
         built_for: the release that its module was built for, if it was built.
         lost: why the guest of a survey was lost, if it was; of any other unit its outcome says so.
+        own_fault: what of klp's own failed in it, in words.
     """
 
     outcome: ScenarioOutcome | None
     objects: tuple[PatchedFunctions, ...] = ()
     built_for: str = ""
     lost: str = ""
+    own_fault: str = ""
 
 
 def perform_unit(unit: CheckUnit, objects: tuple[PatchedFunctions, ...]) -> UnitOutcome:
@@ -141,12 +145,39 @@ class CheckHost:
     def perform(self, unit: CheckUnit, objects: tuple[PatchedFunctions, ...]) -> UnitOutcome:
         """See `perform_unit`."""
         self._in_use.check()
-        with under_way(self._progress, _name(unit)):
-            if unit.scenario == BUILD:
-                return self._build(unit)
-            if unit.scenario == MODINFO:
-                return self._modinfo(unit)
-            return self._in_guest(unit, objects)
+        with under_way(self._progress, _name(unit)), room_on(self._layout.root):
+            try:
+                return self._perform(unit, objects)
+            except KlpError:
+                raise
+            except Exception as error:
+                if is_full(error):
+                    raise
+                return self._failed(unit, error)
+
+    def _perform(self, unit: CheckUnit, objects: tuple[PatchedFunctions, ...]) -> UnitOutcome:
+        if unit.scenario == BUILD:
+            return self._build(unit)
+        if unit.scenario == MODINFO:
+            return self._modinfo(unit)
+        return self._in_guest(unit, objects)
+
+    def _failed(self, unit: CheckUnit, error: Exception) -> UnitOutcome:
+        """Return what came of a unit in which klp itself failed: it costs this one, and blames nobody."""
+        self._in_use.check()  # what fails because all is being ended is no failure
+        own = f"klp itself failed: {type(error).__name__}: {error}"
+        file = self._folder(unit) / "traceback.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(traceback.format_exception(error)))
+        shown = file.relative_to(self._layout.root)
+        if unit.survey:
+            return UnitOutcome(None, lost=own, own_fault=own)
+        outcome = outcome_of(unit, Verdict.NOT_OBSERVED, (f"{own} ({shown})",))
+        return UnitOutcome(outcome, own_fault=f"{unit.livepatch.name} {unit.scenario}: {own}")
+
+    def _folder(self, unit: CheckUnit) -> Path:
+        label, livepatch = unit.kernel.label, unit.livepatch.name
+        return self._layout.scenario(label, livepatch, unit.scenario, unit.repetition).root
 
     def guests_at_once(self, memory_mib: int) -> int:
         """Return how many guests of `memory_mib` are used at once."""
@@ -222,14 +253,14 @@ class CheckHost:
         try:
             modules = modules_of(source, kernel, out, NotesOnly(self._progress))
         except (BuildFailed, UsageError) as failure:
+            if is_full(failure):  # the compiler's, and no fault of what it was given
+                raise
             return _Made({}, time.monotonic() - begun, failure)
         return _Made(modules, time.monotonic() - begun)
 
     def _in_guest(self, unit: CheckUnit, objects: tuple[PatchedFunctions, ...]) -> UnitOutcome:
         one, kernel = self._candidate(unit), self.ready(unit)
-        folder = self._layout.scenario(
-            unit.kernel.label, unit.livepatch.name, unit.scenario, unit.repetition
-        ).root
+        folder = self._folder(unit)
         tell = teller(self._progress)
         tell("waiting for a guest")
         try:

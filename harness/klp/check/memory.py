@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 
 from klp.analysis.growth import Meter
 from klp.drive.case import TestedGuest
@@ -34,13 +35,15 @@ _PAGES = "nr_slab_unreclaimable"
 _LARGE = (
     "pages() { echo 1 >/proc/sys/vm/stat_refresh; local name; while read -r name pages; do "
     f"[[ $name != {_PAGES} ]] || return 0; done </proc/vmstat; }}; "
-    "cd /sys/kernel/slab && for each in *; do [[ -L $each ]] || own+=($each); done && "
+    "cd /sys/kernel/slab && [[ -e kmalloc-64/slabs ]] || exit 0; "
+    "for each in *; do [[ -L $each ]] || own+=($each); done && "
     'grep -H . "${own[@]/%//order}" "${own[@]/%//reclaim_account}" && '
     "for round in {1..5}; do pages; before=$pages; found=(); "
     "for each in ${own[@]}; do read -r slabs _ <$each/slabs; found+=($each/slabs:$slabs); done; "
     "pages; (( before != pages )) || break; done; "
     f"printf '%s\\n' ${{found[@]}} {_PAGES}:$pages"
 )
+_LARGE_NAME = "large kmalloc"
 # The least that it gives, in pages. Counted in units of that size a leak shows, and a slab that comes and
 # goes meanwhile does not: read by bash alone it is 5 pages on 6.12, 1 on 6.1, none on 7.2.
 _LARGE_PAGES = 4
@@ -56,6 +59,13 @@ def sample(guest: TestedGuest) -> dict[str, Meter]:
     """Return the objects of slab caches, what kmalloc() gave beside them, and pages of other kinds."""
     objects = parse(guest.run(_COUNTS).must("counting memory").stdout)
     return objects | parse_large(guest.run(_LARGE).must("counting large memory").stdout)
+
+
+def uncounted(meters: Mapping[str, Meter]) -> str:
+    """Return, in words, what a sample has no count of; empty where it has all."""
+    if _LARGE_NAME in meters:
+        return ""
+    return "the guest's kernel counts no objects (CONFIG_SLUB_DEBUG): only leaks of whole pages show"
 
 
 def settled(guest: TestedGuest) -> dict[str, Meter]:
@@ -89,12 +99,17 @@ def parse(text: str) -> dict[str, Meter]:
 
 
 def parse_large(text: str) -> dict[str, Meter]:
-    """Read ``CACHE/slabs:7``, ``CACHE/order:2``, ``CACHE/reclaim_account:0``, and the pages of all."""
+    """Read ``CACHE/slabs:7``, ``CACHE/order:2``, ``CACHE/reclaim_account:0``, and the pages of all.
+
+    Nothing comes of a kernel that does not count slabs (CONFIG_SLUB_DEBUG).
+    """
     lines = (each.rpartition(":") for each in text.splitlines())
     values = {path: int(value) for path, _, value in lines}
+    if not values:
+        return {}
     large = values.pop(_PAGES)
     for path, slabs in values.items():
         cache, _, attribute = path.rpartition("/")
         if attribute == "slabs" and not values[f"{cache}/reclaim_account"]:
             large -= slabs << values[f"{cache}/order"]
-    return {"large kmalloc": Meter(large // _LARGE_PAGES, _LARGE_PAGES * _PAGE_KIB * 1024)}
+    return {_LARGE_NAME: Meter(large // _LARGE_PAGES, _LARGE_PAGES * _PAGE_KIB * 1024)}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -28,12 +29,13 @@ from klp.drive.case import Case
 from klp.drive.steps import Moment
 from klp.drive.subject import Refused
 from klp.errors import (
-    BootFailed,
     CheckFailed,
+    GuestOutOfMemory,
+    GuestPanicked,
     GuestSilent,
     HostLacks,
+    HostStalled,
     KlpError,
-    QemuGone,
     TransitionStuck,
     UsageError,
     VmLost,
@@ -78,11 +80,13 @@ class _Ended:
 
     Attributes:
         hangs: a command hangs, and the guest lives: that the connection it hangs on is silent is no loss.
+        stalled: this host stood still meanwhile.
     """
 
     inapplicable: str = ""
     error: KlpError | None = None
     lost: VmLost | None = None
+    stalled: HostStalled | None = None
     hangs: bool = False
     lines: tuple[str, ...] = ()
     reports: tuple[tuple[str, ...], ...] = field(default=())
@@ -106,7 +110,7 @@ def perform(
     Raises:
         HostLacks: this host, not the livepatch, keeps it from being tried.
     """
-    ended = _Ended()
+    ended, begun = _Ended(), time.monotonic()
     stage = None
     try:
         stage = Stage(case, candidate, objects, tell, quick=quick)
@@ -128,6 +132,7 @@ def perform(
     except KlpError as error:
         ended.error = error
     _close(case, stage, ended)
+    ended.stalled = case.guest.lab.machine.stalled(begun)
     return _told(case, candidate, scenario, stage, ended)
 
 
@@ -172,6 +177,11 @@ def _told(
     slow = slow_callbacks(history, candidate.livepatch.name, case.settings.callback_limit_s)
     seen = _seen(case, candidate, stage, ended, history)
     reasons = diagnose(replace(seen, faults=(*seen.faults, *slow.faults)))
+    # Deadlines, lockups and the time that callbacks take are told by clocks, which went on while the host
+    # stood still; an oops is none of those.
+    stalled = ended.lost if isinstance(ended.lost, HostStalled) else ended.stalled
+    if stalled and reasons and not isinstance(ended.lost, GuestPanicked | GuestOutOfMemory):
+        ended.lost, reasons = stalled, ()
     lost = ended.lost
     # A diagnosis outranks a loss: what was seen broken before the guest went is true whatever ended it.
     if reasons:
@@ -214,7 +224,7 @@ def _checks(scenario: Scenario, verdict: Verdict, reasons: tuple[str, ...]) -> t
 
 def _seen(case: Case, candidate: Candidate, stage: Stage | None, ended: _Ended, history: History) -> Seen:
     error, lost = ended.error, ended.lost
-    blamed = lost is not None and not _outside(lost)
+    blamed = lost is not None and not lost.by_nobody
     refusal = None
     if isinstance(error, Refused):
         refusal = Refusal(
@@ -254,17 +264,6 @@ def _in_own_code(case: Case, livepatch: str) -> tuple[tuple[int, str], ...]:
     frame = re.compile(rf"([\w.]+)\+0x\S+ \[{re.escape(livepatch)}\b")
     found = ((task.pid, frame.search("\n".join(task.stack))) for task in case.pending)
     return tuple((pid, match[1]) for pid, match in found if match)
-
-
-def _outside(lost: VmLost) -> bool:
-    """Whether a guest was lost by what is no livepatch's fault: QEMU's end or mere silence.
-
-    A kernel that hangs says so after a while (soft lockup, RCU stall, hung task); one that says nothing,
-    and answers nobody, may as well be starved by its host.
-    """
-    # Under emulation one vCPU may execute what another has half patched ("Oops: int3"; docs/facts.md).
-    suspect = lost.report is not None and lost.report.emulator_suspect
-    return isinstance(lost, QemuGone | BootFailed | GuestSilent) or suspect
 
 
 def _stuck(case: Case, silent: GuestSilent) -> CheckFailed | None:

@@ -6,8 +6,9 @@ from __future__ import annotations
 import click
 from rich.text import Text
 
-from klp.cli.common import example, plain_option, print_json, progress, settings, stdout
+from klp.cli.common import example, plain_option, print_json, progress, settings, stderr, stdout
 from klp.doctor import examine
+from klp.doctor import retry_kvm as retry
 from klp.errors import ExitCode
 from klp.progress import under_way
 from klp.report.columns import Columns
@@ -16,8 +17,11 @@ from klp.report.columns import Columns
 @click.command(epilog=example("klp doctor"))
 @plain_option
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
-def doctor(as_json: bool) -> int:
+@click.option("--retry-kvm", is_flag=True, help="Forget that no guest booted with KVM: the next one tries.")
+def doctor(as_json: bool, retry_kvm: bool) -> int:
     """Say what this host has and lacks, which accelerator is used and why, and what mends each lack."""
+    if retry_kvm:
+        stderr.print(retry(settings()))
     with under_way(progress(), "looking at this host"):
         report = examine(settings())
     if as_json:

@@ -8,14 +8,18 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import click
 from click.shell_completion import CompletionItem
 
+from klp import paths
 from klp.cli.saying import PrintableFormatter, say
+from klp.diskspace import disk_full, free_mib, is_full
 from klp.errors import BuildFailed, ExitCode, KlpError, VmLost
 from klp.version import __version__
 
@@ -183,11 +187,26 @@ def _invoke() -> int | None:
         return status
 
 
+@contextmanager
+def _disks_told() -> Iterator[None]:
+    """Tell a disk that is full as such, whoever met it."""
+    try:
+        yield
+    except (OSError, KlpError) as error:
+        if not is_full(error):
+            raise
+        # A write names no file, nor does a command: then it was rather the disk that has the least left.
+        places = (Path(os.environ.get("TMPDIR") or "/tmp"), paths.runs_root(), paths.cache_root())
+        named = error.filename if isinstance(error, OSError) else None
+        raise disk_full(Path(named) if named else min(places, key=free_mib)) from error
+
+
 def main() -> NoReturn:
     """Run `klp`; the entry point."""
     _take_signals()
     try:
-        sys.exit(_invoke() or ExitCode.OK)
+        with _disks_told():
+            sys.exit(_invoke() or ExitCode.OK)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.UsageError as error:

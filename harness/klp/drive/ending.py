@@ -9,7 +9,7 @@ from pathlib import Path
 
 from klp.analysis.evidence import Verdict, overall
 from klp.analysis.result import PlanResult
-from klp.errors import KlpError, VmLost
+from klp.errors import HostLacks, KlpError, VmLost
 from klp.lab.lab import Lab
 
 
@@ -25,6 +25,9 @@ def look_last(lab: Lab, log: Path, mark: Callable[[], object]) -> LastLook:
     """Have the probes write out all they saw, and the guest's kernel log written to a file.
 
     Of a lost guest, what its console has stands in the file.
+
+    Raises:
+        HostLacks: this host cannot write down what is to be kept.
     """
     try:
         mark()
@@ -34,6 +37,8 @@ def look_last(lab: Lab, log: Path, mark: Callable[[], object]) -> LastLook:
     except VmLost as lost:  # before KlpError, which it is as well
         log.write_text(lab.machine.console.text())
         return LastLook(lost)
+    except HostLacks:  # says nothing of the guest, and will not be otherwise for the next one
+        raise
     except KlpError as failure:
         return LastLook(failure=failure.message)
     return LastLook()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 
 from klp.analysis import plan_checks
@@ -15,7 +16,7 @@ from klp.drive.calls import CallCounter, new_functions, untold
 from klp.drive.commands import guest_path
 from klp.drive.control import Controls
 from klp.drive.probed import ProbedGuest, ProbedLife
-from klp.errors import VmLost
+from klp.errors import GuestSilent, VmLost
 from klp.guest.kernel_log import lines_after, write_canary
 from klp.guest.livepatch import PendingTask
 from klp.lab.lab import Lab
@@ -29,6 +30,9 @@ from klp.trace.tracer import Tracer
 
 def lost_result(plan: PatchPlan, lost: VmLost) -> PlanResult:
     """Return the result of a plan whose guest was lost under it: the trace ends where the guest did."""
+    # Of a guest that falls silent nobody has asked here why: it may be the livepatch that keeps it busy.
+    blamed = not lost.by_nobody or isinstance(lost, GuestSilent)
+    gone = plan_checks.guest_lost(lost.message, Verdict.VIOLATED if blamed else Verdict.NOT_OBSERVED)
     return PlanResult(
         name=plan.name,
         livepatch=plan.livepatch,
@@ -36,10 +40,10 @@ def lost_result(plan: PatchPlan, lost: VmLost) -> PlanResult:
         transitions=(),
         shadow=history(()).ledger,
         callbacks=(),
-        checks=(plan_checks.guest_lost(lost.message),),
+        checks=(gone,),
         log=lost.console_tail,
         error=lost.message,
-        verdict=Verdict.VIOLATED,
+        verdict=gone.verdict,
     )
 
 
@@ -84,7 +88,19 @@ class Lifecycle:
 
         Raises:
             VmLost: the machine went away; nothing more can be run in this lab.
+            HostStalled: this host stood still meanwhile, and what failed may have failed for that.
         """
+        started, machine = time.monotonic(), self._guest.lab.machine
+        try:
+            result = self._run(plan)
+        except GuestSilent as silent:
+            raise machine.stalled(started) or silent from None
+        stalled = machine.stalled(started)
+        if stalled and result.verdict is Verdict.VIOLATED:
+            raise stalled
+        return result
+
+    def _run(self, plan: PatchPlan) -> PlanResult:
         name = module_name(plan.livepatch)
         begun = self._guest.tracer.mark()
         self._observer.begin(plan.name, name)

@@ -14,11 +14,12 @@ import msgspec
 from klp.analysis.evidence import Verdict, overall
 from klp.analysis.result import RUN_SCHEMA, PlanResult, RunResult
 from klp.analysis.rules.rule import RuleVerdict
+from klp.diskspace import is_full, room_on
 from klp.drive.control import Controls, unprobed
 from klp.drive.lifecycle import Lifecycle, lost_result
 from klp.drive.prepare import PreparedRun
 from klp.drive.watch import Watch
-from klp.errors import KlpError, UsageError, VmLost
+from klp.errors import GuestSilent, HostLacks, Interrupted, KlpError, OwnFault, UsageError, VmLost
 from klp.lab.lab import Lab, booted
 from klp.lab.programs import ensure_programs
 from klp.lab.provenance import provenance
@@ -103,17 +104,21 @@ class Run:
         try:
             self._controls = self._unprobed()
             while self._pending:
-                failure = self._one_guest()
+                with room_on(self._layout.root):
+                    failure = self._one_guest()
                 first = first or failure
                 # A folder for each guest, or its console and events would go on in the last one's.
                 if self._pending:
                     self._layout = self._layout.of_guest(self._layout.guest + 1)
         except KlpError as failure:
-            return self._conclude(failure.message), first or failure
-        except BaseException:  # Ctrl-C among them
-            self._conclude("interrupted")
+            return self._conclude(failure), first or failure
+        except Exception as bug:
+            self._conclude(OwnFault(f"klp itself failed: {type(bug).__name__}: {bug}"))
             raise
-        return self._conclude(first.message if first else None), first
+        except BaseException:  # Ctrl-C
+            self._conclude(Interrupted("interrupted"))
+            raise
+        return self._conclude(first), first
 
     def _unprobed(self) -> Controls:
         if self._bare is None:
@@ -233,8 +238,8 @@ class Run:
             self._progress.note(f"not judged by the rules: {error.message}")
             return ()
 
-    def _conclude(self, error: str | None) -> RunResult:
-        """Write run.json with all that was found so far."""
+    def _conclude(self, error: KlpError | None) -> RunResult:
+        """Write run.json with all that was found so far, if the disk has room for it."""
         with under_way(self._progress, "judging what was recorded"):
             rules = self._rules()
         result = RunResult(
@@ -246,12 +251,28 @@ class Run:
             events=self._events,
             lost_events=self._lost,
             unseen=self._unseen,
-            error=error,
+            error=error.message if error else None,
             rules=rules,
-            verdict=Verdict.VIOLATED if error else overall(_verdicts(self._plans, rules)),
+            verdict=_verdict(error, self._plans, rules),
         )
-        write_run(self._layout, result)
+        try:
+            write_run(self._layout, result)
+        except OSError as refused:
+            if not is_full(refused):
+                raise
+            self._progress.note(f"not written, for the disk is full: {self._layout.summary}")
         return result
+
+
+def _verdict(error: KlpError | None, plans: Sequence[PlanResult], rules: Sequence[RuleVerdict]) -> Verdict:
+    """Return a run's verdict: what was found, and what ended it, if that may be a livepatch's fault."""
+    found = overall(_verdicts(plans, rules))
+    if error is None:
+        return found
+    lost_by_nobody = isinstance(error, VmLost) and error.by_nobody and not isinstance(error, GuestSilent)
+    if isinstance(error, HostLacks | Interrupted | OwnFault) or lost_by_nobody:
+        return Verdict.VIOLATED if found is Verdict.VIOLATED else Verdict.NOT_OBSERVED
+    return Verdict.VIOLATED
 
 
 def _verdicts(plans: Sequence[PlanResult], rules: Sequence[RuleVerdict]) -> list[Verdict]:
@@ -265,5 +286,5 @@ def _keep_log(lab: Lab, layout: RunLayout) -> None:
     """Write the kernel log down; a lost guest's is on its console."""
     try:
         layout.dmesg.write_text(lab.diagnosis.run("dmesg").stdout)
-    except VmLost:
+    except (VmLost, HostLacks):
         layout.dmesg.write_text(lab.machine.console.text())

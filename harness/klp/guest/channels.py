@@ -20,7 +20,8 @@ LOOK_S = 0.005
 _CHUNK = 65536
 # 4 MiB before whoever waits looks at the deadline and at the guest again.
 _TURNS = 64
-_MOST_MIB = 64
+# What a command may write, in bytes: it is kept in memory, and the kernel's whole log is 4 MiB.
+LONGEST_OUTPUT = 64 * 2**20
 
 
 class Streams(NamedTuple):
@@ -36,9 +37,9 @@ def kept_in(out: bytearray, err: bytearray, command: str) -> Streams:
     def keep(stream: bytearray) -> Callable[[bytes], None]:
         def take(chunk: bytes) -> None:
             stream.extend(chunk)
-            if len(stream) > _MOST_MIB << 20:
+            if len(stream) > LONGEST_OUTPUT:
                 raise CheckFailed(
-                    f"`{command}` wrote more than {_MOST_MIB} MiB",
+                    f"`{command}` wrote more than {LONGEST_OUTPUT >> 20} MiB",
                     hint="have it write less, or into a file",
                 )
 

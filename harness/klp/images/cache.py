@@ -9,27 +9,25 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 
 import msgspec
 from filelock import FileLock, Timeout
 
-from klp.errors import HostLacks, KlpError
+from klp.diskspace import disk_full, free_mib, is_full
+from klp.errors import Busy, HostLacks, KlpError, VmLost
 from klp.files import digest_of, file_digest, remove_tree
+from klp.inuse import USES, unused
 from klp.paths import CacheLayout
-from klp.process import CommandFailed
 from klp.progress import Progress, under_way
 
 MANIFEST = "manifest.json"
-# Locked by the process that fills a folder. The system lets go of the lock however that process ends, which
-# a file with its pid could not tell: pids are used again.
-_OWNER = "owner.lock"
-
+# With less left a disk counts as full.
+_ROOM_MIB = 4
 
 # What fills an entry returns: facts that were learned in the making, and the files to hash.
 Filled = tuple[dict[str, str], tuple[str, ...]]
@@ -84,6 +82,11 @@ def read_manifest(entry: Path) -> Manifest | None:
         ) from None
 
 
+def last_used(entry: Path) -> float:
+    """Return when a finished entry was last asked for, in seconds since the epoch."""
+    return (entry / MANIFEST).stat().st_mtime
+
+
 class NotBuilt(KlpError):
     """An entry is missing, and the caller wanted none built."""
 
@@ -129,17 +132,30 @@ class Cache:
         """
         digest = digest_of(inputs)
         entry = self.layout.entry(kind, digest)
-        found = read_manifest(entry)
+        found = self._used(entry)
         if found:
             return entry, found
         if not self._building:
             raise NotBuilt(f"{entry}: not built")
         with _explained(self.layout.root), self._locked(kind, digest):
             # Another process may have built it while this one waited for the lock.
-            found = read_manifest(entry)
+            found = self._used(entry)
             if found:
                 return entry, found
-            return entry, self._build(kind, digest, dict(inputs), build, entry)
+            made = self._build(kind, digest, dict(inputs), build, entry)
+            USES.use(entry)  # before the lock is let go, with which somebody may remove it
+            return entry, made
+
+    @staticmethod
+    def _used(entry: Path) -> Manifest | None:
+        """Return the manifest of an entry that is there, and have it used by this process from now on."""
+        found = read_manifest(entry) if USES.use(entry) else None
+        if found is None:
+            USES.let_go(entry)
+        else:
+            with suppress(OSError):  # a cache that cannot be written is good enough to read
+                os.utime(entry / MANIFEST)  # `last_used` goes by this
+        return found
 
     def _build(
         self,
@@ -149,33 +165,32 @@ class Cache:
         build: Callable[[Path], Filled],
         entry: Path,
     ) -> Manifest:
-        self._sweep()
+        self._sweep(f"{kind}-{digest}")
         growing = self.layout.building / f"{kind}-{digest}-{os.getpid()}"
-        growing.mkdir(parents=True)
-        with FileLock(growing / _OWNER):
-            try:
+        try:
+            growing.mkdir(parents=True)
+            with _explained(self.layout.root):  # before what is half built gives its room back
                 facts, files = build(growing)
-                with under_way(self._progress, f"writing {kind}-{digest} to the disk"):
-                    manifest = Manifest(
-                        kind=str(kind),
-                        digest=digest,
-                        inputs=inputs,
-                        facts=facts,
-                        files={name: file_digest(growing / name) for name in files},
-                        size=_allocated(growing),
-                        built=time.time(),
-                    )
-                    self._publish(growing, manifest, entry)
-            except BaseException:
-                remove_tree(growing)
-                raise
+            with under_way(self._progress, f"writing {kind}-{digest} to the disk"):
+                manifest = Manifest(
+                    kind=str(kind),
+                    digest=digest,
+                    inputs=inputs,
+                    facts=facts,
+                    files={name: file_digest(growing / name) for name in files},
+                    size=_allocated(growing),
+                    built=time.time(),
+                )
+                self._publish(growing, manifest, entry)
+        except BaseException:
+            remove_tree(growing)
+            raise
         return manifest
 
     @staticmethod
     def _publish(growing: Path, manifest: Manifest, entry: Path) -> None:
         """Put a whole entry in its place."""
         (growing / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
-        (growing / _OWNER).unlink(missing_ok=True)
         os.sync()  # after a power cut, the name must not be there without the contents
         remove_tree(entry)
         growing.rename(entry)
@@ -198,14 +213,21 @@ class Cache:
         finally:
             lock.release()
 
-    def _sweep(self) -> None:
-        """Remove what builders that died have left; a live one holds its owner lock."""
+    def _sweep(self, own: str) -> None:
+        """Remove what builders that died have left; a live one holds the lock of its entry all the while.
+
+        Args:
+            own: the entry whose lock this thread holds.
+        """
         for left in self.layout.building.glob("*"):
-            try:
-                with FileLock(left / _OWNER, timeout=0):
-                    remove_tree(left)
-            except Timeout:
+            entry = left.name.rpartition("-")[0]
+            if entry == own:
+                remove_tree(left)
                 continue
+            # The system lets go of a lock however its process ends, which a file with its pid could not
+            # tell: pids are used again.
+            with suppress(Timeout), FileLock(self.layout.lock(*entry.rsplit("-", 1)), timeout=0):
+                remove_tree(left)
 
     def entries(self) -> list[tuple[Path, Manifest]]:
         """Return every finished entry with its manifest, oldest first."""
@@ -216,9 +238,26 @@ class Cache:
         )
 
     def remove(self, entry: Path, manifest: Manifest) -> None:
-        """Remove an entry, waiting for whoever is building it."""
-        with self._locked(manifest.kind, manifest.digest):
-            remove_tree(entry)
+        """Remove an entry, waiting for whoever is building it.
+
+        Raises:
+            Busy: another klp uses it.
+        """
+        USES.let_go(entry)
+        with self._locked(manifest.kind, manifest.digest), unused(entry) as alone:
+            if not entry.exists():  # somebody was quicker
+                return
+            if not alone:
+                raise Busy(
+                    f"{entry.name}: another klp uses it",
+                    hint="wait for its end (klp runs shows what is running, klp ps which guests are up)",
+                )
+            # First of all its name goes, for it must not be found when half of it is gone. Who is killed
+            # meanwhile leaves it to the sweep.
+            going = self.layout.building / f"{manifest.kind}-{manifest.digest}-{os.getpid()}"
+            going.parent.mkdir(exist_ok=True)
+            entry.rename(going)
+            remove_tree(going)
 
 
 def _allocated(folder: Path) -> int:
@@ -241,14 +280,14 @@ def _explained(root: Path) -> Iterator[None]:
     """Turn a full or read-only disk into one line that names the folder and the way out."""
     try:
         yield
-    except CommandFailed as error:  # a tool such as tar or mke2fs met it, and has only words for it
-        if "No space left on device" not in error.output:
+    except VmLost as lost:  # a guest to be saved: QEMU dies of a page of its memory that has no room
+        if free_mib(root) > _ROOM_MIB:
             raise
-        raise _no_space(root) from error
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
+        raise _no_space(root) from lost
+    except (OSError, KlpError) as error:
+        if is_full(error):
             raise _no_space(root) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise _unwritable(error, root) from error
         raise
 
@@ -261,9 +300,7 @@ def _unwritable(error: OSError, root: Path) -> KlpError:
 
 
 def _no_space(root: Path) -> KlpError:
-    there = next(folder for folder in (root, *root.parents) if folder.exists())
-    free = shutil.disk_usage(there).free // 2**20
-    return HostLacks(
-        f"{root}: no space left ({free} MiB free; an image takes about 3000 MiB while it is built)",
-        hint="free some, or set KLP_CACHE=DIR to a folder on a larger disk",
-    )
+    return disk_full(
+        root, what="an image takes about 3000 MiB while it is built",
+        hint="klp image gc removes what was not used for long; or KLP_CACHE=DIR names a larger disk",
+    )  # fmt: skip

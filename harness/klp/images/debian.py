@@ -9,10 +9,12 @@ so that everything in the cache belongs to whoever built it, and can be removed 
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from klp import paths
+from klp.diskspace import is_full
 from klp.errors import HostLacks
 from klp.images.apt_lines import AptLines
 from klp.images.definition import ImageDefinition
@@ -85,6 +87,19 @@ def fetch_kernel(
     return (destination / "klp" / "release").read_text().strip()
 
 
+def newest_release(
+    definition: ImageDefinition, mirror: str, destination: Path, tell: Callable[[str], None] = unheard
+) -> str:
+    """Return the release of the series' newest kernel in the archive; nothing but its lists is fetched.
+
+    Raises:
+        HostLacks: the archive cannot be reached, or has no such kernel.
+    """
+    look = _hook("fetch-kernel.sh", SERIES=definition.name, ARCH=definition.architecture, SOURCE="")
+    _download(definition, mirror, look, destination, tell)
+    return (destination / "klp" / "release").read_text().strip()
+
+
 def fetch_packages(
     definition: ImageDefinition,
     mirror: str,
@@ -110,7 +125,7 @@ def _download(
 ) -> None:
     command = _mmdebstrap(
         definition, mirror, "--variant=custom", "--format=null",
-        f"--customize-hook={fetch}", f"--customize-hook=copy-out /klp {destination}",
+        f"--customize-hook={fetch}", f"--customize-hook=copy-out /klp {shlex.quote(str(destination))}",
     )  # fmt: skip
     try:
         run(command, listen=AptLines(tell).take)
@@ -160,7 +175,7 @@ def unpack_package(package: Path, destination: Path) -> None:
 def _unreachable(error: CommandFailed) -> Exception:
     """Return an error with apt's first complaint; a full disk stays as it is, for the cache explains it."""
     said = [line for line in error.output.splitlines() if line.startswith(("E:", "klp:", "W: "))]
-    if "No space left on device" in error.output or not said:
+    if is_full(error) or not said:
         return error
     return HostLacks(
         f"mmdebstrap could not make the root: {said[0]}",

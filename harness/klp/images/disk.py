@@ -69,6 +69,11 @@ def make_kernel_disk(staging: Path, image: Path, tell: Callable[[str], None] = u
     make_ext4(staging, image, label="klp-kernel", spare_mib=8, tell=tell)
 
 
+def quoted(path: Path) -> str:
+    """Return a path as a command of debugfs's takes it, blanks and all."""
+    return '"' + str(path).replace('"', '""') + '"'
+
+
 def make_initrd(files: Mapping[str, Path], scratch: Path, initrd: Path) -> None:
     """Write an uncompressed initrd (newc cpio) of `files`: path in the initrd to file or folder here.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from klp.errors import HostLacks
 from klp.images.cache import EntryKind, Filled
+from klp.images.disk import quoted
 from klp.process import run
 
 # What its Python and its BCC are in.
@@ -53,7 +54,8 @@ class GuestCompiler:
         # debugfs reads ext4 without mounting it, for which it would take root; of an ordinary user it
         # complains that files cannot be given to others.
         folders = " ".join(f"/usr/{each}" for each in _FOLDERS)
-        said = run(["debugfs", "-R", f"rdump {folders} {root / 'usr'}", self.root_disk], check=False).stderr
+        dump = f"rdump {folders} {quoted(root / 'usr')}"
+        said = run(["debugfs", "-R", dump, self.root_disk], check=False).stderr
         if not (root / "usr/bin/python3").exists():
             last = said.strip().splitlines()[-1:] or ["it said nothing"]
             raise HostLacks(f"{self.root_disk}: debugfs found no Python in it: {last[0]}")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -21,6 +22,7 @@ def ensure_key(file: Path) -> str:
     """Make an ed25519 key pair at `file` and ``file.pub`` unless it is there; return the public line."""
     public = file.with_name(f"{file.name}.pub")
     if file.exists() and public.exists():
+        _close(file)
         return public.read_text().strip()
     # Two processes that each made a pair would lock each other out of guests that are up.
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -54,6 +56,12 @@ def _make_pair(file: Path, public: Path) -> None:
     line = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
     _write(public, line + b"\n", 0o644)
     _write(file, private, 0o600)
+
+
+def _close(file: Path) -> None:
+    """See that a private key is its user's alone: that of a copied cache may be open, which ssh refuses."""
+    if stat.S_IMODE(file.stat().st_mode) & 0o077:
+        file.chmod(0o600)
 
 
 def _write(file: Path, content: bytes, mode: int) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from klp.errors import UsageError
+from klp.images.disk import quoted
 from klp.model import Kernel
 from klp.process import run
 
@@ -96,7 +97,7 @@ def module_on_disk(kernel: Kernel, name: str) -> bytes:
         )
     with tempfile.TemporaryDirectory(prefix="klp-") as folder:
         packed, plain = Path(folder, Path(path).name), Path(folder, "plain")
-        dump = f'dump /modules/{kernel.release}/{path} "{packed}"'
+        dump = f"dump /modules/{kernel.release}/{path} {quoted(packed)}"
         run(["debugfs", "-R", dump, kernel.disk])
         # debugfs ends with 0 whether or not it could do what it was asked for.
         if not packed.is_file():

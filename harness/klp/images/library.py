@@ -3,25 +3,28 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from klp import paths
 from klp.errors import UnknownName
 from klp.files import digest_of, file_digest
-from klp.images import disk, keys
+from klp.images import debian, disk, keys
 from klp.images.builder import EntryBuilder, KernelBuilder, KernelEntry
-from klp.images.cache import Cache, EntryKind, Filled, Manifest
+from klp.images.cache import Cache, EntryKind, Filled, Manifest, read_manifest
 from klp.images.compiled import KernelSource, SourceRoot
 from klp.images.definition import ImageDefinition, definition
 from klp.images.figures import FIGURES, first_build
 from klp.images.guest_root import GuestEntry, GuestRoot
 from klp.images.names import kernel_complaint, known_kernels, tree_of
+from klp.images.newest import NewestReleases
 from klp.images.stock import StockEntry, StockKernel
+from klp.images.tidying import DAY_S, GIB, OF_KERNELS, tidy
 from klp.images.tree import TreeKernel
 from klp.model import Image, Kernel
 from klp.paths import CacheLayout
-from klp.progress import Progress, spoken, under_way
+from klp.progress import Progress, spoken, teller, under_way
 from klp.settings import Settings
 from klp.sidework import beside
 
@@ -30,8 +33,6 @@ _GUEST_FILES = {
     "guest/usr/lib/klp/quiesce": "quiesce",
     "guest/etc/inittab": "inittab",
 }
-# Kinds of entries that are made of a kernel's.
-_OF_KERNELS = (EntryKind.BOOT, EntryKind.SNAPSHOT, EntryKind.PREPARED, EntryKind.PROGRAMS)
 
 
 class Library:
@@ -45,6 +46,7 @@ class Library:
         self.layout = CacheLayout(paths.cache_root(settings.cache))
         self.cache = Cache(self.layout, progress, building=building)
         self._mirror = settings.mirror
+        self._limit_bytes = settings.cache_limit_gib * GIB
         self._progress = progress
 
     def builder(self, kernel: str) -> KernelBuilder:
@@ -79,6 +81,11 @@ class Library:
         with beside(lambda: self._made(root)) as guest_made:
             entry, manifest = self._made(builder)
             guest, _ = guest_made()
+        image = self._image(builder, entry, manifest, guest)
+        self._tidy()
+        return image
+
+    def _image(self, builder: KernelBuilder, entry: Path, manifest: Manifest, guest: Path) -> Image:
         initrd, boot_digest = self._initrd(GuestEntry(guest), KernelEntry(entry), manifest)
         return Image(
             name=builder.name,
@@ -89,6 +96,41 @@ class Library:
             host_key=keys.ensure_key(self.layout.host_key),
         )
 
+    def release_of(self, kernel: str) -> str:
+        """Return the release of a series' kernel as it is built; empty where it is not."""
+        builder = self._stock(definition(kernel))
+        digest = digest_of(builder.inputs())
+        found = read_manifest(self.layout.entry(builder.kind, digest))
+        return found.facts["release"] if found else ""
+
+    def newest_release(self, kernel: str) -> str:
+        """Ask the archive for the newest release of a series, and remember it.
+
+        Raises:
+            UnknownName: there is no such series.
+            HostLacks: the archive is out of reach.
+        """
+        which = definition(kernel)
+        with (
+            self._progress.step(f"looking for the newest {kernel} in the archive"),
+            tempfile.TemporaryDirectory(prefix="klp-") as folder,
+        ):
+            release = debian.newest_release(which, self._mirror, Path(folder), teller(self._progress))
+        NewestReleases(self.layout).saw(kernel, release)
+        return release
+
+    def update(self, kernel: str) -> Image:
+        """Return the image of a series' newest release, building what is missing; the older one stays.
+
+        Raises:
+            UnknownName: there is no such series: a build tree is as its user built it.
+            HostLacks: as `ensure`.
+        """
+        built, newest = self.release_of(kernel), self.newest_release(kernel)
+        if built and built != newest:
+            NewestReleases(self.layout).take(kernel, newest)
+        return self.ensure(kernel)
+
     def source(self, name: str) -> KernelSource:
         """Return the whole source of a definition's kernel with its compiler, for a `CompiledTree`.
 
@@ -98,6 +140,17 @@ class Library:
         """
         root = SourceRoot(definition(name), self._mirror, self._progress)
         return root.source(self._made(root)[0])
+
+    def _tidy(self) -> None:
+        """Keep the cache below its limit; what was used within a day stays, or it would go in turns."""
+        total = sum(manifest.size for _, manifest in self.cache.entries())
+        if total <= self._limit_bytes or not self.cache.building:
+            return
+        for each, gone in tidy(
+            self.cache, limit_bytes=self._limit_bytes, unused_s=float("inf"), spared_s=DAY_S
+        ):
+            if gone:
+                self._progress.note(f"removed from the cache: {each.folder.name} ({each.why})")
 
     def _announce(self, kernel: str, builders: Sequence[EntryBuilder]) -> None:
         """Say what is missing, and how long it will take to build."""
@@ -118,7 +171,8 @@ class Library:
         return self.cache.ensure(builder.kind, self._inputs(builder), builder.fill)
 
     def _stock(self, which: ImageDefinition) -> StockKernel:
-        return StockKernel(which, self._mirror, self._progress)
+        taken = NewestReleases(self.layout).taken(which.name)
+        return StockKernel(which, self._mirror, self._progress, taken)
 
     def _toolchain(self, which: ImageDefinition) -> Path:
         entry, _ = self._made(self._stock(which))
@@ -172,22 +226,26 @@ class Library:
         Raises:
             UsageError: there is no such kernel.
         """
-        if kernel_complaint(kernel):
+        entries = self.cache.entries()
+        # A tree that is gone is known by the folder that it was in.
+        kind, mark = EntryKind.TREE, {"tree": str(Path(kernel).absolute())}
+        if not kernel_complaint(kernel):
+            builder = self.builder(kernel)
+            kind, mark = builder.kind, builder.mark
+        own = [
+            (entry, manifest)
+            for entry, manifest in entries
+            if manifest.kind == kind and mark.items() <= manifest.inputs.items()
+        ]
+        if not own and kernel_complaint(kernel):
             raise UnknownName(
                 f"unknown kernel {kernel}", kernel, known_kernels(),
                 hint="klp image list shows what is built",
             )  # fmt: skip
-        builder = self.builder(kernel)
-        entries = self.cache.entries()
-        own = [
-            (entry, manifest)
-            for entry, manifest in entries
-            if manifest.kind == builder.kind and builder.mark.items() <= manifest.inputs.items()
-        ]
         digests = {manifest.digest for _, manifest in own}
         boots = [
             (entry, manifest)
             for entry, manifest in entries
-            if manifest.kind in _OF_KERNELS and manifest.inputs.get("kernel") in digests
+            if manifest.kind in OF_KERNELS and manifest.inputs.get("kernel") in digests
         ]
         return own + boots

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from klp.errors import UsageError
+from klp.errors import HostLacks, UsageError
 from klp.process import run
 from klp.progress import unheard
 
@@ -64,6 +64,19 @@ def unpacked_bytes(tarball: Path) -> int:
     # The word "file", streams, blocks, bytes as they are, bytes unpacked.
     [columns] = (words for line in table if (words := line.split("\t"))[0] == "file")
     return int(columns[4])
+
+
+def check_path(folder: Path) -> None:
+    """See that a kernel can be built in a folder.
+
+    Raises:
+        HostLacks: its path holds what no makefile of the kernel's can do with.
+    """
+    if re.search(r"[\s:]", str(folder)):
+        raise HostLacks(
+            f"{folder}: no kernel can be built where the path has a blank or a colon",
+            hint="KLP_CACHE=DIR puts the cache into a folder whose path has none",
+        )
 
 
 def extract(

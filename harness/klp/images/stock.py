@@ -46,11 +46,16 @@ class StockEntry(KernelEntry):
 
 @dataclass(frozen=True, slots=True)
 class StockKernel:
-    """Builds the entry of a definition's kernel (see `KernelBuilder`)."""
+    """Builds the entry of a definition's kernel (see `KernelBuilder`).
+
+    Attributes:
+        taken: the release that its user has asked for, if so: see `klp.images.newest`.
+    """
 
     which: ImageDefinition
     mirror: str
     progress: Progress
+    taken: str = ""
 
     kind = EntryKind.KERNEL
 
@@ -71,14 +76,19 @@ class StockKernel:
     def inputs(self) -> dict[str, str]:
         """Return what packages it is made of, and what is kept of them."""
         which = self.which
-        return self.mark | {
-            "suites": " ".join((which.suite, *which.extra_suites)),
-            "architecture": which.architecture,
-            "source": " ".join((which.kernel_source, *source.members(which.selftest_modules))),
-            "packages": " ".join(which.toolchain_packages),
-            "mirror": self.mirror,
-            "recipe": _RECIPE,
-        }
+        asked = {"release": self.taken} if self.taken else {}
+        return (
+            self.mark
+            | asked
+            | {
+                "suites": " ".join((which.suite, *which.extra_suites)),
+                "architecture": which.architecture,
+                "source": " ".join((which.kernel_source, *source.members(which.selftest_modules))),
+                "packages": " ".join(which.toolchain_packages),
+                "mirror": self.mirror,
+                "recipe": _RECIPE,
+            }
+        )
 
     def fill(self, into: Path) -> Filled:
         """Fetch the packages, and make the entry of them.

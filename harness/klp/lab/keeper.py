@@ -4,15 +4,19 @@
 QEMU dies with its keeper as it dies with any klp, so a guest that is up has exactly one process to end.
 A guest is a folder under `paths.guests_root()`; its keeper holds the folder's lock for as long as it lives.
 The lock, and not the process id in guest.json, tells whether it lives: a number may be another's by then.
+Who starts or ends a guest holds a second lock meanwhile, so that no other klp does. Locks are not removed:
+whoever waits for one that was removed waits for another than the next who comes.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -21,9 +25,10 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from klp import paths
-from klp.errors import Busy, KlpError, UnknownName, UsageError, VmLost
+from klp.errors import Busy, HostLacks, KlpError, UnknownName, UsageError, VmLost
 from klp.files import remove_tree, write_whole
 from klp.guest.ssh import Address, Guest
+from klp.inuse import USES, held_alone
 from klp.lab.lab import Lab, booted, connection_limits, guest_address
 from klp.lab.warm import WarmStart, restored
 from klp.model import Accelerator
@@ -53,6 +58,11 @@ _SSH = {
     "UpdateHostKeys": "no", "ForwardAgent": "no", "ForwardX11": "no", "PermitLocalCommand": "no",
     "ProxyCommand": "none", "ControlPath": "none", "Tunnel": "no",
 }  # fmt: skip
+# Beside the guests' folders; no guest's name begins with a dot.
+_LOCKS = ".locks"
+_ELSEWHERE = "set XDG_RUNTIME_DIR to a folder of your own"
+# Another klp that ends a guest takes a moment; one that starts one takes as long as a boot.
+_PATIENCE_S = 5.0
 _LOOK_S = 0.05
 # A look at QEMU's process and its console file, here on the host: it costs the guest nothing.
 _WATCH_S = 0.2
@@ -101,8 +111,13 @@ class _Folder:
 
     @property
     def lock(self) -> Path:
-        """Held by the keeper; beside the folder, so that the folder can be removed while it is held."""
-        return self.root.with_suffix(".lock")
+        """Held by the keeper; outside of the folder, so that the folder can be removed while it is held."""
+        return self.root.parent / _LOCKS / f"{self.root.name}.keeper"
+
+    @property
+    def changing(self) -> Path:
+        """Held by a klp that starts or ends the guest."""
+        return self.root.parent / _LOCKS / f"{self.root.name}.changing"
 
     @property
     def known_hosts(self) -> Path:
@@ -113,18 +128,63 @@ class _Folder:
 def _folder(name: str) -> _Folder:
     if not name or not all(ch.isalnum() or ch in "-_." for ch in name) or name.startswith("."):
         raise UsageError(f"{name!r} is no name for a guest", hint="letters, digits, - _ and .")
-    return _Folder(paths.guests_root() / name)
+    return _Folder(_own_root() / name)
+
+
+def _own_root(*, make: bool = True) -> Path:
+    """Return the folder of guests, once it is seen that no other user has prepared it, or may write there.
+
+    Without a runtime folder it is in one that all users share. What stands in it is trusted: who owns it
+    could have klp, as root, write over any file, or end any process.
+
+    Raises:
+        HostLacks: it is another user's.
+    """
+    root = paths.guests_root()
+    for folder in (root.parent, root):
+        try:
+            if make or os.path.lexists(folder):
+                folder.mkdir(mode=0o700)
+        except FileExistsError:
+            _check_own(folder)
+        except OSError as error:
+            raise HostLacks(f"{folder}: {error.strerror}", hint=_ELSEWHERE) from error
+    return root
+
+
+def _check_own(folder: Path) -> None:
+    found = folder.lstat()
+    if found.st_uid != os.getuid():
+        raise HostLacks(f"{folder}: belongs to another user (uid {found.st_uid})", hint=_ELSEWHERE)
+    if not stat.S_ISDIR(found.st_mode):
+        raise HostLacks(f"{folder}: is no folder, and guests are to be kept there", hint=_ELSEWHERE)
+    if found.st_mode & 0o022:
+        raise HostLacks(
+            f"{folder}: others may write there (mode {stat.S_IMODE(found.st_mode):o})",
+            hint=f"see what is in it, then: chmod 700 {folder}",
+        )
 
 
 def _alive(folder: _Folder) -> bool:
     """Whether a keeper holds the folder."""
-    if not folder.lock.exists():
-        return False
+    return held_alone(folder.lock)
+
+
+@contextmanager
+def _changing(folder: _Folder) -> Iterator[None]:
+    """Be the only klp that starts or ends a guest, for a block.
+
+    Raises:
+        Busy: another klp does.
+    """
+    folder.changing.parent.mkdir(exist_ok=True, mode=0o700)
     try:
-        with FileLock(folder.lock, timeout=0):
-            return False
+        with FileLock(folder.changing, timeout=_PATIENCE_S):
+            yield
     except Timeout:
-        return True
+        raise Busy(
+            f"guest {folder.root.name}: another klp is starting or ending it", hint="klp ps shows it then"
+        ) from None
 
 
 def check_free(name: str) -> None:
@@ -142,12 +202,16 @@ def up(name: str, request: MachineRequest) -> KeptGuest:
     """Start a guest that lives until `down`.
 
     Raises:
-        Busy: there is one of that name.
+        Busy: there is one of that name, or another klp is starting one.
         VmLost: it did not come up; with what its keeper said.
     """
     folder = _folder(name)
-    folder.root.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    check_free(name)
+    with _changing(folder):
+        check_free(name)
+        return _up(folder, request)
+
+
+def _up(folder: _Folder, request: MachineRequest) -> KeptGuest:
     remove_tree(folder.root)
     folder.root.mkdir()
     # It holds paths, which msgspec has written as text.
@@ -163,7 +227,7 @@ def up(name: str, request: MachineRequest) -> KeptGuest:
 
     try:
         with (folder.root / "keeper.log").open("wb") as said, SignalsHeld():
-            keeper = _start_keeper(name, said)
+            keeper = _start_keeper(folder.root.name, said)
         # Longer than the keeper's own limit, so that it gives up first, and says why in failure.txt.
         limit_s = deadlines(request.accelerator).boot * 2
         return wait_until(look, what="guest", timeout_s=limit_s, every_s=_LOOK_S)
@@ -171,7 +235,7 @@ def up(name: str, request: MachineRequest) -> KeptGuest:
         if keeper:
             keeper.end()  # QEMU goes with it
         if isinstance(error, DeadlineMissed):
-            raise VmLost(f"guest {name} did not come up: {_why(folder)}") from None
+            raise VmLost(f"guest {folder.root.name} did not come up: {_why(folder)}") from None
         raise
 
 
@@ -200,7 +264,8 @@ def _read(folder: _Folder) -> KeptGuest | None:
 
 def guests() -> list[KeptGuest]:
     """Return every guest that is up, by name."""
-    folders = [_Folder(each) for each in sorted(paths.guests_root().glob("*")) if each.is_dir()]
+    everything = sorted(_own_root(make=False).glob("[!.]*"))
+    folders = [_Folder(each) for each in everything if each.is_dir()]
     found = [_read(folder) for folder in folders if _alive(folder)]
     return [each for each in found if each]
 
@@ -251,20 +316,29 @@ def down(guest: KeptGuest) -> None:
     """End a guest and remove its folder.
 
     Raises:
+        Busy: another klp is ending it, or starting one of its name.
         VmLost: its keeper does not end.
     """
     folder = _folder(guest.name)
+    with _changing(folder):
+        now = _read(folder)
+        if now and now.keeper != guest.keeper:
+            return  # it was ended meanwhile, and this is another
+        _down(folder, guest)
+
+
+def _down(folder: _Folder, guest: KeptGuest) -> None:
     try:
         # The keeper is asked, and not QEMU's monitor: it also removes the disk overlay, and QEMU dies with
         # it.
-        os.kill(guest.keeper, signal.SIGTERM)
+        if _alive(folder):
+            os.kill(guest.keeper, signal.SIGTERM)
         wait_until(lambda: not _alive(folder), what="end", timeout_s=20, every_s=_LOOK_S)
     except ProcessLookupError:
         pass
     except DeadlineMissed as missed:
         raise VmLost(f"guest {guest.name}: {missed}", hint=f"kill -9 {guest.keeper}") from None
     remove_tree(folder.root)
-    folder.lock.unlink(missing_ok=True)
 
 
 class _Terminated(BaseException):
@@ -280,7 +354,8 @@ def keep(name: str) -> int:
     folder = _folder(name)
     signal.signal(signal.SIGTERM, _terminated)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at `klp up` is not meant for the guest
-    # Whoever asks whether the guest is up has the lock for a moment (`_alive`): hence the time-out.
+    # Whoever asks whether the guest is up shares the lock for a moment (`_alive`): hence the time-out.
+    folder.lock.parent.mkdir(exist_ok=True, mode=0o700)
     with FileLock(folder.lock, timeout=5):
         try:
             encoded = folder.request.read_bytes()
@@ -298,6 +373,8 @@ def _path(kind: type, value: object) -> object:
 
 
 def _hold(folder: _Folder, request: MachineRequest) -> None:
+    for entry in request.entries:  # whoever started this process uses them only as long as it lives
+        USES.use(entry)
     try:
         with _opened(request, RunLayout(folder.root)) as lab:
             machine = lab.machine

@@ -20,6 +20,7 @@ from klp import arch, paths
 from klp.errors import KlpError
 from klp.files import file_digest, remove_tree
 from klp.images.cache import Cache, EntryKind, Filled
+from klp.images.disk import quoted
 from klp.images.guest_compiler import CompilerEntry, GuestCompiler
 from klp.images.kconfig import compiler_of, read_config
 from klp.images.sandbox import inside
@@ -124,7 +125,7 @@ class _Maker:
             tools = self.kernel.toolchain
             return {sources: tools / "usr/src", modules: tools / "usr/lib/modules"}
         # As the guest has them: with O= from two folders, one over the other.
-        run(["debugfs", "-R", f"rdump /src {scratch}", self.kernel.disk])
+        run(["debugfs", "-R", f"rdump /src {quoted(scratch)}", self.kernel.disk])
         links = scratch / "modules" / self.kernel.release
         links.mkdir(parents=True)
         for link in ("build", "source"):

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from klp import paths
-from klp.errors import HostLacks, VmLost
+from klp.diskspace import disk_full, free_mib
+from klp.errors import VmLost
 from klp.files import digest_of, file_digest
 from klp.guest.ssh import Guest
 from klp.images.cache import Cache, EntryKind, Manifest, damaged_files
@@ -30,6 +31,7 @@ from klp.progress import NotesOnly, Progress, teller, under_way
 from klp.sidework import beside
 from klp.trace.store import EventStore
 from klp.trace.tracer import CONSISTENCY, PROBES, ProbeProcess, Tracer
+from klp.vm.accel import host_cpu
 from klp.vm.deadlines import Deadlines, deadlines
 from klp.vm.machine import Machine, make_overlay
 from klp.vm.pool import Pool, size_that_fits
@@ -137,6 +139,9 @@ def _inputs(request: MachineRequest, probes: tuple[str, ...]) -> dict[str, str]:
         "qemu": qemu_version(request.architecture),
         "recipe": _RECIPE,
     }
+    if request.accelerator is Accelerator.KVM:
+        # The guest has the host's own: a cache may be shared by hosts, or its host get another CPU.
+        inputs["host_cpu"] = host_cpu()
     if probes:
         inputs |= {probe.name: file_digest(probe) for probe in paths.probe_files()}
     return inputs
@@ -230,13 +235,11 @@ class _Maker:
 
     def _check_room(self, into: Path) -> None:
         """See that the memory fits: QEMU dies of SIGBUS at a page that the disk has no room for."""
-        free_mib = shutil.disk_usage(into).free // 2**20
-        if free_mib < self.request.memory_mib:
-            raise HostLacks(
-                f"{into.parent}: no space left ({free_mib} MiB free) to save a guest of "
-                f"{self.request.memory_mib} MiB",
+        if free_mib(into) < self.request.memory_mib:
+            raise disk_full(
+                into.parent, what=f"a guest of {self.request.memory_mib} MiB is to be saved",
                 hint="free some, set KLP_CACHE=DIR to a larger disk, or klp run --cold",
-            )
+            )  # fmt: skip
 
     def _arm(self, machine: Machine, events: Path, programs: tuple[Path, ...]) -> tuple[ProbeProcess, ...]:
         address = guest_address(self.request, machine.ssh_port())

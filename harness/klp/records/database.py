@@ -18,7 +18,8 @@ from typing import Any
 import duckdb
 import msgspec
 
-from klp.errors import UsageError
+from klp.diskspace import disk_full
+from klp.errors import HostLacks, UsageError
 from klp.report.query_rows import Rows
 from klp.report.query_tables import ROWS, columns
 
@@ -57,11 +58,18 @@ class TableWriter:
         self._connection = _connect()
 
     def write(self, folder: Path, run: str, events: Sequence[tuple[int, Path]], rows: Rows) -> None:
-        """Fill `folder`; `events` are the guests' numbers and files, which `klp.trace.reading` accepts."""
+        """Fill `folder`; `events` are the guests' numbers and files, which `klp.trace.reading` accepts.
+
+        Raises:
+            HostLacks: DuckDB cannot write there, or the disk is full.
+        """
         folder.mkdir(parents=True)
-        self._events(folder / "events.parquet", run, events)
-        for table, each in rows.items():
-            self._rows(folder / f"{table}.parquet", table, each)
+        try:
+            self._events(folder / "events.parquet", run, events)
+            for table, each in rows.items():
+                self._rows(folder / f"{table}.parquet", table, each)
+        except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+            raise _unwritable(error, folder) from None
 
     def _events(self, target: Path, run: str, events: Sequence[tuple[int, Path]]) -> None:
         own = ", ".join(
@@ -140,13 +148,26 @@ class Database:
 
         Raises:
             UsageError: DuckDB refuses it, or the file cannot be written.
+            DiskFull: there is no room for the file.
         """
         try:
             self._connection.execute(
                 f"COPY ({sql.strip().rstrip(';')}) TO {_path(target)} (FORMAT parquet)"
             )
+        except duckdb.IOException as error:
+            if "No space left on device" in str(error):
+                raise _unwritable(error, target) from None
+            raise _refused(error) from None
         except duckdb.Error as error:
             raise _refused(error) from None
+
+
+def _unwritable(error: duckdb.Error, place: Path) -> HostLacks:
+    """Return what DuckDB met on a disk, as the host's: it has only words for it."""
+    hint = "KLP_CACHE=DIR names another folder"
+    if "No space left on device" in str(error):
+        return disk_full(place, hint=hint)
+    return HostLacks(f"{place}: {' '.join(str(error).split())}", hint=hint)
 
 
 def _refused(error: duckdb.Error) -> UsageError:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from klp.errors import Busy
+from klp.inuse import held_alone, locked
 from klp.waiting import DeadlineMissed, wait_until
 
 # Whoever looks holds the lock for an instant, too.
@@ -27,7 +28,7 @@ def at_work(folder: Path) -> Iterator[None]:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         wait_until(
-            lambda: _locked(handle, fcntl.LOCK_EX),
+            lambda: locked(handle, fcntl.LOCK_EX),
             what="end of another klp",
             timeout_s=_PATIENCE_S,
             every_s=0.05,
@@ -43,15 +44,7 @@ def at_work(folder: Path) -> Iterator[None]:
 
 def is_running(folder: Path) -> bool:
     """Whether a klp adds to a folder."""
-    try:
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:  # gone, or not to be read
-        return False
-    try:
-        # Shared: two who look at once do not take each other for one at work.
-        return not _locked(handle, fcntl.LOCK_SH)
-    finally:
-        os.close(handle)
+    return held_alone(folder)
 
 
 def running_folders(root: Path) -> tuple[Path, ...]:
@@ -59,11 +52,3 @@ def running_folders(root: Path) -> tuple[Path, ...]:
     if not root.is_dir():
         return ()
     return tuple(each.absolute() for each in sorted(root.iterdir()) if each.is_dir() and is_running(each))
-
-
-def _locked(handle: int, how: int) -> bool:
-    try:
-        fcntl.flock(handle, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock
+
 from klp.analysis.recording import RecordedRun
+from klp.diskspace import room_on
 from klp.errors import HostLacks, KlpError
 from klp.files import digest_of, remove_tree
+from klp.inuse import USES, unused
 from klp.paths import CacheLayout, RunLayout
 from klp.progress import Progress, teller, under_way
 from klp.records.database import Database, TableWriter
@@ -57,32 +61,67 @@ def _ensure(run: RecordedRun, cache: CacheLayout, writer: TableWriter) -> Path:
     """Return the folder of a run's tables; make it if the run has changed, or was never asked for."""
     shelf = _shelf(Path(run.folder), cache)
     wanted = shelf / digest_of(dict(_facts(run)))
-    if wanted.is_dir():
+    if USES.use(wanted):
         return wanted
-    # Under a name of this process, and renamed when whole: two queries may make the same tables at once.
-    growing = cache.tables / f"{wanted.name}.{os.getpid()}"
-    try:
-        _fill(run, growing, writer)
-        remove_tree(shelf)  # of what the run was before
-        shelf.mkdir(parents=True, exist_ok=True)
-        growing.rename(wanted)
-    except OSError as error:
-        raise HostLacks(f"{error.filename}: {error.strerror}", hint="KLP_CACHE names another") from error
-    finally:
-        remove_tree(growing)
+    growing = shelf / f".{wanted.name}"
+    with _written(shelf), _locked(shelf, cache):
+        if not USES.use(wanted):  # another query may have made them while this one waited
+            remove_tree(growing)
+            _fill(run, growing, writer)
+            _clear(shelf, but=growing)  # of what the run was before
+            growing.rename(wanted)
+            USES.use(wanted)
     return wanted
 
 
 def forget(folder: Path, cache: CacheLayout) -> None:
-    """Remove the tables of a run whose folder is about to go.
+    """Remove the tables of a run whose folder is about to go; a query that reads them keeps them.
 
     Raises:
         HostLacks: they may not be removed.
     """
+    shelf = _shelf(folder, cache)
+    if shelf.is_dir():
+        with _written(shelf), _locked(shelf, cache):
+            _clear(shelf)
+            with suppress(OSError):  # a query still reads there
+                shelf.rmdir()
+
+
+def _clear(shelf: Path, but: Path | None = None) -> None:
+    """Remove the tables of a shelf, but for those that a query reads at this moment."""
+    for each in shelf.iterdir():
+        if each == but:
+            continue
+        USES.let_go(each)  # what this process has asked before
+        with unused(each) as alone:
+            if alone:
+                remove_tree(each)
+
+
+@contextmanager
+def _locked(shelf: Path, cache: CacheLayout) -> Iterator[None]:
+    """Be the only klp that changes what is on a shelf, for a block."""
+    lock = cache.lock("tables", shelf.name)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        shelf.mkdir(parents=True, exist_ok=True)
+        yield
+
+
+@contextmanager
+def _written(shelf: Path) -> Iterator[None]:
+    """Tell a cache that cannot be written as such.
+
+    Raises:
+        HostLacks: it cannot, or its disk is full.
+    """
+    hint = "KLP_CACHE=DIR names another folder"
     try:
-        remove_tree(_shelf(folder, cache))
+        with room_on(shelf, hint=hint):
+            yield
     except OSError as error:
-        raise HostLacks(f"{error.filename}: {error.strerror}") from error
+        raise HostLacks(f"{error.filename}: {error.strerror}", hint=hint) from error
 
 
 def _shelf(folder: Path, cache: CacheLayout) -> Path:

@@ -28,12 +28,13 @@ def new_folder(settings: Settings, out: Path | None, name: str) -> Iterator[RunL
     """Make the folder of a new run; nothing of an earlier run is ever written over.
 
     The block prepares a run: builds modules, makes a guest ready. If it raises, nothing was run yet, and
-    the folder is removed again; if it ends well, the folder stays.
+    the folder is removed again, or emptied where `out` was there before; if it ends well, the folder stays.
 
     Raises:
         UsageError: `out` is not empty, or something is in its way.
         HostLacks: it cannot be made.
     """
+    users_own = out is not None and out.is_dir()
     try:
         root = _given(out) if out else _stamped(paths.runs_root(settings.runs), name)
     except OSError as error:
@@ -45,8 +46,17 @@ def new_folder(settings: Settings, out: Path | None, name: str) -> Iterator[RunL
         with at_work(root):
             yield RunLayout(root)
     except BaseException:
-        remove_tree(root)
+        # What is removed was made here: of a folder that was there, be it by a link, only what it got.
+        for each in root.iterdir() if users_own else (root,):
+            _remove(each)
         raise
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir():
+        remove_tree(place)
+    else:
+        place.unlink(missing_ok=True)
 
 
 def made_at(folder: Path) -> float | None:

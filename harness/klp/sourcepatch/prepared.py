@@ -199,10 +199,12 @@ class PreparedSource:
         """Make the entry in the folder `into`.
 
         Raises:
-            HostLacks: the archive cannot be reached, or has another version of the source.
+            HostLacks: the archive cannot be reached, or has another version of the source; the cache's path
+                has a blank in it.
             BuildFailed: the source cannot be prepared.
         """
         root, tree = into / "root", into / "tree"
+        source.check_path(tree)  # before anything is fetched
         root.mkdir()
         with self.progress.step(f"source of {self.kernel.release}"):
             self.progress.note(f"once: {first_build([self.kind])}")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from typing import Any, Self
 
 import msgspec
 
-from klp.errors import KlpError
+from klp.diskspace import disk_full, is_full
+from klp.errors import HostLacks, KlpError
 from klp.trace.events import AnyEvent, End, Event, Header, Lost, Mark, decode
 
 
@@ -22,7 +24,7 @@ class TornStream(KlpError):
 class EventStore:
     """Appends lines to a run's events.jsonl; safe to feed from several threads.
 
-    A guest that dies leaves in the file all it had said.
+    A guest that dies leaves in the file all it had said; a disk that is full leaves whole lines.
 
     Args:
         listen: gets every event as it comes, in the thread that brings it; must be quick.
@@ -30,13 +32,15 @@ class EventStore:
 
     def __init__(self, file: Path, listen: Callable[[AnyEvent], None] | None = None) -> None:
         self._listen = listen
-        self._file = file.open("ab")
+        self._place = file
+        # Unbuffered: what a full disk did not take is not to be written once more at the end.
+        self._file = file.open("ab", buffering=0)
         self._lock = threading.Lock()
         self._events: list[AnyEvent] = []
         self._next: Counter[str] = Counter()
         self._marks: Counter[str] = Counter()
         self._latest_ns = 0
-        self._failure: TornStream | None = None
+        self._failure: KlpError | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -51,13 +55,33 @@ class EventStore:
             if self._file.closed:  # the thread that follows a probe ends with its connection, maybe later
                 return
             # Before they are decoded: who looks for what was wrong with a line needs the line.
-            self._file.writelines(line + b"\n" for line in lines)
-            self._file.flush()
-            for line in lines:
-                self._take(line)
+            if self._write(lines):
+                for line in lines:
+                    self._take(line)
+
+    def _write(self, lines: list[bytes]) -> bool:
+        """Write whole lines, or none where the disk refuses them; from then on nothing is written."""
+        # What is wrong is kept for `check`: in the thread that feeds the store nobody would catch it.
+        if isinstance(self._failure, HostLacks):
+            return False
+        whole = os.fstat(self._file.fileno()).st_size
+        left = b"".join(line + b"\n" for line in lines)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            os.ftruncate(self._file.fileno(), whole)
+            self._failure = self._refused(error)
+            return False
+        return True
+
+    def _refused(self, error: OSError) -> HostLacks:
+        hint = f"free some; what was recorded until then is in {self._place.parent}"
+        if is_full(error):
+            return disk_full(self._place, hint=hint)
+        return HostLacks(f"{self._place}: {error.strerror}", hint=hint)
 
     def _take(self, line: bytes) -> None:
-        # What is wrong is kept for `check`: in the thread that feeds the store nobody would catch it.
         try:
             event = decode(line)
         except msgspec.DecodeError as error:
@@ -92,6 +116,9 @@ class EventStore:
             ts_ns: the guest's clock as far as the host knows it, which is an estimate. It must not put an
                 observation before what was seen earlier, so the event is stamped later than every other.
             lasts_from_ns: when an event with a duration began: `duration_ns` is the time since then.
+
+        Raises:
+            HostLacks: the disk is full, or cannot be written.
         """
         with self._lock:
             if self._file.closed:
@@ -101,15 +128,17 @@ class EventStore:
                 fields["duration_ns"] = after - lasts_from_ns
             event = kind(probe=probe, seq=self._next[probe], ts_ns=after, **fields)
             line = msgspec.json.encode(event)
-            self._file.write(line + b"\n")
-            self._file.flush()
+            if not self._write([line]):
+                assert self._failure is not None
+                raise self._failure
             self._take(line)
 
     def check(self) -> None:
-        """Return if the streams so far are whole.
+        """Return if the streams so far are whole, and on the disk.
 
         Raises:
             TornStream: a line was broken, or a number was missing.
+            HostLacks: the disk is full, or cannot be written.
         """
         with self._lock:
             if self._failure:

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from klp import paths
-from klp.errors import CheckFailed
+from klp.errors import CheckFailed, KlpError, TraceLost
 from klp.guest.channels import Streams
 from klp.guest.ssh import Guest
 from klp.progress import Progress, teller, unheard
@@ -127,7 +127,7 @@ class Tracer:
         ship_probes(self._guest, programs)
         if names:
             tell(f"starting {', '.join(names)}")
-            self.follow(self._start_together(names, tell))
+            self._follow(self._start_together(names, tell), CheckFailed)
         return tuple(probe.process for probe in self._armed)
 
     def _start_together(
@@ -157,19 +157,23 @@ class Tracer:
             CheckFailed, VmLost: as `arm`.
         """
         words = " ".join(f"-f {shlex.quote(each)}" for each in functions)
-        self.follow((self._start(CONSISTENCY, words),))
+        self._follow((self._start(CONSISTENCY, words),), CheckFailed)
 
     def follow(self, processes: tuple[ProbeProcess, ...]) -> None:
         """Read what running probes write, from their first event on; they may run since long ago.
 
         Raises:
-            CheckFailed, VmLost: as `arm`.
+            TraceLost: a probe does not run any more.
+            VmLost: the machine was lost meanwhile.
         """
+        self._follow(processes, TraceLost)
+
+    def _follow(self, processes: tuple[ProbeProcess, ...], failure: type[KlpError]) -> None:
         follower = self._follower(processes)
         self._armed += [_Followed(each, follower) for each in processes]
         # The header is a probe's first event, written once all is attached: nothing may be loaded before.
         for probe in self._armed:
-            self._wait(probe, self._started(probe), _ARM_S, "start")
+            self._wait(probe, self._started(probe), _ARM_S, "start", failure)
 
     def _follower(self, processes: tuple[ProbeProcess, ...]) -> threading.Thread:
         names = tuple(each.name for each in processes)
@@ -236,7 +240,14 @@ class Tracer:
 
         return look
 
-    def _wait(self, probe: _Followed, done: Callable[[], bool], limit_s: float, what: str) -> None:
+    def _wait(
+        self,
+        probe: _Followed,
+        done: Callable[[], bool],
+        limit_s: float,
+        what: str,
+        failure: type[KlpError] = TraceLost,
+    ) -> None:
         gone = self._gone(probe)
 
         def look() -> bool:
@@ -246,20 +257,20 @@ class Tracer:
                 return True
             # Looked at once more: what was waited for may have come between the two looks.
             if (gone() or not probe.follower.is_alive()) and not done():
-                raise self._dead(probe, what)
+                raise failure(self._last_words(probe, what))
             return False
 
         try:
             wait_until(look, what=what, timeout_s=limit_s, every_s=_LOOK_S)
         except DeadlineMissed as missed:
-            raise CheckFailed(
+            raise failure(
                 f"the probe {probe.name} gave no {what} within {missed.waited_s:.0f} s",
                 hint=f"in the guest: python3 {probe_program(probe.name)}",
             ) from None
 
-    def _dead(self, probe: _Followed, what: str) -> CheckFailed:
+    def _last_words(self, probe: _Followed, what: str) -> str:
         said = self._guest.run(f"tail -n 3 {_FOLDER}/trace/{probe.name}.err").stdout.strip()
-        return CheckFailed(f"the probe {probe.name} ended before its {what}: {said or 'no word'}")
+        return f"the probe {probe.name} ended before its {what}: {said or 'no word'}"
 
     def mark(self) -> int:
         """Have every probe write out what it has seen so far; return the store's position after it.
@@ -268,7 +279,8 @@ class Tracer:
         names no function of it.
 
         Raises:
-            CheckFailed: a probe is dead or silent.
+            TraceLost: a probe is dead or silent, which says nothing of the livepatch.
+            HostLacks: what it wrote cannot be written down here.
         """
         self._marks += 1
         number = self._marks

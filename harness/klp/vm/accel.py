@@ -28,6 +28,11 @@ from klp.vm.request import MachineRequest
 
 _KVM = Path("/dev/kvm")
 _CPUINFO = Path("/proc/cpuinfo")
+# What tells CPUs apart, on x86 and on Arm; not their speed, nor which of them it is.
+_OF_A_CPU = (
+    "vendor_id", "cpu family", "model", "model name", "stepping", "microcode", "flags",
+    "CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision", "Features",
+)  # fmt: skip
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -100,6 +105,27 @@ def choose_accelerator(
 
 def _verdict(accelerator: Accelerator, reason: str) -> AcceleratorVerdict:
     return AcceleratorVerdict(accelerator=accelerator, reason=reason, proven=True)
+
+
+def forget_failure(layout: CacheLayout) -> str:
+    """Forget that no guest booted with KVM, so that it is tried once more; return why none did, if so.
+
+    What kept one from booting may be gone long before the host is booted anew: a module was loaded, another
+    hypervisor has ended.
+    """
+    proof = _read_proof(layout)
+    if proof is None or proof.booted:
+        return ""
+    layout.accelerator.unlink(missing_ok=True)
+    return proof.reason
+
+
+def host_cpu(cpuinfo: Path = _CPUINFO) -> str:
+    """Return what a guest under KVM has of this host's CPU: a saved one goes on only on such a CPU."""
+    first = cpuinfo.read_text().split("\n\n")[0].splitlines()
+    words = (line.partition(":") for line in first)
+    pairs = {name.strip(): value.strip() for name, _, value in words}
+    return " ".join(f"{name}={pairs[name]}" for name in _OF_A_CPU if name in pairs)
 
 
 def _read_proof(layout: CacheLayout) -> _Proof | None:

@@ -6,10 +6,12 @@ from __future__ import annotations
 import logging
 import re
 import socket
+import time
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 from klp import arch
+from klp.diskspace import disk_full, free_mib
 from klp.errors import (
     BootFailed,
     Category,
@@ -18,6 +20,7 @@ from klp.errors import (
     GuestPanicked,
     GuestSilent,
     GuestStalled,
+    HostStalled,
     QemuGone,
     VmLost,
 )
@@ -28,6 +31,7 @@ from klp.vm.console import Console, ReportStart
 from klp.vm.deadlines import Deadlines
 from klp.vm.monitor import Monitor
 from klp.vm.spec import MachineSpec, argv
+from klp.vm.standstill import StandStill, cpu_seconds
 from klp.waiting import DeadlineMissed, wait_until
 
 log = logging.getLogger(__name__)
@@ -37,6 +41,11 @@ _QUIT_S = 5.0
 # A report is written in 5 to 50 ms, even under emulation; less than the 2 s in which a loss is told.
 _REPORT_S = 1.5
 _PAUSE_S = 0.2
+# With less left on the disk QEMU is asked whether it had room; it answers at once, unless it is stopped.
+_TIGHT_MIB = 64
+# A host's standing still is told by the guest's kernel within this time, or not as a consequence of it.
+_RECENT_S = 120.0
+_STUCK_FOR = re.compile(r"soft lockup - CPU#\d+ stuck for (\d+)s")
 
 # Which error tells of a guest that was lost so; any other category is a stall.
 _TOLD_BY: dict[Category, type[VmLost]] = {
@@ -82,6 +91,7 @@ class Machine:
         self._process: Child | None = None
         self._monitor: Monitor | None = None
         self._report: CrashReport | None = None
+        self._time = StandStill(self._cpu_seconds)
 
     def __enter__(self) -> Self:
         try:
@@ -161,18 +171,40 @@ class Machine:
             GuestPanicked: the kernel oopsed or panicked.
             GuestOutOfMemory: it did so for want of memory.
             GuestStalled: it reported a lockup or a stall that counts as `fatal`.
+            HostStalled: it did so because this host gave it no time to run.
             QemuGone: QEMU ended, and the kernel had said nothing of the kind.
+            DiskFull: the guest stands still, for the disk that it writes to here is full.
         """
+        looked = self._time.look()
         start = self.console.loss(self.fatal)
         lost = self._lost(start) if start else self._gone()
         if lost:
             raise lost
+        if looked:
+            self._check_disk()
+
+    def _check_disk(self) -> None:
+        """See that QEMU has not stopped the guest for want of room: what it writes goes into a file here.
+
+        It stops it by itself (werror=enospc, the default), so that the guest meets no error of its disk.
+        """
+        if self._monitor is None or free_mib(self.spec.disk) >= _TIGHT_MIB:
+            return
+        try:
+            status = cast("dict[str, object]", self._monitor.execute("query-status")).get("status")
+        except QemuGone as gone:  # told by the next look, with what QEMU said
+            log.debug("query-status: %s", gone)
+            return
+        if status == "io-error":
+            raise disk_full(self.spec.disk, hint="free some; or KLP_RUNS=DIR names a larger disk")
 
     def _lost(self, start: ReportStart) -> VmLost:
         if self._report is None:
             self._hear_out(start)
             self._report = self.console.report(start, emulated=self._emulated)
         kind = _TOLD_BY.get(start.category, GuestStalled)
+        if kind is GuestStalled and (stalled := self._starved(start)):
+            return stalled
         return kind(
             f"the guest is lost: {self._report.summary()}",
             console_tail=self.console.tail(30), report=self._report,
@@ -192,6 +224,32 @@ class Machine:
             wait_until(heard, what="end of the report", timeout_s=_REPORT_S, every_s=_LOOK_S)
         except DeadlineMissed as missed:
             log.debug("%s; it is told as far as it goes", missed)
+
+    def _cpu_seconds(self) -> float | None:
+        return cpu_seconds(self._process.pid) if self._process else None
+
+    def stalled(self, since: float) -> HostStalled | None:
+        """Return the loss that it is if this host stood still for long, since a moment of its clock."""
+        seconds = self._time.stood_still_s(since)
+        return self._host_stalled(f"QEMU could not run for {seconds:.0f} s") if seconds else None
+
+    def _starved(self, start: ReportStart) -> HostStalled | None:
+        """Return why the host, and not the guest, is to blame for a lockup or stall; None if it is not."""
+        assert self._report is not None
+        if stalled := self.stalled(time.monotonic() - _RECENT_S):
+            return stalled
+        # A kernel that is locked up spins. One that waits, as in a stall of RCU, uses no CPU on its own.
+        stuck = _STUCK_FOR.search(self._report.title)
+        if start.category is Category.SOFT_LOCKUP and stuck and self._time.kept_waiting(float(stuck[1])):
+            return self._host_stalled(f"QEMU got hardly any CPU for {stuck[1]} s")
+        return None
+
+    def _host_stalled(self, what: str) -> HostStalled:
+        return HostStalled(
+            f"this host stood still: {what}, so what a guest's clock tells is no livepatch's doing",
+            hint="do it again when this host is less busy (klp check --jobs 1 runs one guest at a time)",
+            console_tail=self.console.tail(30), report=self._report,
+        )  # fmt: skip
 
     @property
     def _emulated(self) -> bool:

@@ -7,35 +7,36 @@ ends with its lease.
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, Self, TypeVar
 
 from klp.errors import Interrupted
+from klp.vm.hostlimits import HostFiles, usable_cpus, usable_mib
 
 T = TypeVar("T")
 
-_MEMINFO = Path("/proc/meminfo")
 # A restored guest takes what it touches, seldom more than half of its memory, for its memory file is mapped
 # privately; QEMU itself takes some 100 MiB.
 _QEMU_MIB = 100
 _TOUCHED = 0.5
 
 
-def size_that_fits(memory_mib: int, asked: int | None = None, meminfo: Path = _MEMINFO) -> int:
+def size_that_fits(
+    memory_mib: int,
+    asked: int | None = None,
+    files: HostFiles = HostFiles(),  # noqa: B008 (a frozen value)
+) -> int:
     """Return how many guests of `memory_mib` this host holds at once: at least one, at most `asked`.
 
-    One for each core, for a guest under TCG keeps one busy; and no more than memory is available for.
+    One for each CPU that this process may use, for a guest under TCG keeps one busy; and no more than there
+    is memory for.
     """
-    lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
-    available_mib = int(lines["MemAvailable"].split()[0]) // 1024
-    by_memory = int(available_mib / (memory_mib * _TOUCHED + _QEMU_MIB))
-    fits = max(1, min(os.cpu_count() or 1, by_memory))
+    by_memory = int(usable_mib(files) / (memory_mib * _TOUCHED + _QEMU_MIB))
+    fits = max(1, min(usable_cpus(files), by_memory))
     return fits if asked is None else max(1, min(asked, fits))
 
 

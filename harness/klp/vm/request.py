@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from klp import arch
 from klp.model import Accelerator, Image
@@ -52,6 +53,14 @@ class MachineRequest:
     def architecture(self) -> arch.Architecture:
         """The CPU's."""
         return arch.of(self.image.kernel.architecture)
+
+    @property
+    def entries(self) -> tuple[Path, ...]:
+        """The cache's entries that it is made of."""
+        image, start = self.image, self.start
+        files = [image.root_disk, image.kernel.image, image.kernel.initrd]
+        saved = [] if isinstance(start, Boot) else [start.files.root]
+        return (*dict.fromkeys(each.parent for each in files), *saved)
 
     def starting(self, start: MachineStart) -> MachineRequest:
         """Return the same machine, started in another way."""

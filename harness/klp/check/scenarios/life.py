@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from klp.analysis.growth import Sample, growth
 from klp.check.damage import count_all
-from klp.check.memory import sample, settled
+from klp.check.memory import sample, settled, uncounted
 from klp.check.scenario import scenario
 from klp.check.stage import Stage
 from klp.drive.steps import Moment
@@ -51,7 +51,10 @@ def cycles(stage: Stage) -> None:
     _cycle(stage)
     # At the start alone: on 7.x the first readings themselves have a cache grow, which would pass for a
     # leak.
-    taken = [Sample(0, settled(stage.guest))]
+    first = settled(stage.guest)
+    if words := uncounted(first):
+        stage.note(words)
+    taken = [Sample(0, first)]
     wanted = _QUICK_CYCLES if stage.quick else _CYCLES
     for number in range(1, wanted):
         stage.tell(f"cycle {number + 1} of {wanted}")
