@@ -75,7 +75,8 @@ class Standing:
         known = {name for name, what in self._values if what == "enabled"}
         before = 0
         for _, stack in history.stack.stacks:
-            for name in known | set(stack.patches):
+            known.update(stack.patches)
+            for name in known:
                 self._set(name, "there", name in stack.patches, before, stack.ts_ns)
             for place, name in enumerate(stack.patches, 1):
                 self._set(name, "stack_order", place, before, stack.ts_ns)
