@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -172,14 +172,22 @@ def _samples(scene: Scene) -> Iterator[tuple[int, ev.Sysfs]]:
 
 def _shown(scene: Scene, change: Callable[[ev.SysfsPatch], dict[str, Any]]) -> None:
     """Have sysfs show something else of one livepatch."""
-    number, sample, place = scene.pick(
-        (n, sample, place)
-        for n, sample in _samples(scene)
-        for place, each in enumerate(sample.patches)
-        if change(each)
+    _show(
+        scene,
+        (
+            (n, sample, place, change(each))
+            for n, sample in _samples(scene)
+            for place, each in enumerate(sample.patches)
+            if change(each)
+        ),
     )
+
+
+def _show(scene: Scene, places: Iterable[tuple[int, ev.Sysfs, int, dict[str, Any]]]) -> None:
+    """Change what a sample shows of its livepatch at a place."""
+    number, sample, place, fields = scene.pick(places)
     patches = list(sample.patches)
-    patches[place] = msgspec.structs.replace(patches[place], **change(patches[place]))
+    patches[place] = msgspec.structs.replace(patches[place], **fields)
     scene.set(number, patches=tuple(patches))
 
 
@@ -205,17 +213,21 @@ def _(scene: Scene) -> None:
 
 @corruption("L1", "sysfs shows the object of a module as patched that is not")
 def _(scene: Scene) -> None:
-    unpatched = {
-        each.patch
-        for _, each in scene.all(ev.Object)
-        if (each.object, each.action) == ("target", "unpatch")  # else nothing tells that it is not
-    }
-    _shown(
+    def told(name: str, sample: ev.Sysfs) -> bool:
+        """Whether anything tells that it is not."""
+        return any(
+            (each.patch, each.object, each.action) == (name, "target", "unpatch")
+            for _, each in scene.all(ev.Object)
+            if each.ts_ns < (sample.begun_ns or 0)
+        )
+
+    _show(
         scene,
-        lambda each: (
-            {}
-            if each.objects["target"] or each.name not in unpatched
-            else {"objects": {**each.objects, "target": True}}
+        (
+            (n, sample, place, {"objects": {**each.objects, "target": True}})
+            for n, sample in _samples(scene)
+            for place, each in enumerate(sample.patches)
+            if not each.objects["target"] and told(each.name, sample)
         ),
     )
 
