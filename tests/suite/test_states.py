@@ -141,7 +141,7 @@ def test_of_several_below_the_newest_that_has_a_state_answers(with_states, repla
     *lower, top = with_states
     for patch, states in zip(lower, below, strict=True):
         patch.load(carrying(states))
-    nobodys = STATE_IDS[0] ^ 1 << 33  # equal to the first in its low half
+    nobodys = STATE_IDS[0] ^ 1 << 40  # equal to the first in its low half
     look = (*reversed(STATE_IDS), nobodys)
     top.load(f"{carrying(own)} replace={replace} {parameter('look', look)}")
     newest = {each: version for states in below for each, version in states.items()}
