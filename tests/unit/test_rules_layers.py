@@ -233,6 +233,37 @@ def test_a_reversed_enabling_runs_post_unpatch_alone() -> None:
     assert judged(trace, "C1", "C5") == {"C1": Verdict.HELD, "C5": Verdict.HELD}
 
 
+@pytest.mark.parametrize(("gone", "verdict"), [(True, Verdict.NOT_OBSERVED), (False, Verdict.VIOLATED)])
+def test_a_module_that_has_gone_needs_no_post_patch_as_a_disabling_is_reversed(
+    gone: bool, verdict: Verdict
+) -> None:
+    trace = Trace()
+    trace.stack.append("p")
+    trace.init("p", 1)
+    trace.object("p", "target", callbacks=("post_patch",))
+    trace.start()
+    with trace.try_all(), trace.completing():
+        trace.callback("p", "post_patch", "target")
+    trace.wait(100)
+    if gone:
+        trace.object("p", "target", "unpatch", callbacks=("post_patch",), transition=False)
+        trace.module("target", "going")
+    trace.init("p", 0)
+    trace.start()
+    trace.try_once({3: ("sleeping", "cmdline_proc_show")})
+    trace.wait(500)
+    trace.put(ev.Reverse, patch="p", target=1, core=trace.core)
+    trace.pending.clear()
+    trace.set_core(target_state=1, enabled=True)
+    trace.put(ev.Synchronize, duration_ns=10)
+    trace.start()
+    trace.wait(800)
+    with trace.try_all(), trace.completing():
+        pass
+    trace.stacked("complete")
+    assert judged(trace, "C8") == {"C8": verdict}
+
+
 def shared(trace: Trace, also: str) -> None:
     """One function is post-patch and another callback of p's object: klpcallbacks cannot tell which ran."""
     trace.put(ev.Callback, patch="p", object="vmlinux", kind="post_patch", function="both", result=None,
