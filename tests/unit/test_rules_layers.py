@@ -26,10 +26,12 @@ def verdicts(trace: Trace, *rules: str) -> tuple[RuleVerdict, ...]:
     return judge_all(history(trace.end().numbered()), rules)
 
 
-def shown(trace: Trace, *names: str, enabled: bool = True, transition: bool = False) -> None:
+def shown(
+    trace: Trace, *names: str, enabled: bool = True, transition: bool = False, replace: bool = False
+) -> None:
     """Put what sysfs shows, read by klp in the hundredth of a millisecond before."""
     patches = tuple(
-        ev.SysfsPatch(name=name, enabled=enabled, transition=transition, replace=False, stack_order=None,
+        ev.SysfsPatch(name=name, enabled=enabled, transition=transition, replace=replace, stack_order=None,
                       objects={"vmlinux": enabled})
         for name in names
     )  # fmt: skip
@@ -70,6 +72,31 @@ def test_a_livepatch_that_is_being_enabled_again_may_be_shown() -> None:
     trace.wait(100)
     trace.begin_enabling("p")
     shown(trace, "p", transition=True)
+    assert judged(trace, "L1")["L1"] is not Verdict.VIOLATED
+
+
+def test_a_livepatch_that_left_before_its_enabling_was_seen_need_not_be_shown() -> None:
+    trace = Trace()
+    trace.stack.append("p")
+    trace.stacked("complete")
+    trace.freed("p")
+    trace.wait(100)
+    shown(trace)
+    assert judged(trace, "L1")["L1"] is not Verdict.VIOLATED
+
+
+def test_a_reversal_of_what_the_trace_did_not_see_begin_says_nothing_of_replace() -> None:
+    trace = Trace()
+    trace.set_core(target_state=0, transition_patch="p", enabled=False)
+    trace.tasks = {0: 0, 1: 0, 2: 0, 3: 1}
+    trace.put(ev.Reverse, patch="p", target=1, core=trace.core)
+    trace.set_core(target_state=1, enabled=True)
+    trace.put(ev.Synchronize, duration_ns=10)
+    trace.start()
+    with trace.try_all(), trace.completing(replace=True):
+        pass
+    trace.wait(100)
+    shown(trace, "p", replace=True)
     assert judged(trace, "L1")["L1"] is not Verdict.VIOLATED
 
 
