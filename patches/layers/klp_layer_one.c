@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * klp_layer_one.c - the first of two livepatches that overlap
+ * klp_layer_one.c - the first of three livepatches that overlap
  *
  * Purpose: make klp_layers_a() and klp_layers_b() of klp_layers.ko answer 1
  * more. With replace=1 it is cumulative: it takes the place of all livepatches

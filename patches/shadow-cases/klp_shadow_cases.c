@@ -15,7 +15,9 @@
  *   read	threads get one variable while it is made and freed again and again
  *   ctor	a constructor that fails
  *   dtor	destructors: of free, of free_all, of nothing
- *   free_all	variables of one id go, those of another stay
+ *   free	one variable of an object goes, those of other ids stay
+ *   free_all	variables of one id go, those of the others stay
+ *   sizes	variables of several sizes, each zeroed and its own to the end
  *   load	count variables are made and freed, one by one
  *   leak	count variables are made and never freed
  *
@@ -40,8 +42,21 @@
 #include <linux/slab.h>
 #include <linux/string.h>
 
-#define ID_ONE	0x6b6c7101
-#define ID_TWO	0x6b6c7102
+#define MOST	16
+
+/* The cases that need one id or two take the first ones. */
+static unsigned long ids[MOST] = { 0x6b6c7101, 0x6b6c7102 };
+static unsigned int nr_ids = 2;
+module_param_array(ids, ulong, &nr_ids, 0444);
+MODULE_PARM_DESC(ids, "ids of variables, two at least");
+
+#define ID_ONE	ids[0]
+#define ID_TWO	ids[1]
+
+static unsigned int sizes[MOST] = { 8 };
+static unsigned int nr_sizes = 1;
+module_param_array(sizes, uint, &nr_sizes, 0444);
+MODULE_PARM_DESC(sizes, "bytes of a variable, each, in the case sizes (default=8)");
 
 static unsigned int count = 100;
 module_param(count, uint, 0644);
@@ -197,24 +212,95 @@ static int play_dtor(char *objs)
 	return err ?: promise(dtors == before + 2);
 }
 
+/* Make a variable of each id for each of the objects, with its id in it. */
+static int make_all(char *objs, unsigned int nr_objs)
+{
+	unsigned int i, k;
+	void **var;
+
+	for (i = 0; i < nr_objs; i++) {
+		for (k = 0; k < nr_ids; k++) {
+			if (promise(!klp_shadow_get(objs + i, ids[k])))
+				return -EBADE;
+			var = make(objs + i, ids[k], ctor);
+			if (!var)
+				return -ENOMEM;
+			*var = (void *)ids[k];
+		}
+	}
+	return 0;
+}
+
+/* Of each object the variables of the first ids are gone, the others stand. */
+static int only_gone(char *objs, unsigned int nr_objs, unsigned int gone)
+{
+	unsigned int i, k;
+	int err = 0;
+	void **var;
+
+	for (i = 0; i < nr_objs; i++) {
+		for (k = 0; k < nr_ids; k++) {
+			var = klp_shadow_get(objs + i, ids[k]);
+			if (k < gone)
+				err = err ?: promise(!var);
+			else
+				err = err ?: promise(var && *var == (void *)ids[k]);
+		}
+	}
+	return err;
+}
+
+static int play_free(char *objs)
+{
+	unsigned int before = dtors, k;
+	int err;
+
+	err = make_all(objs, 1);
+	for (k = 0; k < nr_ids && !err; k++) {
+		unmake(objs, ids[k], dtor);
+		err = promise(dtors == before + k + 1);
+		err = err ?: only_gone(objs, 1, k + 1);
+	}
+	return err;
+}
+
 static int play_free_all(char *objs)
 {
-	unsigned int i;
+	unsigned int before = dtors, k;
+	int err;
+
+	err = make_all(objs, count);
+	for (k = 0; k < nr_ids && !err; k++) {
+		klp_shadow_free_all(ids[k], dtor);
+		freed += count;
+		err = promise(dtors == before + (k + 1) * count);
+		err = err ?: only_gone(objs, count, k + 1);
+	}
+	return err;
+}
+
+/* All at the same time: what is written to one must not show in another. */
+static int play_sizes(char *objs)
+{
+	unsigned char *vars[MOST];
+	unsigned int k;
 	int err = 0;
 
-	for (i = 0; i < count; i++) {
-		if (!make(objs + i, ID_ONE, ctor) ||
-		    !make(objs + i, ID_TWO, ctor))
+	for (k = 0; k < nr_sizes && !err; k++) {
+		vars[k] = klp_shadow_alloc(objs + k, ID_ONE, sizes[k], GFP_KERNEL,
+					   NULL, NULL);
+		if (!vars[k])
 			return -ENOMEM;
+		made++;
+		err = promise(!memchr_inv(vars[k], 0, sizes[k]));
+		memset(vars[k], k + 1, sizes[k]);
+	}
+	for (k = 0; k < nr_sizes && !err; k++) {
+		err = promise(klp_shadow_get(objs + k, ID_ONE) == vars[k]);
+		err = err ?: promise(!memchr_inv(vars[k], k + 1, sizes[k]));
 	}
 	klp_shadow_free_all(ID_ONE, dtor);
-	freed += count;
-	for (i = 0; i < count; i++) {
-		err = err ?: promise(!klp_shadow_get(objs + i, ID_ONE));
-		err = err ?: promise(klp_shadow_get(objs + i, ID_TWO));
-	}
-	klp_shadow_free_all(ID_TWO, dtor);
-	freed += count;
+	freed += nr_sizes;
 	return err;
 }
 
@@ -417,7 +503,9 @@ static const struct {
 	{ "read", play_read },
 	{ "ctor", play_ctor },
 	{ "dtor", play_dtor },
+	{ "free", play_free },
 	{ "free_all", play_free_all },
+	{ "sizes", play_sizes },
 	{ "load", play_load },
 	{ "leak", play_leak, true },
 };
@@ -431,10 +519,10 @@ static int play(const char *val, const struct kernel_param *kp)
 		if (sysfs_streq(val, cases[i].name))
 			break;
 	}
-	if (i == ARRAY_SIZE(cases) || !count)
+	if (i == ARRAY_SIZE(cases) || !count || nr_ids < 2)
 		return -EINVAL;
 
-	objs = kzalloc(count + 2, GFP_KERNEL);
+	objs = kzalloc(count + MOST, GFP_KERNEL);
 	if (!objs)
 		return -ENOMEM;
 

@@ -22,6 +22,7 @@
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/bits.h>
 #include <linux/err.h>
 #include <linux/ftrace.h>
 #include <linux/hashtable.h>
@@ -324,6 +325,27 @@ static struct klp_state *no_prev_state(unsigned long id)
 	return strike() ? NULL : orig(id);
 }
 
+/* V5: of several livepatches below, the oldest answers. */
+static struct klp_state *oldest_prev_state(unsigned long id)
+{
+	typeof(klp_get_prev_state) *orig = body;
+	struct klp_patch *patch;
+	struct klp_state *state;
+	struct list_head *patches = (void *)lookup("klp_patches");
+
+	if (!patches)
+		return NULL;
+	list_for_each_entry(patch, patches, list) {
+		if (patch == *transition_patch)
+			break;
+		for (state = patch->states; state && state->id; state++) {
+			if (state->id == id && strike())
+				return state;
+		}
+	}
+	return orig(id);
+}
+
 /* Private to shadow.c; the same since 4.15. */
 struct shadow {
 	struct hlist_node node;
@@ -499,6 +521,16 @@ static void free_more(unsigned long id, klp_shadow_dtor_t dtor)
 		orig(id + 1, NULL);
 }
 
+/* S6: free_all also frees those of an id that is equal in its low half. */
+static void free_alike(unsigned long id, klp_shadow_dtor_t dtor)
+{
+	typeof(klp_shadow_free_all) *orig = body;
+
+	orig(id, dtor);
+	if (strike())
+		orig(id ^ BIT_ULL(32), NULL);
+}
+
 /* What follows happens in this livepatch's own life. */
 static struct klp_func no_funcs[] = {
 	{ }
@@ -669,6 +701,7 @@ static const struct fault {
 	{ "incompatible", "klp_is_patch_compatible", incompatible },
 	{ "no_state", "klp_get_state", no_state },
 	{ "no_prev_state", "klp_get_prev_state", no_prev_state },
+	{ "oldest_prev_state", "klp_get_prev_state", oldest_prev_state },
 	{ "alloc_twice", "klp_shadow_alloc", alloc_twice },
 	{ "get_nothing", "klp_shadow_get", get_nothing },
 	{ "get_other", "klp_shadow_get_or_alloc", get_other },
@@ -681,6 +714,7 @@ static const struct fault {
 	{ "free_nothing", "klp_shadow_free", free_nothing },
 	{ "free_none", "klp_shadow_free_all", free_none },
 	{ "free_more", "klp_shadow_free_all", free_more },
+	{ "free_alike", "klp_shadow_free_all", free_alike },
 	{ "init_twice", .pre_patch = init_twice },
 	{ "start_early", .pre_patch = start_early },
 	{ "reverse_unstarted", .pre_patch = reverse_unstarted },

@@ -6,6 +6,7 @@ On the default kernel all of it runs; on the others what is marked `everywhere`,
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -32,6 +33,24 @@ def _elsewhere(item) -> bool:
     params = getattr(getattr(item, "callspec", None), "params", {})
     default = settings.load().kernel
     return params.get("klp_kernel", default) != default
+
+
+@pytest.fixture
+def held_in(module):
+    """Hold a transition up meanwhile, by tasks that seem to sleep in functions that are patched."""
+    hold = module("patches/hold-anywhere", "klp_hold")
+
+    @contextmanager
+    def holding(parameters: str):
+        hold.load(parameters)
+        wait_until(
+            lambda: hold.parameter("inside") == hold.parameter("count"),
+            what="tasks held", timeout_s=_HELD_S, every_s=0.3,
+        )  # fmt: skip
+        yield
+        hold.unload()
+
+    return holding
 
 
 @pytest.fixture
@@ -130,6 +149,13 @@ def accounts(guest, switched):
         return tasks
 
     return compare
+
+
+@pytest.fixture
+def with_states(livepatch):
+    """Four livepatches that carry states, and look states up, to lie upon each other."""
+    names = ("one", "two", "three", "four")
+    return [livepatch("patches/many-states", f"klp_states_{each}") for each in names]
 
 
 @dataclass(frozen=True, slots=True)

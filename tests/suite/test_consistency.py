@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 import pytest
 
 from klp import events as ev
@@ -44,21 +42,6 @@ def both(version: str, state: int) -> set[tuple[str, str, int]]:
     return {("klp_pair_seal", version, state), ("klp_pair_open", version, state)}
 
 
-@pytest.fixture
-def held(module):
-    """Hold a transition up meanwhile, by tasks that seem to sleep in functions that are patched."""
-    hold = module("patches/hold-anywhere", "klp_hold")
-
-    @contextmanager
-    def holding(parameters: str):
-        hold.load(parameters)
-        until(lambda: hold.parameter("inside") == hold.parameter("count"), "tasks held")
-        yield
-        hold.unload()
-
-    return holding
-
-
 def until(condition, what: str) -> None:
     """Wait for what the guest is about to do."""
     wait_until(condition, what=what, timeout_s=_HELD_S, every_s=0.3)
@@ -66,13 +49,13 @@ def until(condition, what: str) -> None:
 
 @pytest.mark.everywhere
 @pytest.mark.klp_rules("T12")
-def test_each_task_runs_what_its_patch_state_says(guest, pair, fix, ran, held):
+def test_each_task_runs_what_its_patch_state_says(guest, pair, fix, ran, held_in):
     pair.load("threads=2")
-    with held("function=klp_pair:klp_pair_seal"):
+    with held_in("function=klp_pair:klp_pair_seal"):
         fix.load(wait=False)
         until(lambda: both("new", 1) <= ran(1), "new version of both")
     fix.wait()
-    with held(f"patch={fix.name} which=new"):
+    with held_in(f"patch={fix.name} which=new"):
         fix.disable(wait=False)
         until(lambda: both("old", 0) <= ran(0), "old version of both")
     fix.wait_gone()
@@ -83,14 +66,14 @@ def test_each_task_runs_what_its_patch_state_says(guest, pair, fix, ran, held):
 
 @pytest.mark.everywhere
 @pytest.mark.klp_rules("T12")
-def test_a_function_of_the_kernel_itself(guest, livepatch, trace, ran, held):
+def test_a_function_of_the_kernel_itself(guest, livepatch, trace, ran, held_in):
     fix = livepatch("samples", "livepatch_sample")
     trace.consistency(fix)
     # It sleeps between calls: beside a CPU that is always busy a transition takes minutes (docs/facts.md).
     reader = guest.run(
         "setsid sh -c 'while sleep 0.05; do read line </proc/cmdline; done' >/dev/null 2>&1 & echo $!"
     )
-    with held("function=cmdline_proc_show"):
+    with held_in("function=cmdline_proc_show"):
         fix.load(wait=False)
         until(lambda: ("cmdline_proc_show", "new", 1) in ran(1), "new version")
     fix.wait()

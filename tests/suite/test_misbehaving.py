@@ -8,6 +8,7 @@ import errno
 import pytest
 
 from klp import CheckFailed
+from tests.suite.edges import IDS, STATE_IDS, parameter
 
 # 7.2 shows every livepatch's place in the stack, in which klp_misbehave is not: it hides (L1).
 pytestmark = pytest.mark.klp_kernels(
@@ -104,6 +105,7 @@ def attending(module, livepatch):
             (fault("dtor_twice", "S5"), "dtor"),
             (fault("free_none", "S6"), "free_all"),
             (fault("free_more", "S6"), "free_all"),
+            (fault("free_alike", "S6"), "free_all"),
             (fault("free_nothing", "S7"), "alloc"),
             (fault("not_zeroed", "S8"), "alloc"),
         ]
@@ -112,7 +114,7 @@ def attending(module, livepatch):
 )
 @pytest.mark.usefixtures("misbehaving")
 def test_shadow_variables(shadow_cases, case):
-    shadow_cases(case, parameters="count=20 threads=2")
+    shadow_cases(case, parameters=f"count=20 threads=2 {parameter('ids', IDS)}")
 
 
 @faults(
@@ -224,6 +226,15 @@ def test_a_state_that_is_taken_over(misbehaving, first, following):
     following.disable()
     with pytest.raises(CheckFailed, match="1001"):
         following.observe(_GID, "^65534$", rules=("V6", "L5"))
+
+
+@faults(fault("oldest_prev_state", "V5"))
+def test_a_state_that_two_below_have(misbehaving, with_states):
+    ids = parameter("ids", STATE_IDS[:1])
+    for version, each in enumerate(with_states[:2], 1):
+        each.load(f"{ids} versions={version}")
+    with_states[2].load(f"{ids} versions=3 {parameter('look', STATE_IDS[:1])}")
+    assert with_states[2].parameter("found") == "3/1"
 
 
 @faults(fault("unloaded", "C3", warns=_WARNING))

@@ -6,14 +6,15 @@ from __future__ import annotations
 import pytest
 
 from klp import events as ev
+from tests.suite.edges import COUNTS, IDS, SIZES, orders, parameter
 
 
 @pytest.mark.everywhere
 @pytest.mark.klp_rules("S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9", "L6")
 def test_every_variable_is_told_and_counted_exactly(shadow_cases, trace):
-    counts = shadow_cases(
-        "alloc", "race", "read", "ctor", "dtor", "free_all", "load", parameters="count=50"
-    )
+    cases = ("alloc", "race", "read", "ctor", "dtor", "free", "free_all", "sizes", "load")
+    edges = f"{parameter('ids', IDS)} {parameter('sizes', SIZES)}"
+    counts = shadow_cases(*cases, parameters=f"count=20 {edges}")
     assert counts.broken == "nothing"
     told = trace.history().ledger
     assert (told.allocated, told.freed) == (counts.made, counts.freed)
@@ -22,6 +23,17 @@ def test_every_variable_is_told_and_counted_exactly(shadow_cases, trace):
     seen = trace.events()
     assert sum(each.ctor_calls for each in seen if isinstance(each, ev.ShadowAlloc)) == counts.ctors
     assert sum(each.dtor_calls for each in seen if isinstance(each, ev.ShadowFreed)) == counts.dtors
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("ids", orders(IDS)[1:], ids=["from-the-end", "from-the-middle"])
+@pytest.mark.klp_rules("S2", "S5", "S6", "S7")
+def test_what_is_freed_is_the_variable_of_that_id_alone(shadow_cases, trace, ids, count):
+    counts = shadow_cases("free", "free_all", parameters=f"count={count} {parameter('ids', ids)}")
+    assert counts.broken == "nothing"
+    told = trace.history().ledger
+    assert told.allocated == told.freed == (count + 1) * len(ids)
+    assert {each.id for each in trace.events() if isinstance(each, ev.ShadowFreed)} == set(ids)
 
 
 @pytest.mark.klp_rules("S1", "S2", "S4", "S7", "L6")

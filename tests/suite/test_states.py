@@ -7,6 +7,8 @@ import errno
 
 import pytest
 
+from tests.suite.edges import STATE_IDS, VERSIONS, parameter
+
 _GID = "cat /proc/sys/kernel/overflowgid"
 _BEFORE, _FIRST, _NEXT = "^65534$", "^1001$", "^1002$"
 
@@ -21,6 +23,11 @@ def first(livepatch):
 def following(livepatch):
     """The same livepatch once more, to follow upon the first."""
     return livepatch("patches/states", "klp_state_next")
+
+
+def carrying(states):
+    """Return the parameters of a livepatch of patches/many-states that carries these."""
+    return f"{parameter('ids', tuple(states))} {parameter('versions', tuple(states.values()))}"
 
 
 def shows(patch, pattern):
@@ -120,3 +127,49 @@ def test_one_that_is_not_cumulative_may_lack_or_touch_a_state(first, following, 
     shows(following, shown)
     following.disable()
     shows(first, _FIRST)
+
+
+@pytest.mark.klp_rules("V1", "V2", "V4", "V5")
+@pytest.mark.parametrize("replace", [0, 1])
+def test_of_several_below_the_newest_that_has_a_state_answers(with_states, replace):
+    # The first has them all, each further one those of the ids that are left: each answers for some.
+    below = [
+        {each: 10 * turn + place for place, each in enumerate(STATE_IDS) if place >= 2 * (turn - 1)}
+        for turn in (1, 2, 3)
+    ]
+    own = {each: 100 + place for place, each in enumerate(STATE_IDS) if replace or place % 2}
+    *lower, top = with_states
+    for patch, states in zip(lower, below, strict=True):
+        patch.load(carrying(states))
+    nobodys = STATE_IDS[0] ^ 1 << 40  # equal to the first in its low half
+    look = (*reversed(STATE_IDS), nobodys)
+    top.load(f"{carrying(own)} replace={replace} {parameter('look', look)}")
+    newest = {each: version for states in below for each, version in states.items()}
+    pairs = [f"{own.get(each, '-')}/{newest.get(each, '-')}" for each in look]
+    assert top.parameter("found") == " ".join(pairs)
+
+
+@pytest.mark.klp_rules("V2", "V4")
+def test_each_version_is_compared_as_a_whole(with_states):
+    one, two, three, _ = with_states
+    ids = STATE_IDS[: len(VERSIONS) - 1]
+    lower, higher = (dict(zip(ids, each, strict=True)) for each in (VERSIONS[:-1], VERSIONS[1:]))
+    one.load(carrying(lower))
+    two.load(carrying(higher))
+    for each in ids:
+        three.load(carrying(higher | {each: lower[each]}), expect=errno.EINVAL)
+    three.load(carrying(higher))
+
+
+@pytest.mark.klp_rules("V2", "V3")
+def test_a_cumulative_one_must_carry_each_state_of_each_below(with_states):
+    one, two, three, _ = with_states
+    states = dict.fromkeys(STATE_IDS[:4], 1)
+    one.load(carrying(dict.fromkeys(STATE_IDS[:3], 1)))
+    two.load(carrying(dict.fromkeys(STATE_IDS[1:4], 1)))
+    for each in states:
+        fewer = {other: version for other, version in states.items() if other != each}
+        three.load(f"replace=1 {carrying(fewer)}", expect=errno.EINVAL)
+    three.load(f"replace=1 {carrying(states)}")
+    for patch in (one, two):
+        patch.wait_gone()

@@ -15,6 +15,7 @@ import msgspec
 
 from klp.trace import events as ev
 from tests.unit.modeltasks import Tasks
+from tests.unit.modelwatch import Watcher
 from tests.unit.traces import SHELL, Trace
 
 CHANGED = ("cmdline_proc_show", "other_show")
@@ -40,6 +41,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     open_end: bool = False
     callbacks: bool = False
     states: bool = False
+    watched: bool = False
 
 
 KINDS = ("pre_patch", "post_patch", "pre_unpatch", "post_unpatch")
@@ -75,6 +77,7 @@ class Core:
     chance: random.Random = field(init=False)
     trace: Trace = field(init=False)
     tasks: Tasks = field(init=False)
+    watcher: Watcher = field(init=False)
     patches: list[Patch] = field(default_factory=list)
     loaded: bool = False  # a module that every livepatch has an object for
     _names: int = 0
@@ -91,6 +94,7 @@ class Core:
         self.trace.events[0] = msgspec.structs.replace(self.trace.events[0], scheduler_switch=scheduler)
         self.trace.tasks.clear()
         self.tasks = Tasks(self.shape, self.chance, self.trace, scheduler=scheduler)
+        self.watcher = Watcher(self.trace, self.chance)
 
     # --- lives ------------------------------------------------------------------------------------
 
@@ -106,6 +110,9 @@ class Core:
             else:
                 self.enable(open_end=last and self.shape.open_end)
             self.trace.wait(self.chance.randint(1, 3_000))
+            if self.shape.watched:
+                self.watcher.look(self.patches, self.loaded)
+                self.watcher.unload_some()
             if self.chance.random() < 0.2:
                 self.trace.put(ev.Mark, probe="klptransition", number=turn + 1)
         for (patch, target), passes in self._needed.items():
@@ -118,36 +125,52 @@ class Core:
         return wanted and self.chance.random() < likely
 
     def enable(self, *, open_end: bool) -> None:
-        """klp_enable_patch: with a pre-patch callback that fails, or to the end of its transition."""
+        """Load a livepatch's module: its init calls klp_enable_patch."""
         trace = self.trace
+        patch = self.loaded_patch(self.name())
+        trace.now += 1_000
+        loaded_ns = trace.now
+        if self.shape.watched:
+            self.watcher.loading(patch.name)
+        trace.now += 1_000
+        errno = self.enable_patch(patch)
+        if self.shape.watched:
+            trace.now += 1_000
+            self.watcher.loaded(patch.name, errno, loaded_ns)
+        self.settle(patch, open_end=open_end)
+
+    def name(self) -> str:
+        """Return a name for a livepatch: one of its own, or one that another build had before."""
         self._names += 1
         name = f"p{self._names}" if self.chance.random() < 0.7 else f"p{self._names % 2}"
-        if name in trace.stack:
-            name = f"p{self._names}"
-        patch = self.loaded_patch(name)
-        trace.now += 1_000
-        begun = trace.now
+        if name in self.trace.stack or name in self.watcher.pinned:
+            return f"p{self._names}"
+        if self.shape.watched and name in self.watcher.gone:
+            self.watcher.unload(name)
+        return name
+
+    def enable_patch(self, patch: Patch) -> int:
+        """klp_enable_patch: refused for its states, or by a pre-patch callback, or with a first pass."""
+        trace, begun, errno = self.trace, self.trace.now, 0
         if self.shape.states and not self.compatible(patch):
-            trace.put(ev.Enable, at=begun, patch=name, replace=patch.replace, errno=-22,
-                      duration_ns=trace.now - begun)  # fmt: skip
-            return
-        self.patches.append(patch)
-        trace.stack.append(name)
-        self.init(patch, 1)
-        refused = self._maybe(self.shape.refusals, 0.3)
-        if refused:
-            self.refuse(patch)
+            errno = -22
         else:
-            for each in self.names():
-                self.prepare(patch, each)
-            self.start(patch)
-            self.try_complete(patch)
-        errno = -19 if refused else 0
-        trace.put(ev.Enable, at=begun, patch=name, replace=patch.replace, errno=errno,
+            self.patches.append(patch)
+            trace.stack.append(patch.name)
+            self.init(patch, 1)
+            if self._maybe(self.shape.refusals, 0.3):
+                errno = -19
+                self.refuse(patch)
+            else:
+                for each in self.names():
+                    self.prepare(patch, each)
+                self.start(patch)
+                self.try_complete(patch)
+        trace.put(ev.Enable, at=begun, patch=patch.name, replace=patch.replace, errno=errno,
                   duration_ns=trace.now - begun)  # fmt: skip
-        if not refused and patch in self.patches:
+        if not errno and patch in self.patches:
             trace.stacked("enable")
-        self.settle(patch, open_end=open_end)
+        return errno
 
     def disable(self, patch: Patch, *, open_end: bool) -> None:
         """__klp_disable_patch, to the end of its transition."""
@@ -167,6 +190,8 @@ class Core:
             self.tasks.act()
             if self._maybe(self.shape.modules, 0.1):
                 self.module()
+            if self._maybe(self.shape.watched, 0.2):
+                self.watcher.look(self.patches, self.loaded)
             if self._maybe(self.shape.reversals and tries < 4, 0.3):
                 self.reverse(patch)
                 self.tasks.act()
@@ -349,6 +374,7 @@ class Core:
         """klp_free_patch_finish."""
         self.patches.remove(patch)
         self.trace.freed(patch.name, patch.forced)
+        self.watcher.freed(patch.name, patch.forced)
 
     def below(self, patch: Patch) -> list[Patch]:
         """Return those that a cumulative livepatch replaces."""

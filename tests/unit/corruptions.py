@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faults of a kernel, each put into a trace in one place: what each rule of transitions must notice."""
+"""Faults of a kernel, each put into a trace in one place: what each rule of transitions must notice.
+
+Those of the other rules are in `corruptions_callbacks` and `corruptions_life`.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,8 @@ class Scene:
 
     def __init__(self, trace: Trace, chance: random.Random) -> None:
         self.trace, self._chance = trace, chance
-        self.legs = history(trace.numbered()).legs
+        self.history = history(trace.numbered())
+        self.legs = self.history.legs
 
     def pick(self, among: Iterable[T]) -> T:
         """Return one of these; raise NoPlace where there is none."""
@@ -60,6 +64,11 @@ class Scene:
         """Add to counts of an event."""
         event = self.trace.events[number - 1]
         self.set(number, **{name: getattr(event, name) + count for name, count in counts.items()})
+
+    def add(self, kind: type[E], /, at: int, **fields: Any) -> None:
+        """Put an event more, at its time."""
+        self.trace.put(kind, at=at, **fields)
+        end_last(self.trace)
 
     def drop(self, *numbers: int) -> None:
         """Take events away, so that their streams are whole."""
@@ -201,10 +210,7 @@ def _(scene: Scene) -> None:
         and not any(each.task.pid == gone.task.pid for _, gone in scene.within(leg, ev.Exit))
     )  # fmt: skip
     assert leg.completed
-    scene.trace.put(
-        ev.Switch, at=leg.completed[1].ts_ns - 1, task=task, path="exit", patch_state=leg.target
-    )
-    end_last(scene.trace)
+    scene.add(ev.Switch, at=leg.completed[1].ts_ns - 1, task=task, path="exit", patch_state=leg.target)
 
 
 @corruption("T4", "a task switches away from the target")
@@ -306,8 +312,7 @@ def _(scene: Scene) -> None:
     one = scene.pick(each for leg in scene.legs for _, each in leg.passes if not each.complete)
     if one.core.signals_cnt and not one.core.signals_cnt % 15:
         raise NoPlace
-    scene.trace.put(ev.Signals, at=one.ts_ns + one.duration_ns, patch=one.patch, core=one.core)
-    end_last(scene.trace)
+    scene.add(ev.Signals, at=one.ts_ns + one.duration_ns, patch=one.patch, core=one.core)
 
 
 @corruption("T7", "a pass is not counted")

@@ -26,10 +26,12 @@ def verdicts(trace: Trace, *rules: str) -> tuple[RuleVerdict, ...]:
     return judge_all(history(trace.end().numbered()), rules)
 
 
-def shown(trace: Trace, *names: str, enabled: bool = True, transition: bool = False) -> None:
+def shown(
+    trace: Trace, *names: str, enabled: bool = True, transition: bool = False, replace: bool = False
+) -> None:
     """Put what sysfs shows, read by klp in the hundredth of a millisecond before."""
     patches = tuple(
-        ev.SysfsPatch(name=name, enabled=enabled, transition=transition, replace=False, stack_order=None,
+        ev.SysfsPatch(name=name, enabled=enabled, transition=transition, replace=replace, stack_order=None,
                       objects={"vmlinux": enabled})
         for name in names
     )  # fmt: skip
@@ -70,6 +72,31 @@ def test_a_livepatch_that_is_being_enabled_again_may_be_shown() -> None:
     trace.wait(100)
     trace.begin_enabling("p")
     shown(trace, "p", transition=True)
+    assert judged(trace, "L1")["L1"] is not Verdict.VIOLATED
+
+
+def test_a_livepatch_that_left_before_its_enabling_was_seen_need_not_be_shown() -> None:
+    trace = Trace()
+    trace.stack.append("p")
+    trace.stacked("complete")
+    trace.freed("p")
+    trace.wait(100)
+    shown(trace)
+    assert judged(trace, "L1")["L1"] is not Verdict.VIOLATED
+
+
+def test_a_reversal_of_what_the_trace_did_not_see_begin_says_nothing_of_replace() -> None:
+    trace = Trace()
+    trace.set_core(target_state=0, transition_patch="p", enabled=False)
+    trace.tasks = {0: 0, 1: 0, 2: 0, 3: 1}
+    trace.put(ev.Reverse, patch="p", target=1, core=trace.core)
+    trace.set_core(target_state=1, enabled=True)
+    trace.put(ev.Synchronize, duration_ns=10)
+    trace.start()
+    with trace.try_all(), trace.completing(replace=True):
+        pass
+    trace.wait(100)
+    shown(trace, "p", replace=True)
     assert judged(trace, "L1")["L1"] is not Verdict.VIOLATED
 
 
@@ -231,6 +258,37 @@ def test_a_reversed_enabling_runs_post_unpatch_alone() -> None:
     trace.stacked("complete")
     trace.freed("p")
     assert judged(trace, "C1", "C5") == {"C1": Verdict.HELD, "C5": Verdict.HELD}
+
+
+@pytest.mark.parametrize(("gone", "verdict"), [(True, Verdict.NOT_OBSERVED), (False, Verdict.VIOLATED)])
+def test_a_module_that_has_gone_needs_no_post_patch_as_a_disabling_is_reversed(
+    gone: bool, verdict: Verdict
+) -> None:
+    trace = Trace()
+    trace.stack.append("p")
+    trace.init("p", 1)
+    trace.object("p", "target", callbacks=("post_patch",))
+    trace.start()
+    with trace.try_all(), trace.completing():
+        trace.callback("p", "post_patch", "target")
+    trace.wait(100)
+    if gone:
+        trace.object("p", "target", "unpatch", callbacks=("post_patch",), transition=False)
+        trace.module("target", "going")
+    trace.init("p", 0)
+    trace.start()
+    trace.try_once({3: ("sleeping", "cmdline_proc_show")})
+    trace.wait(500)
+    trace.put(ev.Reverse, patch="p", target=1, core=trace.core)
+    trace.pending.clear()
+    trace.set_core(target_state=1, enabled=True)
+    trace.put(ev.Synchronize, duration_ns=10)
+    trace.start()
+    trace.wait(800)
+    with trace.try_all(), trace.completing():
+        pass
+    trace.stacked("complete")
+    assert judged(trace, "C8") == {"C8": verdict}
 
 
 def shared(trace: Trace, also: str) -> None:

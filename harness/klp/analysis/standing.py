@@ -60,7 +60,8 @@ class Standing:
     def _take(self, leg: Leg) -> None:
         """Take what klp_init_transition, klp_start_transition and klp_complete_transition change."""
         begun = leg.begun_ns
-        self._set(leg.patch, "replace", leg.replace, begun)
+        if isinstance(leg.begun[1], ev.Init):  # a reversal does not say it, and its init may not be told
+            self._set(leg.patch, "replace", leg.replace, begun)
         self._set(leg.patch, "transition", True, begun)
         if leg.started:
             # klp_reverse_transition() flips it before it calls klp_start_transition(); __klp_enable_patch()
@@ -75,7 +76,8 @@ class Standing:
         known = {name for name, what in self._values if what == "enabled"}
         before = 0
         for _, stack in history.stack.stacks:
-            for name in known | set(stack.patches):
+            known.update(stack.patches)
+            for name in known:
                 self._set(name, "there", name in stack.patches, before, stack.ts_ns)
             for place, name in enumerate(stack.patches, 1):
                 self._set(name, "stack_order", place, before, stack.ts_ns)

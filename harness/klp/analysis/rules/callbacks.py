@@ -295,4 +295,10 @@ def enabled_again(history: History) -> Finding:
 
 
 def _objects_of(history: History, leg: Leg) -> list[str]:
-    return [name for patch, name in history.callbacks.objects if patch == leg.patch]
+    """Return the objects that are patched as a leg ends: those whose module is there, and vmlinux."""
+    patched: dict[str, bool] = {}
+    for each in history.objects_between(0, leg.last_ns):
+        event = each.event
+        if event.patch == leg.patch and not event.nops_only and not event.errno:
+            patched[event.object] = event.action == "patch"
+    return [name for name, there in patched.items() if there]
