@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 
 from klp.analysis.evidence import Verdict
 from klp.analysis.history import history
-from klp.analysis.lifetimes import shadow_lifetimes
 from klp.analysis.rules.registry import judge_all
 from klp.trace import events as ev
 from tests.unit.shadow_calls import allocates, frees, frees_all, gets
@@ -322,32 +320,3 @@ def test_ids_are_as_large_as_the_kernels(t: Trace) -> None:
         frees(t, "0xa1", id_=id_)
     found = verdicts(t)
     assert (found["S1"], found["S7"]) == (Verdict.HELD, Verdict.HELD)
-
-
-class _Counted(int):
-    """A time that counts how often it is compared."""
-
-    compared = 0
-
-    def __ge__(self, other: object) -> bool:
-        _Counted.compared += 1
-        return int(self) >= other  # type: ignore[operator]
-
-
-def _comparisons(variables: int) -> int:
-    t = Trace()
-    for number in range(variables):
-        allocates(t, "alloc", "made", "0xa1", obj=hex(number))
-        frees(t, "0xa1", obj=hex(number))
-    counted = [
-        (number, msgspec.structs.replace(each, ts_ns=_Counted(each.ts_ns))) for number, each in t.numbered()
-    ]
-    _Counted.compared = 0
-    assert len(shadow_lifetimes(counted)) == variables
-    return _Counted.compared
-
-
-def test_variables_of_one_address_are_paired_in_steps_that_grow_as_they_do() -> None:
-    few, many = _comparisons(100), _comparisons(800)
-    assert few
-    assert many <= 9 * few

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ import duckdb
 import msgspec
 
 from klp.errors import UsageError
-from klp.report.query_rows import Rows
+from klp.report.query_rows import Row
 from klp.report.query_tables import ROWS, columns
+from klp.trace.reading import BadTrace
 
 TABLES = (*ROWS, "events")
 _DOCS = "`klp query --tables` lists tables and columns"
@@ -56,12 +58,18 @@ class TableWriter:
     def __init__(self) -> None:
         self._connection = _connect()
 
-    def write(self, folder: Path, run: str, events: Sequence[tuple[int, Path]], rows: Rows) -> None:
-        """Fill `folder`; `events` are the guests' numbers and files, which `klp.trace.reading` accepts."""
+    def write(
+        self, folder: Path, run: str, events: Sequence[tuple[int, Path]], rows: Iterable[Row]
+    ) -> None:
+        """Fill `folder`; `events` are the guests' numbers and files, `rows` what else is in them.
+
+        Raises:
+            BadTrace: DuckDB cannot read a file that `klp.trace.reading` accepts.
+        """
         folder.mkdir(parents=True)
+        # Before the events: to make the rows, each file is read and checked.
+        self._rows(folder, rows)
         self._events(folder / "events.parquet", run, events)
-        for table, each in rows.items():
-            self._rows(folder / f"{table}.parquet", table, each)
 
     def _events(self, target: Path, run: str, events: Sequence[tuple[int, Path]]) -> None:
         own = ", ".join(
@@ -76,18 +84,27 @@ class TableWriter:
             for guest, file in events
         ]
         query = " UNION ALL ".join(parts) or f"SELECT {_empty('events')} WHERE false"
-        self._copy(query, target, {"run": run} if parts else None)
+        try:
+            self._copy(query, target, {"run": run} if parts else None)
+        except duckdb.Error as error:
+            where = ", ".join(str(file) for _, file in events)
+            raise BadTrace(f"{where}: {_words(error)}", hint="record it again with `klp run`") from None
 
-    def _rows(self, target: Path, table: str, rows: Iterable[msgspec.Struct]) -> None:
-        with tempfile.NamedTemporaryFile(prefix="klp-", suffix=".ndjson") as lines:
-            # Through a file: DuckDB reads one at once, and inserts Python's values one by one.
-            lines.write(msgspec.json.Encoder().encode_lines(rows))
-            lines.flush()
-            self._copy(
-                f"SELECT * FROM read_ndjson({_path(Path(lines.name))}, columns={_spec(table)})",
-                target,
-                None,
-            )
+    def _rows(self, folder: Path, rows: Iterable[Row]) -> None:
+        encode = msgspec.json.Encoder().encode
+        with ExitStack() as opened:
+            # Through files: DuckDB reads one at once, and inserts Python's values one by one.
+            files = {
+                table: opened.enter_context(tempfile.NamedTemporaryFile(prefix="klp-", suffix=".ndjson"))
+                for table in ROWS
+                if table != "runs"
+            }
+            for table, row in rows:
+                files[table].write(encode(row) + b"\n")
+            for table, lines in files.items():
+                lines.flush()
+                source = f"read_ndjson({_path(Path(lines.name))}, columns={_spec(table)})"
+                self._copy(f"SELECT * FROM {source}", folder / f"{table}.parquet", None)
 
     def _copy(self, query: str, target: Path, parameters: dict[str, str] | None) -> None:
         self._connection.execute(f"COPY ({query}) TO {_path(target)} (FORMAT parquet)", parameters)
@@ -150,6 +167,10 @@ class Database:
 
 
 def _refused(error: duckdb.Error) -> UsageError:
+    return UsageError(f"query: {_words(error)}", hint=_DOCS)
+
+
+def _words(error: duckdb.Error) -> str:
     # DuckDB adds the statement with a mark under it, and proposals; the first paragraph says what is wrong.
     words = re.split(r"\n\s*\n|\n\s*LINE \d+:", str(error).strip())[0]
-    return UsageError(f"query: {' '.join(words.split())}", hint=_DOCS)
+    return " ".join(words.split())

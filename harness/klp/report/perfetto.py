@@ -8,6 +8,7 @@ shadow variable, which Perfetto shows merged by id, as it does asynchronous slic
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -18,7 +19,8 @@ from klp.analysis.legs import Leg, TaskSwitch, Who, identity
 from klp.analysis.recording import GuestTrace, Recorded, RecordedCheck, TracedLeg
 from klp.trace import events as ev
 
-_LARGEST = 2**63 - 1  # that a signed number of an argument can hold
+# What a number of an argument can hold, signed and unsigned.
+_LARGEST, _LARGEST_UNSIGNED = 2**63 - 1, 2**64 - 1
 Arguments = Mapping[str, str | int | bool]
 # Perfetto refuses track events that belong to no sequence of packets; one is enough for all.
 _SEQUENCE = 1
@@ -86,12 +88,12 @@ def _tell(packet: pb.TracePacket, name: str, arguments: Arguments | None) -> Non
         note = packet.track_event.debug_annotations.add(name=key)
         if isinstance(value, bool):
             note.bool_value = value
-        elif isinstance(value, int) and value > _LARGEST:
-            note.uint_value = value
-        elif isinstance(value, int):
+        elif isinstance(value, int) and -_LARGEST <= value <= _LARGEST:
             note.int_value = value
+        elif isinstance(value, int) and 0 <= value <= _LARGEST_UNSIGNED:
+            note.uint_value = value
         else:
-            note.string_value = value
+            note.string_value = str(value)
 
 
 def perfetto_trace(shown: Iterable[Recorded]) -> bytes:
@@ -162,8 +164,7 @@ def _tasks(trace: _Trace, root: int, guest: GuestTrace) -> None:
     group = trace.track("tasks", root)
     tracks: dict[Who, int] = {}
     attempts: dict[Who, list[ev.Attempt]] = {}
-    # A pass only looks at a task that has switched already, and there are such looks by the thousand.
-    for attempt in (each for each in guest.attempts if each.result != "already"):
+    for attempt in guest.attempts:
         attempts.setdefault(identity(attempt.task), []).append(attempt)
     for leg in guest.history.legs:
         for each in leg.tasks:
@@ -194,10 +195,17 @@ def _wait(trace: _Trace, track: int, leg: Leg, task: TaskSwitch, attempts: Seque
     if path == "fork":
         trace.point(track, "born switched", task.at_ns, arguments)
         return
-    tried = [each.ts_ns + each.duration_ns for each in attempts if begun <= each.ts_ns <= task.at_ns]
+    own = attempts[
+        bisect_left(attempts, begun, key=_moment) : bisect_right(attempts, task.at_ns, key=_moment)
+    ]
+    tried = [each.ts_ns + each.duration_ns for each in own]
     trace.slice(
         track, f"{leg.direction}: {path}", min(begun, task.at_ns), max([task.at_ns, *tried]), arguments
     )
+
+
+def _moment(attempt: ev.Attempt) -> int:
+    return attempt.ts_ns
 
 
 def _shadows(trace: _Trace, root: int, guest: GuestTrace) -> None:

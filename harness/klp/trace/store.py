@@ -12,7 +12,7 @@ from typing import Any, Self
 import msgspec
 
 from klp.errors import KlpError
-from klp.trace.events import AnyEvent, End, Event, Header, Lost, Mark, decode
+from klp.trace.events import UNREADABLE, AnyEvent, End, Event, Header, Lost, Mark, decode
 
 
 class TornStream(KlpError):
@@ -60,7 +60,7 @@ class EventStore:
         # What is wrong is kept for `check`: in the thread that feeds the store nobody would catch it.
         try:
             event = decode(line)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             shown = line[:80].decode(errors="replace")
             self._failure = self._failure or TornStream(f"a probe wrote {shown!r}: {error}")
             return
@@ -98,7 +98,7 @@ class EventStore:
                 return
             after = max(ts_ns, self._latest_ns + 1)
             if lasts_from_ns is not None:
-                fields["duration_ns"] = after - lasts_from_ns
+                fields["duration_ns"] = max(0, after - lasts_from_ns)
             event = kind(probe=probe, seq=self._next[probe], ts_ns=after, **fields)
             line = msgspec.json.encode(event)
             self._file.write(line + b"\n")
