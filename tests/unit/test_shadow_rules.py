@@ -51,6 +51,41 @@ def test_two_racing_calls_that_both_made_one_and_no_free_of_it(t: Trace) -> None
     assert {found[rule] for rule in ("S1", "S3", "S7")} == {Verdict.NOT_OBSERVED}
 
 
+def racing_found_beside(t: Trace, *later: str) -> dict[str, Verdict]:
+    """One call finds a variable that is older than the trace, while another makes one."""
+    begun = t.now
+    allocates(t, "get_or_alloc", "found", "0xa1", begun_ns=begun + 10, duration_ns=1000, pid=1)
+    allocates(t, "get_or_alloc", "made", "0xb1", begun_ns=begun + 500, duration_ns=1000, pid=2)
+    for variable in later:
+        t.now += 1_000
+        allocates(t, "get_or_alloc", "found", variable)
+    return verdicts(t)
+
+
+def test_a_racing_call_that_found_another_than_was_made_is_open_by_itself(t: Trace) -> None:
+    assert racing_found_beside(t)["S3"] is Verdict.NOT_OBSERVED
+
+
+@pytest.mark.parametrize("later", [("0xb1", "0xa1"), ("0xb1", "0xa1", "0xb1")])
+def test_it_breaks_the_rule_once_both_are_found_again(t: Trace, later: tuple[str, ...]) -> None:
+    """The one stood from before the other was found until after: no timing excuses that."""
+    found = racing_found_beside(t, *later)
+    assert (found["S1"], found["S3"]) == (Verdict.VIOLATED, Verdict.VIOLATED)
+
+
+def test_one_that_left_unseen_is_not_found_again(t: Trace) -> None:
+    assert racing_found_beside(t, "0xb1", "0xb1")["S3"] is Verdict.NOT_OBSERVED
+
+
+def test_a_variable_that_was_made_while_another_stood_that_is_found_again(t: Trace) -> None:
+    allocates(t, "get_or_alloc", "made", "0xa1", pid=1)
+    t.now += 1_000
+    allocates(t, "get_or_alloc", "made", "0xb1", pid=2)
+    t.now += 1_000
+    allocates(t, "get_or_alloc", "found", "0xa1", pid=1)
+    assert violated(t) == {"S1", "S3"}
+
+
 def test_racing_calls_of_which_one_made_what_another_had_freed(t: Trace) -> None:
     """The first is made, then freed, and only then the second is made; both calls are still open."""
     begun = t.now

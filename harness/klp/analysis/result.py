@@ -14,6 +14,7 @@ from klp.analysis.history import History
 from klp.analysis.rules.rule import RuleVerdict
 from klp.analysis.shadow import ShadowLedger
 from klp.analysis.transitions import Transition
+from klp.model import EpochSeconds
 
 RUN_SCHEMA = 2
 
@@ -153,8 +154,8 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     schema: int
-    begun_at: float
-    ended_at: float
+    begun_at: EpochSeconds
+    ended_at: EpochSeconds
     provenance: Provenance
     plans: tuple[PlanResult, ...]
     events: int

@@ -11,6 +11,7 @@ import msgspec
 
 from klp.analysis.evidence import Verdict
 from klp.analysis.result import Check
+from klp.model import EpochSeconds
 
 SELFTESTS_SCHEMA = 1
 
@@ -113,8 +114,8 @@ class SelftestsResult(msgspec.Struct, frozen=True, kw_only=True):
     schema: int
     klp: str
     qemu: str
-    begun_at: float
-    ended_at: float
+    begun_at: EpochSeconds
+    ended_at: EpochSeconds
     kernels: tuple[KernelResult, ...]
     error: str | None
 
