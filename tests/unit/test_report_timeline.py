@@ -163,6 +163,7 @@ def test_perfetto_has_variables_that_follow_on_each_other_on_one_track() -> None
         shadow(trace, "0xffff888000001000")
     for variable in ("0xffff888000001000", "0xffff888000002000"):
         shadow(trace, variable, freed_after_ms=None)
+    trace.end()
     made = pb.Trace()
     made.ParseFromString(perfetto_trace([RecordedRun("a run", "", None, guests=(guest_of(trace),))]))
     tracks = {

@@ -207,6 +207,7 @@ class LedgerBuilder:
         for other in self._variables.of(event.obj, event.id):
             between = one.ended_ns < other.seen_begun_ns and other.seen_ended_ns < event.ts_ns
             if other is not one and between and not (one.unsure or other.unsure):
+                one.doubted = False  # so it did not leave when the other came
                 words = f"<{event.obj}, {event.id}>: {one.variable} stood beside {other.variable}"
                 self._double(words, (one.number, other.number), True, number)
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import duckdb
 import msgspec
@@ -72,11 +72,21 @@ class TableWriter:
             BadTrace: DuckDB cannot read a file that `klp.trace.reading` accepts.
         """
         folder.mkdir(parents=True)
-        # Python reads and checks the files for the rows while DuckDB reads them: half of the time on two
-        # CPUs. What is wrong with a file is told by its line, for the block's error is raised first.
-        with beside(lambda: self._events(folder / "events.parquet", run, events)) as written:
-            self._rows(folder, rows)
-            written()
+        with ExitStack() as opened:
+            # Through files: DuckDB reads one at once, and inserts Python's values one by one.
+            lines = {
+                table: opened.enter_context(tempfile.NamedTemporaryFile(prefix="klp-", suffix=".ndjson"))
+                for table in ROWS
+                if table != "runs"
+            }
+            # Python reads and checks the events for the rows while DuckDB reads them: on two CPUs
+            # that is half of the time. What is wrong with a line is told by its number: that error is raised first.
+            with beside(lambda: self._events(folder / "events.parquet", run, events)) as written:
+                _write_lines(rows, lines)
+                written()
+            for table, file in lines.items():
+                query = f"SELECT * FROM read_ndjson({_path(Path(file.name))}, columns={_spec(table)})"
+                self._copy(self._connection, query, folder / f"{table}.parquet", None)
 
     def _events(self, target: Path, run: str, events: Sequence[tuple[int, Path]]) -> None:
         own = ", ".join(
@@ -97,29 +107,20 @@ class TableWriter:
             where = ", ".join(str(file) for _, file in events)
             raise BadTrace(f"{where}: {_words(error)}", hint="record it again with `klp run`") from None
 
-    def _rows(self, folder: Path, rows: Iterable[Row]) -> None:
-        encode = msgspec.json.Encoder().encode
-        with ExitStack() as opened:
-            # Through files: DuckDB reads one at once, and inserts Python's values one by one.
-            files = {
-                table: opened.enter_context(tempfile.NamedTemporaryFile(prefix="klp-", suffix=".ndjson"))
-                for table in ROWS
-                if table != "runs"
-            }
-            for table, row in rows:
-                files[table].write(encode(row) + b"\n")
-            for table, lines in files.items():
-                lines.flush()
-                source = f"read_ndjson({_path(Path(lines.name))}, columns={_spec(table)})"
-                query = f"SELECT * FROM {source}"
-                self._copy(self._connection, query, folder / f"{table}.parquet", None)
-
     @staticmethod
     def _copy(
         connection: duckdb.DuckDBPyConnection, query: str, target: Path, parameters: dict[str, str] | None
     ) -> None:
         form = f"FORMAT parquet, ROW_GROUP_SIZE {_ROWS_HELD}"
         connection.execute(f"COPY ({query}) TO {_path(target)} ({form})", parameters)
+
+
+def _write_lines(rows: Iterable[Row], files: Mapping[str, IO[bytes]]) -> None:
+    encode = msgspec.json.Encoder().encode
+    for table, row in rows:
+        files[table].write(encode(row) + b"\n")
+    for file in files.values():
+        file.flush()
 
 
 def _empty(table: str) -> str:
