@@ -57,8 +57,7 @@ CORE = "__klp_shadow_get_or_alloc"
 FREE = "klp_shadow_free_struct"
 # A caller in a module that is about to go must be named before its symbols are gone.
 TICK_S = 0.05
-# klp_shadow_get and those that free do not sleep: a call that began this long ago has returned unseen. One
-# that makes a variable may sleep for memory: if it does for as long, its return is lost, and told as that.
+# A call that began this long ago has returned unseen, or sleeps for memory: then it is lost as well.
 OVERDUE_NS = 1_000_000_000
 # How often totals are read again because the kernel went on counting.
 TRIES = 5

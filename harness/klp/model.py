@@ -6,12 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
-
-import msgspec
-
-# Seconds since the epoch, up to the year 5138: no clock is that wrong, and every calendar can tell them.
-EpochSeconds = Annotated[float, msgspec.Meta(ge=0, le=100_000_000_000)]
 
 
 class Accelerator(StrEnum):

@@ -13,7 +13,7 @@ import msgspec
 from klp.analysis.calls import FunctionCalls
 from klp.analysis.evidence import Verdict
 from klp.analysis.exercised import Exercised
-from klp.model import EpochSeconds
+from klp.analysis.result import EpochSeconds
 
 CHECK_SCHEMA = 2
 GUEST_LOST = "guest lost"

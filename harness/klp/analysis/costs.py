@@ -45,5 +45,5 @@ class CostsBuilder:
         first = bisect_left(self._times, leg.begun_ns)
         last = bisect_right(self._times, until)
         counts = Counter(zip(self._results[first:last], self._powers[first:last], strict=True))
-        told = sorted((_RESULTS[place], 1 << power, count) for (place, power), count in counts.items())
-        return tuple(Cost(result=result, low_ns=low, count=count) for result, low, count in told)
+        ordered = sorted((_RESULTS[place], 1 << power, count) for (place, power), count in counts.items())
+        return tuple(Cost(result=result, low_ns=low, count=count) for result, low, count in ordered)

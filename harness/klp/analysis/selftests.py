@@ -10,8 +10,7 @@ from enum import StrEnum
 import msgspec
 
 from klp.analysis.evidence import Verdict
-from klp.analysis.result import Check
-from klp.model import EpochSeconds
+from klp.analysis.result import Check, EpochSeconds
 
 SELFTESTS_SCHEMA = 1
 

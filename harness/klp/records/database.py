@@ -20,7 +20,7 @@ import duckdb
 import msgspec
 
 from klp.errors import UsageError
-from klp.report.query_rows import Row
+from klp.report.query_rows import TableRow
 from klp.report.query_tables import ROWS, columns
 from klp.sidework import beside
 from klp.trace.reading import BadTrace
@@ -64,7 +64,7 @@ class TableWriter:
         self._connection.execute("SET threads = 1")
 
     def write(
-        self, folder: Path, run: str, events: Sequence[tuple[int, Path]], rows: Iterable[Row]
+        self, folder: Path, run: str, events: Sequence[tuple[int, Path]], rows: Iterable[TableRow]
     ) -> None:
         """Fill `folder`; `events` are the guests' numbers and files, `rows` what else is in them.
 
@@ -80,7 +80,7 @@ class TableWriter:
                 if table != "runs"
             }
             # Python reads and checks the events for the rows while DuckDB reads them: on two CPUs
-            # that is half of the time. What is wrong with a line is told by its number: that error is raised first.
+            # that is half of the time. An error of its own is raised first: it tells the line.
             with beside(lambda: self._events(folder / "events.parquet", run, events)) as written:
                 _write_lines(rows, lines)
                 written()
@@ -115,7 +115,7 @@ class TableWriter:
         connection.execute(f"COPY ({query}) TO {_path(target)} ({form})", parameters)
 
 
-def _write_lines(rows: Iterable[Row], files: Mapping[str, IO[bytes]]) -> None:
+def _write_lines(rows: Iterable[TableRow], files: Mapping[str, IO[bytes]]) -> None:
     encode = msgspec.json.Encoder().encode
     for table, row in rows:
         files[table].write(encode(row) + b"\n")

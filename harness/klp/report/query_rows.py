@@ -19,7 +19,7 @@ from klp.analysis.transitions import transition_of
 from klp.report.query_tables import CallsRow, RunRow, ShadowRow, TaskRow, TransitionRow, VerdictRow
 from klp.trace import events as ev
 
-Row = tuple[str, msgspec.Struct]
+TableRow = tuple[str, msgspec.Struct]
 
 
 def run_row(run: RecordedRun) -> RunRow:
@@ -44,7 +44,7 @@ def run_row(run: RecordedRun) -> RunRow:
     )
 
 
-def rows_of(run: RecordedRun, guests: Iterable[GuestTables]) -> Iterator[Row]:
+def rows_of(run: RecordedRun, guests: Iterable[GuestTables]) -> Iterator[TableRow]:
     """Yield a run's rows in every table but `runs` and `events`, each with the name of its table.
 
     Args:
