@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -43,7 +42,7 @@ class _Account:
         return TaskSwitch(
             pid=self.task.pid,
             tgid=self.task.tgid,
-            comm=sys.intern(self.task.comm),
+            comm=self.task.comm,
             path=path,
             at_ns=self.at_ns if self.path else self.last_ns,
             attempts=self.failed,

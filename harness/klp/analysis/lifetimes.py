@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 
 import msgspec
@@ -43,13 +42,17 @@ class LifetimesBuilder:
     def __init__(self) -> None:
         self._over: list[ShadowLifetime] = []
         self._standing: dict[str, list[ShadowLifetime]] = {}
+        # One text for all that one caller made: there may be a million.
+        self._callers: dict[str, str] = {}
 
     def take(self, number: int, event: ev.AnyEvent) -> None:
         """Add one event; those that make or free no variable are passed by."""
         if isinstance(event, ev.ShadowFreed):
             self._over.append(self._freed(number, event))
         elif isinstance(event, ev.ShadowAlloc) and event.result == "made" and event.variable is not None:
-            self._standing.setdefault(event.variable, []).append(_made(number, event, event.variable))
+            caller = self._callers.setdefault(event.caller, event.caller)
+            made = _made(number, event, event.variable, caller)
+            self._standing.setdefault(event.variable, []).append(made)
 
     def _freed(self, number: int, event: ev.ShadowFreed) -> ShadowLifetime:
         standing = self._standing.get(event.variable)
@@ -78,7 +81,7 @@ def shadow_lifetimes(numbered: Iterable[tuple[int, ev.AnyEvent]]) -> tuple[Shado
     return builder.built()
 
 
-def _made(number: int, event: ev.ShadowAlloc, variable: str) -> ShadowLifetime:
+def _made(number: int, event: ev.ShadowAlloc, variable: str, caller: str) -> ShadowLifetime:
     return ShadowLifetime(
         obj=event.obj,
         id=event.id,
@@ -86,8 +89,7 @@ def _made(number: int, event: ev.ShadowAlloc, variable: str) -> ShadowLifetime:
         size=event.size,
         made_ns=event.ts_ns,
         freed_ns=None,
-        # One text for all that one caller made: there may be a million.
-        caller=sys.intern(event.caller),
+        caller=caller,
         event=number,
     )
 
