@@ -12,6 +12,7 @@ import click
 import msgspec
 from rich.console import Console
 
+from bench.analysis import analysis_table, analysis_taken
 from bench.boots import VNG, Boots
 from bench.first import checkouts, first_table, from_new_tree, from_nothing, ratios
 from bench.makes import Makes
@@ -32,6 +33,8 @@ from klp.vm.spec import qemu_version
 
 # A check takes a minute.
 _MAKES = 3
+_GUESTS = ("boots", "guests", "probes", "makes")
+_IF_NAMED = {"first", "analysis"}
 
 
 @click.command()
@@ -40,9 +43,10 @@ _MAKES = 3
 @click.option("--alone", is_flag=True, help="Without vng.")
 @click.option(
     "--only",
-    type=click.Choice(["boots", "guests", "probes", "makes", "first"]),
+    type=click.Choice([*_GUESTS, "first", "analysis"]),
     multiple=True,
-    help="Measure just this; the first run, which downloads all that guests take, only if it is named.",
+    help="Measure just this; the first run, which downloads all that guests take, and the analysis of large"
+    " traces only if they are named.",
 )
 @click.option(
     "--against",
@@ -66,19 +70,33 @@ def main(
     wanted = settings.load()
     if kernel:
         wanted = msgspec.structs.replace(wanted, kernel=kernel)
+    shown = Console(width=None if sys.stdout.isatty() else 120)
     if "first" in only:
-        _first(tree_of(kernel) if kernel else None, against, told)
-    if only == ("first",):
-        return
+        _first(tree_of(kernel) if kernel else None, against, told, shown)
+    if "analysis" in only:
+        shown.print(analysis_table(analysis_taken(told)))
+    if parts := set(only or _GUESTS) - _IF_NAMED:
+        _measure(parts, wanted, rounds, alone=alone, out=out, told=told, shown=shown)
+
+
+def _measure(
+    parts: set[str],
+    wanted: Settings,
+    rounds: int,
+    *,
+    alone: bool,
+    out: Path | None,
+    told: Progress,
+    shown: Console,
+) -> None:
+    """Measure what needs an image of the kernel."""
     library = Library(wanted, told)
     image = library.ensure(wanted.kernel)
     accel = choose_accelerator(wanted, library.layout, image).accelerator
     request = MachineRequest.from_settings(image, wanted, accel)
     boots = Boots(request, ensure_warm(library.cache, request, progress=told))
-    shown = Console(width=None if sys.stdout.isatty() else 120)
     machine = f"{os.cpu_count()} cores of {platform.machine()}"
     shown.print(f"{image.kernel.release}, {accel.value}, QEMU {qemu_version()}, {machine}")
-    parts = only or ("boots", "guests", "probes", "makes")
     measured: dict[str, list[Series]] = {}
     if "boots" in parts:
         with told.step("cold boots and warm starts"):
@@ -100,11 +118,10 @@ def main(
         out.write_bytes(msgspec.json.format(msgspec.json.encode(measured), indent=1))
 
 
-def _first(tree: Path | None, against: Path | None, told: Progress) -> None:
+def _first(tree: Path | None, against: Path | None, told: Progress, shown: Console) -> None:
     """Measure first runs: with a build tree from that, else from nothing."""
     compared = checkouts(against)
     runs = from_new_tree(compared, tree, told) if tree else from_nothing(compared, told)
-    shown = Console(width=None if sys.stdout.isatty() else 120)
     for each in runs:
         shown.print(first_table(each))
     for line in ratios(runs):

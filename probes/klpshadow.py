@@ -57,7 +57,7 @@ CORE = "__klp_shadow_get_or_alloc"
 FREE = "klp_shadow_free_struct"
 # A caller in a module that is about to go must be named before its symbols are gone.
 TICK_S = 0.05
-# klp_shadow_get and those that free do not sleep: a call that began this long ago has returned unseen.
+# A call that began this long ago has returned unseen, or sleeps for memory: then it is lost as well.
 OVERDUE_NS = 1_000_000_000
 # How often totals are read again because the kernel went on counting.
 TRIES = 5
@@ -327,7 +327,7 @@ class Shadow:
         The next call of the same task tells the kernel side; this is for tasks that call no more.
         """
         now = time.monotonic_ns()
-        for table in ("frees", "getting"):
+        for table in ("allocs", "frees", "getting"):
             for task, call in list(self.bpf[table].items()):
                 if call.ts_ns and now - call.ts_ns > OVERDUE_NS:
                     self._overdue.add((task.value, call.ts_ns))

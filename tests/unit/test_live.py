@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from klp.analysis.live import LivePhase, LiveTransition, Watcher
+from klp.analysis.live import LivePhase, LiveTransition, StuckTask, Watcher
 from klp.report.live import holder_lines, live_line, live_picture
 from klp.trace import events as ev
+from tests.unit.traces import Trace, task
 
 RECORDING = Path(__file__).parents[1] / "data" / "events" / "real" / "transition-6.12.jsonl.gz"
 
@@ -87,3 +88,22 @@ def test_the_pass_that_ends_a_transition_is_counted(recorded: list[ev.AnyEvent],
         if now and now.phase is LivePhase.COMPLETE:
             counted.append(now.passes)
     assert counted == [each.number for each in own if isinstance(each, ev.Pass) and each.complete]
+
+
+def test_a_task_that_ended_holds_nothing_up_any_more() -> None:
+    trace = Trace()
+    trace.begin_enabling("p")
+    trace.try_once({3: ("sleeping", "f"), 2: ("running", None)})
+    watcher = Watcher()
+    for event in trace.events:
+        watcher.take(event)
+    trace.put(ev.Exit, task=task(3), patch_state=0, pending=True)
+    assert [each.pid for each in holders(watcher)] == [2, 3]
+    watcher.take(trace.events[-1])
+    assert [each.pid for each in holders(watcher)] == [2]
+
+
+def holders(watcher: Watcher) -> list[StuckTask]:
+    now = watcher.now()
+    assert now
+    return sorted(now.holders, key=lambda each: each.pid)

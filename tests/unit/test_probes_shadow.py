@@ -66,6 +66,7 @@ def bpf():
         "stacks": Table({7: [0x1000, 0x2000]}),
         "gets": Table({number: counts}),
         "totals": [[3, 1], [0, 2], [0, 0], [0, 1], [2, 0]],
+        "allocs": Table(),
         "frees": Table(),
         "getting": Table(),
     }
@@ -199,16 +200,16 @@ def test_a_busy_kernel_does_not_hold_up_the_end(shadow, out, lines, bpf):
     assert decoded(lines)[-1].made == 4 + klpshadow.TRIES
 
 
-def test_a_call_whose_return_was_not_seen_is_lost_once(shadow, out, bpf):
+@pytest.mark.parametrize("table", ["allocs", "frees", "getting"])
+def test_a_call_whose_return_was_not_seen_is_lost_once(shadow, out, bpf, table):
     now = time.monotonic_ns()
-    task = Key(1)
-    bpf["getting"][task] = SimpleNamespace(ts_ns=now - 2 * klpshadow.OVERDUE_NS)
+    bpf[table][Key(1)] = SimpleNamespace(ts_ns=now - 2 * klpshadow.OVERDUE_NS)
     bpf["frees"][Key(2)] = SimpleNamespace(ts_ns=now)
     bpf["frees"][Key(3)] = SimpleNamespace(ts_ns=0)  # between two calls
     for _ in range(2):
         shadow.tell_counts(out, lambda: None)
     assert shadow.missed() == 1
-    assert (len(bpf["getting"]), len(bpf["frees"])) == (0, 2)
+    assert [len(bpf[each]) for each in ("allocs", "frees", "getting")] == [0, 2, 0]
 
 
 def test_calls_through_a_pointer_are_grouped_by_where_they_return(monkeypatch):

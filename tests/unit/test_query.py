@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import duckdb
@@ -18,6 +19,7 @@ from klp.analysis.lifetimes import shadow_lifetimes
 from klp.analysis.recording import NotARecord
 from klp.cli.main import klp
 from klp.errors import KlpError
+from klp.files import remove_tree
 from klp.paths import CacheLayout
 from klp.progress import Silent
 from klp.records.database import TABLES, Database
@@ -293,11 +295,30 @@ def spoil(folder: Path, how: str) -> None:
         summary.write_bytes(summary.read_bytes()[:-20])
     elif how == "newer":
         summary.write_text(summary.read_text().replace('"schema": ', '"schema": 9'))
+    elif how == "no UTF-8 in run.json":
+        summary.write_bytes(summary.read_bytes().replace(b"livepatch-sample", b"\xff\xfe", 1))
+    elif how == "a time of no calendar":
+        summary.write_text(re.sub(r'"begun_at": [^,]+', '"begun_at": 1e300', summary.read_text()))
+    elif how == "a number of no kernel":
+        events.write_text(re.sub('"id":1,', f'"id":{2**64},', events.read_text(), count=1))
+    elif how in EVENTS:
+        events.write_bytes(re.sub(*EVENTS[how], events.read_bytes(), count=1))
     else:
         events.write_bytes(events.read_bytes()[:-20])
 
 
+# What takes the place of what in events.jsonl.
+EVENTS = {
+    "no UTF-8": (b'"comm":"task', b'"comm":"\xff'),
+    "a negative time": (b'"ts_ns":', b'"ts_ns":-'),
+    "a huge time": (b'"duration_ns":', b'"duration_ns":99999999999999999999'),
+    "a header without schema": (b'"schema":2,', b""),
+}
 SPOILT = [
+    ("no UTF-8 in run.json", NotARecord, "run.json is cut or damaged"),
+    ("a time of no calendar", NotARecord, "run.json is cut or damaged"),
+    ("a number of no kernel", BadTrace, "a-6.12/events.jsonl"),
+    *((how, BadTrace, "a-6.12/events.jsonl:") for how in EVENTS),
     ("no run.json", NotARecord, "its run.json is missing"),
     ("cut run.json", NotARecord, "run.json is cut or damaged"),
     ("newer", NotARecord, "of a newer klp"),
@@ -316,6 +337,25 @@ def test_a_spoilt_run_is_refused_where_named_and_left_out_where_not(
     assert ask("SELECT DISTINCT run FROM events") == [{"run": "b-6.1"}]
     done = klp_("query", "SELECT 1")
     assert f"left out: {error.message}" in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("words", [
+    ("analyze", "a-6.12"), ("report", "a-6.12"), ("report", "a-6.12", "--perfetto", "p"),
+    ("query", "SELECT 1", "a-6.12"), ("compare", "a-6.12", "b-6.1"),
+])  # fmt: skip
+@pytest.mark.parametrize("how", EVENTS)
+def test_whoever_reads_a_spoilt_trace_names_its_file_and_line(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], how: str
+) -> None:
+    monkeypatch.chdir(runs)
+    for folder in ("a-6.12", "b-6.1"):
+        write_run(runs / f"{folder}.new", sample(), plans=())  # whose transitions are in its trace alone
+        remove_tree(runs / folder)
+        (runs / f"{folder}.new").rename(runs / folder)
+    spoil(runs / "a-6.12", how)
+    error = failure(*words)
+    assert isinstance(error, BadTrace)
+    assert re.match(r".*a-6\.12/events\.jsonl:\d+: ", error.message)
 
 
 def test_a_folder_that_is_no_run(runs: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -66,16 +67,19 @@ def test_a_last_line_without_its_end_is_refused(file: Path) -> None:
     assert refused(file, [*whole[:-1], whole[-1][:-1]]).startswith(f"FILE:{len(whole)}: torn: ")
 
 
-@pytest.mark.parametrize("line", [b"[]\n", b"\n", b"null\n", b'{"type": "mark"}\n', b"\xff\xfe\n"])
-def test_a_line_that_is_no_event_is_refused(file: Path, line: bytes) -> None:
+@pytest.mark.parametrize(("line", "says"), [
+    (b"[]\n", "no event"), (b"\n", "torn"), (b"null\n", "no event"), (b'{"type": "mark"}\n', "no event"),
+    (b"\xff\xfe\n", "torn"), (b'{"a": ' + b"[" * 100_000 + b"\n", "torn"),
+])  # fmt: skip
+def test_a_line_that_is_no_event_is_refused(file: Path, line: bytes, says: str) -> None:
     whole = lines(file)
-    assert refused(file, [*whole[:9], line, *whole[9:]]).startswith("FILE:10: torn: ")
+    assert refused(file, [*whole[:9], line, *whole[9:]]).startswith(f"FILE:10: {says}: ")
 
 
 def test_an_event_of_no_known_kind_is_refused(file: Path) -> None:
     whole = lines(file)
     whole[20] = whole[20].replace(b'"type":"', b'"type":"x')
-    assert refused(file, whole).startswith("FILE:21: torn: ")
+    assert refused(file, whole).startswith("FILE:21: no event: ")
 
 
 def test_a_missing_event_is_refused(file: Path) -> None:
@@ -127,6 +131,36 @@ def test_another_schema_version_is_refused(file: Path) -> None:
     whole[0] = whole[0].replace(b'"schema":2', b'"schema":1')
     said = refused(file, whole)
     assert said.startswith("FILE:1: events of schema version 1; this klp reads version 2")
+
+
+@pytest.mark.parametrize("found", [b"", b'"schema":null,', b'"schema":"2",'])
+def test_a_header_without_a_schema_version_is_refused(file: Path, found: bytes) -> None:
+    whole = lines(file)
+    whole[0] = whole[0].replace(b'"schema":2,', found)
+    assert refused(file, whole).startswith("FILE:1: no event: ")
+
+
+def spoilt(line: bytes, field: bytes, value: bytes) -> bytes:
+    found = re.sub(rb'("%s":)[^,}]+' % field, rb"\g<1>" + value, line, count=1)
+    assert found != line
+    return found
+
+
+@pytest.mark.parametrize("value", [b"-1", b"9223372036854775808", b"1" + b"0" * 40, b"1e300", b"null"])
+@pytest.mark.parametrize("field", [b"ts_ns", b"duration_ns"])
+def test_a_time_that_no_clock_can_tell_is_refused(file: Path, field: bytes, value: bytes) -> None:
+    whole = lines(file)
+    number = next(at for at, line in enumerate(whole, 1) if b'"type":"pass"' in line)
+    whole[number - 1] = spoilt(whole[number - 1], field, value)
+    assert refused(file, whole).startswith(f"FILE:{number}: no event: ")
+
+
+@pytest.mark.parametrize("field", [b"probe", b"comm", b"function"])
+def test_what_is_no_utf8_is_refused(file: Path, field: bytes) -> None:
+    whole = lines(file)
+    number = next(at for at, line in enumerate(whole, 1) if b'"result":"sleeping"' in line)
+    whole[number - 1] = spoilt(whole[number - 1], field, b'"\xff\xfe"')
+    assert refused(file, whole).startswith(f"FILE:{number}: torn: ")
 
 
 def test_no_events_at_all(file: Path) -> None:

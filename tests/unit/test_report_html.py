@@ -13,7 +13,7 @@ import msgspec
 
 from klp.analysis.calls import FunctionCalls, TaskCalls
 from klp.analysis.checked import ScenarioOutcome
-from klp.analysis.costs import attempt_costs
+from klp.analysis.costs import CostsBuilder
 from klp.analysis.curve import tasks_left
 from klp.analysis.evidence import Verdict
 from klp.analysis.history import history
@@ -34,8 +34,12 @@ def shown(trace: Trace, name: str = "a run", pending: str = "", **changes: objec
     return RecordedRun(name, "", result_of(trace, **changes), guests=(guest,), pending=pending)
 
 
-def attempts_of(numbered: Iterable[tuple[int, ev.AnyEvent]]) -> list[ev.Attempt]:
-    return [each for _, each in numbered if isinstance(each, ev.Attempt)]
+def costs_of(numbered: Iterable[tuple[int, ev.AnyEvent]]) -> CostsBuilder:
+    costs = CostsBuilder()
+    for _, each in numbered:
+        if isinstance(each, ev.Attempt):
+            costs.take(each)
+    return costs
 
 
 def test_tasks_left_fall_at_each_switch() -> None:
@@ -71,14 +75,14 @@ def test_costs_are_binned_by_powers_of_two() -> None:
             patch_state=0, after=0, duration_ns=duration,
         )  # fmt: skip
     numbered = trace.numbered()
-    costs = attempt_costs(history(numbered).legs[0], attempts_of(numbered))
+    costs = costs_of(numbered).of(history(numbered).legs[0])
     assert [(each.low_ns, each.count) for each in costs] == [(1, 2), (2, 2), (512, 1), (1024, 2)]
 
 
 def test_attempts_are_counted_in_their_own_transition_only() -> None:
     numbered = sample().numbered()
     legs = history(numbered).legs
-    told = [sum(each.count for each in attempt_costs(leg, attempts_of(numbered))) for leg in legs]
+    told = [sum(each.count for each in costs_of(numbered).of(leg)) for leg in legs]
     assert told == [8 + 1 + 1, 8]
 
 

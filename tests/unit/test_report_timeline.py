@@ -18,7 +18,7 @@ from klp.report.html_words import counted_reasons, named, phase_words, quantity,
 from klp.report.perfetto import perfetto_trace
 from klp.trace import events as ev
 from klp.trace.reading import read_events
-from tests.unit.runfolders import PATCH, sample
+from tests.unit.runfolders import PATCH, sample, shadow
 from tests.unit.traces import Trace
 
 RECORDINGS = Path(__file__).parents[1] / "data/events/real"
@@ -148,13 +148,35 @@ def test_shadow_variables_of_one_caller_share_a_lane_and_those_left_come_first()
 
 def test_perfetto_has_no_attempt_of_a_task_that_had_switched(recorded: Recorded) -> None:
     guest = recorded("samples-6.12")
-    results = {each.result for each in guest.attempts}
-    assert {"already", "switched"} <= results
+    costs = {each.result for leg in guest.legs for each in leg.costs}
+    assert {"already", "switched"} <= costs
     trace = pb.Trace()
     trace.ParseFromString(perfetto_trace([RecordedRun("a run", "", None, guests=(guest,))]))
     names = {packet.track_event.name for packet in trace.packet}
     assert "attempt: switched" in names
     assert "attempt: already" not in names
+
+
+def test_perfetto_has_variables_that_follow_on_each_other_on_one_track() -> None:
+    trace = Trace()
+    for _ in range(20):
+        shadow(trace, "0xffff888000001000")
+    for variable in ("0xffff888000001000", "0xffff888000002000"):
+        shadow(trace, variable, freed_after_ms=None)
+    trace.end()
+    made = pb.Trace()
+    made.ParseFromString(perfetto_trace([RecordedRun("a run", "", None, guests=(guest_of(trace),))]))
+    tracks = {
+        each.track_descriptor.uuid for each in made.packet if "shadow id" in each.track_descriptor.name
+    }
+    assert len(tracks) == 2
+    events = [each for each in made.packet if each.track_event.track_uuid in tracks]
+    assert [each.timestamp for each in events] == sorted(each.timestamp for each in events)
+    for track in tracks:
+        kinds = [each.track_event.type for each in events if each.track_event.track_uuid == track]
+        half = len(kinds) // 2
+        assert kinds == [pb.TrackEvent.TYPE_SLICE_BEGIN, pb.TrackEvent.TYPE_SLICE_END] * half
+    assert len(events) == 2 * 22
 
 
 @pytest.mark.parametrize(

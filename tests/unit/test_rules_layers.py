@@ -3,16 +3,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-
 import pytest
 
 from klp.analysis.evidence import Verdict
 from klp.analysis.history import history
 from klp.analysis.rules.registry import RuleVerdict, judge_all
 from klp.trace import events as ev
-from tests.unit.everything import target_module
 from tests.unit.traces import SHELL, Trace
 
 ALL_CALLBACKS = ("pre_patch", "post_patch", "pre_unpatch", "post_unpatch")
@@ -408,45 +404,3 @@ def test_a_stack_of_more_than_is_told_keeps_l2_open() -> None:
     trace.put(ev.PatchStack, why="enable", patches=names, cut=True)
     trace.put(ev.PatchStack, why="enable", patches=(*names[1:], "p16"), cut=True)
     assert judged(trace, "L2") == {"L2": Verdict.NOT_OBSERVED}
-
-
-# --- how the work grows -----------------------------------------------------------------------------
-
-
-def cycles(count: int) -> Trace:
-    trace = Trace()
-    for _ in range(count):
-        trace.enable("p")
-        trace.wait(10)
-        target_module(trace)
-        trace.wait(10)
-        trace.sysfs(p=True)
-        trace.disable("p")
-        trace.wait(10)
-        trace.step("unload", "p")
-        trace.module("p", "going", livepatch=True)
-    return trace.end()
-
-
-def instructions(work: Callable[[], object]) -> int:
-    """Count what Python executes: the same on each machine, whatever else it does."""
-    count = 0
-
-    def counting(frame: object, event: str, _arg: object) -> object:
-        nonlocal count
-        frame.f_trace_opcodes = True  # type: ignore[attr-defined]
-        count += event == "opcode"
-        return counting
-
-    before = sys.gettrace()
-    sys.settrace(counting)  # type: ignore[arg-type]
-    try:
-        work()
-    finally:
-        sys.settrace(before)
-    return count
-
-
-def test_the_work_grows_as_the_trace_does() -> None:
-    few, many = (history(cycles(count).numbered()) for count in (8, 32))
-    assert instructions(lambda: judge_all(many)) < 5 * instructions(lambda: judge_all(few))

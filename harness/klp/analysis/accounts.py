@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from klp.analysis.legs import TaskSwitch, Who, identity, reason
 from klp.trace import events as ev
 
 # How a task switches by itself, on the CPU where it runs, whatever a pass does at the same moment.
 _BY_ITSELF = ("exit", "idle", "scheduler")
+# The reasons of those that no attempt left behind: one for all, for there may be a million.
+_NONE: dict[str, int] = {}
 
 
 @dataclass(slots=True)
@@ -24,7 +25,7 @@ class _Account:
 
     task: ev.Task
     failed: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
+    reasons: dict[str, int] | None = None
     first: int | None = None
     last_ns: int = 0
     path: str | None = None
@@ -45,9 +46,14 @@ class _Account:
             path=path,
             at_ns=self.at_ns if self.path else self.last_ns,
             attempts=self.failed,
-            reasons=dict(self.reasons),
-            events=tuple(each for each in (self.first, self.number) if each is not None),
+            reasons=_NONE if self.reasons is None else self.reasons.copy(),
+            events=self._events(),
         )
+
+    def _events(self) -> tuple[int, ...]:
+        if self.first is None:
+            return () if self.number is None else (self.number,)
+        return (self.first,) if self.number is None else (self.first, self.number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +107,10 @@ class TaskAccounts:
 
     def attempt(self, number: int, event: ev.Attempt, pass_number: int) -> None:
         """Take one attempt of the `pass_number`-th pass."""
-        self._walks.setdefault(pass_number, event.ts_ns)
-        self._died.pop(identity(event.task), None)
+        if pass_number not in self._walks:
+            self._walks[pass_number] = event.ts_ns
+        if self._died:
+            self._died.pop(identity(event.task), None)
         account = self._of(event.task)
         account.last_ns = event.ts_ns
         if event.result == "switched":
@@ -118,7 +126,10 @@ class TaskAccounts:
             self._already(account, number, event)
         else:
             account.failed += 1
-            account.reasons[reason(event)] += 1
+            why = reason(event)
+            if account.reasons is None:
+                account.reasons = {}
+            account.reasons[why] = account.reasons.get(why, 0) + 1
             self._failed.add(pass_number)
             if event.result != "running":
                 self._held.add(pass_number)
@@ -200,9 +211,10 @@ class TaskAccounts:
             self._closed.append(account.built())
 
     def _of(self, task: ev.Task) -> _Account:
-        account = self._open.get(identity(task))
+        who = identity(task)
+        account = self._open.get(who)
         if account is None:
-            account = self._open[identity(task)] = _Account(task)
+            account = self._open[who] = _Account(task)
         account.seen += 1
         return account
 

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable
 
 from klp.analysis.legs import ObjectSeen
-from klp.analysis.numbered import between
+from klp.analysis.numbered import began, between
 from klp.trace import events as ev
 
 _Calls = tuple[tuple[int, ev.Callback], ...]
@@ -53,6 +53,12 @@ class CallbackSequence:
     def of(self, patch: str, object_: str | None = None) -> _Calls:
         """Return one livepatch's, or one of its objects', in order."""
         return self._of.get((patch, object_), ())
+
+    def following(self, call: ev.Callback) -> tuple[int, ev.Callback] | None:
+        """Return the next callback of the same livepatch and object that began after one."""
+        own = self.of(call.patch, call.object)
+        at = bisect_right(own, call.ts_ns, key=began)
+        return own[at] if at < len(own) else None
 
     def has(self, patch: str, object_: str, kind: str, ts_ns: int | None = None) -> bool:
         """Whether an object had a callback at a moment (None: at any); callbacks are optional.

@@ -13,6 +13,7 @@ import msgspec
 from klp.analysis.calls import FunctionCalls
 from klp.analysis.evidence import Verdict
 from klp.analysis.exercised import Exercised
+from klp.analysis.result import EpochSeconds
 
 CHECK_SCHEMA = 2
 GUEST_LOST = "guest lost"
@@ -142,8 +143,8 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     headlines: tuple[str, ...] = ()
     klp: str
     qemu: str
-    begun_at: float
-    ended_at: float
+    begun_at: EpochSeconds
+    ended_at: EpochSeconds
     livepatches: tuple[CheckedLivepatch, ...]
     kernels: tuple[CheckedKernel, ...]
     scenarios: tuple[str, ...]

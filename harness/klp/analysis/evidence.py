@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TypeVar
 
 import msgspec
 
-# How many broken observations are kept in words; all of them are counted.
+_T = TypeVar("_T")
+# How many broken observations are kept in words, and how many others; all of them are counted.
 KEPT = 20
+_SHOWN = 3
 
 
 class Verdict(StrEnum):
@@ -82,9 +85,18 @@ class Tally:
             self.lacking(words, *events)
             return
         self.seen += 1
-        kept, room = (self.shown, 3) if good else (self.broken, KEPT)
+        kept, room = (self.shown, _SHOWN) if good else (self.broken, KEPT)
         if len(kept) < room:
             kept.append(Evidence(events=events, words=words))
+
+    def held(self, number: int, words: Callable[[_T], str], of: _T) -> None:
+        """Count one observation that broke nothing; its words are made only if they are kept.
+
+        For what comes by the million.
+        """
+        self.seen += 1
+        if len(self.shown) < _SHOWN:
+            self.shown.append(Evidence(events=(number,), words=words(of)))
 
     def good(self, count: int = 1) -> None:
         """Count observations that broke nothing and need no words."""

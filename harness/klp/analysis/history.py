@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar, get_args
 
@@ -19,13 +19,15 @@ from klp.analysis.calls import FunctionCalls, calls_of
 from klp.analysis.evidence import Finding
 from klp.analysis.holes import Hole, HoleBuilder
 from klp.analysis.legs import Leg, ObjectSeen
-from klp.analysis.numbered import began
+from klp.analysis.numbered import began, between
 from klp.analysis.shadow import LedgerBuilder, ShadowHistory, ShadowLedger
 from klp.analysis.taskfacts import TaskFacts
 from klp.analysis.transitions import LegBuilder, Transition, transition_of
 from klp.trace import events as ev
 
 E = TypeVar("E", bound=ev.AnyEvent)
+_P = TypeVar("_P", ev.Enable, ev.PatchFree)
+_Taker = Callable[[int, ev.AnyEvent], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,13 @@ class StackHistory:
     stacks: tuple[tuple[int, ev.PatchStack], ...]
     replaced: tuple[tuple[int, ev.Replaced], ...]
     frees: tuple[tuple[int, ev.PatchFree], ...]
+    _enables_of: dict[str, list[tuple[int, ev.Enable]]] = field(init=False, repr=False, compare=False)
+    _frees_of: dict[str, list[tuple[int, ev.PatchFree]]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Sort what is asked for by livepatches."""
+        object.__setattr__(self, "_enables_of", _by_patch(self.enables))
+        object.__setattr__(self, "_frees_of", _by_patch(self.frees))
 
     def before(self, ts_ns: int) -> tuple[str, ...] | None:
         """Return the livepatches, lowest first, as last told before a moment; None if not, or not all."""
@@ -53,19 +62,23 @@ class StackHistory:
 
     def enabling(self, patch: str, ts_ns: int) -> tuple[int, ev.Enable] | None:
         """Return the klp_enable_patch of `patch` that was under way at a moment."""
-        at = bisect_right(self.enables, ts_ns, key=began)
+        own = self._enables_of.get(patch, [])
         # Under klp_mutex there is one at a time, but others may wait for it: those began later.
-        for each in reversed(self.enables[:at]):
-            if each[1].patch == patch:
-                return each if spans(each[1], ts_ns) else None
-        return None
+        at = bisect_right(own, ts_ns, key=began)
+        return own[at - 1] if at and spans(own[at - 1][1], ts_ns) else None
 
     def freed_before(self, patch: str, ts_ns: int) -> tuple[int, ev.PatchFree] | None:
         """Return the last time that a livepatch was freed before a moment."""
-        for each in reversed(self.frees[: bisect_left(self.frees, ts_ns, key=began)]):
-            if each[1].patch == patch:
-                return each
-        return None
+        own = self._frees_of.get(patch, [])
+        at = bisect_left(own, ts_ns, key=began)
+        return own[at - 1] if at else None
+
+
+def _by_patch(events: Iterable[tuple[int, _P]]) -> dict[str, list[tuple[int, _P]]]:
+    found: dict[str, list[tuple[int, _P]]] = defaultdict(list)
+    for each in events:
+        found[each[1].patch].append(each)
+    return dict(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +182,12 @@ class History:
         """Return the legs that began from a moment on and before another."""
         return self.legs[bisect_left(self._begins, from_ns) : bisect_left(self._begins, until_ns)]
 
+    def replaced_in(self, leg: Leg) -> tuple[tuple[int, ev.Replaced], ...]:
+        """Return the livepatches that a leg's own took the place of, until the next leg began."""
+        after = self.leg_after(leg.begun_ns)
+        found = between(self.stack.replaced, leg.begun_ns, after.begun_ns if after else None)
+        return tuple(each for each in found if each[1].by == leg.patch)
+
     def notices_of(self, module: str) -> tuple[tuple[int, ev.ModuleNotice], ...]:
         """Return when a module came and went, in order."""
         return self._notices.get(module, ())
@@ -212,8 +231,7 @@ def history(
     builder = _Builder()
     for _, event in before:
         builder.take_before(event)
-    for number, event in events:
-        builder.take(number, event)
+    builder.take_all(events)
     return builder.built()
 
 
@@ -241,8 +259,17 @@ class _Builder:
         self._functions: list[ev.Function] = []
         self._strays: list[tuple[int, ev.AnyEvent]] = []
         self._tainted = ""
-        self._first_ns: int | None = None
+        self._first_ns = 0
         self._last_ns = 0
+        # Which livepatches lie on the stack, and which module goes, decide what a shadow variable is:
+        # so the ledger is given what is kept as well.
+        self._takers: dict[type, _Taker] = {
+            **dict.fromkeys(_SHADOW, self._ledger.take),
+            **dict.fromkeys(_TRANSITION, self._of_a_transition),
+            **dict.fromkeys(_KEPT, self._keep),
+            ev.Attempt: self._of_a_task,
+            ev.Switch: self._of_a_task,
+        }
 
     def take_before(self, event: ev.AnyEvent) -> None:
         """Add an event of before the span: what is judged in it depends on a few of them."""
@@ -252,23 +279,27 @@ class _Builder:
             self._tainted = event.flags
         self._ledger.take_before(event)
 
-    def take(self, number: int, event: ev.AnyEvent) -> None:
-        """Add one event."""
-        if self._first_ns is None:
-            self._first_ns = event.ts_ns
-        self._last_ns = event.ts_ns
-        kind = type(event)
-        self._holes.last[event.probe] = kind
-        if kind in _SHADOW:
-            self._ledger.take(number, event)
-        elif kind in _TRANSITION:
-            self._of_a_transition(number, event)
-        elif kind in self._kept:
-            self._kept[kind].append((number, event))
-            # Which livepatches lie on the stack, and which module goes, decide what a shadow variable is.
-            self._ledger.take(number, event)
-        else:
-            self._holes.take(event)
+    def take_all(self, events: Iterable[tuple[int, ev.AnyEvent]]) -> None:
+        """Add every event of the span."""
+        takers, last, first = self._takers, self._holes.last, True
+        for number, event in events:
+            if first:
+                self._first_ns, first = event.ts_ns, False
+            self._last_ns = event.ts_ns
+            kind = type(event)
+            last[event.probe] = kind
+            if taker := takers.get(kind):
+                taker(number, event)
+            else:
+                self._holes.take(event)
+
+    def _keep(self, number: int, event: ev.AnyEvent) -> None:
+        self._kept[type(event)].append((number, event))
+        self._ledger.take(number, event)
+
+    def _of_a_task(self, number: int, event: ev.AnyEvent) -> None:
+        self._legs.take(number, event)
+        self._tasks.take(number, event)
 
     def _of_a_transition(self, number: int, event: ev.AnyEvent) -> None:
         # The functions of an object are told just before it, and name no number of its event.
@@ -310,7 +341,7 @@ class _Builder:
             seen=self._observations(),
             holes=(*self._holes.built(), *_uncounted(shadow)),
             tainted=self._tainted,
-            first_ns=self._first_ns or 0,
+            first_ns=self._first_ns,
             last_ns=self._last_ns,
             heard=self._holes.heard,
         )

@@ -28,7 +28,7 @@ class LegOutcome(StrEnum):
     UNFINISHED = "unfinished"
 
 
-class TaskSwitch(msgspec.Struct, frozen=True, kw_only=True):
+class TaskSwitch(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One task's account in one leg.
 
     Attributes:

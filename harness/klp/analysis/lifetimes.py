@@ -9,10 +9,8 @@ import msgspec
 
 from klp.trace import events as ev
 
-_Free = tuple[int, ev.ShadowFreed]
 
-
-class ShadowLifetime(msgspec.Struct, frozen=True, kw_only=True):
+class ShadowLifetime(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One shadow variable.
 
     Attributes:
@@ -33,45 +31,83 @@ class ShadowLifetime(msgspec.Struct, frozen=True, kw_only=True):
     event: int
 
 
+class LifetimesBuilder:
+    """Folds numbered events, in the order of time, to the variables' lifetimes.
+
+    The allocator reuses addresses, so a free is that of the variable which was made last at its address and
+    still stands: one that was made there earlier left without being seen. An allocation bears the time of
+    its beginning: another CPU may free the variable before the call has ended, never before it began.
+    """
+
+    def __init__(self) -> None:
+        self._over: list[ShadowLifetime] = []
+        self._standing: dict[str, list[ShadowLifetime]] = {}
+        # One text for all that one caller made: there may be a million.
+        self._callers: dict[str, str] = {}
+
+    def take(self, number: int, event: ev.AnyEvent) -> None:
+        """Add one event; those that make or free no variable are passed by."""
+        if isinstance(event, ev.ShadowFreed):
+            self._over.append(self._freed(number, event))
+        elif isinstance(event, ev.ShadowAlloc) and event.result == "made" and event.variable is not None:
+            caller = self._callers.setdefault(event.caller, event.caller)
+            made = _made(number, event, event.variable, caller)
+            self._standing.setdefault(event.variable, []).append(made)
+
+    def _freed(self, number: int, event: ev.ShadowFreed) -> ShadowLifetime:
+        standing = self._standing.get(event.variable)
+        if standing is None:
+            return _older(number, event)
+        made = standing.pop()
+        if not standing:
+            del self._standing[event.variable]
+        return _freed(made, event.ts_ns)
+
+    def built(self) -> tuple[ShadowLifetime, ...]:
+        """Return every variable that was made or freed, in the order of their events."""
+        left = (each for standing in self._standing.values() for each in standing)
+        return tuple(sorted((*self._over, *left), key=_event))
+
+
+def _event(lifetime: ShadowLifetime) -> int:
+    return lifetime.event
+
+
 def shadow_lifetimes(numbered: Iterable[tuple[int, ev.AnyEvent]]) -> tuple[ShadowLifetime, ...]:
     """Return every variable that was made or freed in numbered events, in the order of their events."""
-    whole = list(numbered)
-    earlier: dict[str, list[_Free]] = {}
-    for number, event in whole:
-        if isinstance(event, ev.ShadowFreed):
-            earlier.setdefault(event.variable, []).append((number, event))
-    # The allocator reuses addresses, so allocations are paired with frees from the last one backwards, each
-    # with the first free left after it. An allocation bears the time of its beginning: another CPU may free
-    # the variable before the call has ended, never before it began.
-    later: dict[str, list[_Free]] = {}  # frees after the allocation that is looked at, the first one last
-    lifetimes = []
-    for number, event in reversed(whole):
-        if isinstance(event, ev.ShadowAlloc) and event.result == "made" and event.variable is not None:
-            before, after = earlier.get(event.variable, []), later.setdefault(event.variable, [])
-            while before and before[-1][1].ts_ns >= event.ts_ns:
-                after.append(before.pop())
-            freed_ns = after.pop()[1].ts_ns if after else None
-            lifetimes.append(_made(number, event, event.variable, freed_ns))
-    orphans = [
-        _orphan(number, each) for frees in (*earlier.values(), *later.values()) for number, each in frees
-    ]
-    return tuple(sorted([*lifetimes, *orphans], key=lambda each: each.event))
+    builder = LifetimesBuilder()
+    for number, event in numbered:
+        builder.take(number, event)
+    return builder.built()
 
 
-def _made(number: int, event: ev.ShadowAlloc, variable: str, freed_ns: int | None) -> ShadowLifetime:
+def _made(number: int, event: ev.ShadowAlloc, variable: str, caller: str) -> ShadowLifetime:
     return ShadowLifetime(
         obj=event.obj,
         id=event.id,
         variable=variable,
         size=event.size,
         made_ns=event.ts_ns,
-        freed_ns=freed_ns,
-        caller=event.caller,
+        freed_ns=None,
+        caller=caller,
         event=number,
     )
 
 
-def _orphan(number: int, event: ev.ShadowFreed) -> ShadowLifetime:
+def _freed(one: ShadowLifetime, freed_ns: int) -> ShadowLifetime:
+    return ShadowLifetime(
+        obj=one.obj,
+        id=one.id,
+        variable=one.variable,
+        size=one.size,
+        made_ns=one.made_ns,
+        freed_ns=freed_ns,
+        caller=one.caller,
+        event=one.event,
+    )
+
+
+def _older(number: int, event: ev.ShadowFreed) -> ShadowLifetime:
     return ShadowLifetime(
         obj=event.obj,
         id=event.id,

@@ -106,6 +106,10 @@ class Watcher:
         if isinstance(event, ev.Switch):
             self._left_behind_no_more(event.task, event.path)
             return False
+        if isinstance(event, ev.Exit):
+            # It needs to switch no more. Until it is reaped a pass may try it still, and tells that anew.
+            self._holders.pop(identity(event.task), None)
+            return False
         changes = self._step(event, now)
         if changes:
             self._now = msgspec.structs.replace(now, seen_ns=max(now.seen_ns, event.ts_ns), **changes)

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import get_args
 
 from klp.analysis.checked import CheckResult
-from klp.analysis.costs import Cost, attempt_costs
+from klp.analysis.costs import Cost, CostsBuilder
 from klp.analysis.curve import tasks_left
 from klp.analysis.history import History, history
 from klp.analysis.legs import Leg
-from klp.analysis.lifetimes import ShadowLifetime, shadow_lifetimes
+from klp.analysis.lifetimes import LifetimesBuilder, ShadowLifetime
 from klp.analysis.result import RunResult
-from klp.analysis.transitions import Transition, transition_of
+from klp.analysis.transitions import LegBuilder, Transition, transition_of
 from klp.errors import UsageError
 from klp.trace import events as ev
 
@@ -33,7 +34,7 @@ class TracedLeg:
     Attributes:
         transition: the leg as run.json tells it.
         tasks_left: see `klp.analysis.curve.tasks_left`.
-        costs: see `klp.analysis.costs.attempt_costs`.
+        costs: see `klp.analysis.costs.CostsBuilder`.
     """
 
     leg: Leg
@@ -43,22 +44,67 @@ class TracedLeg:
 
 
 @dataclass(frozen=True, slots=True)
+class GuestHistory:
+    """One guest's trace as the rules see it.
+
+    Attributes:
+        file: name of the file its events are in; evidence counts that file's lines.
+        history: what the rules are judged on.
+    """
+
+    file: str
+    history: History
+
+
+@dataclass(frozen=True, slots=True)
+class GuestTables:
+    """What `klp query` asks of one guest's trace.
+
+    Attributes:
+        number: of the guest in its run, from 1.
+        legs: transitions in one direction each, oldest first.
+        lifetimes: its shadow variables one by one.
+        plans, calls: as klp itself told them.
+    """
+
+    number: int
+    legs: tuple[Leg, ...]
+    lifetimes: tuple[ShadowLifetime, ...]
+    plans: tuple[ev.Plan, ...]
+    calls: tuple[ev.Calls, ...]
+
+
+def guest_tables(numbered: Iterable[tuple[int, ev.AnyEvent]], *, number: int = 1) -> GuestTables:
+    """Return what a guest's numbered events, in the order of time, hold for `klp query`."""
+    legs, lifetimes = LegBuilder(), LifetimesBuilder()
+    takers = dict.fromkeys(get_args(ev.TransitionEvent), legs.take)
+    takers |= dict.fromkeys((ev.ShadowAlloc, ev.ShadowFreed), lifetimes.take)
+    plans: list[ev.Plan] = []
+    calls: list[ev.Calls] = []
+    for line, event in numbered:
+        if taker := takers.get(type(event)):
+            taker(line, event)
+        elif isinstance(event, ev.Plan):
+            plans.append(event)
+        elif isinstance(event, ev.Calls):
+            calls.append(event)
+    return GuestTables(number, legs.built(), lifetimes.built(), tuple(plans), tuple(calls))
+
+
+@dataclass(frozen=True, slots=True)
 class GuestTrace:
     """What one guest's trace tells.
 
     Attributes:
         title: what it is called where several are shown: its run's name, and its number from the second on.
-        number: of the guest in its run, from 1.
-        file: name of the file its events are in; evidence counts that file's lines.
         history: what the rules are judged on.
         lifetimes: its shadow variables one by one.
-        attempts: every attempt to switch a task, in the order of time.
+        attempts: every attempt to switch a task that had not switched, in the order of time; empty where
+            nobody asks for them.
         legs: those of the history, in its order.
     """
 
     title: str
-    number: int
-    file: str
     history: History
     lifetimes: tuple[ShadowLifetime, ...]
     attempts: tuple[ev.Attempt, ...]
@@ -66,32 +112,36 @@ class GuestTrace:
 
 
 def guest_trace(
-    title: str, numbered: Iterable[tuple[int, ev.AnyEvent]], *, number: int = 1, file: str = "events.jsonl"
+    title: str, numbered: Iterable[tuple[int, ev.AnyEvent]], *, attempts: bool = True
 ) -> GuestTrace:
-    """Return what a guest's numbered events tell; they are gone through once, and most of them not kept."""
-    # Once, because each is decoded only as it is asked for, and there may be a million.
-    attempts: list[ev.Attempt] = []
-    shadows: list[tuple[int, ev.AnyEvent]] = []
+    """Return what a guest's numbered events tell; they are gone through once, and most of them not kept.
+
+    Args:
+        attempts: keep each attempt to switch a task, of which there may be a million.
+    """
+    # Once, because each is decoded only as it is asked for.
+    costs, lifetimes = CostsBuilder(), LifetimesBuilder()
+    kept: list[ev.Attempt] = []
 
     def passing() -> Iterator[tuple[int, ev.AnyEvent]]:
         for line, event in numbered:
             if isinstance(event, ev.Attempt):
-                attempts.append(event)
+                costs.take(event)
+                # A pass only looks at a task that has switched already.
+                if attempts and event.result != "already":
+                    kept.append(event)
             elif isinstance(event, ev.ShadowAlloc | ev.ShadowFreed):
-                shadows.append((line, event))
+                lifetimes.take(line, event)
             yield line, event
 
     whole = history(passing())
     return GuestTrace(
         title=title,
-        number=number,
-        file=file,
         history=whole,
-        lifetimes=shadow_lifetimes(shadows),
-        attempts=tuple(attempts),
+        lifetimes=lifetimes.built(),
+        attempts=tuple(kept),
         legs=tuple(
-            TracedLeg(leg, transition_of(leg), tasks_left(leg), attempt_costs(leg, attempts))
-            for leg in whole.legs
+            TracedLeg(leg, transition_of(leg), tasks_left(leg), costs.of(leg)) for leg in whole.legs
         ),
     )
 

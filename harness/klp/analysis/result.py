@@ -6,6 +6,8 @@ Times are seconds since the epoch on the host where they say `_at`, else nanosec
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from klp.analysis.calls import FunctionCalls
@@ -16,6 +18,8 @@ from klp.analysis.shadow import ShadowLedger
 from klp.analysis.transitions import Transition
 
 RUN_SCHEMA = 2
+# Up to the year 5138: no clock is that wrong, and every calendar can tell them.
+EpochSeconds = Annotated[float, msgspec.Meta(ge=0, le=100_000_000_000)]
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,8 +157,8 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     schema: int
-    begun_at: float
-    ended_at: float
+    begun_at: EpochSeconds
+    ended_at: EpochSeconds
     provenance: Provenance
     plans: tuple[PlanResult, ...]
     events: int

@@ -10,7 +10,7 @@ from enum import StrEnum
 import msgspec
 
 from klp.analysis.evidence import Verdict
-from klp.analysis.result import Check
+from klp.analysis.result import Check, EpochSeconds
 
 SELFTESTS_SCHEMA = 1
 
@@ -113,8 +113,8 @@ class SelftestsResult(msgspec.Struct, frozen=True, kw_only=True):
     schema: int
     klp: str
     qemu: str
-    begun_at: float
-    ended_at: float
+    begun_at: EpochSeconds
+    ended_at: EpochSeconds
     kernels: tuple[KernelResult, ...]
     error: str | None
 

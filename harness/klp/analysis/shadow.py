@@ -87,10 +87,6 @@ class ShadowHistory:
         return max(0, self.totals.made + self.totals.freed - seen)
 
 
-# What a task calls, with the moment in which it begins.
-_CALLS = (ev.ShadowAlloc, ev.ShadowFree, ev.ShadowFreeAll)
-
-
 class LedgerBuilder:
     """Folds numbered events, in the order of time, to a ledger and findings."""
 
@@ -114,19 +110,24 @@ class LedgerBuilder:
         for ended in self._variables.ended_before(event.ts_ns):
             self._allocated(*ended)
         self._calls.pass_time(event.ts_ns)
-        if isinstance(event, _CALLS):
-            self._calls.goes_on(event.task.pid)
-            self._variables.goes_on(event.task.pid, event.ts_ns)
-        if isinstance(event, ev.ShadowAlloc):
-            self._variables.begin(number, event)
-        elif isinstance(event, ev.ShadowFreed):
+        if isinstance(event, ev.ShadowFreed):
             self._freed(number, event)
+        elif isinstance(event, ev.ShadowAlloc):
+            self._begins(event)
+            self._variables.begin(number, event)
         elif isinstance(event, ev.ShadowFree):
+            self._begins(event)
             self._calls.free(number, event)
         elif isinstance(event, ev.ShadowFreeAll):
+            self._begins(event)
             self._calls.free_all(number, event)
         else:
             self._take_other(number, event)
+
+    def _begins(self, call: ev.ShadowAlloc | ev.ShadowFree | ev.ShadowFreeAll) -> None:
+        """Note that a task begins a call, so that the one before has ended."""
+        self._calls.goes_on(call.task.pid)
+        self._variables.goes_on(call.task.pid, call.ts_ns)
 
     def _take_other(self, number: int, event: ev.AnyEvent) -> None:
         if isinstance(event, ev.ShadowGets | ev.ShadowTotals):
@@ -148,37 +149,48 @@ class LedgerBuilder:
 
     def _allocated(self, number: int, event: ev.ShadowAlloc) -> None:
         self._counts[event.result] += 1
-        what = f"{event.call} of <{event.obj}, {event.id}>: {event.result} {event.variable or ''}".rstrip()
-        self._judge_uniqueness(number, event, what)
+        self._judge_uniqueness(number, event)
         self._judge_construction(number, event)
         if event.result == "made":
             self._put_in(number, event)
         elif event.result == "found":
-            self._judge_found(number, event, what)
+            self._judge_found(number, event)
 
-    def _judge_uniqueness(self, number: int, event: ev.ShadowAlloc, what: str) -> None:
-        """Judge what one call says. That two made one is proven only when they are freed."""
+    def _judge_uniqueness(self, number: int, event: ev.ShadowAlloc) -> None:
+        """Judge what one call says. That two made one is proven only when they are freed or found."""
         if event.call == "alloc" and event.result != "failed":
             wrong = event.result == "found" or (event.result == "exists" and event.variable is not None)
-            self._tallies["S1"].judge(not wrong, what, number)
+            if wrong:
+                self._tallies["S1"].breach(_call_words(event), number)
+            else:
+                self._tallies["S1"].held(number, _call_words, event)
             if event.result == "exists" and not self._may_have_stood(event, None):
-                self._tallies["S1"].lacking(f"{what}, though none was there any more", number)
-        elif event.call == "get_or_alloc" and event.result in ("made", "found"):
-            self._tallies["S3"].judge(event.variable is not None, what, number)
-        elif event.call == "get_or_alloc" and event.result == "exists":
-            self._tallies["S3"].breach(what, number)
+                words = f"{_call_words(event)}, though none was there any more"
+                self._tallies["S1"].lacking(words, number)
+        elif (
+            event.call == "get_or_alloc"
+            and event.result in ("made", "found")
+            and event.variable is not None
+        ):
+            self._tallies["S3"].held(number, _call_words, event)
+        elif event.call == "get_or_alloc" and event.result != "failed":
+            self._tallies["S3"].breach(_call_words(event), number)
 
     def _may_have_stood(self, event: ev.ShadowAlloc, variable: str | None) -> bool:
         known = self._variables.known(event.obj, event.id)
         return not known or self._variables.may_have_stood(event, variable)
 
-    def _judge_found(self, number: int, event: ev.ShadowAlloc, what: str) -> None:
+    def _judge_found(self, number: int, event: ev.ShadowAlloc) -> None:
         standing = self._variables.of(event.obj, event.id)
         for each in standing:
             if each.variable == event.variable:
                 each.owner = self._leaks.owner(event) or each.owner  # it goes on using it
+                if len(standing) > 1:
+                    self._judge_seen_beside(number, event, each)
+                each.seen_begun_ns, each.seen_ended_ns = event.ts_ns, event.ts_ns + event.duration_ns
                 return
         if not self._may_have_stood(event, event.variable):
+            what = _call_words(event)
             words = (
                 f"{what}, where {standing[-1].variable} stood" if standing else f"{what}, which was freed"
             )
@@ -186,9 +198,20 @@ class LedgerBuilder:
         elif not self._variables.known(event.obj, event.id) and not self._variables.being_made(event):
             self._put_in(number, event)
 
+    def _judge_seen_beside(self, number: int, event: ev.ShadowAlloc, one: InHash) -> None:
+        """Judge whether another was made or found while one stood that is found again now.
+
+        It stood from the end of the call that put it in until now: a call that lies wholly between and
+        returned another pointer shows that both were there, whenever in its call each was looked for.
+        """
+        for other in self._variables.of(event.obj, event.id):
+            between = one.ended_ns < other.seen_begun_ns and other.seen_ended_ns < event.ts_ns
+            if other is not one and between and not (one.unsure or other.unsure):
+                one.doubted = False  # so it did not leave when the other came
+                words = f"<{event.obj}, {event.id}>: {one.variable} stood beside {other.variable}"
+                self._double(words, (one.number, other.number), True, number)
+
     def _judge_construction(self, number: int, event: ev.ShadowAlloc) -> None:
-        what = f"<{event.obj}, {event.id}>: {event.result}, constructor ran {event.ctor_calls} times"
-        what += f" and returned {event.ctor_result}" if event.ctor_result is not None else ""
         if event.ctor:
             if event.result == "made":
                 good = event.ctor_calls == 1 and not event.ctor_result
@@ -198,18 +221,23 @@ class LedgerBuilder:
             else:
                 # It runs under klp_shadow_lock, only after a second look-up there has found no variable.
                 good = event.ctor_calls == 0
-            self._tallies["S4"].judge(good, what, number)
+            if good:
+                self._tallies["S4"].held(number, _construction_words, event)
+            else:
+                self._tallies["S4"].breach(_construction_words(event), number)
         elif event.result == "made" and event.zeroed is not None:
-            zero = "all zero" if event.zeroed else "not all zero"
-            words = f"<{event.obj}, {event.id}> made without constructor, {zero}"
-            self._tallies["S8"].judge(event.zeroed, words, number)
+            if event.zeroed:
+                self._tallies["S8"].held(number, _zero_words, event)
+            else:
+                self._tallies["S8"].breach(_zero_words(event), number)
 
     def _put_in(self, number: int, event: ev.ShadowAlloc) -> None:
         """Add a variable that was made, or one older than the trace that was found."""
         made = event.result == "made"
         one = InHash(
             event.variable or "", number, event.ts_ns, event.ts_ns + event.duration_ns, event.size,
-            event.call, event.caller, event.stack, self._leaks.owner(event) if made else None, made,
+            event.call, event.caller, event.stack, self._leaks.owner(event) if made else None,
+            event.ts_ns, event.ts_ns + event.duration_ns, made,
         )  # fmt: skip
         if not self._variables.add(event, one):
             words = f"klpshadow saw no free of {event.variable}, which was made again"
@@ -224,7 +252,6 @@ class LedgerBuilder:
 
     def _freed(self, number: int, event: ev.ShadowFreed) -> None:
         self._counts["freed"] += 1
-        what = f"<{event.obj}, {event.id}> freed, destructor ran {event.dtor_calls} times"
         last = self._variables.left_last(event.obj, event.id)
         found = self._variables.take_out(number, event)
         by = self._calls.book(number, event)
@@ -232,18 +259,23 @@ class LedgerBuilder:
         if event.dtor or event.dtor_calls or by.dtor:
             due = event.dtor if by.dtor is None else by.dtor
             sure = by.dtor is None  # which call it belongs to is known only if none was lost
-            self._tallies["S5"].judge(event.dtor_calls == int(due), what, number, sure=sure)
+            if event.dtor_calls == int(due):
+                self._tallies["S5"].held(number, _free_words, event)
+            else:
+                self._tallies["S5"].judge(False, _free_words(event), number, sure=sure)
         if found is None or (isinstance(found, InHash) and not found.made):
             self._counts["strays"] += 1
         if found is not None:
             self._tallies["S7"].good()
             self._judge_beside(number, event, found)
         elif last is not None and last.variable == event.variable:
-            self._tallies["S7"].lacking(f"{what}, and had been freed before", last.number, number)
+            self._tallies["S7"].lacking(
+                f"{_free_words(event)}, and had been freed before", last.number, number
+            )
         elif event.age_ns is not None and event.ts_ns - event.age_ns > self._since_ns:
             # An age means that the probe had seen it made. It is not there any more, so it was freed
             # before; unless it is older than this span, whose ledger began without it.
-            self._tallies["S7"].lacking(f"{what}, and was not there any more", number)
+            self._tallies["S7"].lacking(f"{_free_words(event)}, and was not there any more", number)
         else:
             self._judge_beside(number, event, None)
 
@@ -306,3 +338,21 @@ class LedgerBuilder:
             strays=self._counts["strays"],
             left=tuple(sorted(left, key=lambda each: each.made_ns)),
         )
+
+
+def _call_words(event: ev.ShadowAlloc) -> str:
+    return f"{event.call} of <{event.obj}, {event.id}>: {event.result} {event.variable or ''}".rstrip()
+
+
+def _construction_words(event: ev.ShadowAlloc) -> str:
+    what = f"<{event.obj}, {event.id}>: {event.result}, constructor ran {event.ctor_calls} times"
+    return what + (f" and returned {event.ctor_result}" if event.ctor_result is not None else "")
+
+
+def _zero_words(event: ev.ShadowAlloc) -> str:
+    zero = "all zero" if event.zeroed else "not all zero"
+    return f"<{event.obj}, {event.id}> made without constructor, {zero}"
+
+
+def _free_words(event: ev.ShadowFreed) -> str:
+    return f"<{event.obj}, {event.id}> freed, destructor ran {event.dtor_calls} times"

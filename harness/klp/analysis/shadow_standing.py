@@ -10,7 +10,7 @@ taken for the next free, or the task that freed it does something else.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -27,7 +27,8 @@ class InHash(msgspec.Struct, gc=False):
     that left the hash while this one should have stood: words, events, and whether a get_or_alloc made
     one of them. It is proven once this one is freed. One is `doubted` when another was made in its place:
     its free may be what the probe did not see. One is `unsure` if it was freed before its call returned,
-    unless that was an older variable of the same address.
+    unless that was an older variable of the same address. `seen_begun_ns` and `seen_ended_ns` are of the
+    last call that made or found it.
     """
 
     variable: str
@@ -39,6 +40,8 @@ class InHash(msgspec.Struct, gc=False):
     caller: str
     stack: int | None
     owner: str | None
+    seen_begun_ns: int
+    seen_ended_ns: int
     made: bool = True
     doubted: bool = False
     unsure: bool = False
@@ -61,7 +64,7 @@ class Variables:
 
     def __init__(self) -> None:
         self._alive: dict[int, dict[str, tuple[InHash, ...]]] = {}
-        self._gone: dict[ShadowKey, Gone] = {}
+        self._gone: dict[int, dict[str, Gone]] = {}
         # Allocations that have not ended yet, by the time of their end.
         self._due: list[tuple[int, int, ev.ShadowAlloc]] = []
         # The allocations of those whose variable was freed before they had returned.
@@ -77,8 +80,13 @@ class Variables:
         """Note an allocation that has begun."""
         heapq.heappush(self._due, (event.ts_ns + event.duration_ns, number, event))
 
-    def ended_before(self, now_ns: int | None) -> Iterator[tuple[int, ev.ShadowAlloc]]:
-        """Yield each allocation that ended before a moment (None: all), in the order of their ends."""
+    def ended_before(self, now_ns: int | None) -> Iterable[tuple[int, ev.ShadowAlloc]]:
+        """Return each allocation that ended before a moment (None: all), in the order of their ends."""
+        if self._due and (now_ns is None or self._due[0][0] < now_ns):
+            return self._ended(now_ns)
+        return ()
+
+    def _ended(self, now_ns: int | None) -> Iterator[tuple[int, ev.ShadowAlloc]]:
         while self._due and (now_ns is None or self._due[0][0] < now_ns):
             _, number, event = heapq.heappop(self._due)
             yield number, event
@@ -89,7 +97,11 @@ class Variables:
         Two at once cannot have one address, so the free of the one that stands was not seen.
         """
         here = self._alive.setdefault(event.id, {})
-        before = tuple(each for each in here.get(event.obj, ()) if not each.unsure)
+        standing = here.get(event.obj, ())
+        if not standing and one.number not in self._early:
+            here[event.obj] = (one,)
+            return True
+        before = tuple(each for each in standing if not each.unsure)
         if one.number in self._early:
             self._early.remove(one.number)
             if before or one.number not in self._unsure:
@@ -108,22 +120,26 @@ class Variables:
         """Take a freed variable out; return it, or its allocation that has not returned, or None."""
         found = self._taken(event)
         self._leaves(event.ts_ns)
-        oldest = min((each.ts_ns for _, _, each in self._due), default=event.ts_ns)
-        before = tuple(
-            each
-            for each in self._gone_from(event.obj, event.id)
-            if each.gone_ns is None or each.gone_ns > oldest
-        )
-        for each in before:
-            each.before = ()
-        gone = Gone(event.variable, number, before=before)
-        self._gone[event.obj, event.id] = gone
+        gone = Gone(event.variable, number, before=self._left_late(event))
+        self._gone.setdefault(event.id, {})[event.obj] = gone
         self._leaving = (gone, None)
         return found
 
+    def _left_late(self, event: ev.ShadowFreed) -> tuple[Gone, ...]:
+        """Return what left before, and which a call that is under way may still have found."""
+        earlier = self._gone_from(event.obj, event.id)
+        if not earlier:
+            return ()
+        oldest = min((each.ts_ns for _, _, each in self._due), default=event.ts_ns)
+        late = tuple(each for each in earlier if each.gone_ns is None or each.gone_ns > oldest)
+        for each in late:
+            each.before = ()
+        return late
+
     def _taken(self, event: ev.ShadowFreed) -> InHash | ev.ShadowAlloc | None:
         obj, id_ = event.obj, event.id
-        found = next((each for each in self.of(obj, id_) if each.variable == event.variable), None)
+        standing = self.of(obj, id_)
+        found = next((each for each in standing if each.variable == event.variable), None)
         if found:
             self.remove(obj, id_, found)
             if not found.unsure:
@@ -147,7 +163,8 @@ class Variables:
     def remove(self, obj: str, id_: int, one: InHash) -> None:
         """Take a variable out that stood, or may have stood, and does no longer."""
         here = self._alive[id_]
-        rest = tuple(each for each in here[obj] if each is not one)
+        standing = here[obj]
+        rest = () if len(standing) == 1 else tuple(each for each in standing if each is not one)
         if rest:
             here[obj] = rest
         else:
@@ -172,7 +189,8 @@ class Variables:
 
     def of(self, obj: str, id_: int) -> tuple[InHash, ...]:
         """Return what stands at an object and id: several where a free was not seen, or it is a fault."""
-        return self._alive.get(id_, {}).get(obj, ())
+        here = self._alive.get(id_)
+        return here.get(obj, ()) if here else ()
 
     def certain(self, id_: int | None = None) -> Iterator[tuple[str, int, InHash]]:
         """Yield object and id, of one id or of all, with what stands there; nothing that is doubted."""
@@ -194,15 +212,16 @@ class Variables:
 
     def left_last(self, obj: str, id_: int) -> Gone | None:
         """Return what was freed last of an object and id."""
-        return self._gone.get((obj, id_))
+        gone = self._gone.get(id_)
+        return gone.get(obj) if gone else None
 
     def _gone_from(self, obj: str, id_: int) -> tuple[Gone, ...]:
-        last = self._gone.get((obj, id_))
+        last = self.left_last(obj, id_)
         return (last, *last.before) if last else ()
 
     def known(self, obj: str, id_: int) -> bool:
         """Whether the trace has told what stood at an object and id, so that nothing older can be there."""
-        return (obj, id_) in self._gone or bool(self.of(obj, id_))
+        return self.left_last(obj, id_) is not None or bool(self.of(obj, id_))
 
     def being_made(self, event: ev.ShadowAlloc) -> bool:
         """Whether what a call found is a variable that another call makes, which has not returned."""

@@ -50,31 +50,27 @@ class TaskFacts:
     def _attempt(self, number: int, event: ev.Attempt) -> None:
         if event.result == "already":
             return
-        what = (
-            f"{event.task.comm}[{event.task.pid}] {event.result}"
-            + (f" in {event.function}" if event.function else "")
-            + f": {errno_name(event.errno)}, patch_state {event.patch_state} to {event.after}"
-        )
         expected = _ERRNO.get(event.result)
         if event.result == "sleeping" and not event.function:
-            self._refused.breach(f"{what}: in no function", number)
+            self._refused.breach(f"{_attempt_words(event)}: in no function", number)
         elif expected is not None and event.errno != expected:
-            self._refused.breach(f"{what}: the kernel says {expected} for that", number)
+            words = f"{_attempt_words(event)}: the kernel says {expected} for that"
+            self._refused.breach(words, number)
         elif event.result == "switched":
             if self._target is not None and event.after != self._target:
                 # Not sure: the reversal that gave another target may have been lost.
-                self._refused.lacking(f"{what}: the target is {self._target}", number)
-        elif event.after != event.patch_state and self._begun.get(identity(event.task)) == event.after:
+                words = f"{_attempt_words(event)}: the target is {self._target}"
+                self._refused.lacking(words, number)
+        elif event.after == event.patch_state:
+            self._refused.held(number, _attempt_words, event)
+        elif self._begun.get(identity(event.task)) == event.after:
             # klp_update_patch_state() is told as it begins. The attempt came before it had set the state,
             # or else it would have found the task switched.
             self._refused.good()
-        elif event.after != event.patch_state and self._target is None:
-            return  # The trace begins in the midst of a transition: its switch may have been told before.
-        elif event.after != event.patch_state:
+        elif self._target is not None:
             self._doubtful[identity(event.task)] = (number, event)
             self._refused.good()
-        else:
-            self._refused.judge(True, what, number)
+        # Else the trace begins in the midst of a transition: its switch may have been told before.
 
     def _settle(self) -> None:
         """Judge what is in doubt at a leg's end: it was switched by an attempt that said it was not."""
@@ -99,3 +95,11 @@ class TaskFacts:
         """Return the findings by rule."""
         self._settle()
         return {"T5": self._refused.finding(), "T11": self._forks.finding()}
+
+
+def _attempt_words(event: ev.Attempt) -> str:
+    where = f" in {event.function}" if event.function else ""
+    return (
+        f"{event.task.comm}[{event.task.pid}] {event.result}{where}: {errno_name(event.errno)},"
+        f" patch_state {event.patch_state} to {event.after}"
+    )

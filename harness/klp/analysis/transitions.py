@@ -222,7 +222,10 @@ class LegBuilder:
 
     def take(self, number: int, event: ev.AnyEvent) -> None:
         """Add one event."""
-        if isinstance(event, ev.Init):
+        if isinstance(event, ev.Attempt):  # first, for most are
+            if self._current is not None:
+                self._current.take(number, event)
+        elif isinstance(event, ev.Init):
             self._close()
             self._current = _Open(number, event, event.replace)
         elif isinstance(event, ev.Reverse):

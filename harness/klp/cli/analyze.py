@@ -15,7 +15,7 @@ from klp.errors import ExitCode
 from klp.paths import runs_root
 from klp.progress import under_way
 from klp.records.finding import LATEST, find_run_folder
-from klp.records.reading import read_recording, read_run
+from klp.records.reading import read_histories, read_run
 from klp.records.verdicts import judge
 from klp.report.rules import verdicts_table
 
@@ -34,8 +34,8 @@ def analyze(run: str, as_json: bool, only: tuple[str, ...]) -> int:
     file = Path(run)
     recording = file if file.is_file() else find_run_folder(run, runs_root(settings().runs))
     with under_way(progress(), "judging what was recorded"):
-        recorded = read_recording(recording)
-        verdicts = judge(recorded, only)
+        guests = read_histories(recording)
+        verdicts = judge(guests, only)
     if as_json:
         print_json(verdicts)
     else:
@@ -43,7 +43,7 @@ def analyze(run: str, as_json: bool, only: tuple[str, ...]) -> int:
         if ended and ended.error:
             # First: what a guest that was lost did not come to is in no rule's words.
             stdout.print(f"{ended.verdict.value}, ended early: {ended.error}")
-        for leg in (each.leg for guest in recorded.guests for each in guest.legs):
+        for leg in (leg for guest in guests for leg in guest.history.legs):
             for line in stories(leg):
                 stdout.print(line)
         stdout.print(verdicts_table(verdicts))

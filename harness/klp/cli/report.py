@@ -56,7 +56,8 @@ def report(runs: tuple[str, ...], *, out: Path | None, against: str | None, perf
     wanted = settings()
     root = paths.runs_root(wanted.runs)
     with under_way(progress(), "reading the runs"):
-        shown = [read_whole(each) for each in find_folders(runs or (LATEST,), root)]
+        found = find_folders(runs or (LATEST,), root)
+        shown = [read_whole(each, attempts=perfetto is not None) for each in found]
     since = _since_base(read_to_compare(find_folder(against, root)), shown, wanted) if against else []
     if perfetto is not None:
         # Imported here: protobuf, and jinja2 below, are large, and mostly one of the two is not asked for.

@@ -10,20 +10,25 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import duckdb
 import msgspec
 
 from klp.diskspace import disk_full
 from klp.errors import HostLacks, UsageError
-from klp.report.query_rows import Rows
+from klp.report.query_rows import TableRow
 from klp.report.query_tables import ROWS, columns
+from klp.sidework import beside
+from klp.trace.reading import BadTrace
 
 TABLES = (*ROWS, "events")
+# As many are held in memory before they are written.
+_ROWS_HELD = 20_480
 _DOCS = "`klp query --tables` lists tables and columns"
 
 
@@ -56,20 +61,42 @@ class TableWriter:
 
     def __init__(self) -> None:
         self._connection = _connect()
+        # Each thread would hold a part of a file and of a table in memory, and the time is that of one.
+        self._connection.execute("SET threads = 1")
 
-    def write(self, folder: Path, run: str, events: Sequence[tuple[int, Path]], rows: Rows) -> None:
-        """Fill `folder`; `events` are the guests' numbers and files, which `klp.trace.reading` accepts.
+    def write(
+        self, folder: Path, run: str, events: Sequence[tuple[int, Path]], rows: Iterable[TableRow]
+    ) -> None:
+        """Fill `folder`; `events` are the guests' numbers and files, `rows` what else is in them.
 
         Raises:
+            BadTrace: DuckDB cannot read a file that `klp.trace.reading` accepts.
             HostLacks: DuckDB cannot write there, or the disk is full.
         """
         folder.mkdir(parents=True)
         try:
-            self._events(folder / "events.parquet", run, events)
-            for table, each in rows.items():
-                self._rows(folder / f"{table}.parquet", table, each)
+            self._write(folder, run, events, rows)
         except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
             raise _unwritable(error, folder) from None
+
+    def _write(
+        self, folder: Path, run: str, events: Sequence[tuple[int, Path]], rows: Iterable[TableRow]
+    ) -> None:
+        with ExitStack() as opened:
+            # Through files: DuckDB reads one at once, and inserts Python's values one by one.
+            lines = {
+                table: opened.enter_context(tempfile.NamedTemporaryFile(prefix="klp-", suffix=".ndjson"))
+                for table in ROWS
+                if table != "runs"
+            }
+            # Python reads and checks the events for the rows while DuckDB reads them: on two CPUs
+            # that is half of the time. An error of its own is raised first: it tells the line.
+            with beside(lambda: self._events(folder / "events.parquet", run, events)) as written:
+                _write_lines(rows, lines)
+                written()
+            for table, file in lines.items():
+                query = f"SELECT * FROM read_ndjson({_path(Path(file.name))}, columns={_spec(table)})"
+                self._copy(self._connection, query, folder / f"{table}.parquet", None)
 
     def _events(self, target: Path, run: str, events: Sequence[tuple[int, Path]]) -> None:
         own = ", ".join(
@@ -84,21 +111,26 @@ class TableWriter:
             for guest, file in events
         ]
         query = " UNION ALL ".join(parts) or f"SELECT {_empty('events')} WHERE false"
-        self._copy(query, target, {"run": run} if parts else None)
+        try:
+            self._copy(self._connection.cursor(), query, target, {"run": run} if parts else None)
+        except duckdb.Error as error:
+            where = ", ".join(str(file) for _, file in events)
+            raise BadTrace(f"{where}: {_words(error)}", hint="record it again with `klp run`") from None
 
-    def _rows(self, target: Path, table: str, rows: Iterable[msgspec.Struct]) -> None:
-        with tempfile.NamedTemporaryFile(prefix="klp-", suffix=".ndjson") as lines:
-            # Through a file: DuckDB reads one at once, and inserts Python's values one by one.
-            lines.write(msgspec.json.Encoder().encode_lines(rows))
-            lines.flush()
-            self._copy(
-                f"SELECT * FROM read_ndjson({_path(Path(lines.name))}, columns={_spec(table)})",
-                target,
-                None,
-            )
+    @staticmethod
+    def _copy(
+        connection: duckdb.DuckDBPyConnection, query: str, target: Path, parameters: dict[str, str] | None
+    ) -> None:
+        form = f"FORMAT parquet, ROW_GROUP_SIZE {_ROWS_HELD}"
+        connection.execute(f"COPY ({query}) TO {_path(target)} ({form})", parameters)
 
-    def _copy(self, query: str, target: Path, parameters: dict[str, str] | None) -> None:
-        self._connection.execute(f"COPY ({query}) TO {_path(target)} (FORMAT parquet)", parameters)
+
+def _write_lines(rows: Iterable[TableRow], files: Mapping[str, IO[bytes]]) -> None:
+    encode = msgspec.json.Encoder().encode
+    for table, row in rows:
+        files[table].write(encode(row) + b"\n")
+    for file in files.values():
+        file.flush()
 
 
 def _empty(table: str) -> str:
@@ -171,6 +203,10 @@ def _unwritable(error: duckdb.Error, place: Path) -> HostLacks:
 
 
 def _refused(error: duckdb.Error) -> UsageError:
+    return UsageError(f"query: {_words(error)}", hint=_DOCS)
+
+
+def _words(error: duckdb.Error) -> str:
     # DuckDB adds the statement with a mark under it, and proposals; the first paragraph says what is wrong.
     words = re.split(r"\n\s*\n|\n\s*LINE \d+:", str(error).strip())[0]
-    return UsageError(f"query: {' '.join(words.split())}", hint=_DOCS)
+    return " ".join(words.split())

@@ -14,7 +14,17 @@ from typing import TypeVar
 
 import msgspec
 
-from klp.analysis.recording import GuestTrace, Recorded, RecordedCheck, RecordedRun, guest_trace
+from klp.analysis.history import history
+from klp.analysis.recording import (
+    GuestHistory,
+    GuestTables,
+    GuestTrace,
+    Recorded,
+    RecordedCheck,
+    RecordedRun,
+    guest_tables,
+    guest_trace,
+)
 from klp.errors import UsageError
 from klp.paths import CheckLayout, RunLayout
 from klp.records.encoding import OtherSchema, decode_check, decode_run
@@ -57,7 +67,7 @@ def _summary(file: Path, decode: Callable[[bytes], _T]) -> tuple[_T | None, str]
         return None, f"{file.name}: {error.strerror}"
     except OtherSchema as error:
         return None, f"{file.name} is {error}"
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         return None, f"{file.name} is cut or damaged: {error}"
 
 
@@ -85,64 +95,72 @@ def with_runs(check: RecordedCheck) -> RecordedCheck:
     return replace(check, runs={each: read_run(Path(check.folder) / each, each) for each in folders})
 
 
-def with_traces(run: RecordedRun) -> RecordedRun:
+def with_traces(run: RecordedRun, *, attempts: bool = False) -> RecordedRun:
     """Return a run with its guests' traces, and with who held transitions that got stuck.
+
+    Args:
+        attempts: with each attempt to switch a task.
 
     Raises:
         NotARecord: its run.json cannot be read.
         UsageError: there is no trace, or it cannot be trusted (`klp.trace.reading.BadTrace`).
     """
     run.whole()
-    return replace(run, guests=read_traces(run), pending=_pending(Path(run.folder)))
+    guests = tuple(_traces(run, attempts=attempts))
+    return replace(run, guests=guests, pending=_pending(Path(run.folder)))
 
 
-def read_whole(folder: Path) -> Recorded:
+def _traces(run: RecordedRun, *, attempts: bool) -> Iterator[GuestTrace]:
+    for number, file in enumerate(_some_trace_files(Path(run.folder)), 1):
+        title = f"{run.name} guest {number}" if number > 1 else run.name
+        yield guest_trace(title, read_events(file), attempts=attempts)
+
+
+def read_whole(folder: Path, *, attempts: bool = False) -> Recorded:
     """Return the run or check of a folder with everything in it.
+
+    Args:
+        attempts: with each attempt to switch a task.
 
     Raises:
         UsageError: a summary or a trace in it cannot be read.
     """
     if not is_check(folder):
-        return with_traces(read_run(folder))
+        return with_traces(read_run(folder), attempts=attempts)
     check = with_runs(read_check(folder))
-    return replace(check, runs={name: with_traces(run) for name, run in check.runs.items()})
+    runs = {name: with_traces(run, attempts=attempts) for name, run in check.runs.items()}
+    return replace(check, runs=runs)
 
 
-def read_recording(recording: Path) -> RecordedRun:
-    """Return the traces of a run's folder, or of one file of events, without its run.json.
+def read_histories(recording: Path) -> tuple[GuestHistory, ...]:
+    """Return the history of each guest of a run's folder, or of one file of events, without its run.json.
 
     So a run that was cut short, which has no run.json, can still be judged.
 
     Raises:
         UsageError: there is no trace, or it cannot be trusted (`klp.trace.reading.BadTrace`).
     """
-    run = RecordedRun(recording.name, str(recording), None)
-    return replace(run, guests=read_traces(run))
+    files = _some_trace_files(recording)
+    return tuple(GuestHistory(file.name, history(read_events(file))) for file in files)
 
 
-def read_traces(run: RecordedRun) -> tuple[GuestTrace, ...]:
-    """Return what the events of each guest of a run tell.
-
-    Raises:
-        UsageError: as `read_recording`.
-    """
-    guests = tuple(each_trace(run))
-    if not guests:
-        raise UsageError(
-            f"{run.folder}: no events.jsonl in it", hint="name the folder of a run with a trace"
-        )
-    return guests
-
-
-def each_trace(run: RecordedRun) -> Iterator[GuestTrace]:
-    """Yield what the events of each guest of a run tell; only one guest's need be in memory at a time.
+def each_table(run: RecordedRun) -> Iterator[GuestTables]:
+    """Yield what `klp query` asks of each guest of a run; only one guest's need be in memory at a time.
 
     Raises:
         BadTrace: one cannot be trusted.
     """
     for number, file in enumerate(trace_files(Path(run.folder)), 1):
-        title = f"{run.name} guest {number}" if number > 1 else run.name
-        yield guest_trace(title, read_events(file), number=number, file=file.name)
+        yield guest_tables(read_events(file), number=number)
+
+
+def _some_trace_files(recording: Path) -> tuple[Path, ...]:
+    files = trace_files(recording)
+    if not files:
+        raise UsageError(
+            f"{recording}: no events.jsonl in it", hint="name the folder of a run with a trace"
+        )
+    return files
 
 
 def trace_files(recording: Path) -> tuple[Path, ...]:

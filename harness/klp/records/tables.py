@@ -17,7 +17,7 @@ from klp.inuse import USES, unused
 from klp.paths import CacheLayout, RunLayout
 from klp.progress import Progress, teller, under_way
 from klp.records.database import Database, TableWriter
-from klp.records.reading import each_trace, trace_files
+from klp.records.reading import each_table, trace_files
 from klp.report.query_rows import rows_of, run_row
 from klp.report.query_tables import documentation
 
@@ -140,4 +140,4 @@ def _facts(run: RecordedRun) -> Iterator[tuple[str, str]]:
 
 def _fill(run: RecordedRun, folder: Path, writer: TableWriter) -> None:
     files = list(enumerate(trace_files(Path(run.folder)), 1))
-    writer.write(folder, run.name, files, rows_of(run, each_trace(run)))
+    writer.write(folder, run.name, files, rows_of(run, each_table(run)))

@@ -18,6 +18,8 @@ from klp.trace.events import PATCHED
 
 # As many transitions of a plan are drawn, the longest ones: a scenario may have a hundred.
 MOST_DRAWN = 12
+# The legs by livepatch and time, of each guest by its number.
+_Traced = dict[tuple[str, int], dict[int, TracedLeg]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +99,9 @@ class RunView:
 
 def run_view(key: str, run: RecordedRun) -> RunView:
     """Return what the page shows of a run, with `key` before every anchor in it."""
+    traced = _traced(run)
     plans = tuple(
-        PlanView(f"{key}-plan{index}", plan, tuple(_transitions(f"{key}-plan{index}", plan, run)))
+        PlanView(f"{key}-plan{index}", plan, tuple(_transitions(f"{key}-plan{index}", plan, traced)))
         for index, plan in enumerate(run.whole().plans, 1)
     )
     lifetimes = tuple(
@@ -117,17 +120,24 @@ def _others(key: str, run: RecordedRun) -> Iterator[TransitionView]:
             yield _drawn(f"{key}-other{number}", each.transition, each)
 
 
-def _transitions(key: str, plan: PlanResult, run: RecordedRun) -> Iterator[TransitionView]:
-    # The plan's own guest last, to win: guests restored from one state share its clock, and may have
-    # transitions of equal name and time.
-    guests = sorted(enumerate(run.guests, 1), key=lambda each: each[0] == plan.guest)
-    drawn = {(each.leg.patch, each.leg.begun_ns): each for _, guest in guests for each in guest.legs}
+def _traced(run: RecordedRun) -> _Traced:
+    found: _Traced = {}
+    for number, guest in enumerate(run.guests, 1):
+        for each in guest.legs:
+            found.setdefault((each.leg.patch, each.leg.begun_ns), {})[number] = each
+    return found
+
+
+def _transitions(key: str, plan: PlanResult, traced: _Traced) -> Iterator[TransitionView]:
     longest = sorted(plan.transitions, key=lambda each: -(each.duration_ns or 0))[:MOST_DRAWN]
+    drawn = {id(each) for each in longest}
     why = f"Drawn are the {MOST_DRAWN} of {len(plan.transitions)} transitions that took longest."
     for number, each in enumerate(plan.transitions, 1):
         name = f"{key}-transition{number}"
-        if each in longest:
-            yield _drawn(name, each, drawn.get((each.patch, each.begun_ns)))
+        if id(each) in drawn:
+            # Guests restored from one state share its clock: so transitions of equal name and time.
+            guests = traced.get((each.patch, each.begun_ns), {})
+            yield _drawn(name, each, guests.get(plan.guest) or next(reversed(guests.values()), None))
         else:
             yield TransitionView(name, each, None, why_not=why)
 

@@ -8,8 +8,12 @@ shadow variable, which Perfetto shows merged by id, as it does asynchronous slic
 
 from __future__ import annotations
 
+import struct
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from io import BytesIO
 
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
 
@@ -18,21 +22,25 @@ from klp.analysis.legs import Leg, TaskSwitch, Who, identity
 from klp.analysis.recording import GuestTrace, Recorded, RecordedCheck, TracedLeg
 from klp.trace import events as ev
 
-_LARGEST = 2**63 - 1  # that a signed number of an argument can hold
+# What a number of an argument can hold, signed and unsigned.
+_LARGEST, _LARGEST_UNSIGNED = 2**63 - 1, 2**64 - 1
 Arguments = Mapping[str, str | int | bool]
 # Perfetto refuses track events that belong to no sequence of packets; one is enough for all.
 _SEQUENCE = 1
 # The order at one moment, for Perfetto nests slices by the order of their packets: what ends does so before
 # anything begins, and what lasts longer begins first.
 _END, _POINT, _BEGIN = range(3)
+# What stands before each packet until all are sorted: its time, the above, how long it lasts, its number.
+_ORDER = struct.Struct(">QBQQ")
+_LATEST = 2**64 - 1
 
 
 @dataclass(slots=True)
 class _Trace:
-    """Packets that grow; tracks first, then events in the order of time."""
+    """Packets that grow, as they will be written: there may be millions."""
 
-    tracks: list[pb.TracePacket] = field(default_factory=list)
-    events: list[tuple[tuple[int, int, int], pb.TracePacket]] = field(default_factory=list)
+    tracks: list[bytes] = field(default_factory=list)
+    events: list[bytes] = field(default_factory=list)
 
     def track(self, name: str, parent: int | None = None, *, counter: bool = False) -> int:
         """Add a track; return its id."""
@@ -44,7 +52,7 @@ class _Trace:
             described.parent_uuid = parent
         if counter:
             described.counter.unit_name = "tasks"
-        self.tracks.append(packet)
+        self.tracks.append(_written(packet))
         return int(described.uuid)
 
     def slice(
@@ -52,32 +60,46 @@ class _Trace:
     ) -> None:
         """Add what lasted; it lasts 1 ns at least, so that it does not end before it begins."""
         last = max(ended_ns, begun_ns + 1)
-        begin = self._event(track, pb.TrackEvent.TYPE_SLICE_BEGIN, begun_ns, (_BEGIN, -last))
+        begin = _event(track, pb.TrackEvent.TYPE_SLICE_BEGIN, begun_ns)
         _tell(begin, name, arguments)
-        self._event(track, pb.TrackEvent.TYPE_SLICE_END, last, (_END, -begun_ns))
+        self._add(begin, _BEGIN, _LATEST - last)
+        self._add(_event(track, pb.TrackEvent.TYPE_SLICE_END, last), _END, _LATEST - begun_ns)
 
     def point(self, track: int, name: str, ts_ns: int, arguments: Arguments | None = None) -> None:
         """Add a moment."""
-        _tell(self._event(track, pb.TrackEvent.TYPE_INSTANT, ts_ns, (_POINT, 0)), name, arguments)
+        packet = _event(track, pb.TrackEvent.TYPE_INSTANT, ts_ns)
+        _tell(packet, name, arguments)
+        self._add(packet, _POINT)
 
     def count(self, track: int, ts_ns: int, value: int) -> None:
         """Add a counter's value from a moment on."""
-        packet = self._event(track, pb.TrackEvent.TYPE_COUNTER, ts_ns, (_POINT, 0))
+        packet = _event(track, pb.TrackEvent.TYPE_COUNTER, ts_ns)
         packet.track_event.counter_value = value
+        self._add(packet, _POINT)
 
-    def _event(
-        self, track: int, kind: pb.TrackEvent.Type, ts_ns: int, order: tuple[int, int]
-    ) -> pb.TracePacket:
-        packet = pb.TracePacket(timestamp=ts_ns, trusted_packet_sequence_id=_SEQUENCE)
-        packet.track_event.type = kind
-        packet.track_event.track_uuid = track
-        self.events.append(((ts_ns, *order), packet))
-        return packet
+    def _add(self, packet: pb.TracePacket, kind: int, lasting: int = 0) -> None:
+        before = _ORDER.pack(packet.timestamp, kind, lasting, len(self.events))
+        self.events.append(before + _written(packet))
 
     def encoded(self) -> bytes:
-        """Return the whole as Perfetto reads it."""
-        ordered = [packet for _, packet in sorted(self.events, key=lambda each: each[0])]
-        return bytes(pb.Trace(packet=[*self.tracks, *ordered]).SerializeToString())
+        """Return the whole as Perfetto reads it: tracks first, then events in the order of time."""
+        self.events.sort()
+        whole = BytesIO()
+        whole.writelines(self.tracks)
+        whole.writelines(each[_ORDER.size :] for each in self.events)
+        return whole.getvalue()
+
+
+def _event(track: int, kind: pb.TrackEvent.Type, ts_ns: int) -> pb.TracePacket:
+    packet = pb.TracePacket(timestamp=ts_ns, trusted_packet_sequence_id=_SEQUENCE)
+    packet.track_event.type = kind
+    packet.track_event.track_uuid = track
+    return packet
+
+
+def _written(packet: pb.TracePacket) -> bytes:
+    # Traces one after the other are one trace of all their packets.
+    return bytes(pb.Trace(packet=[packet]).SerializeToString())
 
 
 def _tell(packet: pb.TracePacket, name: str, arguments: Arguments | None) -> None:
@@ -86,12 +108,12 @@ def _tell(packet: pb.TracePacket, name: str, arguments: Arguments | None) -> Non
         note = packet.track_event.debug_annotations.add(name=key)
         if isinstance(value, bool):
             note.bool_value = value
-        elif isinstance(value, int) and value > _LARGEST:
-            note.uint_value = value
-        elif isinstance(value, int):
+        elif isinstance(value, int) and -_LARGEST <= value <= _LARGEST:
             note.int_value = value
+        elif isinstance(value, int) and 0 <= value <= _LARGEST_UNSIGNED:
+            note.uint_value = value
         else:
-            note.string_value = value
+            note.string_value = str(value)
 
 
 def perfetto_trace(shown: Iterable[Recorded]) -> bytes:
@@ -162,8 +184,7 @@ def _tasks(trace: _Trace, root: int, guest: GuestTrace) -> None:
     group = trace.track("tasks", root)
     tracks: dict[Who, int] = {}
     attempts: dict[Who, list[ev.Attempt]] = {}
-    # A pass only looks at a task that has switched already, and there are such looks by the thousand.
-    for attempt in (each for each in guest.attempts if each.result != "already"):
+    for attempt in guest.attempts:
         attempts.setdefault(identity(attempt.task), []).append(attempt)
     for leg in guest.history.legs:
         for each in leg.tasks:
@@ -194,19 +215,33 @@ def _wait(trace: _Trace, track: int, leg: Leg, task: TaskSwitch, attempts: Seque
     if path == "fork":
         trace.point(track, "born switched", task.at_ns, arguments)
         return
-    tried = [each.ts_ns + each.duration_ns for each in attempts if begun <= each.ts_ns <= task.at_ns]
+    own = attempts[
+        bisect_left(attempts, begun, key=_moment) : bisect_right(attempts, task.at_ns, key=_moment)
+    ]
+    tried = [each.ts_ns + each.duration_ns for each in own]
     trace.slice(
         track, f"{leg.direction}: {path}", min(begun, task.at_ns), max([task.at_ns, *tried]), arguments
     )
 
 
+def _moment(attempt: ev.Attempt) -> int:
+    return attempt.ts_ns
+
+
 def _shadows(trace: _Trace, root: int, guest: GuestTrace) -> None:
     group = trace.track("shadow variables", root)
+    # Siblings of one name are shown as one track on which slices may overlap. By id: from when on each is
+    # free for another slice.
+    free: dict[int, list[tuple[int, int]]] = {}
     for each in guest.lifetimes:
-        # Siblings of one name are shown as one track on which slices may overlap.
-        track = trace.track(f"shadow id {each.id}", group)
         begun = guest.history.first_ns if each.made_ns is None else each.made_ns
         end = guest.history.last_ns if each.freed_ns is None else each.freed_ns
+        own = free.setdefault(each.id, [])
+        if own and own[0][0] <= begun:
+            _, track = heappop(own)
+        else:
+            track = trace.track(f"shadow id {each.id}", group)
+        heappush(own, (max(end, begun + 1), track))
         arguments: Arguments = {
             "obj": each.obj,
             "id": each.id,

@@ -3,19 +3,23 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 import msgspec
 
 from klp.analysis.calls import calls_of
 from klp.analysis.evidence import evidence_line
-from klp.analysis.recording import GuestTrace, RecordedRun
+from klp.analysis.lifetimes import ShadowLifetime
+from klp.analysis.recording import GuestTables, RecordedRun
 from klp.analysis.result import RunResult
+from klp.analysis.transitions import transition_of
 from klp.report.query_tables import CallsRow, RunRow, ShadowRow, TaskRow, TransitionRow, VerdictRow
+from klp.trace import events as ev
 
-Rows = Mapping[str, Sequence[msgspec.Struct]]
+TableRow = tuple[str, msgspec.Struct]
 
 
 def run_row(run: RecordedRun) -> RunRow:
@@ -40,26 +44,21 @@ def run_row(run: RecordedRun) -> RunRow:
     )
 
 
-def rows_of(run: RecordedRun, guests: Iterable[GuestTrace]) -> Rows:
-    """Return a run's rows in every table but `runs` and `events`.
+def rows_of(run: RecordedRun, guests: Iterable[GuestTables]) -> Iterator[TableRow]:
+    """Yield a run's rows in every table but `runs` and `events`, each with the name of its table.
 
     Args:
         guests: its traces; each is gone through once, and need not be kept.
     """
     name, result = run.name, run.whole()
-    rows: dict[str, list[msgspec.Struct]] = {
-        "verdicts": [*_checks(name, result), *_rules(name, result)],
-        "transitions": [],
-        "tasks": [],
-        "shadows": [],
-        "calls": [],
-    }
-    for each in guests:
-        rows["transitions"] += _transitions(name, each)
-        rows["tasks"] += _tasks(name, each)
-        rows["shadows"] += _shadows(name, each)
-        rows["calls"] += _calls(name, each)
-    return rows
+    yield from (("verdicts", each) for each in _checks(name, result))
+    yield from (("verdicts", each) for each in _rules(name, result))
+    for guest in guests:
+        plan_at = _Plans(guest.plans)
+        yield from (("transitions", each) for each in _transitions(name, guest, plan_at))
+        yield from (("tasks", each) for each in _tasks(name, guest, plan_at))
+        yield from (("shadows", _shadow(name, guest.number, each)) for each in guest.lifetimes)
+        yield from (("calls", each) for each in _calls(name, guest, plan_at))
 
 
 def _checks(run: str, result: RunResult) -> Iterator[VerdictRow]:
@@ -96,13 +95,30 @@ def _rules(run: str, result: RunResult) -> Iterator[VerdictRow]:
         )
 
 
-def _transitions(run: str, guest: GuestTrace) -> Iterator[TransitionRow]:
-    for number, traced in enumerate(guest.legs, 1):
-        each = traced.transition
+class _Plans:
+    """The plans of a guest over time."""
+
+    def __init__(self, plans: Iterable[ev.Plan]) -> None:
+        self._plans = sorted(plans, key=_moment)
+
+    def __call__(self, ts_ns: int) -> str | None:
+        """Return the plan that was under way at a moment; None outside of plans."""
+        at = bisect_right(self._plans, ts_ns, key=_moment)
+        last = self._plans[at - 1] if at else None
+        return last.name if last and last.moment == "begin" else None
+
+
+def _moment(event: ev.Plan) -> int:
+    return event.ts_ns
+
+
+def _transitions(run: str, guest: GuestTables, plan_at: _Plans) -> Iterator[TransitionRow]:
+    for number, leg in enumerate(guest.legs, 1):
+        each = transition_of(leg)
         yield TransitionRow(
             run=run,
             guest=guest.number,
-            plan=_plan(traced.leg.begun_ns, guest),
+            plan=plan_at(leg.begun_ns),
             transition=number,
             patch=each.patch,
             target=each.target,
@@ -117,13 +133,14 @@ def _transitions(run: str, guest: GuestTrace) -> Iterator[TransitionRow]:
         )
 
 
-def _tasks(run: str, guest: GuestTrace) -> Iterator[TaskRow]:
-    for number, leg in enumerate(guest.history.legs, 1):
+def _tasks(run: str, guest: GuestTables, plan_at: _Plans) -> Iterator[TaskRow]:
+    for number, leg in enumerate(guest.legs, 1):
+        plan, begun_ns = plan_at(leg.begun_ns), leg.begun_ns
         for each in leg.tasks:
             yield TaskRow(
                 run=run,
                 guest=guest.number,
-                plan=_plan(leg.begun_ns, guest),
+                plan=plan,
                 transition=number,
                 patch=leg.patch,
                 target=leg.target,
@@ -132,36 +149,29 @@ def _tasks(run: str, guest: GuestTrace) -> Iterator[TaskRow]:
                 comm=each.comm,
                 path=each.path,
                 attempts=each.attempts,
-                wait_ns=max(0, each.at_ns - leg.begun_ns),
+                wait_ns=max(0, each.at_ns - begun_ns),
                 reasons=each.reasons,
             )
 
 
-def _plan(ts_ns: int, guest: GuestTrace) -> str | None:
-    """Return the plan that was under way at a moment; None outside of plans."""
-    before = [each for _, each in guest.history.seen.plans if each.ts_ns <= ts_ns]
-    return before[-1].name if before and before[-1].moment == "begin" else None
+def _shadow(run: str, guest: int, each: ShadowLifetime) -> ShadowRow:
+    whole = each.made_ns is not None and each.freed_ns is not None
+    return ShadowRow(
+        run=run,
+        guest=guest,
+        obj=each.obj,
+        id=each.id,
+        variable=each.variable,
+        size=each.size,
+        made_ns=each.made_ns,
+        freed_ns=each.freed_ns,
+        age_ns=(each.freed_ns or 0) - (each.made_ns or 0) if whole else None,
+        caller=each.caller,
+    )
 
 
-def _shadows(run: str, guest: GuestTrace) -> Iterator[ShadowRow]:
-    for each in guest.lifetimes:
-        whole = each.made_ns is not None and each.freed_ns is not None
-        yield ShadowRow(
-            run=run,
-            guest=guest.number,
-            obj=each.obj,
-            id=each.id,
-            variable=each.variable,
-            size=each.size,
-            made_ns=each.made_ns,
-            freed_ns=each.freed_ns,
-            age_ns=(each.freed_ns or 0) - (each.made_ns or 0) if whole else None,
-            caller=each.caller,
-        )
-
-
-def _calls(run: str, guest: GuestTrace) -> Iterator[CallsRow]:
-    for _, event in guest.history.seen.calls:
+def _calls(run: str, guest: GuestTables, plan_at: _Plans) -> Iterator[CallsRow]:
+    for event in guest.calls:
         each = calls_of(event)
         callers: Counter[str] = Counter()
         for one in each.tasks:
@@ -169,7 +179,7 @@ def _calls(run: str, guest: GuestTrace) -> Iterator[CallsRow]:
         yield CallsRow(
             run=run,
             guest=guest.number,
-            plan=_plan(event.ts_ns, guest),
+            plan=plan_at(event.ts_ns),
             patch=event.patch,
             object=each.object,
             old=each.old,

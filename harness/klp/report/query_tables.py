@@ -17,6 +17,7 @@ import msgspec
 from msgspec import inspect
 
 from klp.trace.events import AnyEvent
+from klp.trace.events.base import Unsigned
 
 _S = Annotated[str, msgspec.Meta(description="the run folder's name")]
 _Guest = Annotated[
@@ -119,7 +120,9 @@ class ShadowRow(msgspec.Struct, frozen=True, kw_only=True):
     obj: Annotated[str, _("address of the object it hangs on")]
     id: Annotated[int, msgspec.Meta(ge=0, description="its id")]
     variable: Annotated[str, _("address of its data")]
-    size: Annotated[int | None, _("bytes; null where it was made before the trace")]
+    size: Annotated[
+        Unsigned | None, msgspec.Meta(description="bytes; null where it was made before the trace")
+    ]
     made_ns: Annotated[int | None, _("ns of the guest's CLOCK_MONOTONIC; null as for size")]
     freed_ns: Annotated[int | None, _("ns of the guest's CLOCK_MONOTONIC; null: not freed in the trace")]
     age_ns: Annotated[int | None, _("ns from made to freed; null where one is")]
@@ -177,7 +180,7 @@ def _sql(kind: inspect.Type) -> str:
         [kind] = [each for each in kind.types if not isinstance(each, inspect.NoneType)]
     if isinstance(kind, inspect.Metadata):
         return _sql(kind.type)
-    if isinstance(kind, inspect.IntType) and kind.ge == 0:
+    if isinstance(kind, inspect.IntType) and kind.ge == 0 and kind.le is None:
         return "UBIGINT"
     if isinstance(kind, inspect.StructType):
         parts = ", ".join(f"{each.name} {_sql(each.type)}" for each in kind.fields)

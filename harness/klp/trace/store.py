@@ -14,7 +14,7 @@ import msgspec
 
 from klp.diskspace import disk_full, is_full
 from klp.errors import HostLacks, KlpError
-from klp.trace.events import AnyEvent, End, Event, Header, Lost, Mark, decode
+from klp.trace.events import UNREADABLE, AnyEvent, End, Event, Header, Lost, Mark, decode
 
 
 class TornStream(KlpError):
@@ -84,7 +84,7 @@ class EventStore:
     def _take(self, line: bytes) -> None:
         try:
             event = decode(line)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             shown = line[:80].decode(errors="replace")
             self._failure = self._failure or TornStream(f"a probe wrote {shown!r}: {error}")
             return
@@ -125,7 +125,7 @@ class EventStore:
                 return
             after = max(ts_ns, self._latest_ns + 1)
             if lasts_from_ns is not None:
-                fields["duration_ns"] = after - lasts_from_ns
+                fields["duration_ns"] = max(0, after - lasts_from_ns)
             event = kind(probe=probe, seq=self._next[probe], ts_ns=after, **fields)
             line = msgspec.json.encode(event)
             if not self._write([line]):

@@ -13,6 +13,7 @@ from itertools import pairwise
 from klp.analysis.evidence import Finding, Tally
 from klp.analysis.history import History, spans
 from klp.analysis.legs import Leg, LegOutcome
+from klp.analysis.numbered import between
 from klp.analysis.rules.callback_order import Call, callback_words, callbacks_within
 from klp.analysis.rules.rule import rule
 from klp.errors import errno_name
@@ -154,16 +155,12 @@ def refusal(history: History) -> Finding:
             words = f"{callback_words(call)}: {end}"
             tally.judge(ended[1] == event.result, words, number, ended[0])
         build = history.callbacks.build(event.patch, event.ts_ns)
-        after = [
-            each
-            for each in history.callbacks.of(event.patch, event.object)
-            if each[1].ts_ns > event.ts_ns and history.callbacks.build(event.patch, each[1].ts_ns) == build
-        ]
+        after = history.callbacks.following(event)
         # A further pre-patch is that of the next try to load the livepatch or the module.
-        if after and after[0][1].kind != "pre_patch":
-            tally.lacking(
-                f"{callback_words(call)}, and then {callback_words(after[0])}", number, after[0][0]
-            )
+        same = after and history.callbacks.build(event.patch, after[1].ts_ns) == build
+        if after and same and after[1].kind != "pre_patch":
+            words = f"{callback_words(call)}, and then {callback_words(after)}"
+            tally.lacking(words, number, after[0])
     return tally.finding("no pre-patch callback failed")
 
 
@@ -246,8 +243,10 @@ def only_the_new(history: History) -> Finding:
     """Judge klp_unpatch_replaced_patches, which calls no callback: cumulative-patches.rst."""
     tally = Tally()
     for leg in history.legs:
-        old = {each.patch for _, each in history.stack.replaced if each.by == leg.patch}
-        if not leg.replace or leg.target != ev.PATCHED or not old or leg.outcome is not LegOutcome.COMPLETE:
+        if not leg.replace or leg.target != ev.PATCHED or leg.outcome is not LegOutcome.COMPLETE:
+            continue
+        old = {each.patch for _, each in history.replaced_in(leg)}
+        if not old:
             continue
         for each in callbacks_within(history, leg):
             words = f"{leg.patch} replaces {', '.join(sorted(old))}: {callback_words(each)}"
@@ -275,11 +274,8 @@ def enabled_again(history: History) -> Finding:
             continue
         # No event tells of a module's init and exit. But load_module() has klp_module_coming() called
         # before the one, and delete_module() klp_module_going() after the other (kernel/module/main.c).
-        moved = [
-            number
-            for number, each in history.modules
-            if each.module == leg.patch and before.begun_ns <= each.ts_ns <= leg.completed[1].ts_ns
-        ]
+        notices = between(history.notices_of(leg.patch), before.begun_ns, leg.completed[1].ts_ns + 1)
+        moved = [number for number, _ in notices]
         calls = [each for each in callbacks_within(history, leg) if each[1].patch == leg.patch]
         words = f"{leg.patch} disabled and enabled again: {len(calls)} callbacks at its completion"
         if moved:

@@ -144,7 +144,7 @@ def replacing(history: History) -> Finding:
         if not leg.replace or leg.target != ev.PATCHED or leg.outcome is not LegOutcome.COMPLETE:
             continue
         below = _below(history, leg)
-        gone = {each.patch: number for number, each in history.stack.replaced if each.by == leg.patch}
+        gone = {each.patch: number for number, each in history.replaced_in(leg)}
         for name in below:
             words = f"{leg.patch} replaces {name}"
             kept = _kept(history, leg, name)
@@ -307,8 +307,8 @@ def _refused(history: History, step: ev.Step) -> bool:
     """Whether the livepatch was refused for a reason of its own, by a callback or for its states."""
     begun = step.ts_ns - step.duration_ns
     return step.errno != 0 and any(
-        each.patch == step.subject and each.errno and begun <= each.ts_ns <= step.ts_ns
-        for _, each in history.stack.enables
+        each.patch == step.subject and each.errno
+        for _, each in between(history.stack.enables, begun, step.ts_ns + 1)
     )
 
 

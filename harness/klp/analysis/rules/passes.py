@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from itertools import accumulate
+
 from klp.analysis.evidence import Finding, Tally
 from klp.analysis.history import History, spans
 from klp.analysis.legs import Leg, LegOutcome, TaskSwitch
@@ -35,13 +38,13 @@ def tries_again(history: History) -> Finding:
     being enabled meanwhile: these hold it, and klpstates tells of them. A reversal leaves the delayed work
     as it is scheduled already.
     """
-    tally = Tally()
+    tally, mutex = Tally(), _Mutex(history)
     for leg in history.legs:
         for (_, one), (number, following) in zip(leg.passes, leg.passes[1:], strict=False):
             gap = following.ts_ns - one.ts_ns - one.duration_ns
             words = f"{leg.told()}: pass {following.number}, {gap / 1e9:.2f} s after the one before"
             if gap > _LATEST_NS:
-                _judge_late(tally, history, (one.ts_ns, following.ts_ns), words, number)
+                _judge_late(tally, mutex, (one.ts_ns, following.ts_ns), words, number)
             else:
                 tally.judge(gap >= _SOONEST_NS, words, number, sure=False)
         for number, one in leg.passes:
@@ -49,21 +52,33 @@ def tries_again(history: History) -> Finding:
             # only where tasks remain.
             if not one.complete:
                 _judge_signals(tally, leg, number, one)
-        _judge_stalled(tally, leg, history)
+        _judge_stalled(tally, leg, history, mutex)
     return tally.finding("every transition completed in its first pass")
 
 
-def _judge_late(tally: Tally, history: History, between: tuple[int, int], words: str, number: int) -> None:
-    if not history.told("klpstates", "klp_enable_patch", "klp_module_coming", "klp_module_going"):
+class _Mutex:
+    """When klp_mutex was held by others than passes, as far as that was told."""
+
+    def __init__(self, history: History) -> None:
+        self.told = history.told("klpstates", "klp_enable_patch", "klp_module_coming", "klp_module_going")
+        held = [(each.ts_ns, each.ts_ns + each.duration_ns) for _, each in history.modules]
+        held += [(each.ts_ns, each.ts_ns + each.duration_ns) for _, each in history.stack.enables]
+        held.sort()
+        self._begins = [begun for begun, _ in held]
+        # The latest end of those that had begun by then.
+        self._ends = list(accumulate((end for _, end in held), max))
+
+    def held(self, begin_ns: int, end_ns: int) -> bool:
+        """Whether it was at any moment of a stretch."""
+        begun = bisect_right(self._begins, end_ns)
+        return begun > 0 and self._ends[begun - 1] >= begin_ns
+
+
+def _judge_late(tally: Tally, mutex: _Mutex, between: tuple[int, int], words: str, number: int) -> None:
+    if not mutex.told:
         tally.gap = f"{words}; who held klp_mutex meanwhile, only klpstates could tell"
     else:
-        tally.judge(_mutex_held(history, *between), words, number, sure=False)
-
-
-def _mutex_held(history: History, begin_ns: int, end_ns: int) -> bool:
-    held = [(each.ts_ns, each.duration_ns) for _, each in history.modules]
-    held += [(each.ts_ns, each.duration_ns) for _, each in history.stack.enables]
-    return any(begun <= end_ns and begun + lasted >= begin_ns for begun, lasted in held)
+        tally.judge(mutex.held(*between), words, number, sure=False)
 
 
 def _judge_signals(tally: Tally, leg: Leg, number: int, one: ev.Pass) -> None:
@@ -84,7 +99,7 @@ def _judge_signals(tally: Tally, leg: Leg, number: int, one: ev.Pass) -> None:
         tally.lacking(f"{words}: {one.number - 1} were expected", number)
 
 
-def _judge_stalled(tally: Tally, leg: Leg, history: History) -> None:
+def _judge_stalled(tally: Tally, leg: Leg, history: History, mutex: _Mutex) -> None:
     """Judge a transition that was left alone: the trace goes on for long, and no further pass comes.
 
     It goes on for as long as the probe was heard: that the guest died later tells nothing of a pass.
@@ -97,7 +112,7 @@ def _judge_stalled(tally: Tally, leg: Leg, history: History) -> None:
     waited = until - last.ts_ns - last.duration_ns
     if waited > _LATEST_NS:
         words = f"{leg.told()}: no pass for {waited / 1e9:.1f} s after pass {last.number}"
-        _judge_late(tally, history, (last.ts_ns, until), words, number)
+        _judge_late(tally, mutex, (last.ts_ns, until), words, number)
 
 
 # Names of a probe's own process, which must not be what a transition waits for. A task in a trampoline of

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 
 from klp.analysis.evidence import Finding, Tally
 from klp.analysis.history import History
 from klp.analysis.legs import Leg
+from klp.analysis.numbered import between
 from klp.analysis.rules.rule import rule
 from klp.analysis.words import spelt
 from klp.trace import events as ev
@@ -65,7 +67,8 @@ def _judge_forced(tally: Tally, leg: Leg, history: History) -> None:
 
 def _judge_pinned(tally: Tally, patch: str, since_ns: int, history: History) -> None:
     """Judge the free that belongs to a force: the next one. A later one is of another life of that name."""
-    free = next(((n, each) for n, each in history.stack.frees if _of(each, patch, since_ns)), None)
+    later = between(history.stack.frees, since_ns + 1, None)
+    free = next((each for each in later if each[1].patch == patch), None)
     if free:
         # A task that was forced may be in the old code still, at any later time: so
         # klp_free_patch_finish() leaves out module_put() where klp_patch.forced is set.
@@ -75,10 +78,6 @@ def _judge_pinned(tally: Tally, patch: str, since_ns: int, history: History) -> 
         tally.judge(seen.forced and seen.module_refs != 0, words, at, sure=False)
 
 
-def _of(free: ev.PatchFree, patch: str, since_ns: int) -> bool:
-    return free.patch == patch and free.ts_ns > since_ns
-
-
 def _going_away(leg: Leg, history: History) -> tuple[str, ...]:
     """Return the livepatches that a forced leg ended; klp_complete_transition() takes out the replaced."""
     if leg.completed is None:
@@ -86,11 +85,8 @@ def _going_away(leg: Leg, history: History) -> tuple[str, ...]:
     if leg.target == ev.UNPATCHED:
         return (leg.patch,)
     begun, end = leg.completed[1].ts_ns, leg.last_ns
-    return tuple(
-        each.patch
-        for _, each in history.stack.replaced
-        if each.by == leg.patch and begun <= each.ts_ns <= end
-    )
+    ended = between(history.stack.replaced, begun, end + 1)
+    return tuple(each.patch for _, each in ended if each.by == leg.patch)
 
 
 @rule(
@@ -166,9 +162,9 @@ def consistency(history: History) -> Finding:
     whose state is idle is not judged: klp_init_transition has not come to it yet, or
     klp_complete_transition has been there; both go over all tasks while target and livepatch are set.
     """
-    tally = Tally()
+    tally, towards = Tally(), _by_target(history)
     for number, ran in history.ran:
-        leg = _leg_of(history, ran)
+        leg = _leg_of(towards, ran)
         if leg is None or leg.forces or (ran.object, ran.function) in _not_judged(leg):
             continue
         if ran.patch_state == ev.IDLE:
@@ -184,14 +180,20 @@ def consistency(history: History) -> Finding:
     return tally.finding("no patched function ran in a transition")
 
 
-def _leg_of(history: History, ran: ev.Ran) -> Leg | None:
+def _by_target(history: History) -> dict[int, list[Leg]]:
+    found: dict[int, list[Leg]] = {}
+    for leg in history.legs:
+        found.setdefault(leg.target, []).append(leg)
+    return found
+
+
+def _leg_of(towards: dict[int, list[Leg]], ran: ev.Ran) -> Leg | None:
     """Return the leg that a count belongs to: the last before it with its target, if of its livepatch."""
-    if ran.target == ev.IDLE:
-        return None
     # A row is written after what it counts, at a mark or at the transition's end. If the transition was
     # reversed meanwhile, the target tells in which of its legs that was.
-    before = [leg for leg in history.legs if leg.begun_ns <= ran.ts_ns and leg.target == ran.target]
-    return before[-1] if before and before[-1].patch == ran.patch else None
+    same = towards.get(ran.target, [])
+    before = bisect_right(same, ran.ts_ns, key=lambda leg: leg.begun_ns)
+    return same[before - 1] if before and same[before - 1].patch == ran.patch else None
 
 
 def _not_judged(leg: Leg) -> set[tuple[str, str]]:

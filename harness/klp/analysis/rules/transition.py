@@ -255,9 +255,9 @@ def idle_afterwards(history: History) -> Finding:
     It waits by klp_synchronize_transition, which compilers inline: that a completion did not wait is said
     only of a trace that shows another wait, and so proves that its probe found the calls.
     """
-    tally = Tally()
+    tally, waits_seen = Tally(), _waits_seen(history)
     for leg in history.legs:
-        if leg.completed and leg.over_at(leg.last_ns + 1) and _waits_seen(history):
+        if leg.completed and leg.over_at(leg.last_ns + 1) and waits_seen:
             # After its beginning: a reversal that ended in this leg has waited before it.
             begun = leg.completed[1].ts_ns
             if not any(wait.ts_ns >= begun for _, wait in leg.waits):
@@ -294,7 +294,7 @@ def _waits_seen(history: History) -> bool:
 )
 def reversal(history: History) -> Finding:
     """Judge klp_reverse_transition, which ends in klp_start_transition: livepatch.rst, 5.4. Disabling."""
-    tally = Tally()
+    tally, waits_seen = Tally(), _waits_seen(history)
     for leg in history.legs:
         number, begun = leg.begun
         if not isinstance(begun, ev.Reverse):
@@ -305,7 +305,7 @@ def reversal(history: History) -> Finding:
             tally.lacking(f"{leg.told()} by reversal: {problem}", number)
         if leg.started is None and (leg.completed or leg.reversed_by):
             tally.lacking(f"{leg.told()} by reversal was not started again", number)
-        if leg.started and _waits_seen(history) and not _waited_before_start(leg):
+        if leg.started and waits_seen and not _waited_before_start(leg):
             tally.lacking(f"{leg.told()} by reversal: started, and no CPU was waited for", number)
         for at, census in _before_start(tally, leg):
             words = f"{leg.told()} by reversal, before start: {census_words(census)}"

@@ -93,6 +93,7 @@ __all__ = [
     "PATCHED",
     "SCHEMA",
     "UNPATCHED",
+    "UNREADABLE",
     "AnyEvent",
     "Attempt",
     "Behaviour",
@@ -191,13 +192,15 @@ AnyEvent = (
 )
 
 _DECODER: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
+# What a line that is no event raises: it is torn or of another schema, no UTF-8, nested without end.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def decode(line: bytes) -> AnyEvent:
     """Read one line.
 
     Raises:
-        msgspec.DecodeError: it is torn, or not of this schema.
+        one of `UNREADABLE`: it is no event.
     """
     return _DECODER.decode(line)
 

@@ -10,7 +10,9 @@ import msgspec
 SCHEMA = 2
 
 # An `unsigned long` of the kernel's: 2^63 and more are among its values.
-Id = Annotated[int, msgspec.Meta(ge=0)]
+Unsigned = Annotated[int, msgspec.Meta(ge=0)]
+# Nanoseconds: what no clock of the kernel can tell is damage.
+Nanoseconds = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 CallbackKind = Literal["pre_patch", "post_patch", "pre_unpatch", "post_unpatch"]
 
 # Values of klp_target_state and task_struct.patch_state. The names differ by kernel (KLP_UNDEFINED on 6.1,
@@ -18,15 +20,15 @@ CallbackKind = Literal["pre_patch", "post_patch", "pre_unpatch", "post_unpatch"]
 IDLE, UNPATCHED, PATCHED = -1, 0, 1
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="type"):
     """What every event has; the text of `klp.trace.events` explains the fields."""
 
     probe: str
     seq: int
-    ts_ns: int
+    ts_ns: Nanoseconds
 
 
-class Task(msgspec.Struct, frozen=True, kw_only=True):
+class Task(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A thread: its thread id (0 for an idle task), process id, and name (at most 15 bytes)."""
 
     pid: int
@@ -34,7 +36,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     comm: str
 
 
-class Core(msgspec.Struct, frozen=True, kw_only=True):
+class Core(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The livepatch core's own variables at the moment of an event.
 
     `target_state` is klp_target_state (-1, 0 or 1), `transition_patch` the name of

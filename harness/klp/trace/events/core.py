@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from klp.trace.events.base import CallbackKind, Event, Id, Task
+from klp.trace.events.base import CallbackKind, Event, Nanoseconds, Task, Unsigned
 
 
 class Callback(Event, frozen=True, kw_only=True, tag="callback"):
@@ -21,7 +21,7 @@ class Callback(Event, frozen=True, kw_only=True, tag="callback"):
     kind: CallbackKind
     function: str
     result: int | None
-    duration_ns: int
+    duration_ns: Nanoseconds
     task: Task
     also: tuple[CallbackKind, ...] = ()
 
@@ -34,7 +34,7 @@ class Callback(Event, frozen=True, kw_only=True, tag="callback"):
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """One klp_state of a livepatch."""
 
-    id: Id
+    id: Unsigned
     version: int
 
 
@@ -64,7 +64,7 @@ class StateGet(Event, frozen=True, kw_only=True, tag="state_get"):
 
     call: Literal["get", "get_prev"]
     patch: str | None
-    id: Id
+    id: Unsigned
     found: State | None
     caller: str
     task: Task
@@ -76,7 +76,7 @@ class Enable(Event, frozen=True, kw_only=True, tag="enable"):
     patch: str
     replace: bool
     errno: int
-    duration_ns: int
+    duration_ns: Nanoseconds
 
 
 class PatchStack(Event, frozen=True, kw_only=True, tag="patch_stack"):
@@ -115,7 +115,7 @@ class ModuleNotice(Event, frozen=True, kw_only=True, tag="module"):
     action: Literal["coming", "going"]
     livepatch: bool
     errno: int
-    duration_ns: int
+    duration_ns: Nanoseconds
 
 
 class Ran(Event, frozen=True, kw_only=True, tag="ran"):

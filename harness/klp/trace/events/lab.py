@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from klp.trace.events.base import Event
+from klp.trace.events.base import Event, Nanoseconds
 
 
 class Plan(Event, frozen=True, kw_only=True, tag="plan"):
@@ -28,7 +28,7 @@ class Step(Event, frozen=True, kw_only=True, tag="step"):
     action: Literal["load", "unload", "enable", "disable", "reverse", "force"]
     subject: str
     errno: int
-    duration_ns: int
+    duration_ns: Nanoseconds
 
 
 class SysfsPatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,8 +50,8 @@ class Sysfs(Event, frozen=True, kw_only=True, tag="sysfs"):
     """
 
     patches: tuple[SysfsPatch, ...]
-    begun_ns: int | None = None
-    ended_ns: int | None = None
+    begun_ns: Nanoseconds | None = None
+    ended_ns: Nanoseconds | None = None
 
 
 class Behaviour(Event, frozen=True, kw_only=True, tag="behaviour"):
@@ -125,4 +125,4 @@ class Control(Event, frozen=True, kw_only=True, tag="control"):
     patch: str
     target: int
     passes: int
-    duration_ns: int
+    duration_ns: Nanoseconds

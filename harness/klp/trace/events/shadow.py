@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from klp.trace.events.base import Event, Id, Task
+from klp.trace.events.base import Event, Nanoseconds, Task, Unsigned
 
 
 class ShadowAlloc(Event, frozen=True, kw_only=True, tag="shadow_alloc"):
@@ -21,8 +21,8 @@ class ShadowAlloc(Event, frozen=True, kw_only=True, tag="shadow_alloc"):
 
     call: Literal["alloc", "get_or_alloc"]
     obj: str
-    id: Id
-    size: int
+    id: Unsigned
+    size: Unsigned
     flags: int
     ctor: bool
     ctor_calls: int
@@ -32,7 +32,7 @@ class ShadowAlloc(Event, frozen=True, kw_only=True, tag="shadow_alloc"):
     zeroed: bool | None
     caller: str
     stack: int | None
-    duration_ns: int
+    duration_ns: Nanoseconds
     task: Task
 
 
@@ -47,7 +47,7 @@ class ShadowFree(Event, frozen=True, kw_only=True, tag="shadow_free"):
     """klp_shadow_free, with the time of its call; `freed` tells whether there was such a variable."""
 
     obj: str
-    id: Id
+    id: Unsigned
     dtor: bool
     freed: bool
     caller: str
@@ -57,10 +57,10 @@ class ShadowFree(Event, frozen=True, kw_only=True, tag="shadow_free"):
 class ShadowFreeAll(Event, frozen=True, kw_only=True, tag="shadow_free_all"):
     """klp_shadow_free_all, with the time of its call: `count` variables of `id` were freed by it."""
 
-    id: Id
+    id: Unsigned
     dtor: bool
     count: int
-    duration_ns: int
+    duration_ns: Nanoseconds
     caller: str
     task: Task
 
@@ -72,9 +72,9 @@ class ShadowFreed(Event, frozen=True, kw_only=True, tag="shadow_freed"):
     """
 
     obj: str
-    id: Id
+    id: Unsigned
     variable: str
-    age_ns: int | None
+    age_ns: Nanoseconds | None
     dtor: bool
     dtor_calls: int
 
@@ -88,7 +88,7 @@ class ShadowGets(Event, frozen=True, kw_only=True, tag="shadow_gets"):
     `raced_wrong`, told as the wrong ones are; `racing` are those whose answer was not compared.
     """
 
-    id: Id
+    id: Unsigned
     found: int
     absent: int
     racing: int
@@ -105,7 +105,7 @@ class ShadowGetWrong(Event, frozen=True, kw_only=True, tag="shadow_get_wrong"):
     """
 
     obj: str
-    id: Id
+    id: Unsigned
     returned: str | None
     expected: str | None
     caller: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from klp.trace.events.base import CallbackKind, Core, Event, Task
+from klp.trace.events.base import CallbackKind, Core, Event, Nanoseconds, Task
 
 
 class Init(Event, frozen=True, kw_only=True, tag="init"):
@@ -65,7 +65,7 @@ class Pass(Event, frozen=True, kw_only=True, tag="pass"):
     left: int
     complete: bool
     scheduler_refused: int
-    duration_ns: int
+    duration_ns: Nanoseconds
     core: Core
 
 
@@ -84,7 +84,7 @@ class Attempt(Event, frozen=True, kw_only=True, tag="attempt"):
     function: str | None
     patch_state: int
     after: int
-    duration_ns: int
+    duration_ns: Nanoseconds
 
 
 class Switch(Event, frozen=True, kw_only=True, tag="switch"):
@@ -129,7 +129,7 @@ class Signals(Event, frozen=True, kw_only=True, tag="signals"):
 class Synchronize(Event, frozen=True, kw_only=True, tag="synchronize"):
     """klp_synchronize_transition: a work item ran on every CPU, which took `duration_ns`."""
 
-    duration_ns: int
+    duration_ns: Nanoseconds
 
 
 class Complete(Event, frozen=True, kw_only=True, tag="complete"):
