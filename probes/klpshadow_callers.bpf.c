@@ -14,8 +14,8 @@ BPF_STACK_TRACE(stacks, 2048);
 #ifdef __x86_64__
 #define STACK_SIZE 16384
 #define WORDS 512 /* a stack that goes deeper is unwound for each event */
-#define TEXT 0xffffffff80000000UL /* here the kernel's begins, and modules' lies behind it */
-#define TEXT_SIZE 0x7f000000UL
+#define TEXT 0xffffffff80000000UL /* here the kernel's begins, and modules' lies behind it, to the end */
+#define TEXT_BITS 31
 
 struct way_t {
 	u64 caller; /* where the function returns to */
@@ -45,13 +45,15 @@ static __always_inline bool read_way(struct pt_regs *ctx, struct way_t *way)
 	way->caller = PT_REGS_IP(ctx);
 	way->words = size / sizeof(u64);
 	for (u32 i = 0; i < WORDS; i++) {
-		u64 word;
+		u64 word, beyond;
 
 		asm volatile("" : "+r"(i)); /* or clang counts otherwise, and the verifier not to the end */
 		if (i >= way->words)
 			break;
 		word = on->word[i];
-		hash = (hash ^ (word - TEXT < TEXT_SIZE ? word : 0)) * 0x9e3779b97f4a7c15UL;
+		beyond = (word - TEXT) >> TEXT_BITS;
+		asm volatile("" : "+r"(beyond)); /* or clang branches, and the verifier goes both ways each time */
+		hash = (hash ^ (word & -(beyond - 1 >> 63))) * 0x9e3779b97f4a7c15UL;
 	}
 	way->addresses = hash;
 	return (s64)on->word[(way->words - 1) % WORDS] >= 0;

@@ -65,7 +65,7 @@ def threads(guest, request):
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.klp_rules("T4", "T5", "T13", "L6")
+@pytest.mark.klp_rules("T5", "L6")  # a census of 20,000 is cut short
 def test_passes_tell_of_a_thread_once_and_count_it_from_then_on(
     threads, holder, fix, passes, let_go, trace
 ):
