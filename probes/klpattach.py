@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from klpkprobes import KprobeEvents
 from klpoutput import Fields, complain
 from klpring import unpreempted
-from klpsymbols import ProbeError, Symbols
+from klpsymbols import Symbols
 
 
 @dataclass
@@ -18,36 +19,38 @@ class Probes:
     """Attaches BPF functions, and remembers what could not be.
 
     `unseen` is what a trace will lack where the kernel has no such place; `facts` are fields of the header
-    that tell what else a tool found out about the kernel.
+    that tell what else a tool found out about the kernel. `events` are tracefs's, if it is mounted; kprobes
+    are among them where the kernel does not count what it leaves out, so that these count it.
     """
 
     bpf: Any
     symbols: Symbols
+    events: KprobeEvents | None = None
     attached: list[str] = field(default_factory=list)
     missing: list[Fields] = field(default_factory=list)
     facts: Fields = field(default_factory=dict)
 
     def enter(self, name: str, function: str, unseen: str) -> None:
         """Run `function` where the kernel function `name` begins."""
-        self._attach(self.bpf.attach_kprobe, name, self.symbols.resolve(name), function, unseen)
+        self._attach("p", name, self.symbols.resolve(name), function, unseen)
 
     def enter_body(self, name: str, function: str, unseen: str) -> None:
         """Run `function` where the work of `name` begins; it must not read arguments.
 
         What the compiler split off the function may have others.
         """
-        self._attach(self.bpf.attach_kprobe, name, self.symbols.body(name), function, unseen)
+        self._attach("p", name, self.symbols.body(name), function, unseen)
 
     def leave(self, name: str, function: str, unseen: str) -> None:
         """Run `function` where `name` returns: only for short functions of the livepatch core.
 
         A task that sleeps below a return probe is one whose stack the kernel may call unreliable.
         """
-        self._attach(self.bpf.attach_kretprobe, name, self.symbols.resolve(name), function, unseen)
+        self._attach("r", name, self.symbols.resolve(name), function, unseen)
 
     def leave_body(self, name: str, function: str, unseen: str) -> None:
         """Run `function` where the work of `name` ends; see `leave`."""
-        self._attach(self.bpf.attach_kretprobe, name, self.symbols.body(name), function, unseen)
+        self._attach("r", name, self.symbols.body(name), function, unseen)
 
     def tracepoint(self, where: str, function: str, unseen: str) -> None:
         """Run `function` at a tracepoint, ``system:name``; its context is what tracefs tells of it.
@@ -73,24 +76,27 @@ class Probes:
     def at(self, address: int, function: str) -> bool:
         """Run `function` at an instruction; False if the kernel refuses (none begins there)."""
         anchor = self.symbols.anchor(address)
-        offset = address - anchor.address
+        return self._kprobe("p", anchor.name, function, address - anchor.address)
+
+    def _attach(self, kind: str, name: str, symbol: str | None, function: str, unseen: str) -> None:
+        if symbol is not None and self._kprobe(kind, symbol, function):
+            self.note(symbol)
+        else:
+            self.miss(name, unseen)
+
+    def _kprobe(self, kind: str, symbol: str, function: str, offset: int = 0) -> bool:
+        """Run `function` at a symbol, or where it returns; False if the kernel refuses."""
+        if self.events and self.events.counting:
+            name = f"{function}_{len(self.events.attached)}"
+            return self.events.add(self.bpf, name, f"{symbol}+{offset}", function, kind)
         try:
-            self.bpf.attach_kprobe(event=anchor.name, event_off=offset, fn_name=function)
+            if kind == "r":
+                self.bpf.attach_kretprobe(event=symbol, fn_name=function)
+            else:
+                self.bpf.attach_kprobe(event=symbol, event_off=offset, fn_name=function)
         except Exception:  # bcc raises nothing narrower
             return False
         return True
-
-    def _attach(
-        self, attach: Callable[..., None], name: str, symbol: str | None, function: str, unseen: str
-    ) -> None:
-        try:
-            if symbol is None:
-                raise ProbeError(f"{name} is not in this kernel")
-            attach(event=symbol, fn_name=function)
-        except Exception:  # bcc raises nothing narrower
-            self.miss(name, unseen)
-        else:
-            self.note(symbol)
 
     def note(self, symbol: str) -> None:
         """Count `symbol` among the attached, once."""

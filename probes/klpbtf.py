@@ -11,16 +11,29 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from klpsymbols import ProbeError
 
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
 _MAGIC = 0xEB9F
-_STRUCT = 4
+_STRUCT, _UNION = 4, 5
+_HEAD, _MEMBER = 12, 12  # bytes of struct btf_type, of struct btf_member
 # Bytes that follow struct btf_type, by kind: fixed, and per element (include/uapi/linux/btf.h).
 _FIXED = {1: 4, 3: 12, 14: 4, 17: 4}  # int, array, var, decl_tag
 _EACH = {4: 12, 5: 12, 6: 8, 13: 8, 15: 12, 19: 12}  # struct, union, enum, func_proto, datasec, enum64
+
+
+class Type(NamedTuple):
+    """One struct btf_type: kind, place of its name, begin and number of what follows it, and its size."""
+
+    kind: int
+    name_at: int
+    tail: int
+    members: int
+    size: int
 
 
 @dataclass(frozen=True)
@@ -48,13 +61,14 @@ class Btf:
         """Return where a name is in the strings, 0 if it is not: types are compared by that number."""
         return self.strings.find(b"\0" + name.encode() + b"\0") + 1
 
-    def members(self, wanted: Collection[str]) -> dict[str, dict[str, int]]:
-        """Return the byte offsets of all members of some structures."""
+    def members(self, wanted: Mapping[str, Collection[str]]) -> dict[str, dict[str, int]]:
+        """Return the byte offsets of members of some structures, of all those that were wanted at least."""
         names = {at: name for name in wanted if (at := self._name_at(name))}
         found: dict[str, dict[str, int]] = {}
-        for at, name_at, count, _size in self._structures():
-            if name_at in names and count:
-                found[names[name_at]] = dict(self._members(at, count))
+        for each in self._types():
+            if each.kind == _STRUCT and each.name_at in names and each.members:
+                name = names[each.name_at]
+                found[name] = self._offsets(each, wanted[name])
                 if len(found) == len(names):
                     break
         return found
@@ -62,25 +76,44 @@ class Btf:
     def size(self, name: str) -> int:
         """Return the size of a structure in bytes, 0 if there is none of that name."""
         wanted = self._name_at(name)
-        sizes = (
-            size for _, name_at, _, size in self._structures() if wanted and name_at == wanted and size
-        )
-        return next(sizes, 0)
+        sizes = (each.size for each in self._types() if each.kind == _STRUCT and each.name_at == wanted)
+        return next(filter(None, sizes), 0) if wanted else 0
 
-    def _structures(self) -> Iterator[tuple[int, int, int, int]]:
-        """Yield where each structure's members begin, its name, how many there are, and its size."""
+    def _types(self) -> Iterator[Type]:
+        """Yield all types, in the order of their numbers, which begin with 1."""
         at = 0
         while at < len(self.types):
             name_at, info, size = struct.unpack_from("<III", self.types, at)
             kind, count = info >> 24 & 0x1F, info & 0xFFFF
-            if kind == _STRUCT:
-                yield at + 12, name_at, count, size
-            at += 12 + _FIXED.get(kind, 0) + _EACH.get(kind, 0) * count
+            yield Type(kind, name_at, at + _HEAD, count, size)
+            at += _HEAD + _FIXED.get(kind, 0) + _EACH.get(kind, 0) * count
 
-    def _members(self, at: int, count: int) -> Iterator[tuple[str, int]]:
-        for name_at, _type, bits in struct.iter_unpack("<III", self.types[at : at + 12 * count]):
+    @cached_property
+    def _by_number(self) -> list[Type]:
+        return list(self._types())
+
+    def _offsets(self, structure: Type, wanted: Collection[str]) -> dict[str, int]:
+        """Return a structure's members; those of structures without a name in it only where one is lacking.
+
+        CONFIG_RANDSTRUCT puts most members of some structures into such a one, and clang others of its own.
+        """
+        direct = {name: offset for name, offset, _ in self._members(structure) if name}
+        return direct if direct.keys() >= set(wanted) else dict(self._all_members(structure))
+
+    def _members(self, structure: Type) -> Iterator[tuple[str, int, int]]:
+        """Yield the name, the offset and the type's number of each member."""
+        fields = self.types[structure.tail : structure.tail + _MEMBER * structure.members]
+        for name_at, number, bits in struct.iter_unpack("<III", fields):
             # With a bit field in the structure, the upper byte is a width.
-            yield self._name(name_at), (bits & 0xFFFFFF) // 8
+            yield self._name(name_at), (bits & 0xFFFFFF) // 8, number
+
+    def _all_members(self, structure: Type) -> Iterator[tuple[str, int]]:
+        for name, offset, number in self._members(structure):
+            inner = self._by_number[number - 1]
+            if name:
+                yield name, offset
+            elif inner.kind in (_STRUCT, _UNION):
+                yield from ((one, offset + deeper) for one, deeper in self._all_members(inner))
 
 
 def _parse(path: Path) -> Btf:

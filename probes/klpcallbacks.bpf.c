@@ -61,7 +61,10 @@ static __always_inline int enter(struct klp_object *object, u64 function, u32 ki
 	struct call_t call = { .object = object, .function = function, .kind = kind, .kinds = kinds };
 
 	call.ts_ns = bpf_ktime_get_ns();
-	calls.update(&self, &call);
+	if (calls.lookup(&self))
+		lost.atomic_increment(0); /* the end of the one before */
+	if (calls.update(&self, &call))
+		lost.atomic_increment(0);
 	return 0;
 }
 

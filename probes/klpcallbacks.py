@@ -146,7 +146,7 @@ def columns(_kind: str, fields: Fields) -> str:
 def main() -> int:
     """Trace as the command line says."""
     args = arguments()
-    patch = args.patch and args.patch.replace("-", "_")
+    patch = klpprobe.module_name(args.patch)
 
     def wanted(_kind: str, fields: Fields) -> bool:
         return wants(fields, patch, args.pid)

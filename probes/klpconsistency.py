@@ -21,9 +21,7 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,9 +30,10 @@ import klpbtf
 import klpoutput
 import klpprobe
 from klpattach import Probes
+from klpkprobes import TRACEFS, KprobeEvents
 from klpoutput import Fields, Output
 from klpring import unpreempted
-from klpsymbols import ProbeError, Symbols
+from klpsymbols import ProbeError, Symbols, own_name
 
 NAME = "klpconsistency"
 EXAMPLES = """examples:
@@ -49,7 +48,6 @@ SITES = ("old_bare", "old_endbr", "new")
 OFFSETS = {"old_bare": 5, "old_endbr": 9, "new": 0}
 MAX_FUNCTIONS = 16  # as many as the BPF program has entries
 NAME_LEN = 64
-TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 MODULES = Path("/sys/module")
 MEMBERS = {"klp_patch": ("mod",), "module": ("name",), "task_struct": ("patch_state",)}
 
@@ -97,79 +95,6 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-# --- kprobe events ---------------------------------------------------------------------------------
-
-
-@dataclass
-class KprobeEvents:
-    """Kprobe events of tracefs, which can name functions of modules that are not loaded yet."""
-
-    root: Path
-    group: str = f"{NAME}_{os.getpid()}"
-    attached: list[tuple[Any, str]] = field(default_factory=list)
-
-    @classmethod
-    def find(cls) -> KprobeEvents:
-        """Return those of this machine.
-
-        Raises:
-            ProbeError: tracefs is not mounted.
-        """
-        for root in TRACEFS:
-            if (root / "kprobe_events").exists():
-                return cls(root)
-        raise ProbeError(f"tracefs is not mounted (mount -t tracefs tracefs {TRACEFS[0]})")
-
-    def _write(self, line: str) -> None:
-        # Not open("ab"): Python then seeks to the end, after which this file refuses every write.
-        descriptor = os.open(self.root / "kprobe_events", os.O_WRONLY | os.O_APPEND)
-        try:
-            os.write(descriptor, line.encode() + b"\n")
-        finally:
-            os.close(descriptor)
-
-    def add(self, bpf: Any, name: str, where: str, function: str) -> bool:
-        """Run a BPF function at `[module:]symbol+offset`; False if the kernel refuses the place."""
-        try:
-            self._write(f"p:{self.group}/{name} {where}")
-        except OSError:
-            return False
-        event = f"{self.group}:{name}"
-        bpf.load_func(function, bpf.KPROBE)  # first: else it would be loaded as a tracepoint's
-        try:
-            bpf.attach_tracepoint(tp=event, fn_name=function)
-        except Exception:  # bcc raises nothing narrower
-            return False
-        self.attached.append((bpf, event))
-        return True
-
-    def missed(self) -> int:
-        """Return how often the probes could not run, because one ran already on that CPU."""
-        return sum(_missed((self.root / "kprobe_profile").read_text(), self._names(self.group)))
-
-    def _names(self, group: str) -> list[str]:
-        folder = self.root / "events" / group
-        return [one.name for one in folder.iterdir() if one.is_dir()] if folder.is_dir() else []
-
-    def remove(self) -> None:
-        """Remove the probes, and those of dead processes of ours."""
-        for bpf, event in self.attached:
-            bpf.detach_tracepoint(event)
-        self.attached.clear()
-        for folder in (self.root / "events").glob(f"{NAME}_*"):
-            if folder.name == self.group or not Path("/proc", folder.name.rpartition("_")[2]).exists():
-                for name in self._names(folder.name):
-                    self._write(f"-:{folder.name}/{name}")
-
-
-def _missed(profile: str, names: list[str]) -> Iterator[int]:
-    """Yield the misses of some probes; a line is a name, its hits and its misses."""
-    for line in profile.splitlines():
-        name, _hits, missed = line.split()
-        if name in names:
-            yield int(missed)
-
-
 # --- attaching ---------------------------------------------------------------------------------------
 
 
@@ -208,12 +133,15 @@ def tell_owners(bpf: Any, functions: list[Watched]) -> None:
         owners[at] = owners.Leaf(numbers[one.patch])
 
 
-def attach(probes: Probes, events: KprobeEvents, functions: list[Watched]) -> None:
+def attach(probes: Probes, functions: list[Watched]) -> None:
     """Put the probes on both versions of each function, and on the ends of transitions.
 
     Raises:
-        ProbeError: a function does not exist, or its name is that of several.
+        ProbeError: a function does not exist, or its name is that of several; tracefs is not mounted.
     """
+    events = probes.events
+    if events is None:
+        raise ProbeError(f"tracefs is not mounted (mount -t tracefs tracefs {TRACEFS[0]})")
     with unpreempted():
         tell_owners(probes.bpf, functions)
     probes.enter("klp_init_transition", "on_init", "which livepatch is in transition")
@@ -251,7 +179,8 @@ def check(symbols: Symbols, one: Watched) -> None:
     """
     if one.target != "vmlinux":
         return
-    count = sum(symbol.name == one.old and symbol.kind in "tTwW" for symbol in symbols.named(one.old))
+    # A livepatch, and a kprobe, name a function without what clang adds to it (kernel/kallsyms.c).
+    count = sum(own_name(each.name) == one.old and each.kind in "tTwW" for each in symbols.named(one.old))
     if count != 1:
         raise ProbeError(f"vmlinux has {count} functions named {one.old}; it takes exactly one")
 
@@ -312,14 +241,11 @@ def main() -> int:
     """Trace as the command line says."""
     args = arguments()
     counter = Counter(args.function)
-    events: list[KprobeEvents] = []
     maps: list[Any] = []
 
     def attach_all(probes: Probes) -> None:
-        events.append(KprobeEvents.find())
-        events[0].remove()
         maps.append(probes.bpf)
-        attach(probes, events[0], args.function)
+        attach(probes, args.function)
 
     def count(out: Output) -> None:
         with unpreempted():
@@ -333,15 +259,8 @@ def main() -> int:
         count(out)
         drain()
 
-    def missed() -> int:
-        return events[0].missed() if events else 0
-
-    tool = klpprobe.Tool(NAME, HEAD, 0.1, columns, cflags, attach_all, show, tell=tell, missed=missed)
-    try:
-        return klpprobe.run(tool, args)
-    finally:
-        for one in events:
-            one.remove()
+    tool = klpprobe.Tool(NAME, HEAD, 0.1, columns, cflags, attach_all, show, tell=tell)
+    return klpprobe.run(tool, args)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ class Namer:
         text = table.Leaf()
         text.text = b"%pS"
         table[ctypes.c_int(0)] = text
-        _bpf(_BPF_MAP_FREEZE, _FREEZE.pack(table.map_fd))
+        system_call(_BPF_MAP_FREEZE, _FREEZE.pack(table.map_fd))
         self._program = bpf.load_func("klp_name", bpf.RAW_TRACEPOINT).fd
         found = bpf["symbol_found"].map_fd
         self._found = mmap.mmap(found, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ)
@@ -47,7 +47,7 @@ class Namer:
         """Return `function+0xOFFSET/0xSIZE [module]`, or the address where the kernel knows no name."""
         context = ctypes.create_string_buffer(_ADDRESS.pack(address), _ADDRESS.size)
         at = ctypes.addressof(context)
-        attributes = _bpf(
+        _, attributes = system_call(
             _BPF_PROG_TEST_RUN,
             _TEST_RUN.pack(self._program, 0, 0, 0, 0, 0, 0, 0, _ADDRESS.size, 0, at, 0, 0, 0),
         )
@@ -56,15 +56,16 @@ class Namer:
         return self._found[: self._found.find(b"\0")].decode()
 
 
-def _bpf(command: int, attributes: bytes) -> bytes:
-    """Call bpf(2); return its attributes as the kernel left them.
+def system_call(command: int, attributes: bytes) -> tuple[int, bytes]:
+    """Call bpf(2); return its result, and its attributes as the kernel left them.
 
     Raises:
         OSError: it failed.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     space = ctypes.create_string_buffer(attributes, len(attributes))
-    if libc.syscall(_SYS_BPF[os.uname().machine], command, space, len(attributes)) < 0:
+    result = libc.syscall(_SYS_BPF[os.uname().machine], command, space, len(attributes))
+    if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-    return space.raw
+    return result, space.raw

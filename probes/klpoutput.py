@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import select
@@ -33,12 +34,13 @@ class Output:
     _began_ns: int = field(default_factory=time.monotonic_ns)
 
     def event(self, kind: str, ts_ns: int, /, **fields: Any) -> None:
-        """Write one event."""
+        """Write one event; in columns with the time at which it ended, for then it is written."""
         if self.as_json:
             head = {"type": kind, "probe": self.probe, "seq": self.seq, "ts_ns": ts_ns}
             self.write(_ENCODE(head | fields) + "\n")
-        elif line := self.columns(kind, fields):
-            self.write(f"{max(0, ts_ns - self._began_ns) / 1e9:<12.6f}{line}\n")
+        elif line := self.columns(kind, visible(fields)):
+            at_ns = ts_ns + fields.get("duration_ns", 0)
+            self.write(f"{max(0, at_ns - self._began_ns) / 1e9:<12.6f}{line}\n")
         self.seq += 1
 
     def now(self, kind: str, /, **fields: Any) -> None:
@@ -68,6 +70,24 @@ class Output:
     def end(self) -> None:
         """Write the last event."""
         self.now("end", events=self.seq, lost=self.lost)
+
+
+def visible(value: Any) -> Any:
+    """Return fields with escapes for what a terminal would act on: any task can call itself anything."""
+    if isinstance(value, str):
+        return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in value)
+    if isinstance(value, dict):
+        return {name: visible(each) for name, each in value.items()}
+    return [visible(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def set_encoding(as_json: bool) -> None:
+    """Have standard output take any name: JSON is UTF-8, columns escape what a terminal lacks."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        if as_json:
+            sys.stdout.reconfigure(encoding="utf-8")
+        else:
+            sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def complain(text: str) -> None:

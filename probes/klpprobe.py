@@ -17,7 +17,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,9 +26,10 @@ from typing import Any
 import klpcompiled
 from klparmed import Follower, Lines, writer
 from klpattach import Probes
+from klpkprobes import MISSES_COUNTED_SINCE, KprobeEvents
 from klpload import Loaded
 from klpname import Namer
-from klpoutput import Fields, Output, complain, unread
+from klpoutput import Fields, Output, complain, set_encoding, unread
 from klpring import CHUNK_EVENTS, LOOK_S, RING_CHUNKS, Backlog, Counters, misses, open_ring
 from klpsymbols import ProbeError, Symbols
 
@@ -57,6 +58,11 @@ def parser(prog: str, description: str, examples: str) -> argparse.ArgumentParse
     return result
 
 
+def module_name(given: str | None) -> str | None:
+    """Return a livepatch's name as the kernel has it, where dashes of its file's name are underscores."""
+    return given and given.replace("-", "_")
+
+
 def program_text(tool: str) -> str:
     """Return the BPF program of a tool, which stands beside this file, with the parts it is made of.
 
@@ -82,14 +88,18 @@ def numbered(prefix: str, names: Iterable[str]) -> list[str]:
 
 def check_host() -> None:
     """Raise ProbeError where no probe of ours can run."""
-    release = os.uname().release
+    kernel = os.uname().release
     if os.geteuid() != 0:
         raise ProbeError("must be root to load BPF programs")
-    version = tuple(int(number) for number in re.findall(r"\d+", release)[:2])
-    if version < SNPRINTF_SINCE:
-        raise ProbeError(f"kernel {release} is too old: BPF programs name addresses since 5.13")
+    if release() < SNPRINTF_SINCE:
+        raise ProbeError(f"kernel {kernel} is too old: BPF programs name addresses since 5.13")
     if not LIVEPATCHES.is_dir():
-        raise ProbeError(f"kernel {release} is built without CONFIG_LIVEPATCH")
+        raise ProbeError(f"kernel {kernel} is built without CONFIG_LIVEPATCH")
+
+
+def release() -> tuple[int, ...]:
+    """Return the first two numbers of the running kernel's release."""
+    return tuple(int(number) for number in re.findall(r"\d+", os.uname().release)[:2])
 
 
 def cpus(possible: Path = POSSIBLE_CPUS) -> int:
@@ -230,10 +240,11 @@ class Tool:
 class Reader:
     """Reads a tool's events out of its ring buffer, and shows them."""
 
-    def __init__(self, tool: Tool, bpf: Any, symbols: Symbols, out: Output) -> None:
-        self._tool, self._bpf, self._symbols, self._out = tool, bpf, symbols, out
-        self._ring, self._backlog = open_ring(bpf), Backlog.of(bpf["events"])
-        self._lost = Counters.of(bpf["lost"])
+    def __init__(self, tool: Tool, probes: Probes, out: Output) -> None:
+        self._tool, self._probes, self._out = tool, probes, out
+        self._bpf, self._symbols = probes.bpf, probes.symbols
+        self._ring, self._backlog = open_ring(self._bpf), Backlog.of(self._bpf["events"])
+        self._lost = Counters.of(self._bpf["lost"])
         self._left_out = 0
 
     def read(self) -> bool:
@@ -254,6 +265,8 @@ class Reader:
     def settle(self) -> None:
         """Show every event, count what was left out, and tell what was counted in the kernel."""
         self._left_out = misses(self._bpf)
+        if self._probes.events:
+            self._left_out += self._probes.events.left_out()
         self.drain()
         if self._tool.tell:
             self._tool.tell(self._out, self.drain)
@@ -278,12 +291,34 @@ def trace(tool: Tool, args: argparse.Namespace) -> None:
     bpf = load(tool, symbols)
     complain(f"{tool.name}: attaching")
     symbols.ask(namer(bpf))
-    probes, out = Probes(bpf, symbols), Output(tool.name, args.json, tool.columns)
-    reader = Reader(tool, bpf, symbols, out)
+    probes = Probes(bpf, symbols, counted_events(tool.name))
+    try:
+        follow_probes(tool, args, probes)
+    finally:
+        if probes.events:
+            probes.events.remove()
+
+
+def counted_events(tool: str) -> KprobeEvents | None:
+    """Return where a tool's kprobe events are to be, and have them counted where the kernel does not."""
+    events = KprobeEvents.find(tool)
+    if events:
+        events.remove()
+        if release() < MISSES_COUNTED_SINCE:
+            events.count_runs()
+    return events
+
+
+def follow_probes(tool: Tool, args: argparse.Namespace, probes: Probes) -> None:
+    """Attach a tool's probes, and show what they see until it is stopped."""
+    out = Output(tool.name, args.json, tool.columns)
+    reader = Reader(tool, probes, out)
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS | {MARK_SIGNAL})
     tool.attach(probes)
+    if probes.events:
+        probes.events.settle()
     begin(tool, args)
-    out.header(probes.attached, probes.missing, probes.facts)
+    out.header(probes.attached, probes.missing, probes.facts | {"filters": list(filters(args))})
     sys.stdout.flush()
     release_memory()
     complain("ready")
@@ -297,12 +332,23 @@ def begin(tool: Tool, args: argparse.Namespace) -> None:
         print(f"Tracing the livepatch core... Hit Ctrl-C to end.\n{tool.head}", flush=True)
 
 
+# Options of several tools that leave out some of the events.
+_FILTERS = ("patch", "pid", "id")
+
+
+def filters(args: argparse.Namespace) -> Iterator[str]:
+    """Yield what a tool was told to trace alone, such as ``pid=181``."""
+    for name in _FILTERS:
+        if (wanted := getattr(args, name, None)) is not None:
+            yield f"{name}={module_name(wanted) if name == 'patch' else wanted}"
+
+
 def unfiltered(args: argparse.Namespace) -> Callable[[str, Fields], bool] | None:
     """Return what shows all that an armed probe sees, for a tool that is filtered in the kernel.
 
     None where a filter was given: what was counted cannot be told apart afterwards.
     """
-    if any(getattr(args, name, None) is not None for name in ("id", "patch", "pid")):
+    if any(filters(args)):
         return None
     return lambda kind, _fields: kind != "callers" or args.stacks
 
@@ -330,6 +376,7 @@ def run(tool: Tool, args: argparse.Namespace) -> int:
     if args.ebpf:
         print(program_text(tool.name), end="")
         return 0
+    set_encoding(args.json)
     try:
         if args.compile:
             symbols = kernel_symbols()

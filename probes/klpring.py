@@ -15,7 +15,7 @@ from typing import Any
 # So many are read at a tick, and the next tick comes so soon while more are there.
 CHUNK_EVENTS, LOOK_S = 512, 0.01
 # More than any tool's ring buffer holds: after so many chunks, all that was there before has been read.
-RING_CHUNKS = 128
+RING_CHUNKS = 256
 # Of a ring buffer, by the kernel's include/uapi/linux/bpf.h: the positions are a page each.
 CONSUMER_AT, PRODUCER_AT = 0, mmap.PAGESIZE
 U64 = 8
@@ -94,7 +94,7 @@ def unpreempted() -> Iterator[None]:
 def misses(bpf: Any) -> int:
     """Return how often the kernel left out a program because another, or a map's user, was at work.
 
-    Kernels before 6.7 do not count that for kprobes.
+    Kernels before 6.7 do not count that for kprobes: there `KprobeEvents` does.
     """
     return sum(fdinfo(function.fd).get("recursion_misses", 0) for function in bpf.funcs.values())
 

@@ -386,7 +386,7 @@ def _detail(kind: str, fields: Fields) -> str:
 def main() -> int:
     """Trace as the command line says."""
     args = arguments()
-    shadow = Shadow(args.patch and args.patch.replace("-", "_"))
+    shadow = Shadow(klpprobe.module_name(args.patch))
     tool = klpprobe.Tool(
         *(NAME, HEAD, TICK_S, columns, cflags, shadow.attach),
         show=lambda out, _symbols, event: shadow.show(out, event),

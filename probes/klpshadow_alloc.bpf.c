@@ -28,7 +28,8 @@ static __always_inline void begin_alloc(struct alloc_t *call)
 	struct alloc_t *before = allocs.lookup(&self);
 
 	if (!before) {
-		allocs.update(&self, call);
+		if (allocs.update(&self, call))
+			lost.atomic_increment(0);
 		return;
 	}
 	check_ended(before->ts_ns);

@@ -25,7 +25,8 @@ static __always_inline void begin_free(struct free_t *call)
 	struct free_t *before = frees.lookup(&self);
 
 	if (!before) {
-		frees.update(&self, call);
+		if (frees.update(&self, call))
+			lost.atomic_increment(0);
 		return;
 	}
 	check_ended(before->ts_ns);

@@ -25,7 +25,8 @@ static __always_inline void begin_get(struct get_t *call)
 	struct get_t *before = getting.lookup(&self);
 
 	if (!before) {
-		getting.update(&self, call);
+		if (getting.update(&self, call))
+			lost.atomic_increment(0);
 		return;
 	}
 	check_ended(before->ts_ns);

@@ -266,9 +266,10 @@ def core_asks(fields: Fields) -> bool:
 def main() -> int:
     """Trace as the command line says."""
     args = arguments()
+    patch = klpprobe.module_name(args.patch)
 
     def wanted(_kind: str, fields: Fields) -> bool:
-        return wants(fields, args.patch, args.id)
+        return wants(fields, patch, args.id)
 
     def show(out: Output, symbols: Symbols, event: Any) -> None:
         kind = EVENTS[event.kind]

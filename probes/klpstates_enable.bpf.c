@@ -19,7 +19,10 @@ int on_check(struct pt_regs *ctx, struct klp_patch *patch)
 	u64 self = bpf_get_current_task();
 	struct enable_t check = { .patch = patch, .ts_ns = bpf_ktime_get_ns() };
 
-	checking.update(&self, &check);
+	if (checking.lookup(&self))
+		lost.atomic_increment(0); /* the end of the one before */
+	if (checking.update(&self, &check))
+		lost.atomic_increment(0);
 	return 0;
 }
 
@@ -29,8 +32,10 @@ int on_check_return(struct pt_regs *ctx)
 	struct enable_t *check = checking.lookup(&self);
 	struct event_t *event;
 
-	if (!check)
+	if (!check) {
+		lost.atomic_increment(0); /* its beginning */
 		return 0;
+	}
 	event = new_event(EVENT_COMPATIBLE, check->ts_ns);
 	if (!event)
 		return 0;
@@ -54,8 +59,12 @@ int on_enable(struct pt_regs *ctx, struct klp_patch *patch)
 	read_name(name.text, patch);
 	enable.replace = read_flag(patch, KLP_PATCH_REPLACE);
 	__builtin_memcpy(enable.name, name.text, NAME_LEN);
-	enabling.update(&self, &enable);
-	holders.update(&self, &name);
+	if (enabling.lookup(&self))
+		lost.atomic_increment(0); /* the end of the one before */
+	if (enabling.update(&self, &enable))
+		lost.atomic_increment(0);
+	if (holders.update(&self, &name))
+		lost.atomic_increment(0);
 	return 0;
 }
 
@@ -65,8 +74,10 @@ int on_enable_return(struct pt_regs *ctx)
 	struct enable_t *enable = enabling.lookup(&self);
 	struct event_t *event;
 
-	if (!enable)
+	if (!enable) {
+		lost.atomic_increment(0); /* its beginning */
 		return 0;
+	}
 	event = new_event(EVENT_ENABLE, enable->ts_ns);
 	if (!event)
 		return 0;

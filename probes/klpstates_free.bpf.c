@@ -50,7 +50,10 @@ int on_free_work(struct pt_regs *ctx, void *work)
 		READ(count, mod, MODULE_REFCNT);
 		submit_free(name.text, count, true);
 	} else {
-		holders.update(&self, &name);
+		if (holders.lookup(&self))
+			lost.atomic_increment(0); /* the end of the one before */
+		if (holders.update(&self, &name))
+			lost.atomic_increment(0);
 	}
 	return 0;
 }

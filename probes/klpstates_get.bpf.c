@@ -20,7 +20,10 @@ static __always_inline int enter_get(u64 call, struct klp_patch *patch, u64 id)
 	struct get_key_t key = { .task = bpf_get_current_task(), .call = call };
 	struct get_t get = { .patch = patch, .id = id, .ts_ns = bpf_ktime_get_ns() };
 
-	gets.update(&key, &get);
+	if (gets.lookup(&key))
+		lost.atomic_increment(0); /* the end of the one before */
+	if (gets.update(&key, &get))
+		lost.atomic_increment(0);
 	return 0;
 }
 
@@ -31,8 +34,10 @@ static __always_inline int leave_get(struct pt_regs *ctx, u64 call)
 	struct get_t *get = gets.lookup(&key);
 	struct event_t *event;
 
-	if (!get)
+	if (!get) {
+		lost.atomic_increment(0); /* its beginning */
 		return 0;
+	}
 	event = new_event(EVENT_STATE_GET, get->ts_ns);
 	if (!event)
 		return 0;

@@ -18,7 +18,10 @@ int on_module(struct pt_regs *ctx, struct module *mod)
 
 	notice.livepatch = read_flag(mod, MODULE_KLP);
 	bpf_probe_read_kernel_str(notice.name, NAME_LEN, (void *)mod + MODULE_NAME);
-	notices.update(&self, &notice);
+	if (notices.lookup(&self))
+		lost.atomic_increment(0); /* the end of the one before */
+	if (notices.update(&self, &notice))
+		lost.atomic_increment(0);
 	return 0;
 }
 
@@ -28,8 +31,10 @@ static __always_inline int leave_module(u32 action, s32 error)
 	struct notice_t *notice = notices.lookup(&self);
 	struct event_t *event;
 
-	if (!notice)
+	if (!notice) {
+		lost.atomic_increment(0); /* its beginning */
 		return 0;
+	}
 	event = new_event(EVENT_MODULE, notice->ts_ns);
 	if (!event)
 		return 0;

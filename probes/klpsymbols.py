@@ -54,9 +54,11 @@ _NAMED = re.compile(
 )
 _ALIGNED = 16
 
-# A compiler that specialises or splits a function names the result so. `.cold` is left out: it is a
-# fragment which the function jumps to, not the function.
-_SUFFIXED = re.compile(r"(?P<base>[^.]+)(?:\.(?:isra|part|constprop)\.\d+)+$")
+# A compiler that specialises or splits a function names the result so, and clang's ThinLTO whatever is
+# static in its file and used from another (CONFIG_LTO_CLANG_THIN). `.cold` is left out: it is a fragment
+# which the function jumps to, not the function.
+_SUFFIXED = re.compile(r"(?P<base>[^.]+)(?:\.(?:isra|part|constprop|llvm)\.\d+)+$")
+_PROMOTED = re.compile(r"\.llvm\.\d+$")
 
 
 # The padding before functions.
@@ -69,6 +71,11 @@ def parse(line: str) -> Symbol:
     """Read a line of /proc/kallsyms."""
     address, kind, name, *module = line.split()
     return Symbol(int(address, 16), kind, name, module[0][1:-1] if module else "")
+
+
+def own_name(symbol: str) -> str:
+    """Return the name that the source has for a symbol, or the compiler for what it made of a function."""
+    return _PROMOTED.sub("", symbol)
 
 
 def core_lines(lines: Iterable[str]) -> Iterator[str]:
@@ -157,7 +164,7 @@ class Symbols:
 
     def prepare(self) -> None:
         """Find out now what is found out when it is first asked for."""
-        _ = self._core.by_name, self._core.shared, self._suffixed
+        _ = self._core.by_name, self._core.shared, self._suffixed, self._promoted
 
     def ask(self, name_of: Callable[[int], str]) -> None:
         """From now on learn of modules that come, by what the kernel calls their addresses (see `walk`)."""
@@ -167,6 +174,11 @@ class Symbols:
     def _suffixed(self) -> dict[str, str]:
         matches = (_SUFFIXED.match(name) for name in self._core.by_name if "." in name)
         return {match["base"]: match[0] for match in matches if match}
+
+    @cached_property
+    def _promoted(self) -> dict[str, str]:
+        """The lines of what clang has renamed, by the names that the source has."""
+        return {own_name(name): line for name, line in self._core.by_name.items() if ".llvm." in name}
 
     def named(self, part: str) -> list[Symbol]:
         """Return the kernel's own symbols that have `part` in their names, by address."""
@@ -198,7 +210,7 @@ class Symbols:
 
     def address(self, name: str) -> int:
         """Return the address of a symbol, 0 if it has none (or kptr_restrict hides it)."""
-        found = self._core.by_name.get(name)
+        found = self._core.by_name.get(name) or self._promoted.get(name)
         return parse(found).address if found else 0
 
     def span(self, name: str) -> tuple[int, int]:

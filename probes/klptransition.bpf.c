@@ -26,11 +26,13 @@ struct klp_object;
 struct event_t {
 	u64 ts_ns;
 	u64 duration_ns;
+	u64 first_ns; /* of pass: its first attempt; 0: none */
 	u32 kind;
 	u32 detail; /* of attempt: result, switch: path, pass: number, census: moment, object: 1 to patch, function: old_sympos */
 	s32 error;
 	s32 state; /* of a task: its patch_state, else the target */
 	s32 after; /* of attempt: the task's patch_state; of fork: the parent's */
+	s32 awaited_as; /* of attempt: the task's thread id as it was awaited; -1: it was not */
 	u32 pending;
 	u32 parent_pending;
 	u32 flags; /* FLAG_* */
@@ -43,6 +45,7 @@ struct event_t {
 	/* of pass; `count` is of object too */
 	u32 count;
 	u32 left;
+	u32 already; /* of the attempts, those that have no event */
 	u32 refused;
 	/* the livepatch core's variables; core_patch is the name of the transition patch */
 	s32 target_state;
@@ -54,31 +57,52 @@ struct event_t {
 	u32 parent_pid;
 	u32 parent_tgid;
 	char parent_comm[TASK_COMM_LEN];
-	/* The ring's memory is not zeroed; from here on new_event() only ends the strings. */
+	/*
+	 * The ring's memory is not zeroed; from here on new_event() only ends the strings. What is about a
+	 * task, of which there are many, is written without: only why an attempt failed has its function.
+	 */
+	char function[NAME_LEN];
 	char core_patch[NAME_LEN];
 	char patch[NAME_LEN]; /* the event's own, where that may be another */
 	char object[NAME_LEN];
-	char function[NAME_LEN];
 };
 
-BPF_RINGBUF_OUTPUT(events, 2048); /* 8 MiB: ten passes over 2,000 tasks */
+#define TASK_EVENT offsetof(struct event_t, function)
+#define REFUSAL_EVENT offsetof(struct event_t, core_patch)
+
+/* 16 MiB: a pass that switches 100,000 tasks. klpring.py has how many events there can be. */
+BPF_RINGBUF_OUTPUT(events, 4096);
 BPF_F_TABLE("array", int, u64, lost, 1, BPF_F_MMAPABLE);
 
 #define READ(to, base, offset) bpf_probe_read_kernel(&(to), sizeof(to), (void *)(base) + (offset))
 
-static __always_inline struct event_t *new_event(u32 kind)
+static __always_inline struct event_t *event_of(u32 kind, u64 size)
 {
-	struct event_t *event = events.ringbuf_reserve(sizeof(struct event_t));
+	struct event_t *event = events.ringbuf_reserve(size);
 
 	if (!event) {
 		lost.atomic_increment(0);
 		return NULL;
 	}
-	__builtin_memset(event, 0, offsetof(struct event_t, core_patch));
-	event->core_patch[0] = event->patch[0] = event->object[0] = event->function[0] = 0;
+	__builtin_memset(event, 0, TASK_EVENT);
 	event->ts_ns = bpf_ktime_get_ns();
 	event->kind = kind;
 	return event;
+}
+
+static __always_inline struct event_t *new_event(u32 kind)
+{
+	struct event_t *event = event_of(kind, sizeof(struct event_t));
+
+	if (event)
+		event->function[0] = event->core_patch[0] = event->patch[0] = event->object[0] = 0;
+	return event;
+}
+
+/* About a task: without any of the strings. */
+static __always_inline struct event_t *new_task_event(u32 kind)
+{
+	return event_of(kind, TASK_EVENT);
 }
 
 static __always_inline void submit(struct event_t *event)

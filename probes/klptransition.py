@@ -48,7 +48,7 @@ MEMBERS = {
     "rq": ("idle",),
     "signal_struct": ("thread_head",),
     "task_struct": (
-        "pid", "tgid", "comm", "patch_state", "thread_info", "tasks", "signal", "thread_node",
+        "pid", "tgid", "comm", "flags", "patch_state", "thread_info", "tasks", "signal", "thread_node",
     ),
     "thread_info": ("flags",),
 }  # fmt: skip
@@ -133,14 +133,20 @@ def facts(symbols: Symbols) -> Fields:
 
 def attach_synchronize(probes: Probes) -> None:
     """Probe the calls of klp_synchronize_transition, or of what it does where it was inlined."""
-    attached = False
-    for call in synchronizing_calls(probes.symbols):
+    calls = synchronizing_calls(probes.symbols)
+    unseen = 0
+    for call in calls:
         # The return first: none is then seen to begin and not to end.
         if probes.at(call.after, "on_synchronize_return") and probes.at(call.site, "on_synchronize"):
             probes.note(probes.symbols.describe(call.site))
-            attached = True
-    if not attached:
+        else:
+            unseen += 1
+    if not calls:
         probes.miss("klp_synchronize_transition", "the wait for every CPU")
+    elif unseen:
+        probes.miss(
+            "klp_synchronize_transition", f"the wait for every CPU, at {unseen} of {len(calls)} calls,"
+        )
 
 
 def synchronizing_calls(symbols: Symbols) -> list[klptext.Call]:
@@ -197,7 +203,7 @@ def in_transition() -> str:
 def main() -> int:
     """Trace as the command line says."""
     args = arguments()
-    wanted = Filter(args.patch, args.pid, in_transition())
+    wanted = Filter(klpprobe.module_name(args.patch), args.pid, in_transition())
 
     def show(out: Output, _symbols: Symbols, event: Any) -> None:
         kind, fields = view.fields_of(event)

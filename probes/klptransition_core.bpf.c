@@ -117,7 +117,7 @@ static __always_inline int submit_transition(u32 kind, s32 target)
 
 static __always_inline void submit_switch(struct task_struct *task, u32 path, s32 state)
 {
-	struct event_t *event = new_event(EVENT_SWITCH);
+	struct event_t *event = new_task_event(EVENT_SWITCH);
 
 	if (!event)
 		return;

@@ -6,10 +6,12 @@
 
 struct pass_t {
 	u64 ts_ns;
+	u64 first_ns; /* its first attempt */
 	u64 refused; /* by the scheduler, up to the pass before */
 	u32 running;
 	u32 number;
 	u32 attempts;
+	u32 already;
 	u32 left;
 	s32 target_state;
 	u32 signals_cnt;
@@ -67,10 +69,13 @@ int on_pass(struct pt_regs *ctx)
 
 	if (!pass)
 		return 0;
+	if (pass->running)
+		lost.atomic_increment(0); /* the end of the one before */
 	pass->ts_ns = bpf_ktime_get_ns();
 	pass->running = 1;
 	pass->number += 1;
-	pass->attempts = pass->left = 0;
+	pass->attempts = pass->already = pass->left = 0;
+	pass->first_ns = 0;
 	READ_CORE(pass); /* the transition patch is NULL once complete */
 	note_offline(pass->target_state);
 	return 0;
@@ -107,7 +112,9 @@ static __always_inline void submit_pass(struct pass_t *pass)
 	event->ts_ns = pass->ts_ns;
 	event->detail = pass->number;
 	event->count = pass->attempts;
+	event->already = pass->already;
 	event->left = pass->left;
+	event->first_ns = pass->first_ns;
 	event->refused = refused_since(pass);
 	event->flags = transition_patch() ? 0 : FLAG_COMPLETE;
 	event->target_state = pass->target_state;
@@ -122,8 +129,12 @@ int on_pass_return(struct pt_regs *ctx)
 	u32 zero = 0;
 	struct pass_t *pass = passes.lookup(&zero);
 
-	if (!pass || !pass->running)
-		return 0; /* it began before us */
+	if (!pass)
+		return 0;
+	if (!pass->running) {
+		lost.atomic_increment(0); /* its beginning */
+		return 0;
+	}
 	pass->running = 0;
 	submit_offline(pass->target_state);
 	if (was_signalled(pass->signals_cnt))

@@ -3,7 +3,9 @@
  * klptransition_steps.bpf.c - Trace a transition's steps, from its initialisation to its completion; a
  * part of klptransition.bpf.c.
  */
-BPF_ARRAY(synchronizing, u64, 1); /* since when; 0: not now */
+#define NOT_NOW 1 /* one has ended before */
+
+BPF_ARRAY(synchronizing, u64, 1); /* since when; 0: none was seen yet */
 
 static __always_inline void submit_init(struct klp_patch *patch, int state)
 {
@@ -66,10 +68,14 @@ int on_force_return(struct pt_regs *ctx)
 
 int on_synchronize(struct pt_regs *ctx)
 {
-	u64 now = bpf_ktime_get_ns();
 	u32 zero = 0;
+	u64 *began = synchronizing.lookup(&zero);
 
-	synchronizing.update(&zero, &now);
+	if (!began)
+		return 0;
+	if (*began > NOT_NOW)
+		lost.atomic_increment(0); /* the end of the one before */
+	*began = bpf_ktime_get_ns();
 	return 0;
 }
 
@@ -80,14 +86,18 @@ int on_synchronize_return(struct pt_regs *ctx)
 	struct event_t *event;
 
 	if (!began || !*began)
-		return 0; /* it began before us */
+		return 0; /* it may have begun before us */
+	if (*began == NOT_NOW) {
+		lost.atomic_increment(0); /* its beginning */
+		return 0;
+	}
 	event = new_event(EVENT_SYNCHRONIZE);
 	if (event) {
 		event->duration_ns = event->ts_ns - *began;
 		event->ts_ns = *began;
 		submit(event);
 	}
-	*began = 0;
+	*began = NOT_NOW;
 	return 0;
 }
 

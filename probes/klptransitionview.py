@@ -85,22 +85,27 @@ def _pass(event: Any) -> Fields:
     return _patch(event) | {
         "number": event.detail,
         "attempts": event.count,
+        "already": event.already,
         "left": event.left,
         "complete": _has(event, "complete"),
         "scheduler_refused": event.refused,
+        "first_ns": event.first_ns or None,
         "duration_ns": event.duration_ns,
     }
 
 
 def _attempt(event: Any) -> Fields:
     result = RESULTS[event.detail]
+    # Only a refusal has room for its function: behind others the ring buffer goes on with something else.
+    function = klpoutput.text(event.function) if result == "refused" else ""
     return {
         "task": klpoutput.task_fields(event),
         "result": REASONS.get(event.error, result) if result == "refused" else result,
         "errno": event.error,
-        "function": klpoutput.text(event.function) or None,
+        "function": function or None,
         "patch_state": event.state,
         "after": event.after,
+        "awaited_as": event.awaited_as if event.awaited_as >= 0 else None,
         "duration_ns": event.duration_ns,
     }
 

@@ -96,3 +96,19 @@ def test_a_structure_is_extended_across_versions(guest, module, livepatch, trace
     two.unload()
     told = trace.history().ledger
     assert (told.allocated, told.freed, told.left) == (4, 4, ())
+
+
+@pytest.mark.klp_rules("S1", "S6", "S7", "L6")
+def test_paths_that_look_alike_are_told_apart(module, trace):
+    """They have one caller, and go down the stack as far: another function lies there."""
+    module("tests/faults", "klp_shadow_paths").load()
+    seen = trace.events()
+    frames = {each.stack: each.frames for each in seen if isinstance(each, ev.Callers)}
+    made = [(each.id, frames[each.stack]) for each in seen if isinstance(each, ev.ShadowAlloc)]
+    assert [number for number, _ in made] == [1, 2, 1, 2]
+    for number, path in made:
+        own = [name for name in ("klp_first", "klp_second") if any(each.startswith(name) for each in path)]
+        assert own == [("klp_first", "klp_second")[number - 1]]
+    assert {each.caller.partition("+")[0] for each in seen if isinstance(each, ev.ShadowAlloc)} == {
+        "klp_make"
+    }

@@ -306,8 +306,8 @@ class Core:
         trace.now += 1_000
         begun, core = trace.now, trace.core
         self.tasks.act()
-        attempts, left = self.tasks.walk()
-        complete = not left
+        walk = self.tasks.walk()
+        complete = not walk.left
         self.tasks.switch_offline()
         if not complete:
             trace.set_core(signals_cnt=core.signals_cnt + 1)
@@ -316,8 +316,8 @@ class Core:
         else:
             self.complete(patch)
         trace.put(
-            ev.Pass, at=begun, patch=patch.name, number=self._number, attempts=attempts, left=left,
-            complete=complete, scheduler_refused=0, duration_ns=trace.now - begun, core=core,
+            ev.Pass, at=begun, patch=patch.name, number=self._number, **walk._asdict(), complete=complete,
+            scheduler_refused=0, duration_ns=trace.now - begun, core=core,
         )  # fmt: skip
         self._due_ns = trace.now + self.chance.randint(750, 1_750) * 1_000_000
         if complete:

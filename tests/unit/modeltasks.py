@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from klp.trace import events as ev
 from tests.unit.traces import Trace
@@ -34,7 +34,8 @@ class Thread:
     """A task_struct.
 
     `begun` is set where klp_update_patch_state() was told and has not set the state yet: the task is
-    interrupted there. `blocked` is why a pass cannot switch it.
+    interrupted there. `blocked` is why a pass cannot switch it. `awaited_as` is the probe's: the thread id
+    with which it was told to stay behind, or to switch by itself, until a pass finds it switched.
     """
 
     pid: int
@@ -46,10 +47,20 @@ class Thread:
     begun: bool = False
     blocked: str = ""
     offline: bool = False
+    awaited_as: int | None = None
 
     @property
     def told(self) -> ev.Task:
         return ev.Task(pid=self.pid, tgid=self.tgid, comm=self.comm)
+
+
+class Walk(NamedTuple):
+    """A pass over all tasks: how many it tried, left behind, and found switched without an event."""
+
+    attempts: int
+    left: int
+    already: int
+    first_ns: int | None
 
 
 class Tasks:
@@ -61,6 +72,9 @@ class Tasks:
         self.idle = [Thread(0, 0, f"swapper/{cpu}", -1, offline=cpu == 2) for cpu in range(3)]
         self.list: list[Thread] = []
         self._next_pid = 1
+        # Traces recorded before attempts without news were counted have an event for each.
+        self._counts = chance.random() < 0.7
+        self._already = 0
         for _ in range(wanted.tasks):
             self._add(None, -1)
         if wanted.execs:
@@ -137,6 +151,7 @@ class Tasks:
         for each in self.all:
             if each.pending:
                 self._trace.put(ev.Switch, task=each.told, path="force", patch_state=self._target)
+                self._await(each)
                 if self._wanted.races and each.pid and not each.zombie and self._likely(0.1):
                     self._tell_switch(each)  # itself, at the same moment
                 self._set(each)
@@ -153,9 +168,10 @@ class Tasks:
 
     # --- a pass -----------------------------------------------------------------------------------
 
-    def walk(self) -> tuple[int, int]:
-        """klp_try_complete_transition: try every task; return how many were tried, and were left."""
-        attempts = left = 0
+    def walk(self) -> Walk:
+        """klp_try_complete_transition: try every task."""
+        attempts = left = self._already = 0
+        first_ns = self._trace.now + 1_000
         for each in list(self.list):  # under tasklist_lock
             left += not self._attempt(each)
             attempts += 1
@@ -166,7 +182,7 @@ class Tasks:
                 left += not self._attempt(each)
                 attempts += 1
         self.act()
-        return attempts, left
+        return Walk(attempts, left, self._already, first_ns if self._counts else None)
 
     def _attempt(self, thread: Thread) -> bool:
         """klp_try_switch_task; return whether the task is in the target state, for the core."""
@@ -189,12 +205,30 @@ class Tasks:
         if result == "switched":
             self._set(thread)
         trace.now += 500
+        awaited_as = self._news(thread, result)
+        if self._counts and result == "already" and awaited_as is None and not thread.zombie:
+            self._already += 1
+            return True
         trace.put(
             ev.Attempt, at=at, task=thread.told, result=result, errno=ERRNO[result],
             function="cmdline_proc_show" if result == "sleeping" else None, patch_state=state,
             after=thread.state, duration_ns=trace.now - at,
+            awaited_as=awaited_as if self._counts else None,
         )  # fmt: skip
         return result in ("switched", "already")
+
+    def _await(self, thread: Thread) -> None:
+        """Have the probe tell when a pass finds a task switched; of one that ends it tells anyhow."""
+        if not thread.zombie:
+            thread.awaited_as = thread.pid
+
+    def _news(self, thread: Thread, result: str) -> int | None:
+        """Return as what a task was awaited that is in the target state."""
+        if result not in ("switched", "already"):
+            self._await(thread)
+            return None
+        awaited_as, thread.awaited_as = thread.awaited_as, None
+        return awaited_as
 
     def _overtaken(self, thread: Thread) -> str:
         """Let a task switch itself while it is tried, told within the attempt."""
@@ -240,6 +274,7 @@ class Tasks:
         if thread.pid and self._scheduler and self._likely(0.3):
             self._set(thread)
             self._trace.put(ev.Switch, task=thread.told, path="scheduler", patch_state=thread.state)
+            self._await(thread)
             return
         self._tell_switch(thread)
         if self._wanted.races and self._likely(0.3):
@@ -250,6 +285,7 @@ class Tasks:
     def _tell_switch(self, thread: Thread) -> None:
         path = "exit" if thread.pid else "idle"
         self._trace.put(ev.Switch, task=thread.told, path=path, patch_state=self._target)
+        self._await(thread)
 
     def _fork(self, parent: Thread) -> None:
         leader = parent if self._wanted.execs and self._likely(0.4) else None
@@ -264,7 +300,7 @@ class Tasks:
     def _exit(self, thread: Thread) -> None:
         if self._in_transition:
             self._trace.put(ev.Exit, task=thread.told, patch_state=thread.state, pending=thread.pending)
-        thread.zombie, thread.begun = True, False
+        thread.zombie, thread.begun, thread.awaited_as = True, False, None
         if thread.blocked == "running":
             thread.blocked = ""
         if thread.pid != thread.tgid and self._likely(0.5):

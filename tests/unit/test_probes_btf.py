@@ -22,8 +22,9 @@ def type_(name: str, kind: int, count: int, size: int, tail: bytes = b"", flag: 
     return struct.pack("<III", at, flag << 31 | kind << 24 | count, size) + tail
 
 
-def member(name: str, bits: int) -> bytes:
-    return struct.pack("<III", STRINGS.index(b"\0" + name.encode() + b"\0") + 1, 1, bits)
+def member(name: str, bits: int, number: int = 1) -> bytes:
+    at = STRINGS.index(b"\0" + name.encode() + b"\0") + 1 if name else 0
+    return struct.pack("<III", at, number, bits)
 
 
 def blob(types: bytes) -> bytes:
@@ -76,3 +77,22 @@ def test_a_kernel_without_btf_is_an_error_of_ours(tmp_path):
         klpbtf.offsets({}, tmp_path / "absent")
     with pytest.raises(ProbeError, match="not little-endian"):
         klpbtf.Btf.parse(bytes(24))
+
+
+def test_finds_members_of_structures_without_a_name_inside_of_others(tmp_path):
+    """As CONFIG_RANDSTRUCT has them, which puts most members of task_struct into such a one."""
+    path = tmp_path / "vmlinux"
+    types = (
+        type_("int", 1, 0, 4, bytes(4))
+        + type_("", 5, 2, 8, member("comm", 0) + member("", 32, number=1))  # a union, and an int in it
+        + type_("", 4, 2, 64, member("flag", 128) + member("", 256, number=2))
+        + type_("task_struct", 4, 2, 128, member("pid", 64) + member("", 512, number=3))
+    )
+    path.write_bytes(blob(types))
+    assert klpbtf.offsets({"task_struct": ("pid", "flag", "comm")}, path) == [
+        "-DTASK_STRUCT_PID=8",
+        "-DTASK_STRUCT_FLAG=80",
+        "-DTASK_STRUCT_COMM=96",
+    ]
+    with pytest.raises(ProbeError, match=r"no task_struct\.tgid"):
+        klpbtf.offsets({"task_struct": ("tgid",)}, path)

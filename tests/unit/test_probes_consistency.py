@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "probes"))
 
 import klpattach
 import klpconsistency
+import klpkprobes
 import klpoutput
 import klpprobe
 from klpsymbols import ProbeError, Symbol
@@ -127,6 +128,11 @@ def test_functions_of_one_livepatch_share_its_number():
     assert klpconsistency.livepatches(FUNCTIONS) == {"livepatch_sample": 1, "fix": 2}
 
 
+def test_a_function_that_clang_has_renamed_is_that_function():
+    found = [Symbol(1, "t", "show.llvm.42", "")]
+    klpconsistency.check(SimpleNamespace(named=lambda part: found), FUNCTIONS[0])
+
+
 @pytest.mark.parametrize("kinds", ["", "tt", "d"])
 def test_a_name_that_is_not_one_function_is_refused(kinds):
     found = [Symbol(at, kind, "show", "") for at, kind in enumerate(kinds)]
@@ -135,32 +141,12 @@ def test_a_name_that_is_not_one_function_is_refused(kinds):
         klpconsistency.check(symbols, FUNCTIONS[0])
 
 
-def kprobe_events(tmp_path, group="klpconsistency_0"):
-    (tmp_path / "kprobe_events").touch()
-    return klpconsistency.KprobeEvents(tmp_path, group)
-
-
-def test_probes_of_a_dead_process_are_removed(tmp_path):
-    (tmp_path / "events/klpconsistency_0/new_0").mkdir(parents=True)
-    (tmp_path / "events/klpconsistency_1/new_0").mkdir(parents=True)  # init lives
-    (tmp_path / "events/other/new_0").mkdir(parents=True)
-    kprobe_events(tmp_path, "klpconsistency_2").remove()
-    assert (tmp_path / "kprobe_events").read_text() == "-:klpconsistency_0/new_0\n"
-
-
-def test_misses_of_our_own_probes_are_counted(tmp_path):
-    (tmp_path / "events/klpconsistency_0/new_0").mkdir(parents=True)
-    (tmp_path / "events/klpconsistency_0/enable").touch()
-    (tmp_path / "kprobe_profile").write_text("  new_0     120       3\n  other     5     40\n")
-    assert kprobe_events(tmp_path).missed() == 3
-
-
-class Refuses(klpconsistency.KprobeEvents):
+class Refuses(klpkprobes.KprobeEvents):
     """Accepts probes at some offsets, and remembers them."""
 
     offsets = ("+9",)
 
-    def add(self, _bpf, _name, where, function):
+    def add(self, _bpf, _name, where, function, kind="p"):
         taken = where.endswith(self.offsets)
         if taken:
             self.placed = [*getattr(self, "placed", []), function]
@@ -176,7 +162,7 @@ class Refuses(klpconsistency.KprobeEvents):
     ],
 )
 def test_the_old_version_is_probed_behind_its_ftrace_call(tmp_path, number, offsets, placed):
-    kernel = Refuses(tmp_path)
+    kernel = Refuses(tmp_path, "klpconsistency")
     kernel.offsets = offsets
     probes = klpattach.Probes(None, None)
     klpconsistency._attach_old(probes, kernel, number, FUNCTIONS[number])
@@ -185,7 +171,7 @@ def test_the_old_version_is_probed_behind_its_ftrace_call(tmp_path, number, offs
 
 
 def test_a_place_that_the_kernel_refuses_is_told(tmp_path):
-    kernel = Refuses(tmp_path)
+    kernel = Refuses(tmp_path, "klpconsistency")
     kernel.offsets = ("nowhere",)
     probes = klpattach.Probes(None, None)
     klpconsistency._attach_old(probes, kernel, 0, FUNCTIONS[0])

@@ -57,6 +57,63 @@ def test_a_stream_decodes_and_counts_itself(out, lines):
     assert (mark.number, lost.count, end.events, end.lost) == (1, 3, 4, 3)
 
 
+def in_columns(lines, kind, ts_ns, **fields):
+    """Write an event in columns, by a tool that began at 1 s."""
+    shown = klpoutput.Output(
+        "klptransition", False, lambda kind, fields: f"{kind} {fields}", write=lines.append
+    )
+    shown._began_ns = 1_000_000_000
+    shown.event(kind, ts_ns, **fields)
+
+
+def test_columns_have_the_time_at_which_an_event_ended_and_was_written(lines):
+    in_columns(lines, "complete", 3_000_000_000)
+    in_columns(lines, "pass", 2_000_000_000, duration_ns=1_500_000_000)
+    assert [float(line.split()[0]) for line in lines] == [2.0, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("comm", "shown"),
+    [
+        ("\x1b[31mred", r"\x1b[31mred"),
+        ("two\nlines\r\x07", r"two\nlines\r\x07"),
+        ("\u202eright to left", r"\u202eright to left"),
+        ("naïve\ufffd", "naïve\ufffd"),
+    ],
+)
+def test_columns_escape_what_a_terminal_would_act_on(lines, comm, shown):
+    in_columns(lines, "switch", 2_000_000_000, task={"pid": 1, "comm": comm}, others=[comm])
+    assert lines[0].endswith(f"switch {{'task': {{'pid': 1, 'comm': {shown!r}}}, 'others': [{shown!r}]}}\n")
+
+
+def test_json_has_a_name_as_it_is(out, lines):
+    out.event("exit", 7, task={"pid": 1, "tgid": 1, "comm": "\x1b[31mred\n"}, patch_state=0, pending=False)
+    [only] = decoded(lines)
+    assert only.task.comm == "\x1b[31mred\n"
+
+
+@pytest.mark.parametrize(
+    ("as_json", "written"), [(True, "\u00e9t\u00e9 \ufffd".encode()), (False, rb"\xe9t\xe9 \ufffd")]
+)
+def test_a_name_that_the_terminal_has_no_letters_for_is_written_all_the_same(as_json, written):
+    code = (
+        "import klpoutput, sys; klpoutput.set_encoding(bool(int(sys.argv[1]))); "
+        "print('\\xe9t\\xe9 ' + klpoutput.text(b'\\xff'))"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(PROBES)}
+    argv = [sys.executable, "-c", code, str(int(as_json))]
+    run = subprocess.run(argv, env=environment, capture_output=True, check=True)
+    assert run.stdout.rstrip(b"\n") == written
+
+
+def test_a_header_tells_what_alone_was_traced(out, lines):
+    args = SimpleNamespace(patch="my-fix", pid=181, stacks=True)
+    out.header([], [], {"filters": list(klpprobe.filters(args))})
+    out.header([], [], {"filters": list(klpprobe.filters(SimpleNamespace(patch=None, id=0)))})
+    out.header([], [], {"filters": list(klpprobe.filters(SimpleNamespace(patch=None)))})
+    assert [one.filters for one in decoded(lines)] == [("patch=my_fix", "pid=181"), ("id=0",), ()]
+
+
 @pytest.mark.parametrize("tool", TOOLS)
 def test_a_tool_shows_its_program_without_bcc(tool):
     run = subprocess.run([PROBES / f"{tool}.py", "--ebpf"], capture_output=True, check=True)

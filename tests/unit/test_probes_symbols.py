@@ -46,6 +46,25 @@ def test_finds_a_function_under_the_compilers_name(symbols):
     assert symbols.resolve("klp_absent") is None
 
 
+def test_finds_what_clang_has_renamed_for_other_files(kernel):
+    """ThinLTO gives what is static in one file, and used from another, a name that no other has."""
+    kernel["text"] = (
+        CORE.replace("klp_complete_transition.isra.0", "klp_complete_transition.llvm.1234567890123456789")
+        + "ffffffff81007000 d klp_target_state.llvm.42\n"
+    )
+    found = Symbols(lambda: kernel["text"])
+    assert found.resolve("klp_complete_transition") == "klp_complete_transition.llvm.1234567890123456789"
+    assert found.span("klp_complete_transition")[0] == 0xFFFFFFFF81002000
+    assert found.address("klp_target_state") == 0xFFFFFFFF81007000
+    assert found.address("klp_target") == 0
+    assert klpsymbols.own_name("klp_target_state.llvm.42") == "klp_target_state"
+    assert klpsymbols.own_name("foo.isra.0") == "foo.isra.0"
+
+
+def test_what_a_compiler_made_of_a_function_has_another_address(symbols):
+    assert symbols.address("klp_complete_transition") == 0
+
+
 def test_a_cold_fragment_is_not_the_function(symbols):
     assert symbols.resolve("klp_only_cold") is None
 

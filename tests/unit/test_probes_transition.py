@@ -19,6 +19,7 @@ import klpoutput
 import klpprobe
 import klptransition
 import klptransitionview as view
+from klpattach import Probes
 from klpsymbols import ProbeError, Symbols
 
 PROGRAM = klpprobe.program_text("klptransition")
@@ -92,9 +93,25 @@ def test_an_errno_is_told_as_a_reason(result, error, reason):
 
 
 def test_a_pass_counts_what_it_tried():
-    one = told("pass", detail=2, count=70, left=1, refused=9, core_patch=b"sample", flags=flags("complete"))
-    assert (one.number, one.attempts, one.left, one.scheduler_refused) == (2, 70, 1, 9)
-    assert (one.patch, one.complete) == ("sample", True)
+    counts = {"count": 70, "left": 1, "already": 60, "refused": 9, "first_ns": 7}
+    one = told("pass", detail=2, core_patch=b"sample", flags=flags("complete"), **counts)
+    assert (one.number, one.attempts, one.left, one.already, one.scheduler_refused) == (2, 70, 1, 60, 9)
+    assert (one.patch, one.complete, one.first_ns) == ("sample", True, 7)
+    assert told("pass", core_patch=b"sample").first_ns is None
+
+
+def test_an_attempt_tells_as_what_its_task_was_awaited():
+    assert told("attempt", awaited_as=7).awaited_as == 7
+    assert told("attempt", awaited_as=0).awaited_as == 0  # an idle task
+    assert told("attempt", awaited_as=-1).awaited_as is None
+
+
+def test_only_a_refusal_has_a_function():
+    """Events of what is done are shorter in the ring buffer: what follows them there is not theirs."""
+    for result in ("switched", "already"):
+        assert told("attempt", detail=view.RESULTS.index(result), function=b"stale").function is None
+    sleeping = told("attempt", detail=view.RESULTS.index("refused"), error=-98, function=b"f")
+    assert sleeping.function == "f"
 
 
 def test_a_fork_tells_both_tasks():
@@ -129,6 +146,16 @@ def test_a_module_that_comes_for_another_livepatch_changes_nothing():
     wanted = klptransition.Filter("mine", None, "mine")
     assert not wanted.wants("object", {"patch": "other"})
     assert wanted.wants("attempt", ATTEMPT)
+
+
+def test_a_livepatch_may_be_asked_for_by_the_name_of_its_file(monkeypatch):
+    found = []
+    monkeypatch.setattr(sys, "argv", ["klptransition", "-P", "livepatch-sample"])
+    monkeypatch.setattr(klptransition, "in_transition", lambda: "")
+    monkeypatch.setattr(klpprobe, "run", lambda tool, _args: found.append(tool.wants))
+    klptransition.main()
+    assert found[0]("init", {"patch": "livepatch_sample"})
+    assert not found[0]("init", {"patch": "livepatch"})
 
 
 def test_a_filter_by_task_keeps_what_is_about_no_task():
@@ -242,6 +269,24 @@ def test_finds_the_calls_that_wait_for_every_cpu(monkeypatch, more, target):
     )
     calls = klptransition.synchronizing_calls(Symbols(lambda: TEXT + more))
     assert [(call.site, call.after) for call in calls] == [(site, site + 5)]
+
+
+@pytest.mark.parametrize(
+    ("refused", "unseen"),
+    [
+        ((), None),
+        ((7,), "the wait for every CPU, at 1 of 2 calls,"),
+        ((6, 2), "the wait for every CPU, at 2 of 2 calls,"),
+    ],
+)
+def test_each_call_that_could_not_be_probed_is_told(monkeypatch, refused, unseen):
+    calls = [klptransition.klptext.Call(at, at + 5, "schedule_on_each_cpu") for at in (1, 2)]
+    monkeypatch.setattr(klptransition, "synchronizing_calls", lambda _symbols: calls)
+    probes = Probes(None, SimpleNamespace(describe=hex))
+    monkeypatch.setattr(probes, "at", lambda address, _function: address not in refused)
+    klptransition.attach_synchronize(probes)
+    told = {one["symbol"]: one["unseen"] for one in probes.missing}
+    assert told == ({"klp_synchronize_transition": unseen} if unseen else {})
 
 
 def test_a_kernel_without_an_address_is_an_error_of_ours():

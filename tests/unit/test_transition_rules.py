@@ -279,6 +279,102 @@ def test_a_thread_that_is_seen_under_its_own_id_has_taken_over_none(leader: str,
     assert rule in violated(exec_with_zombie_leader(seen_later=True, leader=leader))
 
 
+# --- traces that leave out what was not asked for ------------------------------------------------------
+
+
+def filtered(*filters: str, probe: str = "klptransition") -> dict[str, RuleVerdict]:
+    trace = everything()
+    change(trace, ev.Header, {"probe": probe}, filters=filters)
+    return verdicts(trace)
+
+
+def test_what_needs_all_tasks_is_not_observed_where_one_was_asked_for() -> None:
+    """And what was told of the others all the same is judged."""
+    every, some = verdicts(everything()), filtered("pid=181")
+    hidden = {name for name, each in some.items() if each.verdict is not every[name].verdict}
+    assert {"T4", "T5", "T11", "T13", "T14"} <= hidden
+    assert all(some[name].verdict is NOT_OBSERVED for name in hidden)
+    assert some["T4"].why == "klptransition was told to trace pid=181 alone"
+    assert {some[name].verdict for name in ("T1", "T2", "T3", "T6")} == {HELD}
+
+
+@pytest.mark.parametrize(
+    ("probe", "filters"),
+    [
+        ("klptransition", ("patch=p",)),
+        ("klptransition", ("patch=p", "pid=181")),
+        ("klpshadow", ("id=1",)),
+        ("klpstates", ("patch=p",)),
+        ("klpcallbacks", ("pid=181",)),
+    ],
+)
+def test_nothing_is_held_on_a_probe_that_told_of_one_livepatch_or_variable_alone(
+    probe: str, filters: tuple[str, ...]
+) -> None:
+    found = filtered(*filters, probe=probe)
+    needing = {name for name, each in found.items() if probe in each.rule.needs.probes}
+    assert needing
+    assert {found[name].verdict for name in needing} == {NOT_OBSERVED}
+
+
+def test_no_cpu_is_missed_where_a_call_that_waits_could_not_be_probed() -> None:
+    """T6: a wait that was told proves nothing of one at a call that has no probe."""
+    trace = Trace()
+    trace.begin_enabling("p")
+    with trace.try_all(), trace.completing():
+        trace.put(ev.Synchronize, duration_ns=10)
+    trace.wait(1_000)
+    trace.begin_enabling("q")
+    with trace.try_all(), trace.completing():
+        pass
+    trace.end()
+    assert "T6" in violated(trace)
+    lacking(trace, "klp_synchronize_transition")
+    assert "T6" not in violated(trace)
+
+
+# --- T13: what a pass found switched is counted, but for those of whom there is news -------------------
+
+
+def found_switched(awaited_as: int | None, *, ended: bool = False) -> Trace:
+    """A task stays behind in the first pass, and the second finds it switched; nothing says how."""
+    trace = Trace()
+    trace.begin_enabling("p")
+    trace.try_once({3: ("running", None)})
+    trace.switched(3)
+    if ended:
+        trace.put(ev.Exit, task=task(3, "sh"), patch_state=1, pending=False)
+    trace.put(ev.Attempt, task=task(3), result="already", errno=0, function=None, patch_state=1, after=1,
+              duration_ns=100, awaited_as=awaited_as)  # fmt: skip
+    trace.wait(1_000)
+    complete(trace)
+    return trace.end()
+
+
+def test_the_very_task_that_stayed_behind_must_be_seen_to_switch() -> None:
+    assert "T13" in violated(found_switched(3))
+    # Not even where its leader's exit was seen: the probe knows it by its task_struct.
+    assert len(history(found_switched(3, ended=True).numbered()).legs[0].unexplained) == 1
+
+
+def test_a_task_that_took_over_an_id_is_not_the_one_that_had_stayed_behind() -> None:
+    [leg] = history(found_switched(4).numbered()).legs
+    assert leg.unexplained == ()
+
+
+def test_a_pass_is_at_its_first_task_when_it_says_so() -> None:
+    trace = Trace()
+    trace.begin_enabling("p")
+    trace.try_once({3: ("running", None)})
+    place = places(trace, ev.Pass)[0]
+    [leg] = history(trace.numbered()).legs
+    assert leg.walks == (trace.events[places(trace, ev.Attempt)[0]].ts_ns,)
+    told = msgspec.structs.replace(trace.events[place], first_ns=trace.events[place].ts_ns + 7)
+    trace.events[place] = told
+    [leg] = history(trace.numbered()).legs
+    assert leg.walks == (told.ts_ns + 7,)
+
+
 # --- T7: late, and who could tell why ------------------------------------------------------------------
 
 

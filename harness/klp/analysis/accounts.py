@@ -101,9 +101,11 @@ class TaskAccounts:
         """How many passes left tasks behind only because these were running at that moment."""
         return len(self._failed - self._held)
 
-    def walk(self, pass_number: int, otherwise_ns: int) -> int:
+    def walk(self, pass_number: int, made: ev.Pass) -> int:
         """Return when a pass was at its first task."""
-        return self._walks.get(pass_number, otherwise_ns)
+        if made.first_ns is not None:
+            return made.first_ns
+        return self._walks.get(pass_number, made.ts_ns)
 
     def attempt(self, number: int, event: ev.Attempt, pass_number: int) -> None:
         """Take one attempt of the `pass_number`-th pass."""
@@ -140,11 +142,15 @@ class TaskAccounts:
         if account.path is not None:
             account.confirmed = True
             return
-        # A thread that calls exec takes over the id of its leader (de_thread(), fs/exec.c), which is gone:
-        # what was told under that id was told of another task.
-        swapped = event.task.tgid in self._leaders_gone
         account.path, account.at_ns, account.number = "already", event.ts_ns, number
-        if account.failed and not swapped:
+        # A thread that calls exec takes over the id of its leader (de_thread(), fs/exec.c), which is gone:
+        # what was told under that id was told of another task, unless the probe knows it for this one.
+        swapped = event.task.tgid in self._leaders_gone
+        if not account.failed:
+            return
+        if event.awaited_as == event.task.pid:
+            self.unexplained.append((account.built(), number))
+        elif event.awaited_as is None and not swapped:
             self._question(self.unexplained, account, number)
 
     def switch(self, number: int, event: ev.Switch) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 import msgspec
 
@@ -31,6 +32,18 @@ def bare(symbol: str) -> str:
     both.
     """
     return symbol.partition(".")[0].lstrip("_")
+
+
+# By which functions klptransition sees tasks: only of these has it no events where a task was asked for.
+_OF_TASKS = ("klp_try_switch_task", "klp_update_patch_state", "klp_copy_process")
+
+
+def _filtered(header: ev.Header) -> Iterator[Hole]:
+    """Yield what a probe left out because it was told to."""
+    words = f"{header.probe} was told to trace {' and '.join(header.filters)} alone"
+    by_task = header.probe == "klptransition" and all(each.startswith("pid=") for each in header.filters)
+    for symbol in (_OF_TASKS if by_task else ("",)) if header.filters else ():
+        yield Hole(probe=header.probe, symbol=symbol, words=words)
 
 
 class HoleBuilder:
@@ -63,6 +76,7 @@ class HoleBuilder:
             if count
         ]
         for probe, header in self.headers.items():
+            holes += _filtered(header)
             holes += [
                 Hole(
                     probe=probe,

@@ -361,7 +361,7 @@ class _Open:
             twice=tuple(accounts.twice),
             wrong_way=tuple(accounts.wrong_way),
             unexplained=tuple(accounts.unexplained),
-            walks=tuple(accounts.walk(n, each.ts_ns) for n, (_, each) in enumerate(self._passes, 1)),
+            walks=tuple(accounts.walk(n, each) for n, (_, each) in enumerate(self._passes, 1)),
             in_scheduler=tuple(self._in_scheduler),
             chance_passes=accounts.chance_passes,
             born=tuple(accounts.born),

@@ -84,11 +84,12 @@ def holes_for(wanted: Rule, history: History) -> list[str]:
         for probe in needs.probes
         if probe != _HARNESS and probe not in history.headers
     ]
-    return absent + [
+    lacking = (
         hole.words
         for hole in history.holes
         if hole.probe in needs.probes and (not hole.symbol or hole.symbol in symbols)
-    ]
+    )
+    return absent + list(dict.fromkeys(lacking))
 
 
 def verdict_of(judged: Judged, history: History) -> RuleVerdict:

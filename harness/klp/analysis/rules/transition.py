@@ -280,8 +280,8 @@ def idle_afterwards(history: History) -> Finding:
 
 
 def _waits_seen(history: History) -> bool:
-    """Whether klp_synchronize_transition was probed: it is inlined, and its calls may not be found."""
-    return any(leg.waits for leg in history.legs)
+    """Whether klp_synchronize_transition was probed: it is inlined, and its calls may not all be found."""
+    return history.told(_PROBE, "klp_synchronize_transition") and any(leg.waits for leg in history.legs)
 
 
 @rule(

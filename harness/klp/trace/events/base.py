@@ -62,6 +62,9 @@ class Header(Event, frozen=True, kw_only=True, tag="header"):
 
     `scheduler_switch`, of klptransition: whether this kernel has __klp_sched_try_switch, by which a running
     task switches in the scheduler; null where the tool does not say.
+
+    `filters`: what the tool was told to trace alone, such as ``pid=181`` or ``patch=livepatch_sample``: of
+    anything else it has no events.
     """
 
     schema: int
@@ -69,6 +72,7 @@ class Header(Event, frozen=True, kw_only=True, tag="header"):
     attached: tuple[str, ...]
     missing: tuple[Missing, ...]
     scheduler_switch: bool | None = None
+    filters: tuple[str, ...] = ()
 
 
 class Mark(Event, frozen=True, kw_only=True, tag="mark"):

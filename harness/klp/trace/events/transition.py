@@ -53,10 +53,12 @@ class Census(Event, frozen=True, kw_only=True, tag="census"):
 class Pass(Event, frozen=True, kw_only=True, tag="pass"):
     """One klp_try_complete_transition: the `number`-th since init or reversal, counted from 1.
 
-    `attempts` counts its calls of klp_try_switch_task, `left` those that failed; `complete` tells
-    whether it ended the transition. `scheduler_refused` counts the failed attempts of the scheduler
-    since the pass before, which have no events of their own: a busy task makes thousands.
-    `core` is from its beginning.
+    `attempts` counts its calls of klp_try_switch_task, `left` those that failed, and `already` those that
+    found a task in the target state and have no event of their own (see `Attempt`; 0 in traces recorded
+    before they were left out). `first_ns` is when the first of its attempts began: null where there was
+    none, and in those traces. `complete` tells whether it ended the transition. `scheduler_refused` counts
+    the failed attempts of the scheduler since the pass before, which have no events of their own: a busy
+    task makes thousands. `core` is from its beginning.
     """
 
     patch: str
@@ -67,15 +69,23 @@ class Pass(Event, frozen=True, kw_only=True, tag="pass"):
     scheduler_refused: int
     duration_ns: Nanoseconds
     core: Core
+    already: int = 0
+    first_ns: Nanoseconds | None = None
 
 
 class Attempt(Event, frozen=True, kw_only=True, tag="attempt"):
     """One klp_try_switch_task of a pass on one task.
 
+    Of those that find the task in the target state already only some have an event, and the others are
+    counted in their `Pass`: the first after an event told that the task had stayed behind, or switched by
+    itself or by force; and every one of a task that is about to end or is a zombie.
+
     `result`: ``switched``; ``already`` (it was in the target state); ``running`` (-EBUSY);
     ``unreliable`` stack (-EINVAL); ``sleeping`` in `function`, which this transition changes
     (-EADDRINUSE); ``refused`` where the kernel gives no reason. `errno` is what
     klp_check_and_switch_task returned, `patch_state` and `after` the task's state before and after.
+    `awaited_as`: the thread id that this very task had in that event before, which exec may have changed;
+    null where there was none, and in traces recorded before it was told.
     """
 
     task: Task
@@ -85,6 +95,7 @@ class Attempt(Event, frozen=True, kw_only=True, tag="attempt"):
     patch_state: int
     after: int
     duration_ns: Nanoseconds
+    awaited_as: int | None = None
 
 
 class Switch(Event, frozen=True, kw_only=True, tag="switch"):
