@@ -99,3 +99,7 @@ def test_what_it_left_in_the_background_goes_on() -> None:
     assert status == 0
     assert alive(pid)
     os.kill(pid, signal.SIGKILL)
+
+
+def test_nothing_of_it_takes_a_folder_that_guests_lack() -> None:
+    assert "<(" not in bound_line("true", 0), "bash opens /dev/fd for that"
