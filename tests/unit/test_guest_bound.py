@@ -30,6 +30,11 @@ def started(command: str, given: bytes = b"") -> Iterator[subprocess.Popen[bytes
             yield running
         finally:
             running.stdin.close()
+            try:
+                running.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                os.killpg(running.pid, signal.SIGKILL)  # it leads a group of its own
+                raise
 
 
 def done(command: str, given: bytes = b"") -> tuple[int, bytes, bytes]:
