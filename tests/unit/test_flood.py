@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import paramiko
 import pytest
@@ -67,14 +68,33 @@ def test_what_is_too_long_to_keep_is_refused(guest: Guest, monkeypatch: pytest.M
         guest.run("yes")
 
 
+class Endless:
+    """A channel that always has more: what reads until there is nothing never comes back."""
+
+    closed = eof_received = False
+
+    def recv_ready(self) -> bool:
+        return True
+
+    def recv(self, size: int) -> bytes:
+        return b"x" * size
+
+    def recv_stderr_ready(self) -> bool:
+        return False
+
+    def exit_status_ready(self) -> bool:
+        return False
+
+
 def test_a_stream_without_end_ends_with_its_time(guest: Guest) -> None:
     taken = bytearray(1)
 
     def take(piece: bytes) -> None:
         taken[0] = piece[0]
 
+    endless = cast("paramiko.Channel", Endless())
     with pytest.raises(GuestSilent, match="no end of `yes` within"):
-        guest.run("yes", timeout_s=1.0, streams=Streams(take, take))
+        guest._collect(endless, "yes", 0.3, Streams(take, take))
     assert bytes(taken) == b"x"
 
 
