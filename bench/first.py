@@ -8,7 +8,6 @@ An older checkout is measured in the same way after it, so that both meet the sa
 from __future__ import annotations
 
 import re
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -83,9 +82,8 @@ def _copied(tree: Path) -> Iterator[Path]:
 
 
 def _klp(checkout: Path, words: list[str], env: Mapping[str, str]) -> str:
-    """Run a checkout's klp; return what it says of its progress."""
-    argv = [sys.executable, "-c", "from klp.cli.main import main; main()", *words]
-    return run(argv, env={"PYTHONPATH": str(checkout / "harness"), **env}).stderr
+    """Run a checkout's klp, as its `make setup` installed it; return what it says of its progress."""
+    return run([checkout / ".venv/bin/klp", *words], env=env).stderr
 
 
 def _first(of: str, checkout: Path, words: list[str], folder: str, env: Mapping[str, str]) -> FirstRun:

@@ -104,18 +104,30 @@ def sizes(wanted: Collection[str], path: Path = VMLINUX) -> list[str]:
     return [f"-DSIZEOF_{name.upper()}={size}" for name, size in found.items()]
 
 
-def offsets(wanted: Mapping[str, Collection[str]], path: Path = VMLINUX) -> list[str]:
-    """Return compiler flags such as -DTASK_STRUCT_PID=2464 for members of structures.
+def members(wanted: Mapping[str, Collection[str]], path: Path = VMLINUX) -> dict[str, dict[str, int]]:
+    """Return the byte offsets of members of structures, by structure and member.
 
     Raises:
         ProbeError: the kernel has no BTF, or lacks one of them.
     """
     found = _parse(path).members(wanted)
-    flags = []
-    for structure, members in wanted.items():
-        for member in members:
+    for structure, names in wanted.items():
+        for member in names:
             if member not in found.get(structure, {}):
                 raise ProbeError(f"this kernel has no {structure}.{member}")
-            name = f"{structure}_{member}".upper()
-            flags.append(f"-D{name}={found[structure][member]}")
-    return flags
+    return {
+        structure: {name: found[structure][name] for name in names} for structure, names in wanted.items()
+    }
+
+
+def offsets(wanted: Mapping[str, Collection[str]], path: Path = VMLINUX) -> list[str]:
+    """Return compiler flags such as -DTASK_STRUCT_PID=2464 for members of structures.
+
+    Raises:
+        ProbeError: as `members`.
+    """
+    return [
+        f"-D{structure.upper()}_{member.upper()}={offset}"
+        for structure, places in members(wanted, path).items()
+        for member, offset in places.items()
+    ]

@@ -63,12 +63,16 @@ def calls(symbols: Symbols) -> list[klptext.Call]:
     """
     thunk_at = klptext.thunks(symbols)
     wrapper_at = {symbols.address(f"klp_{kind}_callback"): kind for kind in KINDS}
-    found: set[klptext.Call] = set()
-    for start, end in klptext.livepatch_text(symbols):
-        code = klptext.read_text(start, end)
-        found.update(klptext.indirect_calls(code, start, thunk_at))
-        found.update(klptext.direct_calls(code, start, wrapper_at))
-    return sorted(one for one in found if may_call(one, symbols))
+
+    def search(code: bytes, base: int) -> list[klptext.Call]:
+        found = (
+            *klptext.indirect_calls(code, base, thunk_at),
+            *klptext.direct_calls(code, base, wrapper_at),
+        )
+        return [call for call in found if may_call(call, symbols)]
+
+    spans = klptext.livepatch_text(symbols)
+    return sorted({call for start, end in spans for call in klptext.calls(symbols, start, end, search)})
 
 
 def may_call(call: klptext.Call, symbols: Symbols) -> bool:

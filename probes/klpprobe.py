@@ -313,7 +313,7 @@ def follow_armed(tool: Tool, args: argparse.Namespace) -> bool:
     if pid is None:
         return False
     if tool.wants is None or args.json:
-        complain(f"{tool.name}: the armed probe cannot show that; if it is in the way: kill -INT {pid}")
+        complain(f"{tool.name}: the armed probe cannot show that: another one is started beside it")
         return False
     out = Output(tool.name, args.json, tool.columns)
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)

@@ -119,17 +119,19 @@ def attach(probes: Probes) -> None:
 
 def attach_inside(probes: Probes) -> None:
     """Probe what is called in the functions: allocator, constructor and destructor."""
-    memory = [probes.at(call.after, "on_memory") for call in allocations(probes.symbols)]
+    symbols = probes.symbols
+    # All of the text is looked at before any of it is probed.
+    made, constructors, destructors = (
+        allocations(symbols), pointer_calls(symbols, CORE), pointer_calls(symbols, FREE)
+    )  # fmt: skip
+    memory = [probes.at(call.after, "on_memory") for call in made]
     require(probes, any(memory), CORE, "whether a variable was made or found")
     constructed = [
         probes.at(after, "on_constructed") and any(probes.at(site, "on_construct") for site in sites)
-        for after, sites in pointer_calls(probes.symbols, CORE)
+        for after, sites in constructors
     ]
     require(probes, any(constructed), CORE, "constructors")
-    destructed = [
-        any(probes.at(site, "on_destruct") for site in sites)
-        for _after, sites in pointer_calls(probes.symbols, FREE)
-    ]
+    destructed = [any(probes.at(site, "on_destruct") for site in sites) for _after, sites in destructors]
     require(probes, any(destructed), FREE, "calls of destructors")
 
 
@@ -144,8 +146,7 @@ def require(probes: Probes, attached: bool, name: str, unseen: str) -> None:
 def allocations(symbols: Symbols) -> list[klptext.Call]:
     """Return the calls of kmalloc, by any of its names, where a variable's memory comes from."""
     allocators = {one.address: one.name for one in symbols.named("kmalloc")}
-    code, start = text_of(symbols, CORE)
-    return list(klptext.direct_calls(code, start, allocators))
+    return calls_in(symbols, CORE, lambda code, base: klptext.direct_calls(code, base, allocators))
 
 
 def pointer_calls(symbols: Symbols, name: str) -> list[tuple[int, list[int]]]:
@@ -154,24 +155,23 @@ def pointer_calls(symbols: Symbols, name: str) -> list[tuple[int, list[int]]]:
     The instruction after a call can also be reached without it, as where there is no destructor: so
     calls are counted at the call.
     """
-    code, start = text_of(symbols, name)
-    calls = sorted(
-        klptext.indirect_calls(code, start, klptext.thunks(symbols)), key=lambda call: call.after
-    )
+    thunk_at = klptext.thunks(symbols)
+    found = calls_in(symbols, name, lambda code, base: klptext.indirect_calls(code, base, thunk_at))
+    calls = sorted(found, key=lambda call: call.after)
     return [
         (after, sorted({call.site for call in readings}))
         for after, readings in groupby(calls, lambda call: call.after)
     ]
 
 
-def text_of(symbols: Symbols, name: str) -> tuple[bytes, int]:
-    """Return a function's instructions and where they begin; none where they cannot be read."""
+def calls_in(symbols: Symbols, name: str, search: klptext.Search) -> list[klptext.Call]:
+    """Return the calls of a function that a search finds; none where its text cannot be read."""
     start, end = symbols.span(name)
     try:
-        return (klptext.read_text(start, end) if start else b""), start
+        return klptext.calls(symbols, start, end, search) if start else []
     except ProbeError as error:
         klpoutput.complain(f"{NAME}: {error}")
-        return b"", start
+        return []
 
 
 # --- from BPF events to fields -------------------------------------------------------------------

@@ -175,9 +175,12 @@ class Symbols:
     def spans(self, part: str) -> Iterator[tuple[str, int, int]]:
         """Find functions that have `part` in their names: name, first address, and the next function's."""
         for index, symbol in self._core.named(part):
+            # Asked first: behind the last function there is none to be found, among 30,000 variables.
+            if symbol.kind not in _TEXT:
+                continue
             following = (self._core[each] for each in range(index + 1, len(self._core)))
             end = next((each.address for each in following if each.kind in _TEXT), 0)
-            if symbol.kind in _TEXT and end:
+            if end:
                 yield symbol.name, symbol.address, end
 
     def resolve(self, name: str) -> str | None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,13 +146,16 @@ def attach_synchronize(probes: Probes) -> None:
 def synchronizing_calls(symbols: Symbols) -> list[klptext.Call]:
     """Return the livepatch core's calls that wait for every CPU."""
     name = symbols.resolve("klp_synchronize_transition") or "schedule_on_each_cpu"
+    name_at = {symbols.address(name): name}
+
+    def search(code: bytes, base: int) -> Iterator[klptext.Call]:
+        return klptext.direct_calls(code, base, name_at)
+
     try:
         return [
             call
             for start, end in klptext.livepatch_text(symbols)
-            for call in klptext.direct_calls(
-                klptext.read_text(start, end), start, {symbols.address(name): name}
-            )
+            for call in klptext.calls(symbols, start, end, search)
         ]
     except ProbeError as error:  # lockdown: the rest is seen all the same
         klpoutput.complain(str(error))

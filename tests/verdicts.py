@@ -24,6 +24,7 @@ class Expected:
         scenarios: in which it is tried.
         fault: what is wrong with a bad one, in a few words; None for a good one.
         says: found in the first reason that `klp check` gives for a bad one.
+        unseen: whether a bad one's plain life shows nothing of its fault.
         held_up: whether a transition of it never ends.
         debug: whether it takes a kernel that looks for faults in memory.
         near: the bad one that a good one is most like.
@@ -35,6 +36,7 @@ class Expected:
     scenarios: tuple[str, ...]
     fault: str | None = None
     says: str = ""
+    unseen: bool = False
     held_up: bool = False
     near: str = ""
     bare: bool = False
@@ -51,7 +53,8 @@ def expected() -> tuple[Expected, ...]:
     bad = [
         Expected(
             name, str(LIVEPATCHES / "bad" / name), (each["scenario"],),
-            each["fault"], each["says"], each.get("held_up", False), debug=each.get("debug", False),
+            each["fault"], each["says"], each.get("unseen", False), each.get("held_up", False),
+            debug=each.get("debug", False),
         )
         for name, each in told["bad"].items()
     ]  # fmt: skip

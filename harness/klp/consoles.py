@@ -10,22 +10,21 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
+from rich.segment import Segment
 from rich.spinner import Spinner
 from rich.text import Text
 
 from klp.durations import Durations
+from klp.printable import printable
 from klp.progress import MINUTES_FROM_S, Progress, spoken, unheard
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 # Whoever saw nothing for ten seconds begins to wonder. A little less, for the ticks in between.
 _QUIET_S = 9.0
@@ -33,6 +32,21 @@ _TICK_S = 0.5
 _REDRAWS_A_SECOND = 5
 # Of what takes less, nobody needs to know how much is left.
 _WORTH_TELLING_S = 5.0
+
+
+class PrintableConsole(Console):
+    """A console on which texts hold nothing that a terminal obeys; see `klp.printable`."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """See rich's own; widths are measured after it."""
+        return super().render_str(printable(text), **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """See rich's own; what is `control` comes from rich, all else was said by somebody."""
+        for each in super().render(renderable, options):
+            yield each if each.control else Segment(printable(each.text), each.style)
 
 
 def _elapsed(seconds: float) -> str:
@@ -51,6 +65,7 @@ class _Doing:
         last_s: what it took the last time, if that is known.
         thread: who does it.
         stays: whether it leaves a line.
+        counted: what its pieces are called, and how many of them are done.
     """
 
     path: tuple[str, ...]
@@ -59,6 +74,7 @@ class _Doing:
     thread: int
     stays: bool
     far: str = ""
+    counted: tuple[str, int] | None = None
 
     @property
     def what(self) -> str:
@@ -119,6 +135,20 @@ class _Shown:
             own = self._of(threading.get_ident())
         return own[-1].tell if own else unheard
 
+    def counter(self, of: str) -> Callable[[int], None]:
+        """See `klp.progress.counter`."""
+        with self._lock:
+            own = self._of(threading.get_ident())
+        if not own:
+            return lambda done: None
+        doing, last = own[-1], self._durations.last((*own[-1].path, of))
+
+        def count(done: int) -> None:
+            doing.counted = of, done
+            doing.tell(f"{done} of {last:.0f} {of}" if last and done <= last else f"{done} {of}")
+
+        return count
+
     @contextmanager
     def _doing(self, what: str, *, stays: bool) -> Iterator[None]:
         doing = self._begin(what, stays=stays)
@@ -152,6 +182,9 @@ class _Shown:
             self._ends(doing, took, done=done)
         if done:
             self._durations.keep(doing.path, took)
+            if doing.counted:
+                of, number = doing.counted
+                self._durations.keep((*doing.path, of), number)
 
     def _of(self, thread: int) -> list[_Doing]:
         return [each for each in self._open if each.thread == thread]

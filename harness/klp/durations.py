@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long pieces of work took the last time, so that whoever waits for one can be told what is left."""
+"""How long pieces of work took the last time, so that whoever waits for one can be told what is left.
+
+What was counted in one is kept in the same way: as the duration of a part that is called what was counted.
+"""
 
 from __future__ import annotations
 

@@ -37,6 +37,8 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import ClassVar
 
+from klp.printable import printable
+
 # Rooms add errors of their own below these (process.CommandFailed, images.cache.NotBuilt, …), which inherit
 # the exit code.
 
@@ -61,6 +63,10 @@ class KlpError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def __str__(self) -> str:
+        """Return the message for a traceback, which is printed as it is: it may quote a guest."""
+        return printable(super().__str__())
 
 
 class CheckFailed(KlpError):

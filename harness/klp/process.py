@@ -96,7 +96,7 @@ def _missing(argv: Sequence[str]) -> HostLacks:
     return HostLacks(f"{argv[0]} is not installed here", hint="klp doctor names the package")
 
 
-class _SignalsHeld:
+class SignalsHeld:
     """Holds back what would interrupt this process until whoever started a child can end it.
 
     A signal that comes between a child's start and the `try` that ends it would leave the child behind:
@@ -141,11 +141,13 @@ def run(
     env: Mapping[str, str] | None = None,
     timeout_s: float | None = None,
     listen: Callable[[str], None] | None = None,
+    listen_out: Callable[[str], None] | None = None,
 ) -> Completed:
     """Run a command to its end and return what it left.
 
     Args:
         listen: gets each line of its standard error as it comes, in a thread of its own.
+        listen_out: the same of its standard output.
 
     Raises:
         CommandFailed: it failed and `check` is set, or it outlasted `timeout_s`.
@@ -155,14 +157,14 @@ def run(
     check_wanted()
     log.debug("+ %s", shlex.join(words))
     try:
-        with _SignalsHeld() as held, subprocess.Popen(
+        with SignalsHeld() as held, subprocess.Popen(
             words, cwd=cwd, env=environment(env), stdin=stdin or subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
             start_new_session=True,
         ) as child:  # fmt: skip
-            with _heard(child, listen) as heard:
+            with _heard(child, "stderr", listen) as heard, _heard(child, "stdout", listen_out) as heard_out:
                 stdout, stderr = _communicate(child, words, timeout_s, held)
-            stderr = stderr or "".join(heard)
+            stdout, stderr = stdout or "".join(heard_out), stderr or "".join(heard)
     except FileNotFoundError as error:
         # Popen raises the same for a `cwd` that does not exist; then the file name is that folder's.
         if error.filename != words[0]:
@@ -174,14 +176,14 @@ def run(
 
 
 def _communicate(
-    child: subprocess.Popen[str], words: list[str], timeout_s: float | None, held: _SignalsHeld
+    child: subprocess.Popen[str], words: list[str], timeout_s: float | None, held: SignalsHeld
 ) -> tuple[str, str]:
     """Wait for `child`; whatever ends the wait early also ends the child's whole group."""
     try:
         held.release()
         with ended_by(partial(_end_unless_over, child)):
             stdout, stderr = child.communicate(timeout=timeout_s)
-        return stdout, stderr or ""
+        return stdout or "", stderr or ""
     except subprocess.TimeoutExpired:
         end_group(child)
         raise CommandFailed(words, -signal.SIGKILL, f"no end within {timeout_s:g} s") from None
@@ -191,13 +193,16 @@ def _communicate(
 
 
 @contextmanager
-def _heard(child: subprocess.Popen[str], listen: Callable[[str], None] | None) -> Iterator[list[str]]:
-    """Have a child's standard error listened to for a block that waits for its end; return its lines."""
+def _heard(
+    child: subprocess.Popen[str], which: str, listen: Callable[[str], None] | None
+) -> Iterator[list[str]]:
+    """Have a child's stream listened to for a block that waits for its end; return its lines."""
     lines: list[str] = []
     if listen is None:
         yield lines
         return
-    stream, child.stderr = child.stderr, None  # so that `communicate` leaves it alone
+    stream: IO[str] | None = getattr(child, which)
+    setattr(child, which, None)  # so that `communicate` leaves it alone
     assert stream is not None
 
     def follow() -> None:
@@ -207,7 +212,7 @@ def _heard(child: subprocess.Popen[str], listen: Callable[[str], None] | None) -
             with suppress(OSError):
                 listen(line.rstrip("\n"))
 
-    follower = threading.Thread(target=follow, name=f"hear {child.pid}", daemon=True)
+    follower = threading.Thread(target=follow, name=f"hear {which} of {child.pid}", daemon=True)
     follower.start()
     try:
         yield lines
@@ -257,7 +262,7 @@ def pipe(
             raise _missing(words)
     env = environment()
     with (
-        _SignalsHeld() as held,
+        SignalsHeld() as held,
         subprocess.Popen(left, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                          stderr=subprocess.PIPE, text=True, errors="replace",
                          start_new_session=True) as first,
@@ -265,8 +270,8 @@ def pipe(
                          stderr=subprocess.PIPE, text=True, errors="replace",
                          start_new_session=True) as second,
         # Both are heard at once: who fills a pipe that nobody reads waits, and then the other waits for it.
-        _heard(first, listen or _nobody) as said,
-        _heard(second, _nobody) as refused,
+        _heard(first, "stderr", listen or _nobody) as said,
+        _heard(second, "stderr", _nobody) as refused,
     ):  # fmt: skip
         try:
             held.release()
@@ -332,6 +337,8 @@ def spawn(
     die_with_parent: bool = True,
 ) -> Child:
     """Start a long-lived child in a session of its own.
+
+    Within `SignalsHeld`, for an interrupt may come before the child is anybody's to end.
 
     `die_with_parent` has the kernel kill it when the *thread* that called this ends
     (PR_SET_PDEATHSIG counts threads), so call it from a thread that outlives the child.

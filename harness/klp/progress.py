@@ -35,12 +35,34 @@ class Detailed(Protocol):
         """Context manager around what is shown while it lasts, and leaves no line: see `under_way`."""
 
 
+@runtime_checkable
+class Counting(Protocol):
+    """A `Progress` that remembers how many pieces a step had the last time."""
+
+    def counter(self, of: str) -> Callable[[int], None]:
+        """Return what says how many pieces of this thread's innermost step are done: see `counter`."""
+
+
 def teller(progress: Progress) -> Callable[[str], None]:
     """Return what says how far this thread's innermost step is: ``12 of 40 MB``, ``klpshadow, 2 of 4``.
 
     What is said holds until something else is said, or the step ends. Any thread may say it.
     """
     return progress.teller() if isinstance(progress, Detailed) else unheard
+
+
+def counter(progress: Progress, of: str) -> Callable[[int], None]:
+    """Return what says how many pieces of this thread's innermost step are done.
+
+    How many there are in all is what there was the last time, where that is known: ``12 of 260 objects``.
+
+    Args:
+        of: what is counted, in the plural.
+    """
+    if isinstance(progress, Counting):
+        return progress.counter(of)
+    tell = teller(progress)
+    return lambda done: tell(f"{done} {of}")
 
 
 def unheard(words: str) -> None:

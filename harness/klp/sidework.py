@@ -86,3 +86,24 @@ def beside(work: Callable[[], T]) -> Iterator[Callable[[], T]]:
         except BaseException:
             state.stop()
             raise
+
+
+@contextmanager
+def looked_at(look: Callable[[], object], every_s: float = 0.5) -> Iterator[None]:
+    """Have another thread look at something, again and again, for the length of a block.
+
+    For what a program makes that says nothing of how far it is.
+    """
+    over = threading.Event()
+
+    def looks() -> None:
+        while not over.wait(every_s):
+            look()
+
+    looker = threading.Thread(target=looks, name="look", daemon=True)
+    looker.start()
+    try:
+        yield
+    finally:
+        over.set()
+        looker.join()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -25,6 +26,8 @@ from tests.verdicts import Expected, expected, expected_bare
 _HELD_UP_S, _DEADLINE_S = 20, 120
 DEFAULT = settings.load().kernel
 BAD = [each for each in expected() if each.fault]
+# As they are found in one scenario each, and not by the way.
+UNSEEN = [replace(each, scenarios=("life",)) for each in BAD if each.unseen]
 GOOD = [each for each in expected() if not each.fault]
 KERNELS = [DEFAULT, *(each for each in known_kernels() if each != DEFAULT)]
 
@@ -126,6 +129,14 @@ def test_the_fault_of_a_bad_one_is_named(outcomes, kernel, each, scenario):
 @pytest.mark.parametrize(("kernel", "each", "scenario"), _tried(WITHOUT_PLAN))
 def test_the_fault_of_a_bad_one_is_named_without_its_plan(outcomes, kernel, each, scenario):
     _is_named(outcomes, kernel, each, scenario)
+
+
+@pytest.mark.parametrize(("kernel", "each", "scenario"), _tried(UNSEEN))
+def test_the_plain_life_of_a_bad_one_shows_nothing_of_what_another_scenario_is_for(
+    outcomes, kernel, each, scenario
+):
+    [outcome] = [one for one in outcomes(kernel, scenario, each) if one.scenario == scenario]
+    assert outcome.verdict is Verdict.HELD, _story(outcome)
 
 
 @pytest.mark.parametrize(("kernel", "each", "scenario"), _tried(GOOD))

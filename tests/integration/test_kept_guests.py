@@ -51,6 +51,12 @@ def test_input_goes_in(at):
     assert at("exec", "cat", input="line\n").stdout == "line\n"
 
 
+def test_bytes_go_in_and_come_back_as_they_are(home, up):
+    content = os.urandom(4 << 20)
+    done = subprocess.run([KLP, "exec", "cat"], env=home, input=content, capture_output=True, check=True)
+    assert done.stdout == content
+
+
 def test_files_go_both_ways(at, tmp_path):
     source = tmp_path / "source"
     source.write_text("content\n")
@@ -102,14 +108,21 @@ def test_folders_go_both_ways(at, tmp_path):
     assert os.access(tmp_path / "back" / "inner" / "script", os.X_OK)
 
 
-def test_output_comes_while_the_command_runs(home, up):
+def test_output_comes_while_the_command_runs_and_ctrl_c_ends_it_in_the_guest(at, home, up):
     with subprocess.Popen(
-        [KLP, "exec", "echo one; exec sleep 900"], env=home, text=True,
+        [KLP, "exec", "echo one; exec sleep 913"], env=home, text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     ) as running:  # fmt: skip
         assert running.stdout.readline() == "one\n"
+        assert at("exec", "pgrep -x sleep", stdin=-3).stdout
         running.send_signal(signal.SIGINT)
     assert running.returncode == 130
+    wait_until(
+        lambda: at("exec", "pgrep -x sleep", stdin=-3).returncode == 1,
+        what="end",
+        timeout_s=60,
+        every_s=0.1,
+    )
 
 
 def test_an_armed_probe_shows_a_transition_without_being_compiled(at, home, samples, tmp_path):
@@ -131,7 +144,7 @@ def test_an_armed_probe_shows_a_transition_without_being_compiled(at, home, samp
 
 @pytest.fixture
 def cold(klp, home):
-    """A guest in which no probe is armed: an armed klpcallbacks is in the way of another one."""
+    """A guest in which no probe is armed."""
     assert klp("up", "--cold", "--name", "cold", env=home).returncode == 0
 
     def run(command, *words):

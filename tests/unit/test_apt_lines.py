@@ -42,7 +42,18 @@ I: done
 """
 DOWNLOAD = f"""\
 I: running --customize-hook in shell: sh -c '…'
+Need to get 255033344 B of archives.
+Get:1 {ARCHIVE} linux-image-6.12.118+deb13-amd64 amd64 6.12.118-1 [103 MB]
+dlstatus:0:0.0000:Retrieving file 1 of 2
+dlstatus:0:20.4000:Retrieving file 1 of 2 (18s remaining)
+Get:2 {ARCHIVE} linux-source-6.12 all 6.12.118-1 [151 MB]
+dlstatus:1:75.0000:Retrieving file 2 of 2 (4s remaining)
+dlstatus:2:100.0000:Retrieving file 2 of 2
+"""
+UNKNOWN = f"""\
+dlstatus:1:40.0000:Retrieving file 1 of 3
 Get:1 {ARCHIVE} linux-source-6.12 all 6.12.118-1 [151 MB]
+dlstatus:1:40.0000:Retrieving file 1 of 3
 """
 
 
@@ -51,17 +62,22 @@ Get:1 {ARCHIVE} linux-source-6.12 all 6.12.118-1 [151 MB]
     [
         (LISTS, ["running apt-get update", "fetching the archive's lists, 0.1 MB",
                  "fetching the archive's lists, 9.8 MB"]),
-        (ESSENTIAL, ["downloading packages with apt", "fetching libc6: 0 of 30 MB are there",
-                     "fetching libgcc-s1: 12 of 30 MB are there",
-                     "fetching base-files: 15 of 30 MB are there", "extracting archives",
+        (ESSENTIAL, ["downloading packages with apt", "fetching libc6: 0 of 30 MB",
+                     "fetching libgcc-s1: 12 of 30 MB",
+                     "fetching base-files: 15 of 30 MB", "extracting archives",
                      "installing essential packages", "unpacking libc6, 1 of 3",
                      "setting up libc6, 1 of 3", "unpacking libgcc-s1, 2 of 3"]),
         (REST, ["installing remaining packages inside the chroot",
-                "fetching busybox-static: 0 of 2 MB are there", "unpacking busybox-static, 1 of 1",
+                "fetching busybox-static: 0.0 of 1.0 MB", "unpacking busybox-static, 1 of 1",
                 "setting up busybox-static, 1 of 1"]),
-        (DOWNLOAD, ["fetching linux-source-6.12, 151.0 MB"]),
+        (DOWNLOAD, ["fetching linux-image-6.12.118+deb13-amd64: 0 of 255 MB",
+                    "fetching linux-image-6.12.118+deb13-amd64: 0 of 255 MB",
+                    "fetching linux-image-6.12.118+deb13-amd64: 52 of 255 MB",
+                    "fetching linux-source-6.12: 52 of 255 MB", "fetching linux-source-6.12: 191 of 255 MB",
+                    "fetching linux-source-6.12: 255 of 255 MB"]),
+        (UNKNOWN, ["fetching linux-source-6.12, 151.0 MB"]),
     ],
-    ids=["lists", "essential", "rest", "download"],
+    ids=["lists", "essential", "rest", "download", "unknown"],
 )  # fmt: skip
 def test_each_stage_is_told(lines: str, said: list[str]) -> None:
     told: list[str] = []

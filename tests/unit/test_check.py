@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 from xml.etree import ElementTree as Et
 
 import msgspec
@@ -20,8 +22,11 @@ from klp.analysis.recording import NotARecord
 from klp.check import memory
 from klp.check.candidate import livepatches_of
 from klp.check.registry import NAMES, SCENARIOS, chosen
+from klp.check.stage import Stage
 from klp.check.static import STATIC, modinfo
 from klp.cli.main import klp
+from klp.drive import steps
+from klp.drive.subject import LivepatchSubject
 from klp.errors import UsageError
 from klp.model import Kernel, Module
 from klp.modules.plan import Skip, read_plan
@@ -318,3 +323,15 @@ def test_memory_that_grows_with_calls_is_told(more: int, calls: int, usual: int,
 
 def test_a_meter_that_is_not_in_both_counts_for_nothing() -> None:
     assert growth_by_calls({}, {"kmalloc-1k": Meter(900, 1024)}, 900, {}) == ()
+
+
+def test_who_watches_a_life_is_told_what_is_done_to_which_module() -> None:
+    told: list[str] = []
+    stage = object.__new__(Stage)  # what it has of a guest is not asked for
+    stage._tell, stage._part, stage.loaded = told.append, "", []
+    stage.livepatch = cast("LivepatchSubject", SimpleNamespace(name="fix"))
+    stage._take(steps.Unload("other"))
+    stage.tell("life 2 of 2")
+    stage._take(steps.LookAtSysfs("fix"))
+    stage._take(steps.Disable("other"))
+    assert told == ["unloading other", "life 2 of 2", "life 2 of 2, disabling other"]

@@ -14,9 +14,10 @@ import pytest
 from test_shell import Channel
 
 from klp.errors import CheckFailed, GuestSilent
-from klp.guest import shell
+from klp.guest import channels
+from klp.guest.channels import Feed, Streams
 from klp.guest.shell import Shell
-from klp.guest.ssh import Address, ConnectionLimits, Guest, Streams
+from klp.guest.ssh import Address, ConnectionLimits, Guest
 from klp.images import keys
 from klp.waiting import DeadlineMissed
 
@@ -63,7 +64,7 @@ def guest(tmp_path: Path) -> Iterator[Guest]:
 
 
 def test_what_is_too_long_to_keep_is_refused(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shell, "LONGEST_OUTPUT", 2**20)
+    monkeypatch.setattr(channels, "_MOST_MIB", 1)
     with pytest.raises(CheckFailed, match=r"^`yes` wrote more than 1 MiB$"):
         guest.run("yes")
 
@@ -85,6 +86,9 @@ class Endless:
     def exit_status_ready(self) -> bool:
         return False
 
+    def shutdown_write(self) -> None:
+        """There is no input."""
+
 
 def test_a_stream_without_end_ends_with_its_time(guest: Guest) -> None:
     taken = bytearray(1)
@@ -94,13 +98,13 @@ def test_a_stream_without_end_ends_with_its_time(guest: Guest) -> None:
 
     endless = cast("paramiko.Channel", Endless())
     with pytest.raises(GuestSilent, match="no end of `yes` within"):
-        guest._collect(endless, "yes", 0.3, Streams(take, take))
+        guest._collect(endless, Feed(endless, b""), "yes", 0.3, Streams(take, take))
     assert bytes(taken) == b"x"
 
 
 def test_the_shell_that_stays_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    for limit, longest, error in ((60.0, 2**20, CheckFailed), (0.5, 2**40, DeadlineMissed)):
-        monkeypatch.setattr(shell, "LONGEST_OUTPUT", longest)
+    for limit, most_mib, error in ((60.0, 1, CheckFailed), (0.5, 1000, DeadlineMissed)):
+        monkeypatch.setattr(channels, "_MOST_MIB", most_mib)
         channel = Channel()
         own = Shell(channel, lambda: None)
         assert own.take()

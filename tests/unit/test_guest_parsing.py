@@ -72,8 +72,10 @@ def test_waiting_ends_with_what_is_waited_for(tmp_path: Path, silence: Path) -> 
     flag = tmp_path / "it's a flag"
     assert lasts(livepatch._WHILE_ONE, flag, silence) == ""
     assert lasts(livepatch._WHILE_THERE, flag, silence) == ""
+    assert lasts(livepatch._WHILE_HELD, flag, silence) == ""
     flag.write_text("0\n")
     assert lasts(livepatch._WHILE_ONE, flag, silence) == ""
+    assert lasts(livepatch._WHILE_HELD, flag, silence) == ""
 
 
 def test_waiting_says_what_lasts(tmp_path: Path, silence: Path) -> None:
@@ -81,6 +83,7 @@ def test_waiting_says_what_lasts(tmp_path: Path, silence: Path) -> None:
     flag.write_text("1\n")
     assert lasts(livepatch._WHILE_ONE, flag, silence) == "1\n"
     assert lasts(livepatch._WHILE_THERE, tmp_path, silence) == "1\n"
+    assert lasts(livepatch._WHILE_HELD, flag, silence) == "1\n"
 
 
 # --- sysfs ------------------------------------------------------------------------------------------

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import pytest
 
+from klp.errors import CheckFailed
+from klp.klog.canary import after, new_canary
+from klp.klog.expected import Expected, missing, reasons, unexpected
 from klp.klog.lines import alarms, without_stamp
 from klp.klog.reports import reports
 from klp.klog.transitions import logged_counts
@@ -118,3 +121,51 @@ def test_the_log_is_counted_for_one_livepatch() -> None:
     assert logged_counts(LOG, "klp_a_b")["patching started"] == 1
     assert not any(logged_counts(LOG, "klp").values())
     assert set(logged_counts((), "klp_a").values()) == {0}
+
+
+@pytest.mark.parametrize(("between", "heard"), [(0, True), (7, True), (8, False)])
+def test_how_far_off_the_kernel_shows_what_only_it_shows(between: int, heard: bool) -> None:
+    first = "BUG: a word that no list has"
+    assert (first in alarms((first, *["a line"] * between, "CPU: 0 UID: 0 PID: 1"))) is heard
+
+
+def test_what_the_kernel_showed_before_it_does_not_count() -> None:
+    assert alarms(("Modules linked in: x", "WARNING: this machine was livepatched")) == ()
+
+
+def test_a_canary_is_looked_for_from_the_first_line_on() -> None:
+    canary = new_canary("a run")
+    assert new_canary("a run") != canary
+    assert len(canary.token) == len("klp: a run []") + 12
+    written = f"[    1.0] {canary.token}"
+    assert after(canary, ("before", written, "one", "two")) == ("one", "two")
+    assert after(canary, (written,)) == ()
+    with pytest.raises(CheckFailed, match="overflowed"):
+        after(canary, ("one", "two"))
+
+
+REPORT = (
+    "[    1.0] BUG: sleeping function called from invalid context at mm/slab.h:1",
+    "[    1.0] Call Trace:",
+)
+
+
+def test_which_reports_were_expected() -> None:
+    log = ("[    0.5] a line", *REPORT, "[    2.0] a line", "[    3.0] kernel BUG at fs/x.c:1!")
+    sleeping, other = Expected("invalid context", "it sleeps"), Expected("no such", "never")
+    assert unexpected(log, (sleeping, other)) == (("[    3.0] kernel BUG at fs/x.c:1!",),)
+    assert reasons(log, (sleeping, other)) == dict.fromkeys(REPORT, "it sleeps")
+    assert missing(log, (sleeping, other)) == (other,)
+
+
+def test_an_empty_log_has_no_reports() -> None:
+    assert reports(()) == alarms(()) == ()
+
+
+def test_every_line_from_the_cut_to_the_end_belongs_to_a_warning() -> None:
+    cut, end = "------------[ cut here ]------------", "---[ end trace 0000000000000000 ]---"
+    warning = (cut, "WARNING: CPU: 1 PID: 12 at fs/x.c:1 f+0x1/0x2", "odd words", "and more of them", end)
+    assert reports((*warning, "odd words")) == (warning,)
+    # Whatever there was before it.
+    other = ("BUG: scheduling while atomic: insmod/1/0x2",)
+    assert reports((*other, "odd words", *warning, "Call Trace:")) == (other, warning, ("Call Trace:",))

@@ -14,7 +14,7 @@ import pytest
 
 BASE = (
     "version", "errors", "kernels", "model", "paths", "files", "diskspace", "inuse", "process", "sidework",
-    "waiting", "durations", "progress", "consoles", "settings", "toml", "work",
+    "waiting", "durations", "progress", "printable", "consoles", "settings", "toml", "work",
 )  # fmt: skip
 # Low to high. A room may import itself and what stands before it.
 ORDER = (
@@ -251,7 +251,7 @@ def test_analysis_loads_neither_ssh_nor_files_nor_processes(sources: list[Source
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     loaded = {name for name in done.stdout.split() if name.startswith("klp.")}
     rooms = {name.split(".")[1] for name in loaded}
-    assert rooms == {"analysis", "arch", "errors", "klog", "trace"}
+    assert rooms == {"analysis", "arch", "errors", "klog", "printable", "trace"}
     assert not {"paramiko", "qemu", "subprocess", "pathlib", "rich"} & set(done.stdout.split())
 
 

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from klp.check.registry import NAMES
 from klp.modules.plan import read_plan
 from tests.unit.test_patches import named
 from tests.verdicts import LIVEPATCHES, Expected, expected, expected_bare
 
 BAD = sorted(folder for folder in (LIVEPATCHES / "bad").iterdir() if folder.is_dir())
 GOOD = sorted(folder for folder in (LIVEPATCHES / "good").iterdir() if folder.is_dir())
+# Sources that do not build are no livepatch yet: tests/integration/test_check.py has some.
+TRIED = {*NAMES} - {"build"}
 CHECKING = Path(__file__).parents[2] / "docs/checking.md"
 
 
@@ -38,6 +41,25 @@ def test_there_are_as_many_good_ones() -> None:
 
 def test_a_good_one_is_near_a_bad_one() -> None:
     assert {each.near for each in of("good").values()} - {""} <= set(of("bad"))
+
+
+def test_each_scenario_finds_a_bad_one_and_lets_a_good_neighbour_pass() -> None:
+    """Of `klp check`'s own list, so that a new scenario comes with both."""
+    found = {scenario: each.name for each in of("bad").values() for scenario in each.scenarios}
+    assert set(found) == TRIED
+    passed = {
+        scenario for each in of("good").values() if each.near
+        for scenario in set(each.scenarios) & set(of("bad")[each.near].scenarios)
+    }  # fmt: skip
+    assert passed == TRIED
+
+
+def test_what_a_scenario_alone_finds_is_no_fault_of_a_plain_life() -> None:
+    for each in of("bad").values():
+        assert not each.unseen or "life" not in each.scenarios
+    told = {"modinfo", "life", "cycles", "exercise"}  # read, or the life that all of them have
+    alone = {scenario for each in of("bad").values() if each.unseen for scenario in each.scenarios}
+    assert alone | told | {"reverse-enable", "ftrace-user"} == TRIED
 
 
 @pytest.mark.parametrize("folder", [*BAD, *GOOD], ids=lambda folder: folder.name)

@@ -29,6 +29,9 @@ def left(at: float, task: str, by: int | None = None) -> str:
         # A pass tries the idle tasks last.
         ([left(10.1, "swapper/1:0"), left(10.2, "kworker/0:1:9")], 3),
         ([left(10.1, "kworker/0:1:9"), left(10.2, "swapper/0:0"), left(10.2, "swapper/1:0")], 2),
+        ([left(10.1, "sh:8"), left(10.1, "swapper/1:0"), left(10.2, "cat:9")], 3),
+        # Less than 0.4 s after the line before it, it is of the same pass.
+        ([left(10.0, "sh:8"), left(10.25, "cat:9"), left(10.5, "cat:10")], 2),
         ([left(10.1, "kworker/0:1:9"), left(10.3, "kworker/0:1:9")], 3),
         ([left(10.1, "kworker/0:1:9"), left(11.1, "swapper/1:0")], 3),
         ([left(10.1, "kworker/0:1:9"), left(10.85, "kworker/0:2:10")], 3),
@@ -57,7 +60,13 @@ def test_the_kernels_own_words_are_understood() -> None:
 
 
 def test_both_directions_and_several_livepatches() -> None:
-    log = [*lines(1, 2), *lines(3, 4, "unpatching"), *lines(5, 6, patch="other"), "[ 7.0] something else"]
+    log = [
+        "[ 0.5] said before it",
+        *lines(1, 2),
+        *lines(3, 4, "unpatching"),
+        *lines(5, 6, patch="other"),
+        "[ 7.0] something else",
+    ]
     assert [(each.patch, each.target) for each in logged_transitions(log)] == [
         ("fix", 1), ("fix", 0), ("other", 1),
     ]  # fmt: skip

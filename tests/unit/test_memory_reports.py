@@ -236,3 +236,17 @@ def test_kasan_is_read_by_its_source() -> None:
         "was freed, allocated by livepatch_foo of klp_bad, freed by livepatch_foo of klp_bad (kernel log: "
         "BUG: KASAN: slab-use-after-free in livepatch_foo [klp_bad])"
     )
+
+
+WARNING = (
+    "------------[ cut here ]------------",
+    "WARNING: CPU: 1 PID: 12 at fs/x.c:1 f+0x1/0x2",
+    "---[ end trace 0000000000000000 ]---",
+)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_reports_of_two_kinds_are_two(name: str) -> None:
+    own = lines(name)
+    assert reports((*WARNING, *BEFORE, *own, *AFTER)) == (WARNING, own)
+    assert reports((*own, *AFTER, *WARNING, "Call Trace:")) == (own, WARNING, ("Call Trace:",))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,13 @@ def test_there_are_plans() -> None:
     assert {"version-banner", "module-target"} <= {
         file.parent.name for file in paths.PATCHES.glob("*/patch.toml")
     }
+
+
+@pytest.mark.parametrize(("was", "line"), [("x=1 y=2", 7), ("secs=3", 10)])
+def test_parameters_that_insmod_cannot_be_given(tmp_path: Path, was: str, line: int) -> None:
+    file = written(tmp_path, WHOLE.replace(was, "label='don't'"))
+    with pytest.raises(SettingsError) as refused:
+        read_plan(file)
+    said = "parameters: no closing quotation in \"label='don't'\""
+    assert re.fullmatch(rf"{file}:\d+: .*{re.escape(said)}", refused.value.message)
+    assert f":{line}: " in refused.value.message

@@ -213,7 +213,7 @@ def test_a_call_whose_return_was_not_seen_is_lost_once(shadow, out, bpf):
 
 def test_calls_through_a_pointer_are_grouped_by_where_they_return(monkeypatch):
     found = [Call(0x15A, 0x15C, "rax"), Call(0x20, 0x25, "rdx"), Call(0x21, 0x25, "rdx")]
-    monkeypatch.setattr(klpshadow.klptext, "read_text", lambda _start, _end: b"")
+    monkeypatch.setattr(klpshadow.klptext, "calls", lambda _symbols, start, _end, find: find(b"", start))
     monkeypatch.setattr(klpshadow.klptext, "indirect_calls", lambda *_: iter(found))
     symbols = SimpleNamespace(span=lambda _name: (0x10, 0x200), named=lambda _part: [])
     assert klpshadow.pointer_calls(symbols, "f") == [(0x25, [0x20, 0x21]), (0x15C, [0x15A])]

@@ -73,6 +73,20 @@ def test_a_functions_span_ends_where_the_next_function_begins(kernel):
     assert list(Symbols(lambda: "ffffffff81000000 t klp_last\n").spans("klp_")) == []
 
 
+def test_variables_behind_the_last_function_are_not_searched_for_one(kernel, monkeypatch):
+    variables = [f"{0xFFFFFFFF82000000 + 8 * number:016x} d klp_{number}\n" for number in range(200)]
+    kernel["text"] = CORE + "".join(variables)
+    symbols, parsed = Symbols(lambda: kernel["text"]), []
+    parse = klpsymbols.parse
+    monkeypatch.setattr(klpsymbols, "parse", lambda line: parsed.append(line) or parse(line))
+    assert [name for name, _, _ in symbols.spans("klp_start")] == [
+        "klp_start_transition",
+        "klp_start_transition.part.0",
+    ]
+    assert list(symbols.spans("klp_1")) == []
+    assert len(parsed) < 2 * len(variables)
+
+
 def test_an_anchor_has_a_name_of_its_own(symbols):
     assert symbols.anchor(0xFFFFFFFF81004010).name == "klp_start_transition"
     assert symbols.anchor(0xFFFFFFFF81001010).name == "_stext"

@@ -117,3 +117,94 @@ def test_thunks_are_told_by_name():
 {BASE + 32:x} T __x86_indirect_thunk_rcx
 """
     assert klptext.thunks(Symbols(lambda: listing)) == {BASE: "rax", BASE + 32: "rcx"}
+
+
+# --- text in which kprobes stand ---------------------------------------------------------------------
+
+THUNK = BASE + 0x100000
+HIDDEN = {
+    "a call of a retpoline": relative_call(BASE + 8, THUNK),
+    "a call through rax": b"\xff\xd0" + NOP * 3,
+    "a call through r9": b"\x41\xff\xd1" + NOP * 2,
+    "a filled call through rcx": b"\x2e\x2e\x2e\xff\xd1",
+    "a filled call through r8": b"\x2e\x2e\x41\xff\xd0",
+    # Of this one the distance has a breakpoint's byte.
+    "a call with 0xcc in it": relative_call(BASE + 8, BASE + 13 + 0xCC0011),
+}
+
+
+def search(code, base):
+    thunk_at = {THUNK: "r11", BASE + 13 + 0xCC0011: "r12"}
+    return klptext.indirect_calls(code, base, thunk_at)
+
+
+KPROBES, LAYOUT = BASE + 0x200000, {"kprobe": {"hlist": 0, "addr": 40, "opcode": 80}}
+HEAP = 0xFFFF888000000000
+
+
+def heap_of(probed):
+    """Return kernel memory with the kprobes at some addresses, chained from the kernel's table."""
+    nodes = b""
+    for number, (address, opcode) in enumerate(probed):
+        following = HEAP + 88 * (number + 1) if number + 1 < len(probed) else 0
+        nodes += struct.pack("<Q32xQ32xB7x", following, address, opcode)
+    table = struct.pack("<24xQ", HEAP if probed else 0).ljust(64 * 8, b"\0")
+    return [(KPROBES, table), (HEAP, nodes or bytes(88))]
+
+
+@pytest.fixture
+def kernel(tmp_path, monkeypatch):
+    """Make a kernel of some text, in which kprobes stand at some addresses; return its symbols."""
+
+    def make(text, probed):
+        covered = bytearray(text)
+        for address, opcode in probed:
+            assert covered[address - BASE] == opcode
+            covered[address - BASE] = 0xCC
+        core = kcore(tmp_path, [(BASE, bytes(covered)), *heap_of(probed)])
+        monkeypatch.setattr(klptext.read_text, "__defaults__", (core,))
+        monkeypatch.setattr(klptext.saved_opcodes, "__defaults__", (core, tmp_path / "btf"))
+        listing = (
+            f"{BASE:x} t klp_enable\n{KPROBES:x} b kprobe_table\n{KPROBES + 512:x} b kprobe_blacklist\n"
+        )
+        return Symbols(lambda: listing)
+
+    monkeypatch.setattr(klptext.klpbtf, "members", lambda _wanted, _btf: LAYOUT)
+    return make
+
+
+@pytest.mark.parametrize("call", HIDDEN.values(), ids=HIDDEN)
+def test_a_call_is_found_that_a_kprobe_hides(kernel, call):
+    text = NOP * 8 + call + NOP * 3 + b"\xc3" + b"\xcc" * 15
+    bare = kernel(text, [])
+    found = klptext.calls(bare, BASE, BASE + len(text), search)
+    assert found
+    assert found[0].site == BASE + 8
+    # Another probe stands elsewhere, on what looks like a call once its first byte is replaced.
+    text += b"\x89\xd0" + NOP * 4
+    probed = [(BASE + len(text) - 6, 0x89), (BASE + 8, call[0])]
+    symbols = kernel(text, probed)
+    assert klptext.calls(symbols, BASE, BASE + len(text), search) == found
+
+
+def test_a_breakpoint_that_is_no_kprobes_stays_one(kernel):
+    text = NOP * 8 + b"\xcc\xd0" + NOP * 4
+    assert klptext.calls(kernel(text, []), BASE, BASE + len(text), search) == []
+
+
+def test_kprobes_are_not_looked_for_where_none_can_hide_a_call(kernel, monkeypatch):
+    text = NOP * 8 + b"\xff\xd0" + NOP * 3 + b"\x89\xc3\xc3" + b"\xcc" * 8
+    symbols = kernel(text, [(BASE + 13, 0x89)])
+    monkeypatch.setattr(klptext, "saved_opcodes", None)
+    assert klptext.calls(symbols, BASE, BASE + len(text), search) == [Call(BASE + 8, BASE + 10, "rax")]
+
+
+def test_what_cannot_be_uncovered_is_told_in_one_line(kernel):
+    text = NOP * 8 + b"\xff\xd0" + NOP * 3
+    kernel(text, [(BASE + 8, 0xFF)])
+    without = Symbols(lambda: f"{BASE:x} t klp_enable\n{BASE + 64:x} t klp_other\n")
+    with pytest.raises(ProbeError) as refused:
+        klptext.calls(without, BASE, BASE + len(text), search)
+    assert str(refused.value) == (
+        "another probe hides what is called at klp_enable+0x8: this kernel has no kprobe_table"
+    )

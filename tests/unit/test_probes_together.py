@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from klp.trace.tracer import starting
+
 PROBES = Path(__file__).parents[2] / "probes"
 # A tool that writes what it is, says that its probes are attached when it is told to, and goes on.
 TOOL = """
@@ -73,3 +75,9 @@ def test_a_tool_that_ends_holds_up_no_other(together, tmp_path):
         (tmp_path / "orders").write_text("")
         assert starter.wait(60) == 0
         (tmp_path / "klptwo.end").write_text("")
+
+
+def test_the_probe_that_starts_is_told_with_its_place() -> None:
+    assert starting("", 4) == ""
+    assert starting("klptransition 101\n", 4) == "klptransition, 1 of 4"
+    assert starting("klptransition 101\nklpshadow", 4) == "klpshadow, 2 of 4"

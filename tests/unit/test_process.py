@@ -398,3 +398,16 @@ def test_an_error_ends_the_commands_of_the_work_beside(tmp_path: Path, command: 
         interrupt()
     await_end(pid_in(told))
     assert not after.exists()
+
+
+def test_both_streams_can_be_listened_to() -> None:
+    out: list[str] = []
+    err: list[str] = []
+    script = "echo one; echo two >&2; echo three; exit 3"
+    done = process.run(
+        ["sh", "-c", script], check=False, listen=err.append, listen_out=out.append, timeout_s=60
+    )
+    assert (out, err) == (["one", "three"], ["two"])
+    assert (done.status, done.stdout, done.stderr) == (3, "one\nthree\n", "two\n")
+    done = process.run(["sh", "-c", script], check=False, listen_out=out.append)
+    assert (done.stdout, done.stderr) == ("one\nthree\n", "two\n")

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from klp.consoles import PlainLines
 from klp.durations import Durations
-from klp.progress import NotesOnly, teller, under_way
+from klp.progress import NotesOnly, Silent, counter, teller, under_way
 from klp.waiting import wait_until
 
 # What the issue of all this is: who sees nothing for longer begins to wonder.
@@ -199,3 +199,50 @@ def test_few_durations_are_kept(tmp_path: Path) -> None:
         durations.keep([f"step {number}"], 5.0)
     assert durations.last(["step 0"]) is None
     assert durations.last(["step 449"]) == 5.0
+
+
+def test_pieces_are_counted_of_as_many_as_there_were_the_last_time(
+    progress: PlainLines, clock: Clock, written: Stamped
+) -> None:
+    for pieces in (3, 4):
+        with progress.step("building a for 6.12"):
+            count = counter(progress, "build steps")
+            for number in range(1, pieces + 1):
+                count(number)
+                wait(progress, clock, QUIET_S)
+    told = [re.sub(r".*\d s, | steps.*", "", line) for _, line in written.lines if "build steps" in line]
+    assert told == [
+        "1 build",
+        "2 build",
+        "3 build",
+        "1 of 3 build",
+        "2 of 3 build",
+        "3 of 3 build",
+        "4 build",
+    ]
+
+
+def test_what_failed_was_not_all(progress: PlainLines, clock: Clock, written: Stamped) -> None:
+    def fail() -> None:
+        with progress.step("building"):
+            counter(progress, "build steps")(7)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    with progress.step("building"):
+        counter(progress, "build steps")(1)
+        wait(progress, clock, QUIET_S)
+    assert any("1 build steps" in line for _, line in written.lines)
+
+
+def test_a_progress_that_remembers_nothing_is_told_how_many(
+    progress: PlainLines, clock: Clock, written: Stamped
+) -> None:
+    part = NotesOnly(progress)
+    with progress.step("checking"), part.step("a build"):
+        counter(part, "build steps")(5)
+        wait(progress, clock, QUIET_S)
+    assert any("a build, 5 build steps" in line for _, line in written.lines)
+    counter(progress, "build steps")(1)  # outside of any step
+    counter(Silent(), "build steps")(1)

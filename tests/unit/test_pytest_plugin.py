@@ -228,3 +228,16 @@ def test_a_file_of_verdicts_that_cannot_be_written_is_refused_in_one_line(pytest
     assert [line for line in result.errlines if line] == [
         f"ERROR: --klp-verdicts: {pytester.path / 'folder'}: Is a directory"
     ]
+
+
+def test_what_is_waited_for_has_an_estimate(run, pytester):
+    (pytester.path / "empty" / "durations.json").write_text('{"making guests ready": 200.0}')
+    result = run("""
+        from klp.testing import plugin
+
+        def test_it(pytestconfig):
+            with plugin._session(pytestconfig)._progress.step("making guests ready"):
+                pass
+    """)
+    result.assert_outcomes(passed=1)
+    assert "making guests ready … (last time 3 min)" in "\n".join([*result.outlines, *result.errlines])

@@ -17,6 +17,7 @@ KLP = Path(__file__).parents[2] / "harness" / "klp"
 # Each waits for the archive, a compiler, a guest, a large file or a long recording.
 LONG = {
     "images/debian.py:make_root", "images/debian.py:fetch_kernel", "images/debian.py:fetch_packages",
+    "images/unpacked.py:unpack_root",
     "images/disk.py:make_ext4", "images/source.py:extract", "images/source.py:unpack",
     "images/vmlinux.py:write_kernel", "images/cache.py:damaged_files", "sourcepatch/includes.py:index_of",
     "sourcepatch/units.py:compile_unit", "modules/kbuild.py:built_in", "vm/accel.py:choose_accelerator",

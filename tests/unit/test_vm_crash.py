@@ -408,3 +408,37 @@ class TestMachine:
         assert said.report.category is Category.SILENT
         self.replay(machine, "6.12-blocked")
         assert "; before: hung task in klp_fault_blocked" in machine.silent("x").message
+
+
+WAITS = (" smp_call_function_many_cond+0x1/0x2", " caller+0x1/0x2")
+LOCKUP = "watchdog: BUG: soft lockup - CPU#0 stuck for 26s! [mine:219]"
+
+
+def test_a_stall_that_waits_for_a_cpu_is_that_cpus() -> None:
+    stall = parsed(
+        Category.SOFT_LOCKUP, LOCKUP, "Call Trace:", *WAITS, " </TASK>",
+        # What is printed besides is no other CPU's; and of those the first that does not wait as well.
+        "Call Trace:", " unrelated+0x1/0x2", " </TASK>",
+        "NMI backtrace for cpu 1", "Call Trace:", *WAITS, " </TASK>",
+        "NMI backtrace for cpu 2", "RIP: 0010:culprit+0x1/0x2", "Call Trace:", " below+0x1/0x2", " </TASK>",
+        "NMI backtrace for cpu 3", "Call Trace:", " another+0x1/0x2", " </TASK>",
+    )  # fmt: skip
+    assert (stall.function, stall.trace) == ("culprit", ("culprit+0x1/0x2", "below+0x1/0x2"))
+    alone = parsed(Category.SOFT_LOCKUP, LOCKUP, "Call Trace:", *WAITS, " </TASK>")
+    assert alone.function == "smp_call_function_many_cond"
+    busy = parsed(Category.SOFT_LOCKUP, LOCKUP, "Call Trace:", *reversed(WAITS), " </TASK>",
+                  "NMI backtrace for cpu 1", "Call Trace:", " other+0x1/0x2", " </TASK>")  # fmt: skip
+    assert busy.function == "caller"
+
+
+def test_frames_are_a_stacks_from_its_heading_to_its_end() -> None:
+    stall = parsed(
+        Category.SOFT_LOCKUP, LOCKUP, " before+0x1/0x2", "Call Trace:", " one+0x1/0x2", " <IRQ>",
+        " noticed+0x1/0x2", " </IRQ>", " two+0x1/0x2", "Modules linked in: x", " after+0x1/0x2",
+    )  # fmt: skip
+    assert stall.trace == ("one+0x1/0x2", "two+0x1/0x2")
+
+
+def test_a_fingerprint_is_of_the_five_topmost_functions() -> None:
+    assert re.fullmatch("[0-9a-f]{12}", fingerprint(Category.OOPS, ()))
+    assert fingerprint(Category.OOPS, list("abcde")) != fingerprint(Category.OOPS, list("abcdx"))

@@ -5,7 +5,6 @@
 # Unpacked, not installed: installed, it brings Mesa's drivers and another LLVM for its one stressor of
 # graphics cards, half a gigabyte, and a guest has no such card.
 set -eu
-export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
 mkdir -p "$1/klp"
 cd "$1/klp"
 needed=$(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces \
@@ -15,7 +14,7 @@ for package in $needed; do
 		missing="${missing:-} $package"
 done
 # shellcheck disable=SC2086 # a list of package names
-apt-get -o APT::Sandbox::User=root download $missing
+download $missing
 for file in *.deb; do
 	dpkg-deb --extract "$file" "$1"
 done

@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # mmdebstrap customize hook: download $PACKAGES, without what they depend on, to /klp in the new root ($1).
 set -eu
-export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
 mkdir -p "$1/klp"
 cd "$1/klp"
 # shellcheck disable=SC2086,SC2153 # a list of package names, set by the caller
-apt-get -o APT::Sandbox::User=root download $PACKAGES
+download $PACKAGES

@@ -47,6 +47,7 @@ from klp.modules.plan import LogPhase, module_name
 _LOG_S = 2.0
 # Names the events by which calls are counted.
 _COUNTED = "klp_calls"
+_DOING = {steps.Load: "loading", steps.Disable: "disabling", steps.Unload: "unloading"}
 # Prints NAME[TID] of every task with code of module {} on its kernel stack.
 # Only of tasks that sleep or are preempted: of one that runs on another CPU the kernel gives no stack
 # (__unwind_start, arch/x86/kernel/unwind_orc.c), so to find none does not say that nobody is in it.
@@ -77,7 +78,6 @@ class Stage:
         trace: what the probes see: `Trace.events`, `transitions`, `history`.
         log: the kernel log: `KernelLog.find`, `wait`.
         livepatch: the livepatch, shipped, not loaded.
-        tell: says how far it is to whoever watches: ``cycle 12 of 60``.
         counter: counts the calls of the livepatch's own functions; `perform` arms it.
         quick: whether only a first look is wanted (``--quick``).
         loaded: the modules that `set_up` loaded, in order.
@@ -94,7 +94,8 @@ class Stage:
         quick: bool,
     ) -> None:
         self.case = case
-        self.tell = tell
+        self._tell = tell
+        self._part = ""
         self.candidate = candidate
         self.kernel: Kernel = candidate.kernel
         self.guest: TestedGuest = case.guest
@@ -230,7 +231,15 @@ class Stage:
         for step in wanted:
             self._take(step)
 
+    def tell(self, words: str) -> None:
+        """Say how far it is to whoever watches: ``cycle 12 of 60``; a life tells of its steps by itself."""
+        self._part = words
+        self._tell(words)
+
     def _take(self, step: LifeStep) -> None:
+        if isinstance(step, steps.Act):
+            doing = f"{_DOING[type(step)]} {step.module}"
+            self._tell(f"{self._part}, {doing}" if self._part else doing)
         match step:
             case steps.Load(name, parameters):
                 self.load() if name == self.livepatch.name else self._load(name, parameters)
@@ -311,9 +320,10 @@ class Stage:
             # A load that is refused after patching began is undone (klp_cancel_transition): all is as
             # before it.
             pattern = getattr(each, Moment.BEFORE if moment is Moment.REFUSED else moment)
-            if not pattern:
-                continue
             before = self._said(each.command)
+            # Without its target a command was not run before, and then there is nothing to be as it was.
+            if not pattern or (moment is Moment.REFUSED and before is None):
+                continue
             try:
                 said = self.livepatch.observe(
                     each.command, pattern, moment=moment.value, rules=self.candidate.plan.rules

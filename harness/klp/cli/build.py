@@ -9,6 +9,7 @@ import click
 
 from klp.cli.common import example, kernel_option, nothing_to, progress, settings
 from klp.cli.completing import livepatch_names
+from klp.cli.saying import say
 from klp.images.library import Library
 from klp.modules.build import build as build_modules
 from klp.modules.sources import find_source
@@ -41,4 +42,4 @@ def build(paths: tuple[str, ...], kernel: str | None, out: Path) -> None:
     for each in sources:
         for module in build_modules(each, image.kernel, out, steps):
             kind = "livepatch" if module.livepatch else "module"
-            click.echo(f"{module.file}: {kind} {module.name} for {module.vermagic.split()[0]}")
+            say(f"{module.file}: {kind} {module.name} for {module.vermagic.split()[0]}")

@@ -37,6 +37,7 @@ from klp.cli.common import (
     write_output,
 )
 from klp.cli.completing import livepatch_names, run_names, scenario_names
+from klp.cli.saying import say_json
 from klp.errors import ExitCode, UnknownName, UsageError
 from klp.paths import CheckLayout
 from klp.records.encoding import encode
@@ -285,7 +286,7 @@ def _show(
     if junit_file is not None:
         write_output(junit_file, check_junit(result, strict=strict))
     if as_json:
-        click.echo(encode(result).decode(), nl=False)
+        say_json(encode(result).decode(), nl=False)
     else:
         stdout.print(check_table(result))
     console = stderr if as_json else stdout

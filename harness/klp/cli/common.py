@@ -15,6 +15,7 @@ import msgspec
 from klp import paths
 from klp import settings as settings_room
 from klp.cli.completing import kernel_names, rule_ids
+from klp.cli.saying import say_json
 from klp.consoles import for_console
 from klp.durations import Durations
 from klp.errors import HostLacks, UnknownName, UsageError
@@ -201,4 +202,4 @@ def write_output(file: Path, content: bytes) -> None:
 
 def print_json(value: object) -> None:
     """Print a value as indented JSON on stdout."""
-    click.echo(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=1).decode())
+    say_json(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=1).decode())

@@ -10,6 +10,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from klp.cli.common import example
+from klp.cli.saying import say
 from klp.errors import ExitCode
 
 _SHELLS = ("bash", "zsh", "fish")
@@ -34,5 +35,5 @@ def completion(shell: str) -> int:
     variable = f"_{program}_COMPLETE".replace("-", "_").upper()
     script = get_completion_class(shell)
     assert script is not None, shell
-    click.echo(script(klp, {}, program, variable).source())
+    say(script(klp, {}, program, variable).source())
     return ExitCode.OK

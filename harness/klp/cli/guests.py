@@ -7,6 +7,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 import click
 
@@ -21,9 +22,11 @@ from klp.cli.common import (
     stdout,
 )
 from klp.cli.completing import guest_names
-from klp.errors import UnknownName, UsageError
+from klp.cli.saying import say
+from klp.errors import HostLacks, UnknownName, UsageError
+from klp.guest.channels import Streams
 from klp.guest.folders import get_folder, put_folder
-from klp.guest.ssh import Guest, Streams
+from klp.guest.ssh import Guest
 from klp.lab import keeper
 from klp.lab.warm import ensure_warm
 from klp.process import replace
@@ -53,9 +56,9 @@ def up(kernel: str | None, name: str, cold: bool) -> None:
     request = wanted.request if cold else ensure_warm(wanted.cache, wanted.request, progress=steps).request
     with steps.step(f"{'booting' if cold else 'restoring'} {wanted.image.kernel.release}"):
         guest = keeper.up(name, request)
-    click.echo(f"{guest.name}: {guest.release} is up; klp exec, klp ssh, klp cp, klp down")
+    say(f"{guest.name}: {guest.release} is up; klp exec, klp ssh, klp cp, klp down")
     probes = ", ".join(each.name for each in probe_tools())
-    click.echo(f"  its commands: {probes}; to begin with: klp exec klptransition")
+    say(f"  its commands: {probes}; to begin with: klp exec klptransition")
 
 
 @click.command(
@@ -66,12 +69,25 @@ def up(kernel: str | None, name: str, cold: bool) -> None:
 def exec_(name: str | None, command: tuple[str, ...]) -> int:
     """Run COMMAND in a guest; its streams and exit status become ours."""
     with keeper.connect(keeper.find(name)) as guest:
-        stdin = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
         # One word is a line for the guest's shell; several are a command and its arguments, as they stand.
         line = command[0] if len(command) == 1 else command
-        # As it comes: a probe goes on until it is told to end.
-        shown = Streams(partial(click.echo, nl=False), partial(click.echo, nl=False, err=True))
-        return guest.run(line, stdin=stdin, timeout_s=24 * 3600, streams=shown).status
+        # Bytes, and as they come: a probe goes on until it is told to end.
+        shown = Streams(partial(_pass_on, err=False), partial(_pass_on, err=True))
+        return guest.run(line, stdin=_own_input(), timeout_s=24 * 3600, streams=shown, bound=True).status
+
+
+def _own_input() -> bytes | IO[bytes]:
+    """Return our standard input for a command to read; none of a terminal, which nothing would end."""
+    return b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer
+
+
+def _pass_on(chunk: bytes, *, err: bool) -> None:
+    try:
+        click.echo(chunk, nl=False, err=err)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise HostLacks(f"standard {'error' if err else 'output'}: {error.strerror}") from error
 
 
 @click.command(context_settings={"ignore_unknown_options": True}, epilog=example("klp ssh dmesg"))
@@ -140,10 +156,10 @@ def down(name: str | None, everyone: bool) -> None:
     """End a guest."""
     found = keeper.guests() if everyone else [keeper.find(name)]
     if not found:
-        click.echo(_NOBODY)
+        say(_NOBODY)
     for guest in found:
         keeper.down(guest)
-        click.echo(f"{guest.name}: down")
+        say(f"{guest.name}: down")
 
 
 @click.command(epilog=example("klp ps"))

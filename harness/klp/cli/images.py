@@ -17,6 +17,7 @@ from klp.cli.common import (
     stdout,
 )
 from klp.cli.completing import kernel_names
+from klp.cli.saying import say
 from klp.errors import CheckFailed, UsageError
 from klp.images.cache import Manifest, damaged_files
 from klp.images.definition import definitions
@@ -70,7 +71,7 @@ def build(kernel: str | None, *, update: bool) -> None:
     """Build what is missing to boot KERNEL; the default kernel where none is named."""
     wanted = kernel or settings().kernel
     made = _library().update(wanted) if update else _library().ensure(wanted)
-    click.echo(f"{made.name}: {made.kernel.release}, image {made.digest}")
+    say(f"{made.name}: {made.kernel.release}, image {made.digest}")
 
 
 @image.command("list", epilog=example("klp image list"))
@@ -120,7 +121,7 @@ def verify(kernel: str | None) -> None:
     for folder, manifest in entries:
         with under_way(progress(), f"reading {folder.name}"):
             bad = damaged_files(folder, manifest)
-        click.echo(f"{folder.name}: {'damaged: ' + ', '.join(bad) if bad else 'whole'}")
+        say(f"{folder.name}: {'damaged: ' + ', '.join(bad) if bad else 'whole'}")
         damaged += [folder / name for name in bad]
     if damaged:
         raise CheckFailed(
@@ -162,8 +163,8 @@ def gc(size_gib: float | None, age_days: float | None, *, dry_run: bool) -> None
         for each, gone in going if dry_run else tidy(library.cache, limit_bytes=limit, unused_s=age):
             freed += each.manifest.size if gone else 0
             what = ("would go" if dry_run else "removed") if gone else "in use, stays"
-            click.echo(f"{each.folder.name}: {what} ({each.why})")
-    click.echo(f"{freed // 2**20} MiB {'would be' if dry_run else 'were'} given back")
+            say(f"{each.folder.name}: {what} ({each.why})")
+    say(f"{freed // 2**20} MiB {'would be' if dry_run else 'were'} given back")
 
 
 @image.command(epilog=example("klp image rm 6.12"))
@@ -177,4 +178,4 @@ def rm(kernel: str) -> None:
     for folder, manifest in entries:
         with under_way(progress(), f"removing {folder.name}"):
             library.cache.remove(folder, manifest)
-        click.echo(f"removed {folder.name}")
+        say(f"removed {folder.name}")

@@ -18,6 +18,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from klp import paths
+from klp.cli.saying import PrintableFormatter, say
 from klp.diskspace import disk_full, free_mib, is_full
 from klp.errors import BuildFailed, ExitCode, KlpError, VmLost
 from klp.version import __version__
@@ -133,7 +134,9 @@ def klp(debug: bool) -> None:
     # Without a handler of ours, Python prints what paramiko and qemu.qmp log of a lost guest to stderr.
     logging.getLogger().addHandler(logging.NullHandler())
     if debug:
-        logging.basicConfig(level=logging.DEBUG, format="%(message)s", force=True)
+        shown = logging.StreamHandler()
+        shown.setFormatter(PrintableFormatter("%(message)s"))
+        logging.basicConfig(level=logging.DEBUG, handlers=[shown], force=True)
         logging.getLogger("paramiko").setLevel(logging.WARNING)
 
 
@@ -143,25 +146,33 @@ def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def _take_signals() -> None:
+    # One that is ignored stays so, here and in all that is started: `nohup klp check` is to outlive its
+    # terminal.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _terminate)
+
+
 def _tell(error: KlpError) -> None:
     # Last what is at fault, and once; before it whatever else was said.
     shown, others = error.parts() if isinstance(error, BuildFailed) else ((), ())
     for line in others:
-        click.echo(line, err=True)
+        say(line, err=True)
     if isinstance(error, VmLost):
         for line in error.console_tail:
-            click.echo(f"  console: {line}", err=True)
-    click.echo("\n".join([f"error: {error.message}", *shown]), err=True)
+            say(f"  console: {line}", err=True)
+    say("\n".join([f"error: {error.message}", *shown]), err=True)
     if error.hint:
-        click.echo(f"  ({error.hint})", err=True)
+        say(f"  ({error.hint})", err=True)
 
 
 def _tell_misuse(error: click.UsageError) -> None:
     where = error.ctx.command_path if error.ctx else "klp"
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        click.echo(error.format_message(), err=True)
+        say(error.format_message(), err=True)
     else:
-        click.echo(f"error: {error.format_message()}\n  ({where} --help)", err=True)
+        say(f"error: {error.format_message()}\n  ({where} --help)", err=True)
 
 
 def _invoke() -> int | None:
@@ -192,8 +203,7 @@ def _disks_told() -> Iterator[None]:
 
 def main() -> NoReturn:
     """Run `klp`; the entry point."""
-    signal.signal(signal.SIGTERM, _terminate)
-    signal.signal(signal.SIGHUP, _terminate)
+    _take_signals()
     try:
         with _disks_told():
             sys.exit(_invoke() or ExitCode.OK)
@@ -209,7 +219,7 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is ended; a second Ctrl-C has nothing to stop
-        click.echo("error: interrupted", err=True)
+        say("error: interrupted", err=True)
         sys.exit(ExitCode.INTERRUPTED)
     except BrokenPipeError:
         # Whoever read our output went away (klp … | head); that is no failure of ours.

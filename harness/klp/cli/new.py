@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from klp.cli.common import example, kernel_option, progress, settings
+from klp.cli.saying import say
 from klp.images.library import Library
 from klp.modules.replaceable import replaceable
 from klp.modules.starting import check_name, write_start
@@ -32,5 +33,5 @@ def new(folder: Path, function: str, kernel: str | None) -> None:
     with steps.step(f"looking {function} up in {image.kernel.release}"):
         found = replaceable(image.kernel, function)
     source = write_start(folder, found, image.kernel, steps)
-    click.echo(f"{source}: changes {found.name} of {found.object}, and does what that did; edit it")
-    click.echo(f"  to check it: klp check {shlex.quote(str(folder))} -k {shlex.quote(wanted.kernel)}")
+    say(f"{source}: changes {found.name} of {found.object}, and does what that did; edit it")
+    say(f"  to check it: klp check {shlex.quote(str(folder))} -k {shlex.quote(wanted.kernel)}")

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from klp.cli.common import example, plain_option, print_json, stdout
+from klp.cli.saying import say
 from klp.errors import ExitCode
 from klp.report.columns import Columns
 from klp.trace.catalogue import ProbeTool, probe_tools
@@ -45,12 +46,12 @@ def _export(folder: Path | None, file: Path | None) -> None:
     first = "klptransition"
     if folder:
         export_folder(folder)
-        click.echo(f"{folder}: on a machine with BCC, as root: {folder}/{first}.py")
-        click.echo(f"  manual pages: man -l {folder}/man/{first}.8")
+        say(f"{folder}: on a machine with BCC, as root: {folder}/{first}.py")
+        say(f"  manual pages: man -l {folder}/man/{first}.8")
     if file:
         export_zipapp(file)
-        click.echo(f"{file}: on a machine with BCC, as root: python3 {file} {first}")
-        click.echo(f"  manual pages: python3 {file} man {first} | man -l -")
+        say(f"{file}: on a machine with BCC, as root: python3 {file} {first}")
+        say(f"  manual pages: python3 {file} man {first} | man -l -")
 
 
 def _cells(tool: ProbeTool) -> tuple[str | None, ...]:

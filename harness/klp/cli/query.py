@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import msgspec
 from klp import paths
 from klp.cli.common import example, plain_option, progress, settings, stdout
 from klp.cli.completing import run_names
+from klp.cli.saying import say, say_json
 from klp.errors import ExitCode, UsageError
 from klp.paths import CacheLayout
 from klp.records.database import TABLES, Answer, Database
@@ -51,7 +53,7 @@ def query(
 ) -> int:
     """Answer one question, or list the tables."""
     if tables:
-        click.echo(documentation(), nl=False)
+        say(documentation(), nl=False)
         return ExitCode.OK
     if not sql:
         raise UsageError(
@@ -80,12 +82,15 @@ def _database(words: tuple[str, ...]) -> Database:
 
 def _print(answer: Answer, *, as_csv: bool, as_json: bool) -> None:
     if as_csv:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
         writer.writerow(answer.columns)
         writer.writerows(map(_told, answer.rows))
+        # CSV has no escapes of its own, so only a terminal gets it other than as it is.
+        (say if sys.stdout.isatty() else click.echo)(table.getvalue(), nl=False)
     elif as_json:
         rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
-        click.echo(json.dumps(rows, indent=1, default=str))
+        say_json(json.dumps(rows, indent=1, default=str))
     else:
         stdout.print(Columns(answer.columns, map(_told, answer.rows), blocks=True))
 

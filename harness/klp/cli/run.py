@@ -25,6 +25,7 @@ from klp.cli.common import (
     tell_folder,
 )
 from klp.cli.completing import livepatch_names
+from klp.cli.saying import say, say_json
 from klp.drive.job import wishes
 from klp.drive.prepare import prepare_run
 from klp.drive.preview import RunChoices, preview
@@ -96,7 +97,7 @@ def run(
         choices = RunChoices(cold, repeat, retry_lost, force, control, consistency)
         with under_way(progress(), "looking what is there"):
             lines = tuple(preview(wished, wanted, choices, RunLayout(out or Path("RUN"))))
-        click.echo("\n".join(lines))
+        say("\n".join(lines))
         return ExitCode.OK
     steps = progress()
     prepared = prepare_run(wished, bootable(wanted), out, steps, cold=cold, control=control)
@@ -112,7 +113,7 @@ def run(
 
 def _show(result: RunResult, layout: RunLayout, as_json: bool) -> None:
     if as_json:
-        click.echo(encode(result).decode(), nl=False)
+        say_json(encode(result).decode(), nl=False)
     elif result.plans:
         stdout.print(run_table(result))
         for line in failed_checks(result):

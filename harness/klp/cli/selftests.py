@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from klp.cli.common import (
     tell_folder,
     write_output,
 )
+from klp.cli.saying import say, say_json
 from klp.errors import ExitCode, UsageError
 from klp.paths import SelftestsLayout
 from klp.records.encoding import encode
@@ -117,9 +117,9 @@ def _list(wanted: Sequence[Settings], scripts: Sequence[str], *, as_json: bool) 
         return
     for kernel_name, by_script in listed.items():
         cases = sum(len(names) for names in by_script.values())
-        click.echo(f"{kernel_name}: {how_many(len(by_script), 'script')}, {how_many(cases, 'case')}")
+        say(f"{kernel_name}: {how_many(len(by_script), 'script')}, {how_many(cases, 'case')}")
         for script, names in by_script.items():
-            click.echo("\n".join([f"  {script}", *(f"    {name}" for name in names)]))
+            say("\n".join([f"  {script}", *(f"    {name}" for name in names)]))
 
 
 def _show(
@@ -134,9 +134,9 @@ def _show(
         write_output(junit_file, selftests_junit(result))
     data = as_ktap or as_json
     if as_json:
-        sys.stdout.write(encode(result).decode())
+        say_json(encode(result).decode(), nl=False)
     elif as_ktap:
-        sys.stdout.write(ktap(result))
+        say(ktap(result), nl=False)
     else:
         stdout.print(selftests_table(result))
     console = stderr if data else stdout

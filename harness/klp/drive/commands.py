@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shlex
 
+from klp.errors import UsageError
 from klp.klog.transitions import PASSES_TOLD_BY
 
 GUEST_MODULES = "/run/klp/modules"
@@ -21,8 +22,15 @@ def guest_path(module: str) -> str:
 
 
 def insmod(path: str, parameters: str) -> list[str]:
-    """Return what loads a module's file, with parameters ``k=v k=v``."""
-    return ["insmod", path, *shlex.split(parameters)]
+    """Return what loads a module's file, with parameters ``k=v k=v``.
+
+    Raises:
+        UsageError: a quote in the parameters is left open.
+    """
+    try:
+        return ["insmod", path, *shlex.split(parameters)]
+    except ValueError as error:
+        raise UsageError(f"parameters {parameters!r}: {str(error).lower()}") from None
 
 
 def rmmod(module: str) -> list[str]:

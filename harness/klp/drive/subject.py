@@ -194,6 +194,17 @@ class LivepatchSubject(ModuleSubject):
             self.look()
         return got
 
+    def unload(self, *, expect: int | None = 0) -> int:
+        """Remove it with rmmod, once the kernel has given its own reference of it back.
+
+        Raises:
+            CheckFailed: the kernel did otherwise than expected.
+        """
+        # Not where it is to be refused: what is enabled, or was forced, is held for good.
+        if expect == 0:
+            self._lab.livepatches.wait_put(self.name)
+        return super().unload(expect=expect)
+
     def look(self) -> None:
         """Write into the trace what sysfs shows now, for rules that compare it with the events (L1)."""
         if self._observer:

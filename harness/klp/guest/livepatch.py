@@ -10,6 +10,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from klp.errors import CheckFailed, TransitionStuck
@@ -36,9 +37,13 @@ _LIST = (
 _WHILE = "for each in {{1..10}}; do {} || exit 0; read -rt 0.1 <>/run/klp/silence; done; echo 1"
 _WHILE_ONE = _WHILE.format('read -r now 2>/dev/null <{0} && [ "$now" = 1 ]')
 _WHILE_THERE = _WHILE.format("[ -d {0} ]")
+_WHILE_HELD = _WHILE.format('read -r now 2>/dev/null <{0} && [ "$now" != 0 ]')
 # One grep for all: a loop that starts a program for each of 2,000 threads keeps an emulated guest busy for
 # more than two minutes.
 _STATES = "grep -H . /proc/[0-9]*/task/[0-9]*/patch_state 2>/dev/null"
+# What takes a reference for a moment gives it back within this; a livepatch that is forced or keeps one for
+# good is told by rmmod.
+_HELD_S = 3.0
 # Prints tid and patch_state of every thread.
 _PATCH_STATES = _STATES + " | sed 's,.*/task/,,; s,/patch_state:, ,'; :"
 # Prints tid, name, patch_state and stack of the threads whose state is neither $1 nor -1 (the transition
@@ -181,6 +186,20 @@ class Livepatches:
             )  # fmt: skip
         except DeadlineMissed as missed:
             raise CheckFailed(f"{name}: still in sysfs after {missed.waited_s:.0f} s") from None
+
+    def wait_put(self, name: str) -> None:
+        """Wait until nobody holds the livepatch's module, a few seconds at most, so that it can be removed.
+
+        Its folder in sysfs goes before the reference that klp_enable_patch() took is given back
+        (klp_free_patch_finish, kernel/livepatch/core.c): rmmod between the two is refused with EAGAIN. The
+        kernel's own selftests wait for the same (unload_mod in their functions.sh).
+        """
+        path = f"/sys/module/{name}/refcnt"
+        with suppress(DeadlineMissed):
+            wait_until(
+                lambda: not self._lasts(_WHILE_HELD, path), what="last reference",
+                timeout_s=_HELD_S, every_s=_POLL_S,
+            )  # fmt: skip
 
     def _lasts(self, script: str, path: str) -> bool:
         """Whether what `script` waits for did not come; it looks in the guest, where that costs least."""

@@ -17,31 +17,13 @@ from collections.abc import Callable
 
 import paramiko
 
-from klp.errors import CheckFailed
+from klp.guest.channels import LOOK_S, Streams, has_more, kept_in, move
 from klp.waiting import wait_until
 
-_LOOK_S = 0.005
-_CHUNK = 65536
-# So much is read before anything else is looked at: whoever never stops writing is not waited for.
-_CHUNKS = 64
-# What a command may write, in bytes: it is kept in memory, and the kernel's whole log is 4 MiB.
-LONGEST_OUTPUT = 64 * 2**20
 # Run by the shell that the server starts, which is thus the one that stays: another would take as long
 # again to start. From a pipe bash reads byte by byte, so no further than the NUL that ends a line: what
 # follows it is left to the line, which may be `head -c` with a file's content.
 _LINES = "while IFS= read -rd '' line; do eval \"$line\"; done"
-
-
-def check_length(what: str, length: int) -> None:
-    """See that what a command has written so far can be kept.
-
-    Raises:
-        CheckFailed: it is too long.
-    """
-    if length > LONGEST_OUTPUT:
-        raise CheckFailed(
-            f"`{what}` wrote more than {LONGEST_OUTPUT // 2**20} MiB", hint="have it write into a file"
-        )
 
 
 class Shell:
@@ -76,9 +58,9 @@ class Shell:
 
         Raises:
             DeadlineMissed: it did not end within `limit_s`.
+            CheckFailed: it wrote more than is kept.
             paramiko.SSHException, EOFError, OSError: the connection broke.
             VmLost: the machine was lost meanwhile.
-            CheckFailed: it writes more than a result holds.
         """
         done = self._run(f"( eval {shlex.quote(line)} ) </dev/null; {self._ends}", line, b"", limit_s)
         if done[0] is not None:
@@ -102,15 +84,14 @@ class Shell:
 
     def _run(self, script: str, what: str, after: bytes, limit_s: float) -> tuple[int | None, bytes, bytes]:
         out, err = bytearray(), bytearray()
+        streams = kept_in(out, err, what)
         try:
             self._channel.settimeout(limit_s)
             self._channel.sendall(f"{script}\0".encode() + after)
             found = wait_until(
-                lambda: self._look(what, out, err),
-                what=f"end of `{what}`",
-                timeout_s=limit_s,
-                every_s=_LOOK_S,
-            )
+                lambda: self._look(streams, out, err),
+                what=f"end of `{what}`", timeout_s=limit_s, every_s=LOOK_S,
+            )  # fmt: skip
         except BaseException:
             self.close()
             raise
@@ -120,20 +101,14 @@ class Shell:
         assert ended is not None
         return int(ended[1]), bytes(out[: ended.start()]), bytes(err[: err.index(self._err_end)])
 
-    def _look(self, what: str, out: bytearray, err: bytearray) -> object:
+    def _look(self, streams: Streams, out: bytearray, err: bytearray) -> object:
         """Read what has come; return something once both streams have ended, the channel if it has."""
-        for _ in range(_CHUNKS):
-            if self._channel.recv_ready():
-                out.extend(self._channel.recv(_CHUNK))
-            if self._channel.recv_stderr_ready():
-                err.extend(self._channel.recv_stderr(_CHUNK))
-        check_length(what, len(out) + len(err))
+        move(self._channel, streams)
         # Both, for the streams come on their own: the end of one says nothing of the other.
         if self._err_end in err and self._out_end.search(out):
             return True
         if self._channel.closed or self._channel.eof_received:
-            more = self._channel.recv_ready() or self._channel.recv_stderr_ready()
-            return None if more else self._channel
+            return None if has_more(self._channel) else self._channel
         self._alive()
         return None
 

@@ -15,24 +15,23 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import IO, Self
 
 import paramiko
 
 from klp.errors import CheckFailed, GuestSilent, VmLost
-from klp.guest.shell import Shell, check_length
+from klp.guest.bound import bound_line
+from klp.guest.channels import LOOK_S, Feed, Streams, has_more, kept_in, move
+from klp.guest.shell import Shell
 from klp.waiting import DeadlineMissed, wait_until
 
 log = logging.getLogger(__name__)
 
-_LOOK_S = 0.005
 _REASON_S = 2.0
 # A shell reports 128 and the signal's number for a command that a signal ended; we do not learn which it
 # was.
 _KILLED = 128
 _CHUNK = 65536
-# So much is read before anything else is looked at: whoever never stops writing is not waited for.
-_CHUNKS = 64
 _SSH_LOOPBACK = "127.0.0.1"
 # One of each, so that the guest's emulated CPU is not given dearer ones: both dropbear and paramiko have
 # these.
@@ -84,13 +83,6 @@ class CommandResult:
             said = (self.stderr or self.stdout).strip().splitlines()[-1:] or ["it said nothing"]
             raise CheckFailed(f"{what}: {said[0]}", hint=f"in the guest: {self.command}")
         return self
-
-
-class Streams(NamedTuple):
-    """What gets a command's standard output and standard error as they come."""
-
-    out: Callable[[bytes], object]
-    err: Callable[[bytes], object]
 
 
 class Guest:
@@ -163,7 +155,7 @@ class Guest:
             return False
 
         try:
-            wait_until(look, what="reason", timeout_s=_REASON_S, every_s=_LOOK_S)
+            wait_until(look, what="reason", timeout_s=_REASON_S, every_s=LOOK_S)
         except VmLost as lost:
             return lost
         except DeadlineMissed:
@@ -180,22 +172,25 @@ class Guest:
         self,
         command: str | Sequence[str],
         *,
-        stdin: bytes = b"",
+        stdin: bytes | IO[bytes] = b"",
         timeout_s: float | None = None,
         shown_as: str | None = None,
         streams: Streams | None = None,
+        bound: bool = False,
     ) -> CommandResult:
         """Run a command to its end.
 
         Args:
             command: a line for the guest's shell, or words that are quoted for it.
-            stdin: what it reads.
+            stdin: what it reads: all of it, or a file of this machine that is read as far as it is taken.
             timeout_s: seconds it may take; the deadline for commands where None.
             shown_as: what to call it in the result and in errors, if not by the whole line.
             streams: get what it writes as it comes; the result then has none of it.
+            bound: whether it ends where this wait ends early (see `klp.guest.bound`); else it goes on
+                until it next writes.
 
         Raises:
-            CheckFailed: it writes more than a result holds.
+            CheckFailed: it wrote more than 64 MiB, and there are no `streams`.
             GuestSilent: it did not end in time, or the connection broke.
             GuestPanicked, QemuGone: the machine was lost meanwhile.
         """
@@ -203,23 +198,21 @@ class Guest:
         shown_as = shown_as or line
         limit = timeout_s or self.limits.command
         log.debug("guest + %s", line)
-        if self._shell and not stdin and not streams and self._shell.take():
+        if self._shell and not (stdin or streams or bound) and self._shell.take():
             return self._kept(shown_as, lambda shell: shell.run(line, limit))
         channel = self._open_channel()
         try:
-            channel.settimeout(limit)
-            channel.exec_command(line)
-            if stdin:
-                channel.sendall(stdin)
-            # End of file, or a command that reads its input would wait for more.
-            channel.shutdown_write()
-            return self._collect(channel, shown_as, limit, streams)
-        except TimeoutError:  # nobody read what it was given
-            raise self._late(shown_as, limit) from None
-        except (paramiko.SSHException, EOFError, OSError) as error:
-            raise self._lost(shown_as, error) from error
+            self._begin(channel, bound_line(line) if bound else line, shown_as, limit)
+            return self._collect(channel, Feed(channel, stdin), shown_as, limit, streams)
         finally:
             channel.close()
+
+    def _begin(self, channel: paramiko.Channel, line: str, shown_as: str, limit_s: float) -> None:
+        try:
+            channel.settimeout(limit_s)
+            channel.exec_command(line)
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            raise self._lost(shown_as, error) from error
 
     def keep_shell(self) -> None:
         """Run commands without input in one shell from now on: see `klp.guest.shell` for what differs.
@@ -263,30 +256,25 @@ class Guest:
         return self._silent(f"no end of `{shown_as}` within {waited_s:.0f} s")
 
     def _collect(
-        self, channel: paramiko.Channel, shown_as: str, limit_s: float, streams: Streams | None
+        self, channel: paramiko.Channel, feed: Feed, shown_as: str, limit_s: float, streams: Streams | None
     ) -> CommandResult:
         out, err = bytearray(), bytearray()
-        hear = streams or Streams(out.extend, err.extend)
+        hear = streams or kept_in(out, err, shown_as)
 
         def look() -> bool:
             ended = channel.exit_status_ready()
-            for _ in range(_CHUNKS):
-                if channel.recv_ready():
-                    hear.out(channel.recv(_CHUNK))
-                if channel.recv_stderr_ready():
-                    hear.err(channel.recv_stderr(_CHUNK))
-            check_length(shown_as, len(out) + len(err))
+            move(channel, hear, feed)
             # The status may arrive before the last output; end-of-file is what ends a stream.
-            if ended and channel.eof_received and not channel.recv_ready():
-                return not channel.recv_stderr_ready()
+            if ended and channel.eof_received and not has_more(channel):
+                return True
             # A server that dies sends neither status nor end of file: only the transport knows.
             if channel.closed or not self._transport.is_active():
-                return not (channel.recv_ready() or channel.recv_stderr_ready())
+                return not has_more(channel)
             self.check_alive()
             return False
 
         try:
-            wait_until(look, what=f"end of `{shown_as}`", timeout_s=limit_s, every_s=_LOOK_S)
+            wait_until(look, what=f"end of `{shown_as}`", timeout_s=limit_s, every_s=LOOK_S)
         except DeadlineMissed as missed:
             raise self._late(shown_as, missed.waited_s) from None
         if not (channel.exit_status_ready() and self._transport.is_active()):
@@ -334,7 +322,9 @@ class Guest:
             raise self._lost(f"copying {source.name}", error) from error
         except OSError as error:
             self.check_alive()
-            raise CheckFailed(f"copying {source} to guest:{destination}: {error}") from error
+            raise CheckFailed(
+                f"copying {source} to guest:{destination}: {error.strerror or error}"
+            ) from error
 
     def get(self, source: str, destination: Path) -> None:
         """Copy a file out of the guest; `destination` appears whole or not at all.
@@ -352,7 +342,9 @@ class Guest:
             raise self._lost(f"copying {source}", error) from error
         except OSError as error:
             self.check_alive()
-            raise CheckFailed(f"copying guest:{source} to {destination}: {error}") from error
+            raise CheckFailed(
+                f"copying guest:{source} to {destination}: {error.strerror or error}"
+            ) from error
         finally:
             growing.unlink(missing_ok=True)
 

@@ -9,12 +9,16 @@ from collections.abc import Callable
 _STAGE = re.compile(r"^I: (.*)\.\.\.$")
 # Such as `Need to get 2,345 kB/30.3 MB of archives`: what it has already is left out of the first number.
 _SIZE = r"([\d.,]+) ([kMG]?)B"
-_NEED = re.compile(rf"^Need to get (?:[\d.,]+ [kMG]?B/)?{_SIZE} of archives")
+_NEED = re.compile(rf"^Need to get {_SIZE}(?:/[\d.,]+ [kMG]?B)? of archives")
 _GET = re.compile(rf"^Get:\d+ .*? (\S+) \S+ \S+ \[{_SIZE}\]$")
 _INDEX = re.compile(rf"^Get:\d+ .* (InRelease|Release|Packages|Contents) \[{_SIZE}\]$")
 _COUNT = re.compile(r"^\d+ upgraded, (\d+) newly installed")
 _UNPACKING = re.compile(r"^Unpacking ([^\s:]+)")
 _SETTING_UP = re.compile(r"^Setting up ([^\s:]+)")
+# As APT::Status-Fd has it: of the bytes that are needed.
+_STATUS = re.compile(r"^dlstatus:\d+:([\d.]+):")
+# Of so few bytes a megabyte is much.
+_FEW = 10e6
 _UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 
 
@@ -29,7 +33,10 @@ class AptLines:
         self._tell = tell
         self._index = 0.0
         self._need = 0.0
-        self._got = 0.0
+        self._package = ""
+        self._asked = 0.0
+        self._there = 0.0
+        self._exact = False
         self._count = 0
         self._unpacked = 0
         self._set_up = 0
@@ -40,30 +47,49 @@ class AptLines:
             self._tell(words)
 
     def _words(self, line: str) -> str:
+        said = ""
         if found := _STAGE.match(line):
-            return found[1]
-        if found := _INDEX.match(line):
+            said = found[1]
+        elif found := _INDEX.match(line):
             self._index += _bytes(*found.groups()[1:])
-            return f"fetching the archive's lists, {self._index / 1e6:.1f} MB"
-        if found := _NEED.match(line):
-            self._need, self._got = _bytes(*found.groups()), 0.0
+            said = f"fetching the archive's lists, {self._index / 1e6:.1f} MB"
+        elif found := _NEED.match(line):
+            self._begin(_bytes(*found.groups()))
         elif found := _GET.match(line):
-            return self._fetching(found[1], _bytes(*found.groups()[1:]))
+            self._package = found[1]
+            said = self._fetching(_bytes(*found.groups()[1:]))
+        elif found := _STATUS.match(line):
+            self._there, self._exact = self._need * float(found[1]) / 100, True
+            said = self._so_far()
         elif found := _COUNT.match(line):
             self._count, self._unpacked, self._set_up = int(found[1]), 0, 0
         elif found := _UNPACKING.match(line):
             self._unpacked += 1
-            return f"unpacking {found[1]}{self._of_all(self._unpacked)}"
+            said = f"unpacking {found[1]}{self._of_all(self._unpacked)}"
         elif found := _SETTING_UP.match(line):
             self._set_up += 1
-            return f"setting up {found[1]}{self._of_all(self._set_up)}"
-        return ""
+            said = f"setting up {found[1]}{self._of_all(self._set_up)}"
+        return said
 
-    def _fetching(self, package: str, size: float) -> str:
-        before, self._got = self._got, self._got + size
-        if self._need and self._got <= self._need * 1.01:
-            return f"fetching {package}: {before / 1e6:.0f} of {self._need / 1e6:.0f} MB are there"
-        return f"fetching {package}, {size / 1e6:.1f} MB"
+    def _begin(self, need: float) -> None:
+        self._need, self._asked, self._there, self._package = need, 0.0, 0.0, ""
+        self._exact = False
+
+    def _fetching(self, size: float) -> str:
+        # What was asked for before this is there by now, more or less; apt knows better, where it tells.
+        if not self._exact:
+            self._there = self._asked
+        self._asked += size
+        if self._asked <= self._need * 1.01:
+            return self._so_far()
+        return f"fetching {self._package}, {size / 1e6:.1f} MB"
+
+    def _so_far(self) -> str:
+        if not (self._need and self._package):
+            return ""
+        digits = 1 if self._need < _FEW else 0
+        there, need = (f"{each / 1e6:.{digits}f}" for each in (self._there, self._need))
+        return f"fetching {self._package}: {there} of {need} MB"
 
     def _of_all(self, number: int) -> str:
         return f", {number} of {self._count}" if number <= self._count else ""

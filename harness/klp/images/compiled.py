@@ -16,10 +16,11 @@ from klp.files import digest_of, file_digest
 from klp.images import debian, source
 from klp.images.cache import EntryKind, Filled
 from klp.images.definition import ImageDefinition
+from klp.images.kbuild_lines import BUILD_STEPS, count_steps
 from klp.images.kconfig import read_config
 from klp.images.sandbox import inside
 from klp.process import run
-from klp.progress import Progress, teller
+from klp.progress import Progress, counter, teller
 
 # What building a whole kernel takes beside what builds modules for it.
 _PACKAGES = ("bc", "bison", "flex", "dwarves", "perl", "python3-minimal", "kmod", "cpio", "xz-utils")
@@ -117,7 +118,7 @@ class CompiledTree:
             return
         shutil.rmtree(self.folder, ignore_errors=True)
         with self._progress.step(f"unpacking {self._made_of.tarball.name}"):
-            source.unpack(self._made_of.tarball, self.folder)
+            source.unpack(self._made_of.tarball, self.folder, tell=teller(self._progress))
         self._unpacked.write_text(self._made_of.version())
 
     def configure(self) -> None:
@@ -162,6 +163,7 @@ class CompiledTree:
         made = run(
             inside(self._made_of.root, argv, cwd=self.folder, writable=[self.folder], readable=readable),
             check=False,
+            listen_out=count_steps(counter(self._progress, BUILD_STEPS)),
         )
         if made.status:
             output = "\n".join(made.stderr.splitlines()[-20:])

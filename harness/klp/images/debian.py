@@ -22,17 +22,22 @@ from klp.process import CommandFailed, pipe, run
 from klp.progress import unheard
 
 # Documentation and translations: a fifth of a root's files, and of no use in it.
-_LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
+LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
+# What hooks that download begin with.
+_DOWNLOADING = "download.sh"
 
 
-def _hook(name: str, **variables: str) -> str:
+def _hook(name: str, *, downloads: bool = False, **variables: str) -> str:
     """Return a hook's text with its variables in front.
 
     The text, not the path, is given to mmdebstrap: in mode unshare the hook runs as a user who may
     not be allowed to read our checkout.
+
+    Args:
+        downloads: whether it calls the functions that download.
     """
     lines = [f"{key}='{value}'" for key, value in variables.items()]
-    return "\n".join([*lines, hook_text(name)])
+    return "\n".join([*lines, *([hook_text(_DOWNLOADING)] if downloads else []), hook_text(name)])
 
 
 def hook_text(name: str) -> str:
@@ -54,19 +59,29 @@ def _mmdebstrap(definition: ImageDefinition, mirror: str, *options: str) -> list
 
 
 def fetch_kernel(
-    definition: ImageDefinition, mirror: str, destination: Path, tell: Callable[[str], None] = unheard
+    definition: ImageDefinition,
+    mirror: str,
+    destination: Path,
+    *,
+    tools: Sequence[str] = (),
+    tell: Callable[[str], None] = unheard,
 ) -> str:
     """Download the packages of the series' newest kernel and its source; return its release.
 
+    They are put in a folder ``klp`` of `destination`.
+
     Args:
+        tools: what modules for it are built with; these packages, the kernel's headers and all that they
+            depend on are put in ``klp/tools``.
         tell: gets how far it is; of the other functions here as well.
 
     Raises:
         HostLacks: the archive cannot be reached, or has no such kernel.
     """
     fetch = _hook(
-        "fetch-kernel.sh",
+        "fetch-kernel.sh", downloads=True,
         SERIES=definition.name, ARCH=definition.architecture, SOURCE=definition.kernel_source,
+        TOOLS=" ".join(tools),
     )  # fmt: skip
     _download(definition, mirror, fetch, destination, tell)
     return (destination / "klp" / "release").read_text().strip()
@@ -80,7 +95,10 @@ def newest_release(
     Raises:
         HostLacks: the archive cannot be reached, or has no such kernel.
     """
-    look = _hook("fetch-kernel.sh", SERIES=definition.name, ARCH=definition.architecture, SOURCE="")
+    look = _hook(
+        "fetch-kernel.sh", downloads=True,
+        SERIES=definition.name, ARCH=definition.architecture, SOURCE="", TOOLS="",
+    )  # fmt: skip
     _download(definition, mirror, look, destination, tell)
     return (destination / "klp" / "release").read_text().strip()
 
@@ -97,7 +115,7 @@ def fetch_packages(
     Raises:
         HostLacks: the archive cannot be reached, or has no such package.
     """
-    fetch = _hook("fetch-packages.sh", PACKAGES=" ".join(packages))
+    fetch = _hook("fetch-packages.sh", downloads=True, PACKAGES=" ".join(packages))
     _download(definition, mirror, fetch, destination, tell)
 
 
@@ -135,10 +153,12 @@ def make_root(
     Raises:
         HostLacks: the archive cannot be reached, or packages are missing.
     """
-    excludes = [f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT]
+    excludes = [f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT]
     command = _mmdebstrap(
         definition, mirror, "--variant=apt", "--format=tar", f"--include={','.join(packages)}",
-        *excludes, *(f"--customize-hook={_hook(each)}" for each in hooks),
+        *excludes,
+        f"--essential-hook={_hook('download-first.sh', downloads=True, PACKAGES=' '.join(packages))}",
+        *(f"--customize-hook={_hook(each, downloads=True)}" for each in hooks),
     )  # fmt: skip
     # An ordinary user can make no device nodes; a guest's kernel fills /dev itself (devtmpfs).
     unpack = ["tar", "--extract", "--file=-", f"--directory={destination}", "--no-same-owner",

@@ -29,7 +29,7 @@ class Figure:
 
 FIGURES = {
     EntryKind.GUEST: Figure(75, 105, 400),
-    EntryKind.KERNEL: Figure(80, 480, 800),
+    EntryKind.KERNEL: Figure(80, 370, 800),
     EntryKind.TREE: Figure(15, 0, 400),
     # With the compiler that is taken out of the guest's root disk, once for each suite.
     EntryKind.SNAPSHOT: Figure(40, 0, 600),

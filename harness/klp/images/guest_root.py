@@ -87,7 +87,9 @@ class GuestRoot:
             (root / "usr/lib/klp/init").symlink_to("/bin/busybox")
             shutil.copyfile(root / "bin/busybox", entry.busybox)
             entry.busybox.chmod(0o755)
-            disk.make_ext4(root, entry.disk, label="klp-root", spare_mib=_SPARE_MIB)
+            disk.make_ext4(
+                root, entry.disk, label="klp-root", spare_mib=_SPARE_MIB, tell=teller(self.progress)
+            )
             versions = _versions(root)
             remove_tree(root)
         return versions, (entry.disk.name, entry.busybox.name)

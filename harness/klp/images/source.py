@@ -7,10 +7,12 @@ What it uses is the samples, selftests and documentation of livepatches, and the
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from klp.errors import HostLacks, UsageError
 from klp.process import run
+from klp.progress import unheard
 
 SAMPLES_FOLDER = "samples/livepatch"
 SELFTESTS = "tools/testing/selftests/livepatch"
@@ -18,6 +20,10 @@ DOCUMENTATION = "Documentation/livepatch"
 CHECKPATCH = "scripts/checkpatch.pl"
 # checkpatch.pl reads two lists that stand beside it.
 _CHECKED_BY = (CHECKPATCH, "scripts/spelling.txt", "scripts/const_structs.checkpatch")
+# tar counts records of this length, and is asked to tell of each thousandth: of each ten megabytes.
+_RECORD_BYTES = 10240
+_TOLD_EACH = 1000
+_READ = re.compile(r"^(?:tar: )?(\d+)$")
 
 
 def members(selftest_modules: str) -> tuple[str, ...]:
@@ -32,13 +38,24 @@ def tarball_in(root: Path) -> Path:
     return found
 
 
-def unpack(tarball: Path, destination: Path, *wanted: str) -> None:
-    """Unpack a linux-source tarball, without its top folder: all of it, or what is wanted of it."""
+def unpack(tarball: Path, destination: Path, *wanted: str, tell: Callable[[str], None] = unheard) -> None:
+    """Unpack a linux-source tarball, without its top folder: all of it, or what is wanted of it.
+
+    Args:
+        tell: gets how far it is.
+    """
     destination.mkdir(parents=True)
     top = tarball.name.removesuffix(".tar.xz")
+    whole = unpacked_bytes(tarball)
+
+    def take(line: str) -> None:
+        if found := _READ.match(line):
+            tell(f"{int(found[1]) * _RECORD_BYTES / 1e6:.0f} of {whole / 1e6:.0f} MB")
+
     run(["tar", "--extract", f"--file={tarball}", "--use-compress-program=xz --threads=0 --decompress",
          f"--directory={destination}", "--strip-components=1", "--no-same-owner",
-         *(f"{top}/{member}" for member in wanted)])  # fmt: skip
+         f"--checkpoint={_TOLD_EACH}", "--checkpoint-action=echo=%u",
+         *(f"{top}/{member}" for member in wanted)], listen=take)  # fmt: skip
 
 
 def check_path(folder: Path) -> None:
@@ -54,13 +71,29 @@ def check_path(folder: Path) -> None:
         )
 
 
-def extract(tarball: Path, wanted: tuple[str, ...], destination: Path) -> None:
+def unpacked_bytes(tarball: Path) -> int:
+    """Return how many bytes an .xz file unpacks to, by its own index."""
+    table = run(["xz", "--robot", "--list", tarball]).stdout.splitlines()
+    # The word "file", streams, blocks, bytes as they are, bytes unpacked.
+    [columns] = (words for line in table if (words := line.split("\t"))[0] == "file")
+    return int(columns[4])
+
+
+def extract(
+    tarball: Path,
+    wanted: tuple[str, ...],
+    destination: Path,
+    tell: Callable[[str], None] = unheard,
+) -> None:
     """Unpack what is wanted (files and folders, relative to the source's top) of a linux-source tarball.
+
+    Args:
+        tell: gets how far it is.
 
     Raises:
         UsageError: the tarball lacks one of them.
     """
-    unpack(tarball, destination, *wanted)
+    unpack(tarball, destination, *wanted, tell=tell)
     for member in wanted:
         if not (destination / member).exists():
             raise UsageError(f"{tarball.name}: has no {member}")

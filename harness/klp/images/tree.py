@@ -16,7 +16,7 @@ from klp.images.cache import EntryKind, Filled
 from klp.images.definition import ImageDefinition, definitions
 from klp.images.kconfig import compiler_of, missing_options, read_config
 from klp.process import run
-from klp.progress import Progress
+from klp.progress import Progress, teller
 from klp.settings import Settings
 
 _BZIMAGE = "arch/x86/boot/bzImage"
@@ -114,18 +114,21 @@ class TreeKernel:
         tree, entry = self.tree, KernelEntry(into)
         release = (tree / "include/config/kernel.release").read_text().strip()
         with self.progress.step(f"kernel {release} from {tree}"):
+            tell = teller(self.progress)
             vmlinux.write_kernel(_image_of(tree), entry.image)
             staging = into / "disk"
             modules = staging / "lib" / "modules" / release
-            _install_modules(tree, modules)
+            _install_modules(tree, modules, tell)
+            tell("depmod")
             run(["depmod", "--basedir", staging, release])
             kmods.collect_boot_modules(modules, entry.boot_modules)
+            tell("headers")
             _install_headers(tree, staging / "src" / f"linux-headers-{release}")
             for link in ("build", "source"):
                 (modules / link).symlink_to(f"/usr/src/linux-headers-{release}")
             (staging / "lib" / "modules").rename(staging / "modules")
             (staging / "lib").rmdir()
-            disk.make_kernel_disk(staging, entry.disk)
+            disk.make_kernel_disk(staging, entry.disk, tell)
             shutil.rmtree(staging)
         return {"release": release}, (entry.image.name, entry.disk.name)
 
@@ -179,14 +182,16 @@ def _modules_of(tree: Path) -> list[Path]:
     return modules
 
 
-def _install_modules(tree: Path, destination: Path) -> None:
+def _install_modules(tree: Path, destination: Path, tell: Callable[[str], None]) -> None:
     """Do what `make modules_install` does, which would run the tree's makefiles outside of the sandbox."""
     destination.mkdir(parents=True)
-    for module in _modules_of(tree):
+    built = _modules_of(tree)
+    for number, module in enumerate(built, 1):
+        tell(f"module {number} of {len(built)}")
         target = destination / "kernel" / module.relative_to(tree)
         target.parent.mkdir(parents=True, exist_ok=True)
         run(["cp", module, target])
-    order = (each.relative_to(tree) for each in _modules_of(tree))
+    order = (each.relative_to(tree) for each in built)
     (destination / "modules.order").write_text("".join(f"kernel/{each}\n" for each in order))
     for name in ("modules.builtin", "modules.builtin.modinfo"):
         target = destination / name

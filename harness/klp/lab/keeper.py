@@ -12,27 +12,28 @@ from __future__ import annotations
 
 import os
 import signal
-import stat
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import msgspec
 from filelock import FileLock, Timeout
 
 from klp import paths
-from klp.errors import Busy, HostLacks, KlpError, UnknownName, UsageError, VmLost
+from klp.errors import Busy, KlpError, UnknownName, UsageError, VmLost
 from klp.files import remove_tree, write_whole
 from klp.guest.ssh import Address, Guest
 from klp.inuse import USES, held_alone
+from klp.lab.guestsfolder import own_guests_root
 from klp.lab.lab import Lab, booted, connection_limits, guest_address
 from klp.lab.warm import WarmStart, restored
 from klp.model import Accelerator
 from klp.paths import RunLayout
-from klp.process import spawn
+from klp.process import Child, SignalsHeld, spawn
 from klp.progress import Silent
 from klp.trace.toolbox import put_on_path
 from klp.vm.deadlines import deadlines
@@ -50,9 +51,17 @@ sys.exit(keep(sys.argv[2]))
 """
 # Beside the guests' folders; no guest's name begins with a dot.
 _LOCKS = ".locks"
-_ELSEWHERE = "set XDG_RUNTIME_DIR to a folder of your own"
 # Another klp that ends a guest takes a moment; one that starts one takes as long as a boot.
 _PATIENCE_S = 5.0
+# `-F none` leaves out the user's and the system's configuration, which may hand the agent or the display to
+# whoever is root in the guest, or share a connection with another. The options say what else must not be,
+# for a distribution's ssh may have other defaults than OpenSSH.
+_SSH = {
+    "StrictHostKeyChecking": "yes", "GlobalKnownHostsFile": "/dev/null", "IdentitiesOnly": "yes",
+    "LogLevel": "ERROR", "IdentityAgent": "none", "PreferredAuthentications": "publickey",
+    "UpdateHostKeys": "no", "ForwardAgent": "no", "ForwardX11": "no", "PermitLocalCommand": "no",
+    "ProxyCommand": "none", "ControlPath": "none", "Tunnel": "no",
+}  # fmt: skip
 _LOOK_S = 0.05
 # A look at QEMU's process and its console file, here on the host: it costs the guest nothing.
 _WATCH_S = 0.2
@@ -118,41 +127,7 @@ class _Folder:
 def _folder(name: str) -> _Folder:
     if not name or not all(ch.isalnum() or ch in "-_." for ch in name) or name.startswith("."):
         raise UsageError(f"{name!r} is no name for a guest", hint="letters, digits, - _ and .")
-    return _Folder(_own_root() / name)
-
-
-def _own_root(*, make: bool = True) -> Path:
-    """Return the folder of guests, once it is seen that no other user has prepared it, or may write there.
-
-    Without a runtime folder it is in one that all users share. What stands in it is trusted: who owns it
-    could have klp, as root, write over any file, or end any process.
-
-    Raises:
-        HostLacks: it is another user's.
-    """
-    root = paths.guests_root()
-    for folder in (root.parent, root):
-        try:
-            if make or os.path.lexists(folder):
-                folder.mkdir(mode=0o700)
-        except FileExistsError:
-            _check_own(folder)
-        except OSError as error:
-            raise HostLacks(f"{folder}: {error.strerror}", hint=_ELSEWHERE) from error
-    return root
-
-
-def _check_own(folder: Path) -> None:
-    found = folder.lstat()
-    if found.st_uid != os.getuid():
-        raise HostLacks(f"{folder}: belongs to another user (uid {found.st_uid})", hint=_ELSEWHERE)
-    if not stat.S_ISDIR(found.st_mode):
-        raise HostLacks(f"{folder}: is no folder, and guests are to be kept there", hint=_ELSEWHERE)
-    if found.st_mode & 0o022:
-        raise HostLacks(
-            f"{folder}: others may write there (mode {stat.S_IMODE(found.st_mode):o})",
-            hint=f"see what is in it, then: chmod 700 {folder}",
-        )
+    return _Folder(own_guests_root() / name)
 
 
 def _alive(folder: _Folder) -> bool:
@@ -206,30 +181,36 @@ def _up(folder: _Folder, request: MachineRequest) -> KeptGuest:
     folder.root.mkdir()
     # It holds paths, which msgspec has written as text.
     folder.request.write_bytes(msgspec.json.encode(request, enc_hook=str))
-    # The keeper is not to die with us: what it keeps outlives this command.
-    with (folder.root / "keeper.log").open("wb") as said:
-        keeper = spawn(
-            [sys.executable, "-c", _KEEPER, str(paths.PACKAGE.parent), folder.root.name],
-            stderr=said,
-            die_with_parent=False,
-        )
+    keeper: Child | None = None
 
     def look() -> KeptGuest | None:
-        ended = keeper.status() is not None
+        ended = keeper is not None and keeper.status() is not None
         found = _read(folder)
         if found is None and ended:
             raise VmLost(_why(folder), hint=f"its console: {folder.root / 'console.log'}")
         return found
 
     try:
+        with (folder.root / "keeper.log").open("wb") as said, SignalsHeld():
+            keeper = _start_keeper(folder.root.name, said)
         # Longer than the keeper's own limit, so that it gives up first, and says why in failure.txt.
         limit_s = deadlines(request.accelerator).boot * 2
         return wait_until(look, what="guest", timeout_s=limit_s, every_s=_LOOK_S)
     except BaseException as error:
-        keeper.end()  # QEMU goes with it
+        if keeper:
+            keeper.end()  # QEMU goes with it
         if isinstance(error, DeadlineMissed):
             raise VmLost(f"guest {folder.root.name} did not come up: {_why(folder)}") from None
         raise
+
+
+def _start_keeper(name: str, said: IO[bytes]) -> Child:
+    return spawn(
+        [sys.executable, "-c", _KEEPER, str(paths.PACKAGE.parent), name],
+        stderr=said,
+        # It is not to die with us: what it keeps outlives this command.
+        die_with_parent=False,
+    )
 
 
 def _why(folder: _Folder) -> str:
@@ -248,7 +229,7 @@ def _read(folder: _Folder) -> KeptGuest | None:
 
 def guests() -> list[KeptGuest]:
     """Return every guest that is up, by name."""
-    everything = sorted(_own_root(make=False).glob("[!.]*"))
+    everything = sorted(own_guests_root(make=False).glob("[!.]*"))
     folders = [_Folder(each) for each in everything if each.is_dir()]
     found = [_read(folder) for folder in folders if _alive(folder)]
     return [each for each in found if each]
@@ -288,9 +269,10 @@ def ssh_command(guest: KeptGuest, words: tuple[str, ...]) -> list[str]:
     # A file of its own: the user's would gain an entry for a port of 127.0.0.1 that is another's tomorrow.
     known = _folder(guest.name).known_hosts
     known.write_text(f"[127.0.0.1]:{guest.port} {guest.host_key}\n")
+    options = {"UserKnownHostsFile": known, **_SSH}
     return [
-        "ssh", "-p", str(guest.port), "-i", guest.key, "-o", f"UserKnownHostsFile={known}",
-        "-o", "StrictHostKeyChecking=yes", "-o", "IdentitiesOnly=yes", "-o", "LogLevel=ERROR",
+        "ssh", "-F", "none", "-p", str(guest.port), "-i", guest.key,
+        *(word for each, value in options.items() for word in ("-o", f"{each}={value}")),
         "root@127.0.0.1", *words,
     ]  # fmt: skip
 

@@ -58,6 +58,7 @@ def connected(request: MachineRequest, machine: Machine, stack: ExitStack) -> La
         return stack.enter_context(Guest(address, limits, machine.check_alive, machine.silent))
 
     guest, second = connect(), cache(connect)
+    guest.keep_shell()
     return Lab(request.image, machine, guest, Livepatches(guest, second), second)
 
 

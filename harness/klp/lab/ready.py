@@ -156,7 +156,7 @@ class ReadyKernel:
             raise Interrupted("no further guest is wanted")
 
     def _prepare(self, layout: RunLayout, stack: ExitStack) -> ReadyGuest:
-        lab = stack.enter_context(restored(self._warm, layout, keep_shell=True))
+        lab = stack.enter_context(restored(self._warm, layout))
         store = stack.enter_context(EventStore(layout.events))
         tracer = Tracer(lab.guest, store)
         tracer.follow(self._warm.probes)

@@ -261,11 +261,8 @@ class _Maker:
 
 
 @contextmanager
-def restored(warm: WarmStart, layout: RunLayout, *, keep_shell: bool = False) -> Iterator[Lab]:
+def restored(warm: WarmStart, layout: RunLayout) -> Iterator[Lab]:
     """Have a guest that goes on where `warm` was saved, on a disk overlay of its own, for a block.
-
-    Args:
-        keep_shell: run its commands in one shell, from the first one on (see `Guest.keep_shell`).
 
     Raises:
         VmLost: it did not come up.
@@ -280,8 +277,6 @@ def restored(warm: WarmStart, layout: RunLayout, *, keep_shell: bool = False) ->
         limits = deadlines(warm.request.accelerator)
         machine = stack.enter_context(resumed(warm.request.spec(layout), layout.qemu_log, limits))
         lab = connected(warm.request, machine, stack)
-        if keep_shell:
-            lab.guest.keep_shell()
         # Its wall clock stands where it was saved, and nothing but us tells it the time. Its random numbers
         # need no help: vmgenid has the kernel reseed them ("crng reseeded due to virtual machine fork").
         lab.guest.run(f"date --set @{time.time():.3f}").must("setting the guest's clock")

@@ -7,18 +7,19 @@ import dataclasses
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from klp.errors import BuildFailed, HostLacks, UsageError
+from klp.images.kbuild_lines import BUILD_STEPS, count_steps
 from klp.images.kconfig import compiler_of, read_config
 from klp.images.sandbox import inside
 from klp.model import Kernel, Module
 from klp.modules.diagnostics import Diagnostics
 from klp.modules.modinfo import read_module, release_of
 from klp.process import Completed, run
-from klp.progress import Progress
+from klp.progress import Progress, counter
 
 # Not TMPDIR: the kernel's Makefile takes no blank, % or colon in M=, and a folder below /tmp can be bound
 # into every toolchain root, where /tmp is a tmpfs (images/sandbox.py).
@@ -45,7 +46,7 @@ def built_in(scratch: Path, folder: Path, kernel: Kernel, progress: Progress) ->
         HostLacks: bubblewrap does not work here.
     """
     diagnostics = Diagnostics(scratch, folder)
-    finished = _make(scratch, kernel)
+    finished = _make(scratch, kernel, count_steps(counter(progress, BUILD_STEPS)))
     _check_sandbox(finished)
     if finished.status:
         raise diagnostics.failure(finished)
@@ -54,7 +55,7 @@ def built_in(scratch: Path, folder: Path, kernel: Kernel, progress: Progress) ->
     return _built(scratch, folder, kernel)
 
 
-def _make(scratch: Path, kernel: Kernel) -> Completed:
+def _make(scratch: Path, kernel: Kernel, listen: Callable[[str], None]) -> Completed:
     # Without the maps, debug info and __FILE__ would name the scratch folder: two builds of the same
     # sources would differ. GCC tries the last map first: files lose the folder, and the folder becomes ".".
     maps = f"-ffile-prefix-map={scratch}=. -ffile-prefix-map={scratch}/="
@@ -63,7 +64,7 @@ def _make(scratch: Path, kernel: Kernel) -> Completed:
             *_compiler(kernel), "modules"]  # fmt: skip
     command = inside(kernel.toolchain, argv, cwd=scratch, writable=[scratch], readable=readable_for(kernel))
     # The user's TMPDIR is passed on to commands, and need not be there inside the toolchain root.
-    return run(command, check=False, env={"TMPDIR": "/tmp"})
+    return run(command, check=False, env={"TMPDIR": "/tmp"}, listen_out=listen)
 
 
 def _compiler(kernel: Kernel) -> list[str]:

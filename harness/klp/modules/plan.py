@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -40,6 +41,14 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A TOML table in which an unknown key is an error: a misspelt one would be a check never made."""
 
 
+def _check_parameters(text: str) -> None:
+    """Refuse parameters that insmod cannot be given, such as ``label='don't'``: a quote is left open."""
+    try:
+        shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"parameters: {str(error).lower()} in {text!r}") from None
+
+
 class LoadedBefore(_Table, frozen=True):
     """A module, or another livepatch, that is loaded before the livepatch under test.
 
@@ -49,6 +58,9 @@ class LoadedBefore(_Table, frozen=True):
 
     module: ModuleName
     parameters: str = ""
+
+    def __post_init__(self) -> None:
+        _check_parameters(self.parameters)
 
 
 class Observation(_Table, frozen=True):
@@ -171,6 +183,7 @@ class PatchPlan(_Expectations, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not (self.livepatch or self.load):
             raise ValueError(f"{self.name}: names no livepatch, and no module to load")
+        _check_parameters(self.parameters)
         if self.stays and not self.livepatch:
             raise ValueError(f"{self.name}: stays is said of a livepatch, and it names none")
         if self.stays and any(each.when is LogPhase.UNLOADED for each in self.log):

@@ -15,6 +15,9 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from klp.consoles import PrintableConsole
+from klp.printable import printable
+
 _NONE = "-"
 _GAP = 2
 _BELOW = 4
@@ -34,7 +37,7 @@ class TableLayout(Enum):
     TABS = auto()
 
 
-class ResultConsole(Console):
+class ResultConsole(PrintableConsole):
     """A console that folds tables on a terminal only, and never breaks a line of text.
 
     Attributes:
@@ -233,4 +236,4 @@ def _shown(value: object) -> Text:
     if isinstance(value, Text):
         return value
     # One line: of several a pipe would make rows that have no columns.
-    return Text(_NONE if value is None else " ".join(str(value).splitlines()))
+    return Text(_NONE if value is None else printable(" ".join(str(value).splitlines())))

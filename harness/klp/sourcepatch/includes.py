@@ -12,25 +12,35 @@ import os
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from klp import arch
+from klp.progress import unheard
 
 # Not tied to the beginning of a line: so it takes a tenth of the time, for more than a GB of text.
 _INCLUDE = re.compile(rb'#[ \t]*include[ \t]*(["<])([^">\n]+)[">]')
 # No unit of a kernel or a module is there.
 _NOT_THERE = {"Documentation", "tools", "samples", "scripts", "usr", ".git"}
 _ENDINGS = (".c", ".h", ".S", ".inc")
+# As many files are looked through before the next is told of.
+_TOLD_EACH = 1000
 
 
-def index_of(tree: Path, architecture: str = arch.DEFAULT.kernel) -> dict[str, list[str]]:
+def index_of(
+    tree: Path, architecture: str = arch.DEFAULT.kernel, tell: Callable[[str], None] = unheard
+) -> dict[str, list[str]]:
     """Return for each file that is included, by its path in the tree, the files that include it.
 
     Args:
         architecture: the folder in ``arch`` that is looked at; others are left out.
+        tell: gets how far it is.
     """
-    texts = {path: _INCLUDE.findall((tree / path).read_bytes()) for path in _sources(tree, architecture)}
+    paths, texts = list(_sources(tree, architecture)), {}
+    for number, path in enumerate(paths):
+        if number % _TOLD_EACH == 0:
+            tell(f"{number} of {len(paths)} files")
+        texts[path] = _INCLUDE.findall((tree / path).read_bytes())
     by_name = defaultdict(list)
     for path in texts:
         by_name[posixpath.basename(path)].append(path)

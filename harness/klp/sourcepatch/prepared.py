@@ -22,13 +22,14 @@ from klp.images import debian, source
 from klp.images.cache import Cache, EntryKind, Filled
 from klp.images.definition import ImageDefinition, definition
 from klp.images.figures import first_build
+from klp.images.kbuild_lines import BUILD_STEPS, count_steps
 from klp.images.kconfig import read_config
 from klp.images.sandbox import inside
 from klp.images.tree import TreeKernel
 from klp.model import Kernel
 from klp.paths import CacheLayout
 from klp.process import run
-from klp.progress import Progress, teller
+from klp.progress import Progress, counter, teller
 from klp.sourcepatch.includes import index_of
 from klp.sourcepatch.values import PreparedTree, Way
 
@@ -210,19 +211,19 @@ class PreparedSource:
             self._make_root(root)
             tarball = source.tarball_in(root)
             with self.progress.step(f"unpacking {tarball.name}"):
-                source.unpack(tarball, tree)
+                source.unpack(tarball, tree, tell=teller(self.progress))
                 tarball.unlink()
             # The headers' package has the configuration and the checksums of exported symbols.
             for name in (".config", "Module.symvers"):
                 shutil.copyfile(self._headers / name, tree / name)
-            with self.progress.step("preparing it as the kernel's build was"):
+            with self.progress.step("configuring it as the kernel was"):
                 self._make(root, tree, "olddefconfig")
+            with self.progress.step("preparing it as the kernel's build was"):
                 # Builds objtool, too: with its `klp`, which the packaged one lacks, as libxxhash is there.
                 self._make(root, tree, f"-j{os.cpu_count()}", "modules_prepare")
             with self.progress.step("who includes whom"):
-                (into / _INCLUDES).write_bytes(
-                    msgspec.json.encode(index_of(tree, arch.of(self.kernel.architecture).kernel))
-                )
+                index = index_of(tree, arch.of(self.kernel.architecture).kernel, teller(self.progress))
+                (into / _INCLUDES).write_bytes(msgspec.json.encode(index))
         return {"release": self.kernel.release}, ()
 
     def _make_root(self, root: Path) -> None:
@@ -240,8 +241,12 @@ class PreparedSource:
             ) from error
 
     def _make(self, root: Path, tree: Path, *words: str) -> None:
-        argv = ["nice", *self._words(tree), *words]
-        made = run(inside(root, argv, cwd=tree, writable=[tree]), check=False)
+        # Not silent: its lines tell how far it is.
+        argv = ["nice", *(each for each in self._words(tree) if each != "-s"), *words]
+        made = run(
+            inside(root, argv, cwd=tree, writable=[tree]), check=False,
+            listen_out=count_steps(counter(self.progress, BUILD_STEPS)),
+        )  # fmt: skip
         if made.status:
             output = "\n".join((made.stderr or made.stdout).splitlines()[-20:])
             raise BuildFailed(f"{self._package}: make {words[-1]} failed", output=output)

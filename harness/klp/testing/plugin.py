@@ -256,15 +256,18 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def _session(config: pytest.Config) -> Session:
     """Return the session's kernels; this is where the rest of the package is imported."""
     if _SESSION not in config.stash:
-        from rich.console import Console
-
-        from klp.consoles import PlainLines
+        from klp import paths, settings
+        from klp.consoles import PlainLines, PrintableConsole
+        from klp.durations import Durations
+        from klp.paths import CacheLayout
         from klp.testing import session, terminal
 
         worker: dict[str, Any] = getattr(config, "workerinput", {})
-        console = Console(file=terminal.SessionTerminal(config).as_file(), width=120)
+        console = PrintableConsole(file=terminal.SessionTerminal(config).as_file(), width=120)
         name, out = worker.get("klp_label") or session.label(), config.getoption("--klp-out")
-        config.stash[_SESSION] = session.Session(out, name, PlainLines(console), _sharing(worker))
+        known = Durations(CacheLayout(paths.cache_root(settings.load().cache)).durations)
+        progress = PlainLines(console, known)
+        config.stash[_SESSION] = session.Session(out, name, progress, _sharing(worker))
     return config.stash[_SESSION]
 
 

@@ -8,6 +8,7 @@ whoever connects later reads the same events from the first one on.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import logging
 import shlex
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from klp import paths
 from klp.errors import CheckFailed, KlpError, TraceLost
+from klp.guest.channels import Streams
 from klp.guest.ssh import Guest
 from klp.progress import Progress, teller, unheard
 from klp.trace import tailing
@@ -125,15 +127,24 @@ class Tracer:
         ship_probes(self._guest, programs)
         if names:
             tell(f"starting {', '.join(names)}")
-            self._follow(self._start_together(names), CheckFailed)
+            self._follow(self._start_together(names, tell), CheckFailed)
         return tuple(probe.process for probe in self._armed)
 
-    def _start_together(self, names: tuple[str, ...]) -> tuple[ProbeProcess, ...]:
+    def _start_together(
+        self, names: tuple[str, ...], tell: Callable[[str], None]
+    ) -> tuple[ProbeProcess, ...]:
         # They start one after the other: side by side they take a quarter more of an emulated CPU
         # (docs/facts.md).
         command = f"python3 {GUEST_PROBES}/klptogether.py {_FOLDER}/trace {' '.join(names)} </dev/null"
-        started = self._guest.run(command, timeout_s=_ARM_S).must("starting the probes").stdout
-        pairs = (line.split() for line in started.splitlines())
+        out, err = bytearray(), bytearray()
+
+        def take(chunk: bytes) -> None:
+            out.extend(chunk)
+            tell(starting(out.decode(), len(names)))
+
+        ended = self._guest.run(command, timeout_s=_ARM_S, streams=Streams(take, err.extend))
+        dataclasses.replace(ended, stderr=err.decode(errors="replace")).must("starting the probes")
+        pairs = (line.split() for line in out.decode().splitlines())
         return tuple(ProbeProcess(name, int(pid)) for name, pid in pairs)
 
     def watch(self, functions: Iterable[str]) -> None:
@@ -308,6 +319,12 @@ class Tracer:
         for probe in self._armed:
             self._wait(probe, partial(self.store.ended, probe.name), _DRAIN_S, "end")
         self._armed.clear()
+
+
+def starting(begun: str, count: int) -> str:
+    """Return which probe of how many starts, in words, by the line of klptogether.py for each."""
+    lines = begun.splitlines()
+    return f"{lines[-1].split()[0]}, {len(lines)} of {count}" if lines else ""
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from klp.errors import (
 )
 from klp.klog import crash
 from klp.model import Accelerator
-from klp.process import Child, run, spawn
+from klp.process import Child, SignalsHeld, run, spawn
 from klp.vm.console import Console, ReportStart
 from klp.vm.deadlines import Deadlines
 from klp.vm.monitor import Monitor
@@ -126,9 +126,13 @@ class Machine:
         """
         ours, theirs = socket.socketpair()
         # Our copy of QEMU's end is closed at once: with it open, QEMU's death would not end the connection.
-        with theirs, self._log.open("wb") as said:
-            command = argv(self.spec.with_qmp(theirs.fileno()))
-            self._process = spawn(command, stderr=said, pass_fds=[theirs.fileno()])
+        try:
+            with theirs, self._log.open("wb") as said, SignalsHeld():
+                command = argv(self.spec.with_qmp(theirs.fileno()))
+                self._process = spawn(command, stderr=said, pass_fds=[theirs.fileno()])
+        except BaseException:
+            ours.close()
+            raise
         try:
             self._monitor = Monitor(ours, launch_s=self._limits.launch, command_s=self._limits.qmp)
         except QemuGone as error:

@@ -14,6 +14,7 @@ from klp.analysis.history import History
 from klp.check.scenario import scenario
 from klp.check.stage import NotApplicable, Stage
 from klp.drive.steps import Moment
+from klp.guest.errnos import name_of
 from klp.modules.rename import renamed
 
 # What patches/companion has room for.
@@ -117,7 +118,7 @@ def replaced_by_empty(stage: Stage) -> None:
         _leave(stage)
         return
     if got:
-        stage.fault(f"an empty cumulative livepatch in its place is refused with errno {got}")
+        stage.fault(f"an empty cumulative livepatch in its place is refused with {name_of(got)}")
         return
     stage.livepatch.wait_gone()
     if callbacks:

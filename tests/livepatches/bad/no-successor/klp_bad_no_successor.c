@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * klp_bad_no_successor.c - a cumulative livepatch that cannot be followed
+ *
+ * Purpose: change /proc/sys/kernel/overflowuid, and mark /proc/version.
+ *
+ * Fault: it refuses where the sysctl is changed already, as its own next
+ * version finds it: callbacks of a livepatch that is replaced do not run.
+ */
+
+#include <linux/highuid.h>
+#include <linux/kernel.h>
+#include <linux/livepatch.h>
+#include <linux/module.h>
+#include <linux/seq_file.h>
+#include <linux/utsname.h>
+
+#define PATCHED_OVERFLOWUID	1234
+
+static int pre_patch(struct klp_object *obj)
+{
+	if (overflowuid == PATCHED_OVERFLOWUID)
+		return -EBUSY;
+	overflowuid = PATCHED_OVERFLOWUID;
+	return 0;
+}
+
+static void post_unpatch(struct klp_object *obj)
+{
+	overflowuid = DEFAULT_OVERFLOWUID;
+}
+
+static int livepatch_version_proc_show(struct seq_file *m, void *v)
+{
+	seq_printf(m, "%s version %s, livepatched\n",
+		   utsname()->sysname, utsname()->release);
+	return 0;
+}
+
+static struct klp_func funcs[] = {
+	{
+		.old_name = "version_proc_show",
+		.new_func = livepatch_version_proc_show,
+	}, { }
+};
+
+static struct klp_object objs[] = {
+	{
+		/* name being NULL means vmlinux */
+		.funcs = funcs,
+		.callbacks = {
+			.pre_patch = pre_patch,
+			.post_unpatch = post_unpatch,
+		},
+	}, { }
+};
+
+static struct klp_patch patch = {
+	.mod = THIS_MODULE,
+	.objs = objs,
+	.replace = true,
+};
+
+static int __init klp_bad_no_successor_init(void)
+{
+	return klp_enable_patch(&patch);
+}
+
+static void __exit klp_bad_no_successor_exit(void)
+{
+}
+
+module_init(klp_bad_no_successor_init);
+module_exit(klp_bad_no_successor_exit);
+MODULE_DESCRIPTION("Cumulative livepatch that cannot be followed");
+MODULE_LICENSE("GPL");
+MODULE_INFO(livepatch, "Y");

@@ -1,0 +1,1 @@
+../../good/object-later/klp_later.c

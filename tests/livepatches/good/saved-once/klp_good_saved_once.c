@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * klp_good_saved_once.c - a livepatch that saves what was there before it
+ *
+ * Purpose: change /proc/sys/kernel/overflowuid in post-patch, and mark
+ * /proc/version. Pre-patch saves, and runs once.
+ */
+
+#include <linux/highuid.h>
+#include <linux/kernel.h>
+#include <linux/livepatch.h>
+#include <linux/module.h>
+#include <linux/seq_file.h>
+#include <linux/utsname.h>
+
+#define PATCHED_OVERFLOWUID	1234
+
+static int saved;
+static bool changed;
+
+static int pre_patch(struct klp_object *obj)
+{
+	saved = overflowuid;
+	return 0;
+}
+
+static void post_patch(struct klp_object *obj)
+{
+	overflowuid = PATCHED_OVERFLOWUID;
+	changed = true;
+}
+
+static void post_unpatch(struct klp_object *obj)
+{
+	if (changed)
+		overflowuid = saved;
+	changed = false;
+}
+
+static int livepatch_version_proc_show(struct seq_file *m, void *v)
+{
+	seq_printf(m, "%s version %s, livepatched\n",
+		   utsname()->sysname, utsname()->release);
+	return 0;
+}
+
+static struct klp_func funcs[] = {
+	{
+		.old_name = "version_proc_show",
+		.new_func = livepatch_version_proc_show,
+	}, { }
+};
+
+static struct klp_object objs[] = {
+	{
+		/* name being NULL means vmlinux */
+		.funcs = funcs,
+		.callbacks = {
+			.pre_patch = pre_patch,
+			.post_patch = post_patch,
+			.post_unpatch = post_unpatch,
+		},
+	}, { }
+};
+
+static struct klp_patch patch = {
+	.mod = THIS_MODULE,
+	.objs = objs,
+};
+
+static int __init klp_good_saved_once_init(void)
+{
+	return klp_enable_patch(&patch);
+}
+
+static void __exit klp_good_saved_once_exit(void)
+{
+}
+
+module_init(klp_good_saved_once_init);
+module_exit(klp_good_saved_once_exit);
+MODULE_DESCRIPTION("Livepatch that saves what was there before it");
+MODULE_LICENSE("GPL");
+MODULE_INFO(livepatch, "Y");

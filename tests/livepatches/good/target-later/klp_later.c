@@ -1,0 +1,1 @@
+../object-later/klp_later.c
