@@ -149,18 +149,17 @@ def test_the_hook_tells_the_release_without_fetching(root: Path, tmp_path: Path)
     lines = "\\n".join(f"linux-headers-6.12.{n}+deb13-amd64 - x" for n in (9, 117, 20))
     for name, text in {
         "apt-cache": f'[ "$1" = search ] && printf "{lines}\\n"; exit 0',
-        "apt-get": 'echo "$@" >fetched',
     }.items():
         (bin_folder / name).write_text(f"#!/bin/sh\n{text}\n")
         (bin_folder / name).chmod(0o755)
-    hook = (root / "vm-images/hooks/fetch-kernel.sh").read_text()
+    hook = 'download() { echo "$@" >fetched; }\n' + (root / "vm-images/hooks/fetch-kernel.sh").read_text()
     for wanted, fetched in (("", False), ("linux-source-6.12", True)):
         into = tmp_path / (wanted or "look")
         into.mkdir()
         run(
             ["sh", "-c", hook, "exec", into],
-            env={"PATH": f"{bin_folder}:/usr/bin:/bin", "MMDEBSTRAP_APT_CONFIG": "/dev/null",
-                 "SERIES": "6.12", "ARCH": "amd64", "SOURCE": wanted},
+            env={"PATH": f"{bin_folder}:/usr/bin:/bin",
+                 "SERIES": "6.12", "ARCH": "amd64", "SOURCE": wanted, "TOOLS": ""},
         )  # fmt: skip
         assert (into / "klp" / "release").read_text() == "6.12.117+deb13-amd64\n"
         assert (into / "klp" / "fetched").exists() is fetched

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import paramiko
 import pytest
@@ -14,7 +15,7 @@ from test_shell import Channel
 
 from klp.errors import CheckFailed, GuestSilent
 from klp.guest import channels
-from klp.guest.channels import Streams
+from klp.guest.channels import Feed, Streams
 from klp.guest.shell import Shell
 from klp.guest.ssh import Address, ConnectionLimits, Guest
 from klp.images import keys
@@ -68,20 +69,42 @@ def test_what_is_too_long_to_keep_is_refused(guest: Guest, monkeypatch: pytest.M
         guest.run("yes")
 
 
+class Endless:
+    """A channel that always has more: what reads until there is nothing never comes back."""
+
+    closed = eof_received = False
+
+    def recv_ready(self) -> bool:
+        return True
+
+    def recv(self, size: int) -> bytes:
+        return b"x" * size
+
+    def recv_stderr_ready(self) -> bool:
+        return False
+
+    def exit_status_ready(self) -> bool:
+        return False
+
+    def shutdown_write(self) -> None:
+        """There is no input."""
+
+
 def test_a_stream_without_end_ends_with_its_time(guest: Guest) -> None:
     taken = bytearray(1)
 
     def take(piece: bytes) -> None:
         taken[0] = piece[0]
 
+    endless = cast("paramiko.Channel", Endless())
     with pytest.raises(GuestSilent, match="no end of `yes` within"):
-        guest.run("yes", timeout_s=1.0, streams=Streams(take, take))
+        guest._collect(endless, Feed(endless, b""), "yes", 0.3, Streams(take, take))
     assert bytes(taken) == b"x"
 
 
 def test_the_shell_that_stays_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    for limit, longest, error in ((60.0, 2**20, CheckFailed), (0.5, 2**40, DeadlineMissed)):
-        monkeypatch.setattr(channels, "LONGEST_OUTPUT", longest)
+    for limit, most_mib, error in ((60.0, 1, CheckFailed), (0.5, 1000, DeadlineMissed)):
+        monkeypatch.setattr(channels, "LONGEST_OUTPUT", most_mib << 20)
         channel = Channel()
         own = Shell(channel, lambda: None)
         assert own.take()

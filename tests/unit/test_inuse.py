@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -201,8 +202,6 @@ def test_who_asks_is_not_taken_for_who_holds(tmp_path: Path) -> None:
     assert not held_alone(tmp_path / "none")
     asking = os.open(file, os.O_RDONLY)
     try:
-        import fcntl
-
         fcntl.flock(asking, fcntl.LOCK_SH)
         assert not held_alone(file)
         fcntl.flock(asking, fcntl.LOCK_EX)

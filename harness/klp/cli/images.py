@@ -163,8 +163,8 @@ def gc(size_gib: float | None, age_days: float | None, *, dry_run: bool) -> None
         for each, gone in going if dry_run else tidy(library.cache, limit_bytes=limit, unused_s=age):
             freed += each.manifest.size if gone else 0
             what = ("would go" if dry_run else "removed") if gone else "in use, stays"
-            click.echo(f"{each.folder.name}: {what} ({each.why})")
-    click.echo(f"{freed // 2**20} MiB {'would be' if dry_run else 'were'} given back")
+            say(f"{each.folder.name}: {what} ({each.why})")
+    say(f"{freed // 2**20} MiB {'would be' if dry_run else 'were'} given back")
 
 
 @image.command(epilog=example("klp image rm 6.12"))

@@ -61,7 +61,6 @@ class Shell:
             CheckFailed: it wrote more than is kept.
             paramiko.SSHException, EOFError, OSError: the connection broke.
             VmLost: the machine was lost meanwhile.
-            CheckFailed: it writes more than a result holds.
         """
         done = self._run(f"( eval {shlex.quote(line)} ) </dev/null; {self._ends}", line, b"", limit_s)
         if done[0] is not None:

@@ -32,8 +32,6 @@ _REASON_S = 2.0
 # was.
 _KILLED = 128
 _CHUNK = 65536
-# So much is read before anything else is looked at: whoever never stops writing is not waited for.
-_CHUNKS = 64
 _SSH_LOOPBACK = "127.0.0.1"
 # One of each, so that the guest's emulated CPU is not given dearer ones: both dropbear and paramiko have
 # these.

@@ -95,7 +95,10 @@ def newest_release(
     Raises:
         HostLacks: the archive cannot be reached, or has no such kernel.
     """
-    look = _hook("fetch-kernel.sh", SERIES=definition.name, ARCH=definition.architecture, SOURCE="")
+    look = _hook(
+        "fetch-kernel.sh", downloads=True,
+        SERIES=definition.name, ARCH=definition.architecture, SOURCE="", TOOLS="",
+    )  # fmt: skip
     _download(definition, mirror, look, destination, tell)
     return (destination / "klp" / "release").read_text().strip()
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import signal
-import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -25,10 +24,11 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from klp import paths
-from klp.errors import Busy, HostLacks, KlpError, UnknownName, UsageError, VmLost
+from klp.errors import Busy, KlpError, UnknownName, UsageError, VmLost
 from klp.files import remove_tree, write_whole
 from klp.guest.ssh import Address, Guest
 from klp.inuse import USES, held_alone
+from klp.lab.guestsfolder import own_guests_root
 from klp.lab.lab import Lab, booted, connection_limits, guest_address
 from klp.lab.warm import WarmStart, restored
 from klp.model import Accelerator
@@ -60,7 +60,6 @@ _SSH = {
 }  # fmt: skip
 # Beside the guests' folders; no guest's name begins with a dot.
 _LOCKS = ".locks"
-_ELSEWHERE = "set XDG_RUNTIME_DIR to a folder of your own"
 # Another klp that ends a guest takes a moment; one that starts one takes as long as a boot.
 _PATIENCE_S = 5.0
 _LOOK_S = 0.05
@@ -128,41 +127,7 @@ class _Folder:
 def _folder(name: str) -> _Folder:
     if not name or not all(ch.isalnum() or ch in "-_." for ch in name) or name.startswith("."):
         raise UsageError(f"{name!r} is no name for a guest", hint="letters, digits, - _ and .")
-    return _Folder(_own_root() / name)
-
-
-def _own_root(*, make: bool = True) -> Path:
-    """Return the folder of guests, once it is seen that no other user has prepared it, or may write there.
-
-    Without a runtime folder it is in one that all users share. What stands in it is trusted: who owns it
-    could have klp, as root, write over any file, or end any process.
-
-    Raises:
-        HostLacks: it is another user's.
-    """
-    root = paths.guests_root()
-    for folder in (root.parent, root):
-        try:
-            if make or os.path.lexists(folder):
-                folder.mkdir(mode=0o700)
-        except FileExistsError:
-            _check_own(folder)
-        except OSError as error:
-            raise HostLacks(f"{folder}: {error.strerror}", hint=_ELSEWHERE) from error
-    return root
-
-
-def _check_own(folder: Path) -> None:
-    found = folder.lstat()
-    if found.st_uid != os.getuid():
-        raise HostLacks(f"{folder}: belongs to another user (uid {found.st_uid})", hint=_ELSEWHERE)
-    if not stat.S_ISDIR(found.st_mode):
-        raise HostLacks(f"{folder}: is no folder, and guests are to be kept there", hint=_ELSEWHERE)
-    if found.st_mode & 0o022:
-        raise HostLacks(
-            f"{folder}: others may write there (mode {stat.S_IMODE(found.st_mode):o})",
-            hint=f"see what is in it, then: chmod 700 {folder}",
-        )
+    return _Folder(own_guests_root() / name)
 
 
 def _alive(folder: _Folder) -> bool:
@@ -264,7 +229,7 @@ def _read(folder: _Folder) -> KeptGuest | None:
 
 def guests() -> list[KeptGuest]:
     """Return every guest that is up, by name."""
-    everything = sorted(_own_root(make=False).glob("[!.]*"))
+    everything = sorted(own_guests_root(make=False).glob("[!.]*"))
     folders = [_Folder(each) for each in everything if each.is_dir()]
     found = [_read(folder) for folder in folders if _alive(folder)]
     return [each for each in found if each]
