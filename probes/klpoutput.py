@@ -17,6 +17,15 @@ SCHEMA = 2
 Fields = dict[str, Any]
 # Made once: json.dumps would make one for each event.
 _ENCODE = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
+# A task may call itself anything, and a terminal obeys some of it: each such character becomes its picture,
+# or the replacement character if it has none (C1, and what turns the direction of text).
+_HARMLESS = {
+    **{code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\t\n"},
+    0x7F: "\u2421",
+    **dict.fromkeys(
+        (*range(0x80, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)), "\ufffd"
+    ),
+}
 
 
 @dataclass
@@ -38,7 +47,8 @@ class Output:
             head = {"type": kind, "probe": self.probe, "seq": self.seq, "ts_ns": ts_ns}
             self.write(_ENCODE(head | fields) + "\n")
         elif line := self.columns(kind, fields):
-            self.write(f"{max(0, ts_ns - self._began_ns) / 1e9:<12.6f}{line}\n")
+            shown = line.translate(_HARMLESS)
+            self.write(f"{max(0, ts_ns - self._began_ns) / 1e9:<12.6f}{shown}\n")
         self.seq += 1
 
     def now(self, kind: str, /, **fields: Any) -> None:

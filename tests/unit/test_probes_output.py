@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from klp.printable import printable
 from klp.trace import events
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "probes"))
@@ -35,6 +37,15 @@ def lines():
 @pytest.fixture
 def out(lines):
     return klpoutput.Output("klptransition", True, lambda kind, _fields: kind, write=lines.append)
+
+
+def test_people_see_of_a_tasks_name_what_their_terminal_does_not_obey(lines):
+    """As klp itself prints it, whichever character it is."""
+    anything = "".join(map(chr, range(0x3000)))
+    shown = klpoutput.Output("p", False, lambda _kind, fields: fields["comm"], write=lines.append)
+    shown.event("x", 0, comm=anything)
+    assert lines[0].partition(" ")[2].lstrip(" ").removesuffix("\n") == printable(anything)
+    assert json.loads(klpoutput._ENCODE({"comm": anything})) == {"comm": anything}
 
 
 def decoded(lines):
