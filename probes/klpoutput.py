@@ -18,6 +18,15 @@ SCHEMA = 2
 Fields = dict[str, Any]
 # Made once: json.dumps would make one for each event.
 _ENCODE = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
+# A task may call itself anything, and a terminal obeys some of it: each such character becomes its picture,
+# or the replacement character if it has none (C1, and what turns the direction of text).
+_HARMLESS = {
+    **{code: chr(0x2400 + code) for code in range(0x20)},
+    0x7F: "\u2421",
+    **dict.fromkeys(
+        (*range(0x80, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)), "\ufffd"
+    ),
+}
 
 
 @dataclass
@@ -38,7 +47,7 @@ class Output:
         if self.as_json:
             head = {"type": kind, "probe": self.probe, "seq": self.seq, "ts_ns": ts_ns}
             self.write(_ENCODE(head | fields) + "\n")
-        elif line := self.columns(kind, visible(fields)):
+        elif line := self.columns(kind, harmless(fields)):
             at_ns = ts_ns + fields.get("duration_ns", 0)
             self.write(f"{max(0, at_ns - self._began_ns) / 1e9:<12.6f}{line}\n")
         self.seq += 1
@@ -72,13 +81,13 @@ class Output:
         self.now("end", events=self.seq, lost=self.lost)
 
 
-def visible(value: Any) -> Any:
-    """Return fields with escapes for what a terminal would act on: any task can call itself anything."""
+def harmless(value: Any) -> Any:
+    """Return fields with pictures of what a terminal would act on: any task can call itself anything."""
     if isinstance(value, str):
-        return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in value)
+        return value.translate(_HARMLESS)
     if isinstance(value, dict):
-        return {name: visible(each) for name, each in value.items()}
-    return [visible(each) for each in value] if isinstance(value, list | tuple) else value
+        return {name: harmless(each) for name, each in value.items()}
+    return [harmless(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def set_encoding(as_json: bool) -> None:

@@ -125,6 +125,8 @@ def test_so_many_passes_are_waited_for_as_are_wanted() -> None:
     once, twice = ("klp_hold/0", 1, ("sleeping in f",)), ("klp_hold/0", 2, ("sleeping in g",))
     assert holder(None, (leg(once),), (leg(twice),))[0].await_held(2) == ("g",)
     assert holder(None, (leg(once),), (leg(twice),))[0].await_held() == ("f",)
+    never = ("klp_hold/0", 0, ("sleeping in f",))
+    assert holder(None, (leg(never),), (leg(twice),))[0].await_held() == ("g",)
 
 
 def test_one_that_has_ended_may_have_been_held_up_before() -> None:

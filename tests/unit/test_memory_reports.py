@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from klp.analysis.deaths import reported
 from klp.analysis.diagnosis import Seen, diagnose
 from klp.klog.lines import alarms
-from klp.klog.memory import Fault, Found, memory_report, telling
+from klp.klog.memory import CodeSite, Fault, Found, MemoryReport, memory_report, telling
 from klp.klog.reports import reports
 
 DATA = Path(__file__).parents[1] / "data/memory-reports"
@@ -250,3 +251,67 @@ def test_reports_of_two_kinds_are_two(name: str) -> None:
     own = lines(name)
     assert reports((*WARNING, *BEFORE, *own, *AFTER)) == (WARNING, own)
     assert reports((*own, *AFTER, *WARNING, "Call Trace:")) == (own, WARNING, ("Call Trace:",))
+
+
+A, B, C = (CodeSite(name, "m") for name in "abc")
+KNOWN = MemoryReport(
+    "t", Fault.AFTER_FREE, Found.ACCESS, "write", "kmalloc-64", 64, found=(A, B), allocated=(B, C),
+    freed=(C, A),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("stack", ["found", "allocated", "freed"])
+def test_reports_of_one_fault_share_the_topmost_functions(stack: str) -> None:
+    first, second = getattr(KNOWN, stack)
+    assert replace(KNOWN, **{stack: (first, first)}).key == KNOWN.key
+    assert replace(KNOWN, **{stack: (second, second)}).key != KNOWN.key
+
+
+def test_reports_of_one_fault_may_differ_in_what_says_nothing_of_it() -> None:
+    later = replace(KNOWN, moment=Found.FREED)
+    assert replace(later, found=(C,)).key == later.key
+    beyond = replace(KNOWN, fault=Fault.PAST_END)
+    assert replace(beyond, freed=(B,)).key == beyond.key
+    twice = replace(KNOWN, fault=Fault.FREED_TWICE)
+    assert replace(twice, freed=(B,)).key != twice.key
+
+
+@pytest.mark.parametrize(
+    ("moment", "allocated", "freed", "follows"),
+    [
+        (Found.LOOKED_THROUGH, (), (), True),
+        (Found.LOOKED_THROUGH, (A,), (), False),
+        (Found.LOOKED_THROUGH, (), (A,), False),
+        (Found.FREED, (), (), False),
+    ],
+)
+def test_a_report_that_tells_of_nobody(
+    moment: Found, allocated: tuple[CodeSite, ...], freed: tuple[CodeSite, ...], follows: bool
+) -> None:
+    report = replace(KNOWN, moment=moment, allocated=allocated, freed=freed)
+    assert report.follows is follows
+    assert replace(report, fault=Fault.AFTERMATH).follows
+
+
+def test_a_second_object_is_a_second_report() -> None:
+    what = "[Right Redzone overwritten] 0xffff8880061a9f80-0xffff8880061a9f80 @offset=3968. First byte 0x0"
+    one, other = (f"BUG kmalloc-{size} (Not tainted): Poison overwritten" for size in (64, 32))
+    assert reports((what, one, other)) == ((what, one), (other,))
+
+
+def test_a_stack_that_is_its_caller_alone() -> None:
+    report = memory_report((
+        "BUG kmalloc-64 (Not tainted): Poison overwritten", "Allocated in f+0x1/0x2 [m] age=1 cpu=0 pid=1",
+        " f+0x1/0x2 [m]", "Slab 0x1",
+    ))  # fmt: skip
+    assert report is not None
+    assert report.allocated == (CodeSite("f", "m"),)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_stack_begins_right_below_its_heading(name: str) -> None:
+    whole, bare = lines(name), tuple(line for line in lines(name) if not line.endswith(" <TASK>"))
+    one, other = memory_report(whole), memory_report(bare)
+    assert one is not None
+    assert other is not None
+    assert one.found == other.found

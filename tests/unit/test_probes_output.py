@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from klp.printable import printable
 from klp.trace import events
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "probes"))
@@ -35,6 +37,17 @@ def lines():
 @pytest.fixture
 def out(lines):
     return klpoutput.Output("klptransition", True, lambda kind, _fields: kind, write=lines.append)
+
+
+def test_people_see_of_a_tasks_name_what_their_terminal_does_not_obey(lines):
+    """As klp itself prints it, whichever character it is."""
+    anything = "".join(map(chr, range(0x3000)))
+    shown = klpoutput.Output("p", False, lambda _kind, fields: fields["comm"], write=lines.append)
+    shown.event("x", 0, comm=anything)
+    assert lines[0].partition(" ")[2].lstrip(" ").removesuffix("\n") == printable(anything).translate(
+        {9: "␉", 10: "␊"}
+    )
+    assert json.loads(klpoutput._ENCODE({"comm": anything})) == {"comm": anything}
 
 
 def decoded(lines):
@@ -75,9 +88,9 @@ def test_columns_have_the_time_at_which_an_event_ended_and_was_written(lines):
 @pytest.mark.parametrize(
     ("comm", "shown"),
     [
-        ("\x1b[31mred", r"\x1b[31mred"),
-        ("two\nlines\r\x07", r"two\nlines\r\x07"),
-        ("\u202eright to left", r"\u202eright to left"),
+        ("\x1b[31mred", "␛[31mred"),
+        ("two\nlines\r\x07", "two␊lines␍␇"),
+        ("\u202eright to left", "\ufffdright to left"),
         ("naïve\ufffd", "naïve\ufffd"),
     ],
 )

@@ -302,11 +302,8 @@ def _moment(names: Sequence[str]) -> Found:
 
 def _sanitizer_stack(texts: Sequence[str]) -> tuple[CodeSite, ...]:
     """Return the first stack: with KFENCE it follows the line of the access, with KASAN it is the trace."""
-    for number, text in enumerate(texts[1:], 1):
-        stack = tuple(_places(texts[number:]))
-        if stack and text.strip():
-            return stack
-    return ()
+    stacks = (tuple(_places(texts[number:])) for number in range(len(texts)))
+    return next(filter(None, stacks), ())
 
 
 def _callers(stack: Sequence[CodeSite]) -> tuple[CodeSite, ...]:
