@@ -19,8 +19,8 @@ class Probes:
     """Attaches BPF functions, and remembers what could not be.
 
     `unseen` is what a trace will lack where the kernel has no such place; `facts` are fields of the header
-    that tell what else a tool found out about the kernel. `events` are tracefs's, if it is mounted; kprobes
-    are among them where the kernel does not count what it leaves out, so that these count it.
+    that tell what else a tool found out about the kernel. `events` are tracefs's, if mounted: where the
+    kernel does not count what it leaves out, kprobes on functions are among them, so that these count it.
     """
 
     bpf: Any
@@ -76,7 +76,8 @@ class Probes:
     def at(self, address: int, function: str) -> bool:
         """Run `function` at an instruction; False if the kernel refuses (none begins there)."""
         anchor = self.symbols.anchor(address)
-        return self._kprobe("p", anchor.name, function, address - anchor.address)
+        # Never an event: to refuse one takes an emulated guest a second, and most of these are refused.
+        return self._perf_kprobe("p", anchor.name, function, address - anchor.address)
 
     def _attach(self, kind: str, name: str, symbol: str | None, function: str, unseen: str) -> None:
         if symbol is not None and self._kprobe(kind, symbol, function):
@@ -84,11 +85,14 @@ class Probes:
         else:
             self.miss(name, unseen)
 
-    def _kprobe(self, kind: str, symbol: str, function: str, offset: int = 0) -> bool:
-        """Run `function` at a symbol, or where it returns; False if the kernel refuses."""
+    def _kprobe(self, kind: str, symbol: str, function: str) -> bool:
+        """Run `function` where a symbol begins, or returns; False if the kernel refuses."""
         if self.events and self.events.counting:
             name = f"{function}_{len(self.events.attached)}"
-            return self.events.add(self.bpf, name, f"{symbol}+{offset}", function, kind)
+            return self.events.add(self.bpf, name, f"{symbol}+0", function, kind)
+        return self._perf_kprobe(kind, symbol, function, 0)
+
+    def _perf_kprobe(self, kind: str, symbol: str, function: str, offset: int) -> bool:
         try:
             if kind == "r":
                 self.bpf.attach_kretprobe(event=symbol, fn_name=function)

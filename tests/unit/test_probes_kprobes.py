@@ -23,7 +23,7 @@ class Kernel:
     KPROBE = 2
 
     def __init__(self, root, monkeypatch):
-        self.root, self.hits, self.runs, self.detached = root, {}, {}, []
+        self.root, self.hits, self.runs, self.detached, self.placed = root, {}, {}, [], []
         (root / "kprobe_events").touch()
         self.events = KprobeEvents(root, "klptransition", pid=7)
         monkeypatch.setattr(klpkprobes, "fdinfo", lambda fd: {"run_cnt": self.runs[fd]})
@@ -36,6 +36,9 @@ class Kernel:
     def attach_tracepoint(self, tp, fn_name):
         group, name = tp.split(":")
         (self.root / "events" / group / name).mkdir(parents=True)
+
+    def attach_kprobe(self, event, event_off, fn_name):
+        self.placed.append((event, event_off, fn_name))
 
     def detach_tracepoint(self, tp):
         self.detached.append(tp)
@@ -59,16 +62,16 @@ def kernel(tmp_path, monkeypatch):
     return Kernel(tmp_path, monkeypatch)
 
 
-def test_where_the_kernel_does_not_count_all_kprobes_are_events(kernel):
+def test_where_the_kernel_does_not_count_kprobes_on_functions_are_events(kernel):
     kernel.events.count_runs()
     probes = kernel.probes()
     probes.enter("klp_init_transition", "on_init", "beginnings")
     probes.leave("klp_init_transition", "on_init_return", "the census")
     assert probes.at(0x1009, "on_call")
+    assert kernel.placed == [("klp_anchor", 9, "on_call")]
     assert (kernel.root / "kprobe_events").read_text().splitlines() == [
         "p:klptransition_7/on_init_0 klp_init_transition+0",
         "r:klptransition_7/on_init_return_1 klp_init_transition+0",
-        "p:klptransition_7/on_call_2 klp_anchor+9",
     ]
     assert (probes.attached, probes.missing) == (["klp_init_transition"], [])
 
