@@ -13,7 +13,6 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from io import BytesIO
 
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
 
@@ -84,10 +83,7 @@ class _Trace:
     def encoded(self) -> bytes:
         """Return the whole as Perfetto reads it: tracks first, then events in the order of time."""
         self.events.sort()
-        whole = BytesIO()
-        whole.writelines(self.tracks)
-        whole.writelines(each[_ORDER.size :] for each in self.events)
-        return whole.getvalue()
+        return b"".join([*self.tracks, *(each[_ORDER.size :] for each in self.events)])
 
 
 def _event(track: int, kind: pb.TrackEvent.Type, ts_ns: int) -> pb.TracePacket:
