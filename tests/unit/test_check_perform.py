@@ -31,6 +31,7 @@ from klp.errors import (
     GuestPanicked,
     GuestSilent,
     HostLacks,
+    HostStalled,
     KlpError,
     QemuGone,
     TransitionStuck,
@@ -53,6 +54,7 @@ class Case:
     closing: KlpError | None = None
     lines: tuple[str, ...] = ()
     looked: VmLost | None = None
+    stood_still: HostStalled | None = None
     debug: bool = False
     asked: list[str] = field(default_factory=list)
     verdicts: dict[str, Any] = field(default_factory=dict)
@@ -63,7 +65,8 @@ class Case:
 
     @property
     def guest(self) -> Any:
-        return SimpleNamespace(lab=SimpleNamespace(diagnosis=self), run=self.run)
+        machine = SimpleNamespace(stalled=lambda since: self.stood_still)
+        return SimpleNamespace(lab=SimpleNamespace(diagnosis=self, machine=machine), run=self.run)
 
     def run(self, command: str) -> Any:
         self.asked.append(command)

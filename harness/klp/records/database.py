@@ -113,6 +113,8 @@ class TableWriter:
         query = " UNION ALL ".join(parts) or f"SELECT {_empty('events')} WHERE false"
         try:
             self._copy(self._connection.cursor(), query, target, {"run": run} if parts else None)
+        except (duckdb.IOException, duckdb.OutOfMemoryException):
+            raise  # of the disk that is written to
         except duckdb.Error as error:
             where = ", ".join(str(file) for _, file in events)
             raise BadTrace(f"{where}: {_words(error)}", hint="record it again with `klp run`") from None
