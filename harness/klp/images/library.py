@@ -30,6 +30,7 @@ from klp.sidework import beside
 
 _GUEST_FILES = {
     "guest/usr/lib/klp/boot": "boot",
+    "guest/usr/lib/klp/fstab": "fstab",
     "guest/usr/lib/klp/quiesce": "quiesce",
     "guest/etc/inittab": "inittab",
 }

@@ -26,7 +26,7 @@ from klp.vm.spec import MachineSpec
 from klp.vm.start import Restore, SaveAgain, SnapshotFiles
 from klp.waiting import DeadlineMissed, wait_until
 
-_LOOK_S = 0.01
+_LOOK_S = 0.002
 _CAPABILITIES = [{"capability": "x-ignore-shared", "state": True}]
 
 
@@ -107,6 +107,7 @@ def _await_running(machine: Machine, limit_s: float) -> None:
         # It was stopped to be saved, and comes back so.
         if status in ("paused", "postmigrate"):
             machine.monitor.execute("cont")
+            return True
         return status == "running"
 
     try:
