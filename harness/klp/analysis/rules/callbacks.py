@@ -279,7 +279,8 @@ def enabled_again(history: History) -> Finding:
         calls = [each for each in callbacks_within(history, leg) if each[1].patch == leg.patch]
         words = f"{leg.patch} disabled and enabled again: {len(calls)} callbacks at its completion"
         if moved:
-            tally.breach(f"{words}, and its module came or went", leg.begun[0], *moved)
+            # With losses its disabling may have completed, and all that a new life begins with be lost.
+            tally.lacking(f"{words}, and its module came or went", leg.begun[0], *moved)
         elif calls:
             tally.judge(True, words, leg.begun[0], *(each[0] for each in calls))
         elif any(
