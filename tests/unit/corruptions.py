@@ -208,6 +208,11 @@ def _(scene: Scene) -> None:
         for _, each in scene.within(leg, ev.Attempt)
         if each.result == "switched" and each.task.pid
         and not any(each.task.pid == gone.task.pid for _, gone in scene.within(leg, ev.Exit))
+        # By exec another thread may have taken over a leader's id: the second switch would be its own.
+        and not any(
+            each.task.tgid == other.task.tgid and each.task.pid != other.task.pid
+            for _, other in scene.within(leg, ev.Attempt)
+        )
     )  # fmt: skip
     assert leg.completed
     scene.add(ev.Switch, at=leg.completed[1].ts_ns - 1, task=task, path="exit", patch_state=leg.target)
