@@ -51,13 +51,23 @@ struct call_t {
 	u32 kinds;
 };
 
+struct place_t {
+	u64 task;
+	u64 sp;
+};
+
 BPF_RINGBUF_OUTPUT(events, 16);
 BPF_F_TABLE("array", int, u64, lost, 1, BPF_F_MMAPABLE);
-BPF_HASH(calls, u64, struct call_t); /* by task; under klp_mutex there is only one */
+/*
+ * By task, and by its stack pointer, which is the same before a call instruction and after it: under
+ * klp_mutex there is only one, but a broken core may call one within another.
+ */
+BPF_HASH(calls, struct place_t, struct call_t);
 
-static __always_inline int enter(struct klp_object *object, u64 function, u32 kind, u32 kinds)
+static __always_inline int enter(struct pt_regs *ctx, struct klp_object *object, u64 function,
+				 u32 kind, u32 kinds)
 {
-	u64 self = bpf_get_current_task();
+	struct place_t self = { .task = bpf_get_current_task(), .sp = PT_REGS_SP(ctx) };
 	struct call_t call = { .object = object, .function = function, .kind = kind, .kinds = kinds };
 
 	call.ts_ns = bpf_ktime_get_ns();
@@ -72,7 +82,8 @@ static __always_inline int enter(struct klp_object *object, u64 function, u32 ki
  * The core calls other pointers, too: their first argument is no object, and this function is not among
  * what is read there. Of a function that serves as several callbacks it is told which.
  */
-static __always_inline int enter_if_callback(struct klp_object *object, u64 function)
+static __always_inline int enter_if_callback(struct pt_regs *ctx, struct klp_object *object,
+					     u64 function)
 {
 	struct klp_callbacks callbacks = {};
 	u32 kind = CALLBACK_POST_UNPATCH, kinds = 0;
@@ -87,13 +98,14 @@ static __always_inline int enter_if_callback(struct klp_object *object, u64 func
 		kinds |= 1 << (kind = CALLBACK_POST_PATCH);
 	if (function == callbacks.pre_patch)
 		kinds |= 1 << (kind = CALLBACK_PRE_PATCH);
-	return kinds ? enter(object, function, kind, kinds) : 0;
+	return kinds ? enter(ctx, object, function, kind, kinds) : 0;
 }
 
 #define CALL_THROUGH(register, field)                                                          \
 	int on_call_##register(struct pt_regs *ctx)                                            \
 	{                                                                                      \
-		return enter_if_callback((struct klp_object *)PT_REGS_PARM1(ctx), ctx->field); \
+		return enter_if_callback(ctx, (struct klp_object *)PT_REGS_PARM1(ctx),         \
+					 ctx->field);                                   \
 	}
 
 CALL_THROUGH(rax, ax)
@@ -112,7 +124,7 @@ CALL_THROUGH(r14, r14)
 CALL_THROUGH(r15, r15)
 
 /* A wrapper does nothing where the object has no such callback. */
-static __always_inline int enter_wrapper(struct klp_object *object, u32 kind)
+static __always_inline int enter_wrapper(struct pt_regs *ctx, struct klp_object *object, u32 kind)
 {
 	struct klp_callbacks callbacks = {};
 	u64 function = 0;
@@ -126,13 +138,14 @@ static __always_inline int enter_wrapper(struct klp_object *object, u32 kind)
 		function = callbacks.pre_unpatch;
 	else if (callbacks.post_unpatch_enabled)
 		function = callbacks.post_unpatch;
-	return function ? enter(object, function, kind, 1 << kind) : 0;
+	return function ? enter(ctx, object, function, kind, 1 << kind) : 0;
 }
 
 #define CALL_WRAPPER(member, kind)                                                    \
 	int on_call_##member(struct pt_regs *ctx)                                     \
 	{                                                                             \
-		return enter_wrapper((struct klp_object *)PT_REGS_PARM1(ctx), kind);  \
+		return enter_wrapper(ctx, (struct klp_object *)PT_REGS_PARM1(ctx),    \
+				     kind);                                    \
 	}
 
 CALL_WRAPPER(pre_patch, CALLBACK_PRE_PATCH)
@@ -191,7 +204,7 @@ static __always_inline void read_names(struct event_t *event, struct call_t *cal
 /* Control comes here without the call too, where an object has no callback: then there is no entry. */
 int on_return(struct pt_regs *ctx)
 {
-	u64 self = bpf_get_current_task();
+	struct place_t self = { .task = bpf_get_current_task(), .sp = PT_REGS_SP(ctx) };
 	struct event_t event = {};
 	struct call_t *call = calls.lookup(&self);
 	u64 thread = bpf_get_current_pid_tgid();

@@ -42,6 +42,9 @@ def cpu_goes(stage: Stage) -> None:
     """Nothing of the livepatch may depend on where its tasks run; a sleeper gives the CPU time to go."""
     cpu = _spare(stage)
     stage.set_up()
+    # Without the livepatch first: a CPU that does not go then says nothing of it.
+    _try_to_put(stage, cpu, online=False)
+    _try_to_put(stage, cpu, online=True)
     stage.load()
     holder = Holder(stage)
     holder.catch("old")
@@ -75,7 +78,7 @@ def one_cpu(stage: Stage) -> None:
         NotApplicable: one does not go.
     """
     for cpu in _online(stage)[1:]:
-        _put(stage, cpu, online=False)
+        _try_to_put(stage, cpu, online=False)
 
 
 def _live(stage: Stage) -> None:
@@ -111,17 +114,32 @@ def _go_and_come(stage: Stage, cpu: int) -> None:
     _put(stage, cpu, online=True)
 
 
-def _put(stage: Stage, cpu: int, *, online: bool) -> None:
-    """Take a CPU online or offline.
+def _try_to_put(stage: Stage, cpu: int, *, online: bool) -> None:
+    """Take a CPU online or offline before the livepatch is loaded.
 
     Raises:
         NotApplicable: the kernel cannot, or would not: that is the guest's doing, and not the livepatch's.
     """
-    file = f"{_CPUS}/cpu{cpu}/online"
-    if stage.guest.run(["test", "-e", file]).status:
+    if stage.guest.run(["test", "-e", _switch(cpu)]).status:
         raise NotApplicable("the guest's kernel cannot take CPUs offline (CONFIG_HOTPLUG_CPU)")
-    done = stage.guest.run(f"echo {int(online)} >{file}")
+    done = stage.guest.run(f"echo {int(online)} >{_switch(cpu)}")
     if done.status:
         said = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-        where = "online" if online else "offline"
-        raise NotApplicable(f"the guest did not take CPU {cpu} {where}: {said[0]}")
+        raise NotApplicable(f"the guest did not take CPU {cpu} {_where(online)}: {said[0]}")
+
+
+def _put(stage: Stage, cpu: int, *, online: bool) -> None:
+    """Take a CPU, which went and came without the livepatch, online or offline.
+
+    Raises:
+        CheckFailed: it does not go now.
+    """
+    stage.guest.run(f"echo {int(online)} >{_switch(cpu)}").must(f"taking CPU {cpu} {_where(online)}")
+
+
+def _switch(cpu: int) -> str:
+    return f"{_CPUS}/cpu{cpu}/online"
+
+
+def _where(online: bool) -> str:
+    return "online" if online else "offline"
