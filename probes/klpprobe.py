@@ -40,6 +40,8 @@ STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 MARK_SIGNAL = signal.SIGUSR1
 # In the environment: a descriptor that is closed once the probes are attached.
 READY = "KLP_READY_FD"
+# In the environment: have hits of kprobes held against runs of their programs, where the kernel does not.
+COUNT_RUNS = "KLP_COUNT_RUNS"
 
 
 def parser(prog: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -300,11 +302,16 @@ def trace(tool: Tool, args: argparse.Namespace) -> None:
 
 
 def counted_events(tool: str) -> KprobeEvents | None:
-    """Return where a tool's kprobe events are to be, and have them counted where the kernel does not."""
+    """Return where a tool's kprobe events are to be, and have them counted where that was asked for.
+
+    Where the kernel does not count what it leaves out, before 6.7. It is not done by itself, for on 6.1
+    klptransition then told two events as lost, beside a klpconsistency, that no trace lacked: the cause is
+    not known.
+    """
     events = KprobeEvents.find(tool)
     if events:
         events.remove()
-        if release() < MISSES_COUNTED_SINCE:
+        if release() < MISSES_COUNTED_SINCE and COUNT_RUNS in os.environ:
             events.count_runs()
     return events
 

@@ -151,6 +151,8 @@ def test_runs_are_counted_where_the_kernel_does_not_count_what_it_leaves_out(
 ):
     monkeypatch.setattr(klpkprobes, "TRACEFS", (kernel.root,))
     monkeypatch.setattr(klpprobe.os, "uname", lambda: SimpleNamespace(release=kernel_release))
+    assert not klpprobe.counted_events("klpstates").counting
+    monkeypatch.setenv(klpprobe.COUNT_RUNS, "1")
     assert klpprobe.counted_events("klpstates").counting is counting
     monkeypatch.setattr(klpkprobes, "TRACEFS", (kernel.root / "absent",))
     assert klpprobe.counted_events("klpstates") is None

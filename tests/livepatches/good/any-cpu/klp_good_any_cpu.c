@@ -2,8 +2,8 @@
 /*
  * klp_good_any_cpu.c - a livepatch that takes the CPU it finds
  *
- * Purpose: mark /proc/version, and ask a CPU something before that that is
- * online.
+ * Purpose: mark /proc/version, and ask a CPU something first, which must be
+ * online for that.
  */
 
 #include <linux/cpumask.h>
