@@ -304,9 +304,8 @@ def trace(tool: Tool, args: argparse.Namespace) -> None:
 def counted_events(tool: str) -> KprobeEvents | None:
     """Return where a tool's kprobe events are to be, and have them counted where that was asked for.
 
-    Where the kernel does not count what it leaves out, before 6.7. It is not done by itself, for on 6.1
-    klptransition then told two events as lost, beside a klpconsistency, that no trace lacked: the cause is
-    not known.
+    Not by itself, where the kernel counts nothing (before 6.7): on 6.1 klptransition then told events as
+    lost, beside a klpconsistency, that no trace lacked; the cause is not known.
     """
     events = KprobeEvents.find(tool)
     if events:

@@ -28,11 +28,11 @@ class Figure:
 
 
 FIGURES = {
-    EntryKind.GUEST: Figure(75, 105, 400),
-    EntryKind.KERNEL: Figure(80, 370, 800),
+    EntryKind.GUEST: Figure(40, 105, 400),
+    EntryKind.KERNEL: Figure(45, 370, 800),
     EntryKind.TREE: Figure(15, 0, 400),
     # With the compiler that is taken out of the guest's root disk, once for each suite.
-    EntryKind.SNAPSHOT: Figure(40, 0, 600),
+    EntryKind.SNAPSHOT: Figure(25, 0, 600),
     EntryKind.PREPARED: Figure(120, 260, 2000),
 }
 
