@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from klp.analysis.evidence import Verdict
@@ -99,8 +99,17 @@ def with_losses(trace: Trace, chance: random.Random) -> Trace:
     return trace
 
 
+# A disabling whose end was lost, and a new life after it that was taken for its reversal (C8).
+LOST_END = Shape(
+    seed=353614, lives=6, tasks=3, patience=2, births=True, deaths=True, execs=True, races=False,
+    modules=True, reversals=True, forces=True, replaces=True, refusals=True, waits_seen=False,
+    open_end=False, callbacks=False, states=True, watched=True,
+)  # fmt: skip
+
+
 @many
 @given(SHAPES, st.integers(0, 2**32))
+@example(LOST_END, 0)
 def test_a_correct_history_with_losses_is_accused_of_nothing(shape: Shape, seed: int) -> None:
     trace = with_losses(correct(shape), random.Random(seed))
     found = verdicts(trace)
