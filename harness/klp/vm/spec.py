@@ -165,10 +165,11 @@ def _disks(spec: MachineSpec) -> list[str]:
 def _network() -> list[str]:
     # Port 0: QEMU lets the host pick a free one and tells it over QMP, so no two guests can race for it.
     # `restrict`: the guest reaches neither the host nor the net; no `romfile`: no PXE to set up at boot.
+    # guest_announce: a restored guest would tell a net without other machines where it is now.
     forward = f"hostfwd=tcp:127.0.0.1:0-{GUEST_ADDRESS}:{SSH_PORT}"
     return [
         "-netdev", f"user,id=net,restrict=on,ipv6=off,{forward}",
-        "-device", "virtio-net-pci,netdev=net,romfile=",
+        "-device", "virtio-net-pci,netdev=net,romfile=,guest_announce=off",
     ]  # fmt: skip
 
 
