@@ -128,10 +128,15 @@ class UnknownName(UsageError):
 
     Args:
         hint: said in its place where none is near: what there is, or where that is listed.
+
+    Attributes:
+        meant: whether the hint is a name that may have been meant.
     """
 
     def __init__(self, message: str, word: str, known: Iterable[str], *, hint: str = "") -> None:
-        super().__init__(message, hint=did_you_mean(word, known) or hint or None)
+        near = did_you_mean(word, known)
+        super().__init__(message, hint=near or hint or None)
+        self.meant = bool(near)
 
 
 class NotALivepatch(UsageError):

@@ -49,13 +49,13 @@ def test_a_good_one_is_held_and_one_that_does_not_build_costs_only_itself(klp, b
     out, xml, broken = tmp_path / "run", tmp_path / "junit.xml", tmp_path / "broken"
     shutil.copytree(banner, broken)
     (broken / "klp_version_banner.c").write_text("#error not for this kernel\n")
-    which = ("-k", "6.12", "-s", "modinfo", "-s", "life", "-s", "cycles", "--quick")
+    which = ("-k", "6.12", "-s", "static", "-s", "life", "-s", "cycles", "--quick")
     done = klp("check", banner, broken, *which, "--junit", xml, "-o", out)
     assert done.returncode == 1, done.stdout + done.stderr
     found = {(each["livepatch"], each["scenario"]): each for each in outcomes(out)}
     good = {name: each for (livepatch, name), each in found.items() if livepatch == "version-banner"}
     assert {name: each["verdict"] for name, each in good.items()} == dict.fromkeys(
-        ("build", "modinfo", "life", "cycles"), "held"
+        ("build", "static", "life", "cycles"), "held"
     )
     assert {"T4", "T6", "L4", "L5", "L6"} <= {
         rule for rule, verdict in good["life"]["rules"].items() if verdict == "held"
@@ -73,7 +73,7 @@ def test_a_good_one_is_held_and_one_that_does_not_build_costs_only_itself(klp, b
     plans = json.loads((run / "run.json").read_text())["plans"]
     assert plans[0]["objects"] == [{"object": "vmlinux", "functions": ["version_proc_show,1"]}]
     assert Et.parse(xml).getroot().get("failures") == "1"
-    worse = klp("check", broken, "-k", "6.12", "-s", "modinfo", "--against", out, "-o", tmp_path / "worse")
+    worse = klp("check", broken, "-k", "6.12", "-s", "static", "--against", out, "-o", tmp_path / "worse")
     assert worse.returncode == 1
     result = json.loads((out / "check.json").read_text())
     [ran] = [each for each in result["exercised"] if each["functions"]]

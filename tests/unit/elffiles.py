@@ -13,8 +13,9 @@ PC32, PLT32, ABS32S = 2, 4, 11
 # As the section of a symbol: that which the kernel resolves when it loads a livepatch (SHN_LIVEPATCH).
 LIVEPATCH = 0xFF20
 _KINDS = {"NOTYPE": 0, "OBJECT": 1, "FUNC": 2, "SECTION": 3}
-_PROGBITS, _SYMTAB, _STRTAB, _RELA = 1, 2, 3, 4
-NOBITS = 8
+_PROGBITS, _SYMTAB, _STRTAB = 1, 2, 3
+RELA, NOBITS = 4, 8
+_RELA_BYTES = 24
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,11 @@ def elf(parts: Sequence[Part], symbols: Sequence[Named] = ()) -> bytes:
         for each in symbols
     )  # fmt: skip
     number = len(parts) + 1
-    every = [(each.name, each.kind, each.flags, each.address, each.content, 0, 0, 0) for each in parts]
+    every = [
+        (each.name, each.kind, each.flags, each.address, each.content, 0, 0,
+         _RELA_BYTES if each.kind == RELA else 0)
+        for each in parts
+    ]  # fmt: skip
     every += [
         (".symtab", _SYMTAB, 0, 0, table, number + 1, 1 + sum(each.local for each in symbols), 24),
         (".strtab", _STRTAB, 0, 0, bytes(strings.content), 0, 0, 0),
@@ -71,7 +76,7 @@ def elf(parts: Sequence[Part], symbols: Sequence[Named] = ()) -> bytes:
                 struct.pack("<QQq", at, symbol << 32 | kind, add)
                 for at, kind, symbol, add in each.relocations
             )
-            every.append((f".rela{each.name}", _RELA, 0, 0, filled, number, place, 24))
+            every.append((f".rela{each.name}", RELA, 0, 0, filled, number, place, _RELA_BYTES))
     names = [headings.place(each[0]) for each in every]
     names.append(headings.place(".shstrtab"))
     every.append((".shstrtab", _STRTAB, 0, 0, bytes(headings.content), 0, 0, 0))

@@ -23,7 +23,7 @@ from klp.check import memory
 from klp.check.candidate import livepatches_of
 from klp.check.registry import NAMES, SCENARIOS, chosen
 from klp.check.stage import Stage
-from klp.check.static import STATIC, modinfo
+from klp.check.static import STATIC, modinfo_faults
 from klp.cli.main import klp
 from klp.drive import steps
 from klp.drive.subject import LivepatchSubject
@@ -137,7 +137,7 @@ def module(**changes: object) -> Module:
 def test_modinfo(changes: dict[str, object], words: str) -> None:
     here = Path()
     kernel = Kernel("6.12", "6.12.1-amd64", "", here, here, here, here, here, None)
-    found = modinfo(module(**changes), kernel)
+    found = modinfo_faults(module(**changes), kernel)
     assert (words in found[0]) if words else not found
 
 

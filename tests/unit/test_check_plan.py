@@ -135,13 +135,13 @@ def came(
         ("held-up", RELEASE, (), (UNSEEN, "it is not for it"), ""),
         ("held-up", RELEASE, CHANGES, (UNSEEN, "gone", True), "the guest was lost in `life`: see `life`"),
         ("held-up", RELEASE, CHANGES, (VIOLATED, "it died", True), "not tried, for the guest was lost in"),
-        ("modinfo", RELEASE, CHANGES, (UNSEEN, "gone", True), ""),
+        ("static", RELEASE, CHANGES, (UNSEEN, "gone", True), ""),
         ("life", RELEASE, CHANGES, (UNSEEN, "gone", True), ""),
         ("held-up", "", (), None, "could not be built: see `build`"),
-        ("modinfo", "", (), None, "could not be built: see `build`"),
-        ("modinfo", "5.10", (), None, ""),
-        ("held-up", "5.10", (), None, "built for another kernel: see `modinfo`"),
-        ("modinfo", "6.1.0-9", (), None, "built for 6.1.0-9, and this kernel is"),
+        ("static", "", (), None, "could not be built: see `build`"),
+        ("static", "5.10", (), None, ""),
+        ("held-up", "5.10", (), None, "built for another kernel: see `static`"),
+        ("static", "6.1.0-9", (), None, "built for 6.1.0-9, and this kernel is"),
         ("build", "", (), None, ""),
     ],
 )
@@ -166,7 +166,7 @@ def test_a_guest_lost_in_a_survey_keeps_the_scenarios_from_being_tried_that_wait
     learned = Learned(RELEASE, (), "QEMU was killed")
     said = why_not(unit_of(tmp_path, "held-up"), {}, learned, {RELEASE})
     assert said == f"{LOST_EARLY}QEMU was killed"
-    assert not why_not(unit_of(tmp_path, "modinfo"), {}, learned, {RELEASE})
+    assert not why_not(unit_of(tmp_path, "static"), {}, learned, {RELEASE})
 
 
 def test_what_the_author_leaves_out_is_left_out(tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_every_outcome_is_written_down_and_found_by_a_later_part_of_the_check(tm
 
 def check_of(tmp_path: Path, kernels: tuple[TargetKernel, ...], executor: object = None) -> CheckRun:
     livepatch = Wanted("banner", find_source(str(KO)), None)
-    order = CheckOrder((livepatch,), kernels, ("build", "modinfo"))
+    order = CheckOrder((livepatch,), kernels, ("build", "static"))
     return CheckRun(order, CheckLayout(tmp_path), Settings(), progress=Silent(), executor=executor)
 
 
@@ -257,7 +257,7 @@ def test_another_executor_performs_units_in_processes_of_its_own(tmp_path: Path)
     assert here.execute() is None
     for run in (elsewhere, here):
         verdicts = {each.scenario: each.verdict for each in run.result.outcomes}
-        assert verdicts == {"build": HELD, "modinfo": HELD}
+        assert verdicts == {"build": HELD, "static": HELD}
         assert run.result.complete
 
 
@@ -287,17 +287,17 @@ class Written(Silent):
 def test_who_watches_is_told_what_is_running_and_how_much_there_is(tmp_path: Path) -> None:
     watching = Written()
     livepatch = Wanted("banner", find_source(str(KO)), None)
-    order = CheckOrder((livepatch,), targets([(image("6.12"), "tcg")]), ("build", "modinfo"))
+    order = CheckOrder((livepatch,), targets([(image("6.12"), "tcg")]), ("build", "static"))
     run = CheckRun(order, CheckLayout(tmp_path), Settings(), progress=watching)
     assert run.execute() is None
     steps = [line.partition(", 0.")[0] for line in watching.lines]
     assert steps == [
-        f"checking banner on {RELEASE}: build, modinfo",
+        f"checking banner on {RELEASE}: build, static",
         f"building {KO.name}",
         "banner build is running",
         "1/2 banner build: held",
-        "banner modinfo is running",
-        "2/2 banner modinfo: held",
+        "banner static is running",
+        "2/2 banner static: held",
     ]
 
 
@@ -340,9 +340,9 @@ def test_a_module_for_another_kernel_is_told_by_the_kernels_of_the_check(tmp_pat
     run = check_of(tmp_path, targets([(image("6.12"), "tcg"), (image("6.1", "6.1.0-9"), "tcg")]))
     assert run.execute() is None
     found = {(each.kernel, each.scenario): each for each in run.result.outcomes}
-    assert found["6.12", "modinfo"].verdict is HELD
-    assert found["6.1", "modinfo"].verdict is UNSEEN
-    assert found["6.1", "modinfo"].reasons == (f"built for {RELEASE}, and this kernel is 6.1.0-9",)
+    assert found["6.12", "static"].verdict is HELD
+    assert found["6.1", "static"].verdict is UNSEEN
+    assert found["6.1", "static"].reasons == (f"built for {RELEASE}, and this kernel is 6.1.0-9",)
     alone = check_of(tmp_path, targets([(image("6.1", "6.1.0-9"), "tcg")]))
     assert alone.execute() is None
     assert alone.result.outcomes[1].verdict is VIOLATED

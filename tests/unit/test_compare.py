@@ -438,7 +438,7 @@ def test_scenarios_of_a_check_are_compared_one_by_one() -> None:
 
 def test_a_scenario_that_fails_now_with_its_reasons() -> None:
     good, bad = (
-        check_run(check_of(outcome("modinfo", verdict, folder="", reasons=reasons, rules={"T4": verdict})))
+        check_run(check_of(outcome("static", verdict, folder="", reasons=reasons, rules={"T4": verdict})))
         for verdict, reasons in ((Verdict.HELD, ()), (Verdict.VIOLATED, ("no licence", "long name")))
     )
     told = {each.what: each.new for each in regressions(compared(good, bad), Kind.VERDICT)}

@@ -64,7 +64,7 @@ UNSEEN, VIOLATED, HELD = Verdict.NOT_OBSERVED, Verdict.VIOLATED, Verdict.HELD
 
 def check_of(folder: Path) -> CheckRun:
     livepatch = Wanted("banner", find_source(str(KO)), None)
-    order = CheckOrder((livepatch,), targets([(image("6.12"), "tcg")]), ("build", "modinfo"))
+    order = CheckOrder((livepatch,), targets([(image("6.12"), "tcg")]), ("build", "static"))
     return CheckRun(order, CheckLayout(folder), Settings(), progress=Silent())
 
 
@@ -76,17 +76,17 @@ def failing(error: Exception) -> Callable[..., object]:
 
 
 def test_a_failure_of_klps_own_costs_one_scenario(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "object_names", failing(ZeroDivisionError("a bug")))
+    monkeypatch.setattr(host, "static_faults", failing(ZeroDivisionError("a bug")))
     run = check_of(tmp_path)
     failure = run.execute()
     assert isinstance(failure, OwnFault)
-    assert failure.message == "banner modinfo: klp itself failed: ZeroDivisionError: a bug"
+    assert failure.message == "banner static: klp itself failed: ZeroDivisionError: a bug"
     found = read_check(tmp_path).whole()
-    [build, modinfo] = found.outcomes
+    [build, read] = found.outcomes
     assert build.verdict is HELD
-    assert modinfo.verdict is UNSEEN
-    shown = "6.12/banner/modinfo/traceback.txt"
-    assert modinfo.reasons == (f"klp itself failed: ZeroDivisionError: a bug ({shown})",)
+    assert read.verdict is UNSEEN
+    shown = "6.12/banner/static/traceback.txt"
+    assert read.reasons == (f"klp itself failed: ZeroDivisionError: a bug ({shown})",)
     assert found.verdict is not VIOLATED
     assert found.complete
     assert "ZeroDivisionError: a bug" in (tmp_path / shown).read_text()
@@ -99,7 +99,7 @@ def test_a_failure_of_klps_own_costs_one_scenario(tmp_path: Path, monkeypatch: p
 def test_what_the_host_lacks_ends_the_check(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    monkeypatch.setattr(host, "object_names", failing(error))
+    monkeypatch.setattr(host, "static_faults", failing(error))
     run = check_of(tmp_path)
     failure = run.execute()
     assert isinstance(failure, HostLacks | Interrupted)

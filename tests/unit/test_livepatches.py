@@ -57,7 +57,7 @@ def test_each_scenario_finds_a_bad_one_and_lets_a_good_neighbour_pass() -> None:
 def test_what_a_scenario_alone_finds_is_no_fault_of_a_plain_life() -> None:
     for each in of("bad").values():
         assert not each.unseen or "life" not in each.scenarios
-    told = {"modinfo", "life", "cycles", "exercise"}  # read, or the life that all of them have
+    told = {"static", "life", "cycles", "exercise"}  # read, or the life that all of them have
     alone = {scenario for each in of("bad").values() if each.unseen for scenario in each.scenarios}
     assert alone | told | {"reverse-enable", "ftrace-user"} == TRIED
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from klp.errors import NotALivepatch
-from klp.modules.functions import NamedObjects, objects_of, watched
+from klp.modules.functions import watched
 from klp.modules.modinfo import read_module
 
 MODULES = Path(__file__).parents[1] / "data" / "modules"
@@ -43,20 +43,3 @@ def test_one_without_functions_is_passed_over_beside_others(tmp_path):
     assert watched((hidden, BANNER)) == watched((BANNER,))
     with pytest.raises(NotALivepatch, match="klp_pair_fix: no function"):
         watched((hidden,))
-
-
-def test_objects_by_their_names():
-    assert objects_of(BANNER) == NamedObjects((), vmlinux=True)
-    assert objects_of(PAIR) == NamedObjects(("klp_pair",), vmlinux=False)
-
-
-def test_objects_that_have_callbacks_and_no_functions():
-    demo = read_module(MODULES / "livepatch-callbacks-demo.ko")
-    names = ("livepatch_callbacks_mod", "livepatch_callbacks_busymod")
-    assert objects_of(demo) == NamedObjects(names, vmlinux=True)
-
-
-def test_objects_that_are_made_when_it_is_loaded_are_not_known(tmp_path):
-    file = tmp_path / "hidden.ko"
-    file.write_bytes(BANNER.file.read_bytes().replace(b".rela.data\0", b".rela.dato\0"))
-    assert objects_of(read_module(file)) is None

@@ -16,8 +16,9 @@ from klp.images.btf import Btf
 from klp.images.prototypes import NamedType, Prototype, prototype_of
 from klp.model import Kernel
 from klp.modules import starting
-from klp.modules.replaceable import ReplaceableFunction, replaceable
+from klp.modules.replaceable import ReplaceableFunction, replaceable, why_unchangeable
 from klp.modules.starting import check_name
+from klp.sourcepatch.shipped import ShippedKernel
 
 TEXT, RODATA = 0xFFFFFFFF81000000, 0xFFFFFFFF82000000
 FENTRY, INIT = TEXT, TEXT + 0x800
@@ -126,16 +127,19 @@ def call(at: int) -> bytes:
 def kernel(tmp_path: Path) -> Kernel:
     """A kernel of a few functions: of each all that a livepatch has to know."""
     places = {"show": 0x40, "traced_later": 0x60, "format": 0x80, "quiet": 0xC0, "twin": 0xE0}
+    nop = b"\x0f\x1f\x44\x00\x00"
     code = bytearray(0x900)
     for name in ("show", "format", "twin"):
         code[places[name] : places[name] + 5] = call(TEXT + places[name])
     code[0x60:0x69] = ENDBR + call(TEXT + 0x64)
+    code[0x100:0x109] = ENDBR + nop
     code[0x800:0x805] = call(INIT)
     symbols = [
         (TEXT, "T", "_text"), (FENTRY, "T", "__fentry__"), (TEXT + 0x40, "t", "show"),
         (TEXT + 0x60, "T", "traced_later"), (TEXT + 0x80, "T", "format"),
         (TEXT + 0xA0, "t", "taken.isra.0"), (TEXT + 0xC0, "t", "quiet"),
         (TEXT + 0xE0, "t", "twin"), (TEXT + 0xE0, "t", "twin"),
+        (TEXT + 0x100, "t", "noped"),
         (INIT, "T", "_sinittext"), (INIT, "t", "starts"), (TEXT + 0x900, "T", "_einittext"),
         *((TEXT + 0x1000 + each, "d", f"datum_{each}") for each in range(1500)),
     ]  # fmt: skip
@@ -190,6 +194,35 @@ def test_what_cannot_be_replaced_is_refused_with_why(
         replaceable(kernel, name)
     assert refused.value.message.startswith(says)
     assert (refused.value.hint or "").startswith(way_out)
+
+
+@pytest.mark.parametrize(
+    ("name", "position", "says"),
+    [
+        ("show", 0, ""),
+        ("show", 1, ""),
+        ("traced_later", 0, ""),
+        ("format", 0, ""),
+        ("noped", 0, ""),  # as objtool leaves what ftrace calls from, in some builds
+        ("twin", 2, ""),
+        ("twin", 0, "vmlinux has 2 symbols of that name: .old_sympos says which one is meant"),
+        ("twin", 3, ".old_sympos is 3, and vmlinux has 2 symbols of that name"),
+        ("show", 2, ".old_sympos is 2, and vmlinux has 1 symbol of that name"),
+        ("shaw", 0, "no function of that name is in 6.12.0: renamed, or inlined everywhere; did you"),
+        ("shaw", 1, "no function of that name"),
+        ("taken", 0, "is taken.isra.0 in this kernel"),
+        ("quiet", 0, "has no call of ftrace"),
+        ("starts", 0, "is __init, and freed once the kernel is up"),
+        ("datum_1", 0, "is data, and no function"),
+        ("brief", 0, "is inline, in linux/other.h"),
+    ],
+)  # fmt: skip
+def test_a_function_that_no_livepatch_can_change_is_told_with_why(
+    kernel: Kernel, name: str, position: int, says: str
+) -> None:
+    why = why_unchangeable(kernel, ShippedKernel(kernel).object("vmlinux"), name, position)
+    assert why.startswith(says)
+    assert bool(why) == bool(says)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from klp.check.host import CHECK_HOSTS, CheckHost, UnitOutcome, perform_unit
 from klp.check.outcomes import Outcomes
 from klp.check.plan import CheckOrder, CheckUnit, TargetKernel, outcome_of, planned_units, survey_for
 from klp.check.registry import OPENER, SCENARIOS
-from klp.check.static import BUILD, MODINFO, STATIC
+from klp.check.static import BUILD, STATIC, STATIC_READ
 from klp.errors import KlpError, OwnFault
 from klp.files import remove_tree
 from klp.paths import CheckLayout
@@ -118,7 +118,7 @@ class CheckRun:
         builds = [each for each in own if each.scenario == BUILD]
         with self._progress.step(_building(builds)):
             self._perform(host, builds)
-        self._perform(host, [each for each in own if each.scenario == MODINFO])
+        self._perform(host, [each for each in own if each.scenario == STATIC_READ])
         missing = [
             each for each in own if each.scenario not in STATIC and each.key not in self._outcomes.found
         ]

@@ -11,12 +11,12 @@ from klp.analysis.diagnosis import DOES_NOT_END
 from klp.analysis.evidence import Verdict
 from klp.analysis.result import PatchedFunctions
 from klp.check.plan import CheckUnit, Key
-from klp.check.static import BUILD, MODINFO
+from klp.check.static import BUILD, STATIC_READ
 
 _NO_END = f"{NOT_TRIED}its transition does not end: see `{{}}`"
 _NOT_LOADED = f"{NOT_TRIED}it could not be loaded and enabled: see `{{}}`"
 _NOT_BUILT = f"{NOT_TRIED}it could not be built: see `build`"
-_NOT_FITTING = f"{NOT_TRIED}it is built for another kernel: see `modinfo`"
+_NOT_FITTING = f"{NOT_TRIED}it is built for another kernel: see `static`"
 _LOST = f"{NOT_TRIED}the guest was lost in `{{0}}`: see `{{0}}`"
 # How the reason of a unit begins for which no guest was of use: one was lost before it, in a survey.
 LOST_EARLY = f"{NOT_TRIED}the guest was lost as it was found out what it changes: "
@@ -57,8 +57,8 @@ def why_not(
         # the vermagic of any other would be refused with ENOEXEC (check_modinfo, kernel/module/main.c).
         if learned.built_for in releases:
             return f"built for {learned.built_for}, and this kernel is {here}"
-        return "" if unit.scenario == MODINFO else _NOT_FITTING
-    if unit.scenario == MODINFO:
+        return "" if unit.scenario == STATIC_READ else _NOT_FITTING
+    if unit.scenario == STATIC_READ:
         return ""
     return (
         _left_out_by_author(unit)
@@ -92,9 +92,9 @@ def _after_its_life(unit: CheckUnit, found: Mapping[Key, ScenarioOutcome], learn
     """Say why it cannot be tried: in an earlier unit it could not be enabled, or stayed in transition."""
     for key in unit.first:
         before = found.get(key)
-        # What `modinfo` finds is a forecast from the file; whether the kernel does refuse it, `life`
+        # What `static` finds is a forecast from the file; whether the kernel does refuse it, `life`
         # tells.
-        if before is None or before.verdict is not Verdict.VIOLATED or before.scenario == MODINFO:
+        if before is None or before.verdict is not Verdict.VIOLATED or before.scenario == STATIC_READ:
             continue
         if any(each.startswith(DOES_NOT_END) for each in before.reasons):
             return _NO_END.format(before.scenario)

@@ -28,7 +28,7 @@ from klp.check.candidate import Candidate, candidate, modules_of
 from klp.check.perform import Performed, perform
 from klp.check.plan import CheckUnit, outcome_of
 from klp.check.registry import SCENARIOS
-from klp.check.static import BUILD, MODINFO, modinfo, object_names
+from klp.check.static import BUILD, STATIC_READ, static_faults
 from klp.diskspace import is_full, room_on
 from klp.drive.case import Case, Promised
 from klp.errors import BuildFailed, Interrupted, KlpError, UsageError, VmLost
@@ -158,8 +158,8 @@ class CheckHost:
     def _perform(self, unit: CheckUnit, objects: tuple[PatchedFunctions, ...]) -> UnitOutcome:
         if unit.scenario == BUILD:
             return self._build(unit)
-        if unit.scenario == MODINFO:
-            return self._modinfo(unit)
+        if unit.scenario == STATIC_READ:
+            return self._static(unit)
         return self._in_guest(unit, objects)
 
     def _failed(self, unit: CheckUnit, error: Exception) -> UnitOutcome:
@@ -223,12 +223,10 @@ class CheckHost:
         outcome = msgspec.structs.replace(outcome, seconds=round(made.seconds, 3))
         return UnitOutcome(outcome, built_for=release_of(one.livepatch))
 
-    def _modinfo(self, unit: CheckUnit) -> UnitOutcome:
-        one, kernel = self._candidate(unit), unit.kernel.image.kernel
-        names = object_names(one.livepatch, one.modules, kernel)
-        reasons = (*modinfo(one.livepatch, kernel), *names.faults)
-        outcome = outcome_of(unit, Verdict.VIOLATED if reasons else Verdict.HELD, reasons)
-        return UnitOutcome(msgspec.structs.replace(outcome, notes=names.notes))
+    def _static(self, unit: CheckUnit) -> UnitOutcome:
+        found = static_faults(self._candidate(unit))
+        outcome = outcome_of(unit, Verdict.VIOLATED if found.faults else Verdict.HELD, found.faults)
+        return UnitOutcome(msgspec.structs.replace(outcome, notes=found.notes))
 
     def _candidate(self, unit: CheckUnit) -> Candidate:
         made = self._modules(unit)

@@ -7,12 +7,11 @@ klp_module_coming, kernel/livepatch/core.c). Of one that never comes nothing is 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
 from klp.images.kmods import KernelModules
-from klp.modules.functions import NamedObjects
 from klp.modules.plan import module_name
 
 _VMLINUX = "vmlinux"
@@ -34,28 +33,22 @@ class ObjectNames:
 
 
 def judge_names(
-    objects: NamedObjects, own: Collection[str], kernel: KernelModules, release: str
+    names: Sequence[str], own: Collection[str], kernel: KernelModules, release: str, *, vmlinux: bool
 ) -> ObjectNames:
     """Hold the names of a livepatch's objects against the modules that there are.
 
     Args:
+        names: of those that are modules, as the author wrote them.
         own: the modules that its sources gave.
         kernel: those of the kernel.
+        vmlinux: whether it changes the kernel itself, too.
     """
-    if objects.unseen:
-        return ObjectNames(
-            (
-                "the kernel sees no object in it: the first has neither .name nor .funcs, which ends the "
-                "array, so that its callbacks never run; one with callbacks alone takes an empty array "
-                "of functions",
-            )
-        )
     known = {*own, *kernel.loadable}
-    wrong = {name: _why_never(name, known, kernel) for name in objects.names if name not in known}
+    wrong = {name: _why_never(name, known, kernel) for name in names if name not in known}
     reasons = {name: why for name, why in wrong.items() if why}
     absent = [name for name in wrong if name not in reasons]
     nowhere = f"no module of {release}, nor of its sources"
-    if not objects.vmlinux and len(wrong) == len(objects.names):
+    if wrong and not vmlinux and len(wrong) == len(names):
         listed = ", ".join(f"`{name}`" for name in wrong)
         whose = f"its only object {listed} is" if len(wrong) == 1 else f"of its objects {listed} each is"
         why = "".join(f"; {reason}" for reason in reasons.values())

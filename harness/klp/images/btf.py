@@ -293,5 +293,5 @@ def btf_of(kernel: Path) -> Btf:
             if section is None:
                 raise HostLacks(f"{kernel}: has no BTF", hint="build it with CONFIG_DEBUG_INFO_BTF")
             return Btf(section.data())
-    except ELFError as error:
+    except (ELFError, IsADirectoryError) as error:
         raise HostLacks(f"{kernel}: no ELF kernel ({error})") from error

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
 
 from klp.errors import NotALivepatch
@@ -64,7 +63,6 @@ class _Data:
     """The pointers of a module's .data, by their offset, and what they point to.
 
     `functions` are the module's, by where they are; `hidden` says of some why they cannot be probed.
-    `sizes` are those of its variables.
     """
 
     elf: Any
@@ -72,7 +70,6 @@ class _Data:
     pointers: dict[int, _Target]
     functions: dict[_Target, str]
     hidden: dict[str, str]
-    sizes: dict[_Target, int]
 
     def string(self, at: int) -> str:
         """Return the string that a pointer at `at` points to; empty where there is no pointer."""
@@ -86,11 +83,6 @@ class _Data:
         """Return the function that a pointer at `at` points to; empty where there is none."""
         target = self.pointers.get(at)
         return self.functions.get(target, "") if target else ""
-
-    def writable(self, target: _Target) -> bool:
-        """Whether something lies in a section that can be written to, such as .data or .bss."""
-        section = self.elf.get_section(target.section)
-        return bool(section and section["sh_flags"] & SH_FLAGS.SHF_WRITE)
 
     def number(self, at: int) -> int:
         """Return the unsigned long at `at`."""
@@ -127,59 +119,6 @@ def changed_functions(module: Module) -> tuple[ChangedFunction, ...]:
     return tuple(_changed(data)) if data else ()
 
 
-@dataclass(frozen=True)
-class NamedObjects:
-    """The objects of a livepatch, as far as its file shows them.
-
-    Attributes:
-        names: of those that are modules, as the author wrote them.
-        vmlinux: whether one has no name, which means the kernel itself.
-        unseen: whether the kernel sees none of them: the first has callbacks, and neither name nor funcs,
-            which ends the array (klp_for_each_object_static, include/linux/livepatch.h).
-    """
-
-    names: tuple[str, ...]
-    vmlinux: bool
-    unseen: bool = False
-
-
-def objects_of(module: Module) -> NamedObjects | None:
-    """Return the objects of a livepatch; None where its structures are made only when it is loaded."""
-    data = _read(module.file)
-    own = [entry for array in _arrays(data) for entry in _entries(data, *array)] if data else []
-    if not data or not own:
-        return None
-    unseen = own[0] not in data.pointers and own[0] + _POINTER not in data.pointers
-    names = [data.string(at) for at in own]
-    return NamedObjects(tuple(dict.fromkeys(filter(None, names))), not all(names), unseen)
-
-
-def _arrays(data: _Data) -> Iterator[tuple[int, int]]:
-    """Yield where each klp_patch has its objects, and how many bytes they take."""
-    # klp_patch begins with a pointer to THIS_MODULE and one to its first klp_object.
-    for at, target in data.pointers.items():
-        objects = data.pointers.get(at + _POINTER)
-        section = data.elf.get_section(target.section)
-        if section and section.name == _THIS_MODULE and objects and objects.section == data.index:
-            yield objects.offset, data.sizes.get(objects, 2 * _POINTER)
-
-
-def _entries(data: _Data, start: int, size: int) -> list[int]:
-    """Return where the objects of an array begin: none if it is filled when the module is loaded.
-
-    Of what a klp_object points to, only its array of funcs, its second member, can be written to.
-    """
-    found = [
-        at - _POINTER
-        for at in range(start, start + size, _POINTER)
-        if (target := data.pointers.get(at)) and data.writable(target)
-    ]
-    callbacks = range(start + 2 * _POINTER, start + 6 * _POINTER, _POINTER)
-    if start not in found and (data.string(start) or any(data.function(at) for at in callbacks)):
-        found.insert(0, start)
-    return found
-
-
 def _changed(data: _Data) -> Iterator[ChangedFunction]:
     funcs = [at for at in sorted(data.pointers) if data.string(at) and data.function(at + _POINTER)]
     objects = dict(_objects(data, funcs))
@@ -206,7 +145,7 @@ def _read(file: Path) -> _Data | None:
         return None
     table = list(symbols.iter_symbols())
     pointers = _pointers(elf, ".data", table)
-    return _Data(elf, index, pointers, _functions(table), dict(_hidden(elf, table)), _sizes(table))
+    return _Data(elf, index, pointers, _functions(table), dict(_hidden(elf, table)))
 
 
 def _pointers(elf: Any, section: str, table: list[Any]) -> dict[int, _Target]:
@@ -221,14 +160,6 @@ def _pointers(elf: Any, section: str, table: list[Any]) -> dict[int, _Target]:
 
 def _functions(table: list[Any]) -> dict[_Target, str]:
     return {_Target(each["st_shndx"], each["st_value"]): each.name for each in _code(table)}
-
-
-def _sizes(table: list[Any]) -> dict[_Target, int]:
-    return {
-        _Target(each["st_shndx"], each["st_value"]): each["st_size"]
-        for each in table
-        if each["st_info"]["type"] == "STT_OBJECT" and section_index(each["st_shndx"]) is not None
-    }
 
 
 def _code(table: list[Any]) -> Iterator[Any]:

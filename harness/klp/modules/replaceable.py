@@ -68,6 +68,56 @@ def replaceable(kernel: Kernel, word: str) -> ReplaceableFunction:
     return ReplaceableFunction(name, owner, prototype)
 
 
+def why_unchangeable(kernel: Kernel, shipped: ShippedObject, name: str, position: int) -> str:
+    """Return why the kernel would not let a livepatch change a function; empty where it would.
+
+    Args:
+        shipped: vmlinux, or the module that is to have it.
+        position: which of several of that name, as in klp_func.old_sympos.
+    """
+    known = shipped.named(name)
+    if len(known) > 1 and not position:
+        return (
+            f"{shipped.name} has {len(known)} symbols of that name: .old_sympos says which one is meant, "
+            "counted from 1"
+        )
+    if position > len(known) > 0:
+        counted = "1 symbol" if len(known) == 1 else f"{len(known)} symbols"
+        return f".old_sympos is {position}, and {shipped.name} has {counted} of that name"
+    try:
+        symbol = known[position - 1] if position and known else _symbol(kernel, shipped, name)
+    except UnknownName as absent:
+        meant = f"; {absent.hint}" if absent.meant else ""
+        return f"no function of that name is in {kernel.release}: renamed, or inlined everywhere{meant}"
+    except UsageError as refused:
+        return refused.message.removeprefix(f"{name}: ") + (f" ({refused.hint})" if refused.hint else "")
+    return _why_not_redirected(shipped, symbol)
+
+
+def _why_not_redirected(shipped: ShippedObject, symbol: ShippedSymbol) -> str:
+    if symbol.kind != "FUNC":
+        return "is data, and no function"
+    if _freed(shipped, symbol):
+        return (
+            f"is __init, and freed once {'the kernel' if shipped.name == VMLINUX else shipped.name} is up"
+        )
+    if _may_be_traced(shipped, symbol):
+        return ""
+    return (
+        "has no call of ftrace, by which livepatches redirect: it is notrace, noinstr or written in "
+        f"assembly; {_CALLERS}"
+    )
+
+
+def _may_be_traced(shipped: ShippedObject, symbol: ShippedSymbol) -> bool:
+    """Whether a function has a call of ftrace at its entry, or what a build may have put in its place."""
+    entry = shipped.architecture.traced_entry
+    landing = shipped.code(symbol.address, len(entry.landing)) == entry.landing
+    at = symbol.address + (len(entry.landing) if landing else 0)
+    # objtool --mnop (CONFIG_FTRACE_MCOUNT_USE_OBJTOOL, since 6.0) has put it there as the kernel was built.
+    return shipped.code(at, len(entry.nop)) == entry.nop or _traced(shipped, symbol)
+
+
 def _owner(kernel: Kernel, module: str) -> str:
     if not module or module == VMLINUX:
         return VMLINUX

@@ -163,11 +163,16 @@ class ObjectFile:
     def relocations(self, section: int) -> tuple[Relocation, ...]:
         """Return the relocations for a section."""
         if section not in self._relocations:
-            # Not by pyelftools, which takes ten seconds for the debug information of a large unit, and only
-            # for the sections that somebody asks for.
             self._relocations[section] = tuple(
-                Relocation(offset, info & 0xFFFFFFFF, info >> 32, addend)
-                for table in self._tables.get(section, ())
-                for offset, info, addend in _RELA.iter_unpack(self.content(table))
+                each for table in self._tables.get(section, ()) for each in self.own_relocations(table)
             )
         return self._relocations[section]
+
+    def own_relocations(self, table: int) -> tuple[Relocation, ...]:
+        """Return the relocations that a section holds."""
+        # Not by pyelftools, which takes ten seconds for the debug information of a large unit, and only for
+        # the sections that somebody asks for.
+        return tuple(
+            Relocation(offset, info & 0xFFFFFFFF, info >> 32, addend)
+            for offset, info, addend in _RELA.iter_unpack(self.content(table))
+        )
