@@ -25,8 +25,9 @@ from klp.sourcepatch.objects import ObjectFile
 from klp.sourcepatch.places import UnitPlaces
 from klp.sourcepatch.proof import code_differences
 from klp.sourcepatch.report import ChangedObject, Made, ReplacedFunction
+from klp.sourcepatch.runtime_constants import constant_obstacles, placeholders, read_from_variables
 from klp.sourcepatch.shipped import ShippedKernel
-from klp.sourcepatch.units import compile_unit, units_of
+from klp.sourcepatch.units import compile_again, compile_unit, units_of
 from klp.sourcepatch.values import (
     CompiledUnit,
     Obstacle,
@@ -109,13 +110,21 @@ def _made(
     shipped: ShippedKernel,
     scratch: Path,
 ) -> MadeUnit:
-    changes = changes_of(compiled, *_texts(compiled.unit, files, tree))
+    texts = _texts(compiled.unit, files, tree)
+    changes = changes_of(compiled, *texts)
+    constants = placeholders(ObjectFile.of(compiled.after), changes)
+    if constants:
+        own = scratch / "constants"
+        own.mkdir()
+        compiled = compile_again(compiled, files, tree, own, read_from_variables(tree))
+        changes = changes_of(compiled, *texts)
     if changes.nothing:
         return MadeUnit(changes, None, ())
     plain, held = ObjectFile.of(compiled.plain), shipped.object(compiled.unit.object)
     places = UnitPlaces.of(plain, held)
     found = [*obstacles(compiled, changes, tree, code_differences(plain, held, places))]
     found += layout_obstacles(compiled, tree)
+    found += constant_obstacles(compiled.unit, constants, ObjectFile.of(compiled.after), held)
     if found:
         return MadeUnit(changes, None, tuple(found))
     new = difference(compiled, tree, shipped, places, scratch)

@@ -130,15 +130,47 @@ def compile_unit(
     """
     flags = objtool_flags(tree)
     made = _made_first(unit, tree, scratch / "made")
-    patched = _held(files, tree.tree, scratch / "held")
-    jobs = [
-        _Job(unit, tree, flags, scratch / "plain", made),
+    jobs = [_Job(unit, tree, flags, scratch / "plain", made), *_compared(unit, files, tree, scratch, made)]
+    plain, before, after = _performed(jobs)
+    return CompiledUnit(unit, plain, before, after)
+
+
+def compile_again(
+    compiled: CompiledUnit,
+    files: Sequence[PatchedFile],
+    tree: PreparedTree,
+    scratch: Path,
+    over: Mapping[Path, Path],
+) -> CompiledUnit:
+    """Compile a unit anew before and after the patch, both with other files in place of the tree's.
+
+    Args:
+        scratch: a folder of its own.
+        over: what is seen in place of the tree's files.
+
+    Raises:
+        BuildFailed: the compiler or objtool refused it; has their lines.
+    """
+    unit = compiled.unit
+    made = {**_made_first(unit, tree, scratch / "made"), **over}
+    before, after = _performed(_compared(unit, files, tree, scratch, made))
+    return CompiledUnit(unit, compiled.plain, before, after)
+
+
+def _compared(
+    unit: Unit, files: Sequence[PatchedFile], tree: PreparedTree, scratch: Path, made: Mapping[Path, Path]
+) -> list[_Job]:
+    """Return what makes the two objects that are compared."""
+    flags, patched = objtool_flags(tree), _held(files, tree.tree, scratch / "held")
+    return [
         _Job(unit, tree, flags, scratch / "before", made, _SECTIONS),
         _Job(unit, tree, flags, scratch / "after", {**made, **patched}, _SECTIONS, "the patched source"),
     ]
+
+
+def _performed(jobs: Sequence[_Job]) -> list[Path]:
     with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
-        plain, before, after = pool.map(_Job.perform, jobs)
-    return CompiledUnit(unit, plain, before, after)
+        return list(pool.map(_Job.perform, jobs))
 
 
 @dataclass(frozen=True, slots=True)
