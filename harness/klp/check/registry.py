@@ -10,6 +10,7 @@ from klp.check.scenario import Scenario
 from klp.check.scenarios import (
     bpf_users,
     busy,
+    callees,
     cpus,
     exercise,
     ftrace_off,
@@ -25,8 +26,8 @@ from klp.errors import UnknownName
 
 # What tells most comes first; within a module, scenarios have the order in which they stand there.
 _ROOMS: tuple[ModuleType, ...] = (
-    life, exercise, reversal, targets, others, busy, cpus, ftrace_users, bpf_users, ftrace_off,
-    out_of_memory,
+    life, exercise, reversal, targets, others, busy, cpus, ftrace_users, bpf_users, callees,
+    ftrace_off, out_of_memory,
 )  # fmt: skip
 
 

@@ -5,7 +5,7 @@
 #ifndef KLP_WAITER_H
 #define KLP_WAITER_H
 
-/* Sleeps, and returns what it is given. */
-int klp_waiter_wait(int answer);
+/* Sleeps, and returns the answer that it is given. */
+int klp_waiter_wait(unsigned int ms, int answer);
 
 #endif

@@ -38,7 +38,9 @@ static int pre_patch(struct klp_object *obj)
 
 static int livepatch_waiter_show(struct seq_file *m, void *v)
 {
-	seq_printf(m, "%d\n", klp_waiter_wait(6 * 7));
+	unsigned int *ms = m->private;
+
+	seq_printf(m, "%d\n", klp_waiter_wait(READ_ONCE(*ms), 6 * 7));
 	return 0;
 }
 
