@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """BPF programs at the entry and the return of the functions that a livepatch changes.
 
-A program of that kind (fentry, fexit) is called by a trampoline that ftrace calls directly, and at the return
-the trampoline calls the function itself: it must then call what the livepatch has put in its place. Since 6.0
-the two tell each other so (FTRACE_OPS_CMD_ENABLE_SHARE_IPMODIFY_SELF and _PEER, bpf_tramp_ftrace_ops_func in
-kernel/bpf/trampoline.c), whichever comes first.
+A program of that kind (fentry, fexit) is called by a trampoline that ftrace calls directly, and where
+one is at the return the trampoline calls the function itself: it must then call what the livepatch has
+put in its place. Since 6.0 the two tell each other so, whichever comes first
+(FTRACE_OPS_CMD_ENABLE_SHARE_IPMODIFY_SELF and _PEER, bpf_tramp_ftrace_ops_func in
+kernel/bpf/trampoline.c).
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from klp.errors import CheckFailed
 _PROGRAM = paths.IN_GUEST / "bpf_users.py"
 _IN_GUEST = "/run/klp/bpf_users.py"
 _PINNED = "/sys/fs/bpf/klp_check"
-# What its functions are called in what is told.
-_WHERE = ("entry", "return")
+# As the program in the guest counts them.
+_WHERE = ("return", "entry")
 
 
 class _BpfUser:
@@ -49,7 +50,7 @@ class _BpfUser:
         """
         refused: dict[str, str] = json.loads(self._run("attach", *self._functions))
         self._seen = Counter()
-        told = "; ".join(f"{where}: {why}" for where, why in refused.items())
+        reasons = "; ".join(f"{where}: {why}" for where, why in refused.items())
         if self._refused is not None:
             new = {where: why for where, why in refused.items() if where not in self._refused}
             for where, why in new.items():
@@ -57,9 +58,9 @@ class _BpfUser:
             return
         self._refused = refused
         if len(refused) == len(self._functions) * len(_WHERE):
-            raise NotApplicable(f"none of its functions takes a BPF program: {told}")
-        if told:
-            self._stage.note(f"BPF: not on every function: {told}")
+            raise NotApplicable(f"none of its functions takes a BPF program: {reasons}")
+        if reasons:
+            self._stage.note(f"BPF: not on every function: {reasons}")
 
     def detach(self) -> None:
         """Take the programs away.

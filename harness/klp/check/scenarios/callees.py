@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tracing of a function that a changed one calls, and in which a task sleeps meanwhile.
 
-Function graph and return probes exchange the return address of what they trace: of a task that sleeps there,
-the way back into the changed function stands on its stack no longer. The unwinder must find it all the same
-(ftrace_graph_ret_addr, unwind_recover_rethook), or else must not call the stack reliable: a task that sleeps
-beneath a changed function is not switched (klp_check_stack, kernel/livepatch/transition.c).
+Function graph and return probes exchange the return address of what they trace: the stack of a task that
+sleeps there shows the way back into the changed function no longer. The unwinder must find it all the
+same (ftrace_graph_ret_addr, unwind_recover_rethook), or else must not call the stack reliable: a task
+that sleeps beneath a changed function is not switched (klp_check_stack, kernel/livepatch/transition.c).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from klp.check.background import in_background
 from klp.check.scenario import scenario
 from klp.check.stage import NotApplicable, Stage
 from klp.drive.steps import Moment
@@ -24,7 +24,6 @@ _INSTANCE = f"{_TRACING}/instances/klp_callee"
 _GROUP = "klp_callee"
 # How long the author's commands are watched until one sleeps.
 _SLEEPS_S, _LOOK_S = 20.0, 0.3
-_SCRIPT = "/run/klp/callees"
 _KINDS = {"graph": "function graph", "return": "a return probe"}
 # `/proc/N/task/N/stack:[<0>] NAME+0x15/0x20 [MODULE]`; with `-`, what is called by the line that follows.
 _FRAME = re.compile(r"^/proc/\d+/task/(\d+)/stack([:-])\[<0>\] ([\w.]+)\+0x\S+(?: \[(\w+)\])?$")
@@ -32,7 +31,7 @@ _ENTERED = re.compile(r"-(\d+) +\[\d+\].*: entered: ", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
-class Sleeper:
+class CalleeSleeper:
     """A task that sleeps in a function which a changed one has called.
 
     Attributes:
@@ -52,7 +51,7 @@ class Sleeper:
         return f"{name}:mod:{module}" if module else name
 
 
-def sleepers_in(shown: str, changed: set[tuple[str, str]], livepatch: str) -> tuple[Sleeper, ...]:
+def sleepers_in(shown: str, changed: set[tuple[str, str]], livepatch: str) -> tuple[CalleeSleeper, ...]:
     """Return who sleeps in what a changed function, or one of the livepatch's own, has called.
 
     Args:
@@ -72,7 +71,7 @@ def sleepers_in(shown: str, changed: set[tuple[str, str]], livepatch: str) -> tu
             callee = (inner[2] or "vmlinux", inner[1])
             if not _concerned(callee, changed, livepatch):
                 symbol = f"{inner[2]}:{inner[1]}" if inner[2] else inner[1]
-                found.append(Sleeper(int(pid), symbol, name))
+                found.append(CalleeSleeper(int(pid), symbol, name))
         inner = (pid, name, module)
     return tuple(found)
 
@@ -93,19 +92,19 @@ class _Callee:
             f"grep -E -B 1 '\\] ({alternatives})(\\+0x|$)' /proc/[0-9]*/task/[0-9]*/stack 2>/dev/null"
         )
 
-    def asleep(self) -> tuple[Sleeper, ...]:
+    def asleep(self) -> tuple[CalleeSleeper, ...]:
         """Return who sleeps there now."""
         shown = self._stage.guest.run(self._look).stdout
         return sleepers_in(shown, self._changed, self._stage.livepatch.name)
 
-    def caught(self, callee: str = "") -> Sleeper | None:
+    def caught(self, callee: str = "") -> CalleeSleeper | None:
         """Wait until one sleeps there: if a callee is given, in that and after it was traced.
 
         Returns:
             the sleeper; None if none came.
         """
 
-        def look() -> Sleeper | None:
+        def look() -> CalleeSleeper | None:
             found = [each for each in self.asleep() if callee in ("", each.callee)]
             entered = self._entered() if callee and found else set()
             return next((each for each in found if not callee or each.pid in entered), None)
@@ -118,7 +117,7 @@ class _Callee:
     def _entered(self) -> set[int]:
         return {int(pid) for pid in _ENTERED.findall(self._stage.guest.read(f"{_INSTANCE}/trace"))}
 
-    def trace(self, sleeper: Sleeper, kind: str) -> None:
+    def trace(self, sleeper: CalleeSleeper, kind: str) -> None:
         """Trace what it sleeps in.
 
         Raises:
@@ -166,14 +165,14 @@ def callee_traced(stage: Stage) -> None:
             "no task sleeps in a function that a changed one calls, neither by itself nor in a command of "
             "patch.toml; a [[workload]] that does shows it"
         )
-    for kind in _KINDS:
-        stage.tell(_KINDS[kind])
+    for kind, words in _KINDS.items():
+        stage.tell(words)
         stage.put_back()
         _live(stage, callee, found, kind)
     stage.tear_down()
 
 
-def _live(stage: Stage, callee: _Callee, found: Sleeper, kind: str) -> None:
+def _live(stage: Stage, callee: _Callee, found: CalleeSleeper, kind: str) -> None:
     callee.trace(found, kind)
     with _commands(stage):
         sleeper = callee.caught(found.callee)
@@ -200,7 +199,7 @@ def _live(stage: Stage, callee: _Callee, found: Sleeper, kind: str) -> None:
     stage.unload()
 
 
-def _judge(stage: Stage, callee: _Callee, sleeper: Sleeper) -> None:
+def _judge(stage: Stage, callee: _Callee, sleeper: CalleeSleeper) -> None:
     """See that a transition has not ended that the sleeper must hold up."""
     state = stage.livepatch.state
     if state is not None and state.transition:
@@ -213,7 +212,7 @@ def _judge(stage: Stage, callee: _Callee, sleeper: Sleeper) -> None:
         )
 
 
-def _tell(stage: Stage, sleeper: Sleeper, kind: str) -> None:
+def _tell(stage: Stage, sleeper: CalleeSleeper, kind: str) -> None:
     """Note how the last transition fared with the sleeper.
 
     Raises:
@@ -231,16 +230,8 @@ def _tell(stage: Stage, sleeper: Sleeper, kind: str) -> None:
     )
 
 
-@contextmanager
-def _commands(stage: Stage) -> Iterator[None]:
+def _commands(stage: Stage) -> AbstractContextManager[None]:
     """Have the author's commands run in the background, once each, for the length of a block."""
     plan = stage.candidate.plan
     commands = dict.fromkeys([*stage.commands, *(each.command for each in plan.workload)])
-    lines = [*(f"({each}) &" for each in commands), "wait", ""]
-    stage.guest.write(_SCRIPT, "\n".join(lines).encode())
-    started = f"setsid bash {_SCRIPT} >/dev/null 2>&1 </dev/null & echo $!"
-    group = int(stage.guest.run(started).must("starting the commands").stdout)
-    try:
-        yield
-    finally:
-        stage.guest.run(f"kill -KILL -- -{group} 2>/dev/null")
+    return in_background(stage.guest, "callees", commands)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """An administrator who switches ftrace off, by kernel.ftrace_enabled = 0, before or after a livepatch.
 
-A livepatch takes effect by ftrace alone. So the kernel lets none of the two have the other's place: while
-ftrace is off no function is patched (__register_ftrace_function, kernel/trace/ftrace.c), and while a function
-is it stays on (ftrace_enable_sysctl), both refused with EBUSY for FTRACE_OPS_FL_PERMANENT, since 5.5.
+A livepatch takes effect by ftrace alone. So the kernel has neither take the other's place: while ftrace is
+off no function is patched (__register_ftrace_function, kernel/trace/ftrace.c), and while one is patched
+ftrace stays on (ftrace_enable_sysctl). Both are refused with EBUSY (FTRACE_OPS_FL_PERMANENT, since 5.5).
 """
 
 from __future__ import annotations

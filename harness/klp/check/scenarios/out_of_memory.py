@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Memory that runs out at one moment of a livepatch's life, and at another the next time.
 
-patches/no-memory has the kernel's side of it: whatever is allocated with the livepatch's code on the stack is
-counted, and one of those allocations fails. So klp_enable_patch() is met, which allocates for each object and
-function, and the livepatch's own callbacks are. Distributions build their kernels without fault injection
-(CONFIG_FAULT_INJECTION), which would do the same.
+patches/no-memory has the kernel's side of it: what is allocated with the livepatch's code on the stack,
+or by klp_enable_patch() as it is loaded, is counted, and one of those allocations fails. Distributions
+build their kernels without fault injection (CONFIG_FAULT_INJECTION), which would do the same.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from klp.check.scenario import scenario
 from klp.check.scenarios.cpus import cpus_of
@@ -43,7 +44,8 @@ class _Shortage:
 
     def counted(self) -> tuple[int, tuple[int, ...]]:
         """Return how many allocations there were, and which the livepatch's own code asked for."""
-        return int(self._module.parameter("count")), tuple(cpus_of(self._module.parameter("own")))
+        own = self._module.parameter("own")
+        return int(self._module.parameter("count")), tuple(cpus_of(own)) if own else ()
 
     @property
     def failed(self) -> str:
@@ -70,14 +72,19 @@ def out_of_memory(stage: Stage) -> None:
     if not count:
         raise NotApplicable("nothing is allocated in its life, so that nothing can fail")
     numbers = chosen_numbers(count, own, _QUICK_LIVES if stage.quick else _LIVES)
-    met = 0
+    lives = []
     for nth in numbers:
         stage.tell(f"allocation {nth} of {count} fails")
-        met += bool(_live(stage, shortage, nth))
-    if not met:
+        lives.append(_live(stage, shortage, nth))
+    failed = [life for life in lives if life.failed]
+    if not failed:
         raise NotApplicable("no allocation could be made to fail")
+    refused = sum(life.refused for life in failed)
     mine = f", {len(own)} of them by its own code" if own else ""
-    stage.note(f"{met} of {count} allocations failed{mine}, each in a life of its own")
+    stage.note(
+        f"{count} allocations in its life{mine}; {len(failed)} failed, each in a life of its own: refused "
+        f"{refused} times, enabled all the same {len(failed) - refused} times"
+    )
     shortage.end()
     stage.tear_down()
 
@@ -96,17 +103,25 @@ def chosen_numbers(count: int, own: tuple[int, ...], most: int) -> tuple[int, ..
     return (*first, *(others[place * len(others) // room] for place in range(room)))
 
 
-def _live(stage: Stage, shortage: _Shortage, nth: int) -> str:
-    """Take the livepatch through a life in which an allocation fails; return who asked for it."""
+@dataclass(frozen=True, slots=True)
+class _Life:
+    """A life in which an allocation was to fail: who asked for it, if it did; whether it was refused."""
+
+    failed: str
+    refused: bool
+
+
+def _live(stage: Stage, shortage: _Shortage, nth: int) -> _Life:
+    """Take the livepatch through a life in which an allocation fails; in none if `nth` is 0."""
     stage.put_back()
     shortage.begin(nth)
     got = stage.load(expect=None)
     # What is observed calls the new functions, whose commands may then fail as well.
     shortage.pause()
-    failed = shortage.failed
     if got:
+        failed = shortage.failed
         _refused(stage, got, nth, failed)
-        return failed
+        return _Life(failed, refused=True)
     if not stage.livepatch.state:
         raise not_enabled(stage.livepatch.name)
     stage.observe(Moment.ENABLED)
@@ -114,18 +129,17 @@ def _live(stage: Stage, shortage: _Shortage, nth: int) -> str:
     stage.livepatch.disable()
     shortage.pause()
     stage.observe(Moment.AFTER)
-    failed = shortage.failed
     stage.unload()
-    return failed
+    return _Life(shortage.failed, refused=False)
 
 
 def _refused(stage: Stage, got: int, nth: int, failed: str) -> None:
-    """See that a load which was refused has left nothing, and was refused for the allocation that failed."""
+    """See that a load which was refused left nothing, and was refused for the allocation that failed."""
     if not failed:
         stage.fault(f"its load was refused with {name_of(got)} although no allocation failed")
     if stage.livepatch.state or stage.livepatch.loaded:
         stage.fault(
-            f"its load was refused with {name_of(got)} as allocation {nth} failed, for {failed}, and it is "
-            "there all the same"
+            f"its load was refused with {name_of(got)} as allocation {nth} failed, and it is there all the "
+            "same"
         )
     stage.observe(Moment.REFUSED)
