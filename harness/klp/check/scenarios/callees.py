@@ -22,8 +22,9 @@ from klp.waiting import DeadlineMissed, wait_until
 _TRACING = "/sys/kernel/tracing"
 _INSTANCE = f"{_TRACING}/instances/klp_callee"
 _GROUP = "klp_callee"
-# How long the author's commands are watched until one sleeps.
-_SLEEPS_S, _LOOK_S = 20.0, 0.3
+# How long the author's commands and the target's own tasks are watched until one sleeps; and then until one
+# does that has come there once it was traced.
+_FOUND_S, _CAUGHT_S, _LOOK_S = 8.0, 30.0, 0.3
 _KINDS = {"graph": "function graph", "return": "a return probe"}
 # `/proc/N/task/N/stack:[<0>] NAME+0x15/0x20 [MODULE]`; with `-`, what is called by the line that follows.
 _FRAME = re.compile(r"^/proc/\d+/task/(\d+)/stack([:-])\[<0>\] ([\w.]+)\+0x\S+(?: \[(\w+)\])?$")
@@ -110,7 +111,8 @@ class _Callee:
             return next((each for each in found if not callee or each.pid in entered), None)
 
         try:
-            return wait_until(look, what="sleeper", timeout_s=_SLEEPS_S, every_s=_LOOK_S)
+            limit = _CAUGHT_S if callee else _FOUND_S
+            return wait_until(look, what="sleeper", timeout_s=limit, every_s=_LOOK_S)
         except DeadlineMissed:
             return None
 

@@ -18,7 +18,7 @@ from klp.drive.subject import not_enabled
 from klp.guest.errnos import name_of
 
 # A life takes an emulated guest three seconds.
-_LIVES, _QUICK_LIVES = 16, 4
+_LIVES, _QUICK_LIVES = 12, 4
 
 
 class _Shortage:
