@@ -74,10 +74,6 @@ class Stage:
     quick = True
 
     @property
-    def objects(self) -> Any:
-        return (SimpleNamespace(object="vmlinux", functions=("f,1",)),)
-
-    @property
     def case(self) -> Any:
         return SimpleNamespace(module=lambda word: self.module)
 
@@ -138,6 +134,27 @@ def test_ftrace_that_goes_off_or_stays_off_is_a_fault(
 def test_a_load_that_succeeds_without_ftrace_is_a_fault(hidden: bool, said: str) -> None:
     with pytest.raises(CheckFailed, match=said):
         drive(ftrace_off, Stage(Guest(refused=["", ""]), [0], hidden=hidden))
+
+
+@pytest.mark.parametrize(
+    ("functions", "needs"),
+    [
+        ((), False),
+        ((("klp_later", "g"),), False),
+        ((("klp_target", "g"),), True),
+        ((("vmlinux", "f"),), True),
+    ],
+)
+def test_only_a_livepatch_with_something_to_patch_needs_ftrace(
+    functions: tuple[tuple[str, str], ...], needs: bool
+) -> None:
+    guest = Guest(["klp_target virtio"], refused=["", "", BUSY, "", ""])
+    stage = Stage(guest, [errno.EBUSY, 0], functions=functions)
+    if needs:
+        assert drive(ftrace_off, stage).faults == []
+        return
+    with pytest.raises(NotApplicable, match="it needs no ftrace"):
+        drive(ftrace_off, stage)
 
 
 def test_ftrace_that_another_keeps_on_tells_nothing() -> None:

@@ -23,9 +23,9 @@ _SWITCH = "/proc/sys/kernel/ftrace_enabled"
           informed=True)  # fmt: skip
 def ftrace_off(stage: Stage) -> None:
     """It is refused whole while ftrace is off, and goes on being in effect when ftrace cannot go off."""
-    if not any(each.functions for each in stage.objects):
-        raise NotApplicable("it changes no function, so that it needs no ftrace")
     stage.set_up()
+    if not _there(stage):
+        raise NotApplicable("it changes no function of the kernel or a loaded module: it needs no ftrace")
     if _switch(stage, "0"):
         raise NotApplicable("something else in the guest keeps ftrace on")
     _be_refused(stage)
@@ -45,6 +45,14 @@ def ftrace_off(stage: Stage) -> None:
     _switch(stage, "1")
     stage.unload()
     stage.tear_down()
+
+
+def _there(stage: Stage) -> bool:
+    """Whether there is a function to be patched now, and not only once its module comes."""
+    objects = {each for each, _ in stage.functions}
+    return "vmlinux" in objects or not objects.isdisjoint(
+        stage.guest.run(["ls", "/sys/module"]).stdout.split()
+    )
 
 
 def _be_refused(stage: Stage) -> None:
