@@ -72,6 +72,12 @@ class Stage:
     functions: tuple[tuple[str, str], ...] = (("vmlinux", "f"), ("klp_target", "g"))
     module: Any = None
     quick = True
+    before: str = ""
+
+    @property
+    def candidate(self) -> Any:
+        looks = (SimpleNamespace(command="show", before=self.before),)
+        return SimpleNamespace(plan=SimpleNamespace(observe=looks))
 
     @property
     def case(self) -> Any:
@@ -245,6 +251,13 @@ def test_lives_in_which_it_is_refused_or_enabled_are_told() -> None:
     armed = [each for each in stage.guest.ran if each.endswith("/armed")]
     # Nothing fails while the author's commands are run.
     assert [each.split()[1] for each in armed] == ["1", "0"] * 2 + ["1", "0"] * 2 + ["1", "0"] * 2
+
+
+def test_a_refused_load_is_held_to_what_was_before_only_where_that_was_so_still() -> None:
+    for before, seen in (("^shown$", [Moment.REFUSED]), ("^54$", [])):
+        shortage = Shortage("1", "1", ["", "pre_patch"])
+        stage = Stage(Guest(["shown"]), [0, errno.ENOMEM], module=shortage, before=before)
+        assert drive(out_of_memory, stage).seen == [Moment.ENABLED, Moment.AFTER, *seen]
 
 
 def test_a_load_that_is_refused_for_nothing_or_stays_is_a_fault() -> None:

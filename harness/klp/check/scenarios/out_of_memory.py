@@ -8,6 +8,7 @@ build their kernels without fault injection (CONFIG_FAULT_INJECTION), which woul
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from klp.check.scenario import scenario
@@ -114,6 +115,7 @@ class _Life:
 def _live(stage: Stage, shortage: _Shortage, nth: int) -> _Life:
     """Take the livepatch through a life in which an allocation fails; in none if `nth` is 0."""
     stage.put_back()
+    plain = _as_before(stage)
     shortage.begin(nth)
     got = stage.load(expect=None)
     # What is observed calls the new functions, whose commands may then fail as well.
@@ -121,6 +123,8 @@ def _live(stage: Stage, shortage: _Shortage, nth: int) -> _Life:
     if got:
         failed = shortage.failed
         _refused(stage, got, nth, failed)
+        if plain:
+            stage.observe(Moment.REFUSED)
         return _Life(failed, refused=True)
     if not stage.livepatch.state:
         raise not_enabled(stage.livepatch.name)
@@ -133,6 +137,15 @@ def _live(stage: Stage, shortage: _Shortage, nth: int) -> _Life:
     return _Life(shortage.failed, refused=False)
 
 
+def _as_before(stage: Stage) -> bool:
+    """Whether all is as before the first life: what a life does on purpose may stay when it has ended."""
+    return all(
+        re.search(each.before, stage.guest.run(each.command).stdout.strip())
+        for each in stage.candidate.plan.observe
+        if each.before
+    )
+
+
 def _refused(stage: Stage, got: int, nth: int, failed: str) -> None:
     """See that a load which was refused left nothing, and was refused for the allocation that failed."""
     if not failed:
@@ -142,4 +155,3 @@ def _refused(stage: Stage, got: int, nth: int, failed: str) -> None:
             f"its load was refused with {name_of(got)} as allocation {nth} failed, and it is there all the "
             "same"
         )
-    stage.observe(Moment.REFUSED)
