@@ -27,7 +27,7 @@ def ftrace_off(stage: Stage) -> None:
     if not _there(stage):
         raise NotApplicable("it changes no function of the kernel or a loaded module: it needs no ftrace")
     if _switch(stage, "0"):
-        raise NotApplicable("something else in the guest keeps ftrace on")
+        raise NotApplicable("something else keeps ftrace on, such as a livepatch that patch.toml loads")
     _be_refused(stage)
     _switch(stage, "1")
     stage.load()
