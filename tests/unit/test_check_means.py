@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from klp.check.scenarios.callees import CalleeSleeper, sleepers_in
 from klp.check.scenarios.cpus import cpus_of
 from klp.check.scenarios.ftrace_users import calls_in
+from klp.check.scenarios.out_of_memory import chosen_numbers
 from klp.errors import NotALivepatch
 from klp.modules.modinfo import read_module
 from klp.modules.rename import other_name, renamed
@@ -70,3 +72,42 @@ def test_calls_are_counted_by_function(text: str, seen: dict[str, int]) -> None:
 @pytest.mark.parametrize(("spans", "cpus"), [("0", [0]), ("0-3", [0, 1, 2, 3]), ("0-1,3", [0, 1, 3])])
 def test_a_list_of_cpus_is_read(spans: str, cpus: list[int]) -> None:
     assert cpus_of(spans) == cpus
+
+
+STACKS = """\
+/proc/272/task/272/stack-[<0>] msleep+0x2d/0x40
+/proc/272/task/272/stack-[<0>] klp_waiter_wait+0x15/0x20 [klp_waiter]
+/proc/272/task/272/stack:[<0>] klp_waiter_show+0x15/0x20 [klp_waiter]
+--
+/proc/273/task/273/stack-[<0>] seq_read_iter+0x1/0x20
+/proc/273/task/273/stack:[<0>] livepatch_show+0x15/0x20 [klp_fix]
+/proc/273/task/273/stack:[<0>] klp_waiter_show+0x15/0x20 [klp_waiter]
+--
+/proc/274/task/274/stack:[<0>] klp_waiter_show+0x15/0x20 [klp_waiter]
+/proc/275/task/275/stack-[<0>] pipe_read+0x15/0x20
+/proc/275/task/275/stack:[<0>] klp_waiter_show+0x15/0x20
+"""
+
+
+def test_who_sleeps_in_what_a_changed_function_calls_is_read_from_stacks() -> None:
+    found = sleepers_in(STACKS, {("klp_waiter", "klp_waiter_show")}, "klp_fix")
+    assert found == (
+        CalleeSleeper(272, "klp_waiter:klp_waiter_wait", "klp_waiter_show"),
+        CalleeSleeper(273, "seq_read_iter", "livepatch_show"),
+    )
+    assert [each.filter for each in found] == ["klp_waiter_wait:mod:klp_waiter", "seq_read_iter"]
+
+
+@pytest.mark.parametrize(
+    ("count", "own", "most", "numbers"),
+    [
+        (13, (2,), 4, (2, 1, 6, 10)),
+        (3, (), 16, (1, 2, 3)),
+        (3, (1, 2, 3), 2, (1, 2)),
+        (2, (1, 2), 16, (1, 2)),
+    ],
+)
+def test_allocations_that_fail_are_its_own_first_and_others_spread(
+    count: int, own: tuple[int, ...], most: int, numbers: tuple[int, ...]
+) -> None:
+    assert chosen_numbers(count, own, most) == numbers

@@ -7,12 +7,28 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from klp.check.scenario import Scenario
-from klp.check.scenarios import busy, cpus, exercise, ftrace_users, life, others, reversal, targets
+from klp.check.scenarios import (
+    bpf_users,
+    busy,
+    callees,
+    cpus,
+    exercise,
+    ftrace_off,
+    ftrace_users,
+    life,
+    others,
+    out_of_memory,
+    reversal,
+    targets,
+)
 from klp.check.static import BUILD, STATIC, StaticScenario
 from klp.errors import UnknownName
 
 # What tells most comes first; within a module, scenarios have the order in which they stand there.
-_ROOMS: tuple[ModuleType, ...] = (life, exercise, reversal, targets, others, busy, cpus, ftrace_users)
+_ROOMS: tuple[ModuleType, ...] = (
+    life, exercise, reversal, targets, others, busy, cpus, ftrace_users, bpf_users, callees,
+    ftrace_off, out_of_memory,
+)  # fmt: skip
 
 
 def _gathered() -> dict[str, Scenario]:

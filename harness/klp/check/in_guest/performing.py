@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 READ_BYTES = 65536
@@ -81,6 +82,12 @@ def _of_files(work: Callable[[str], bytes], path: str) -> Outcome:
         return Outcome(errno.errorcode.get(error.errno or 0, str(error.errno)))
 
 
+def _environment() -> dict[str, str]:
+    """Return what this program was given; Python itself has set LC_CTYPE for it since (PEP 538)."""
+    given = os.fsdecode(Path("/proc/self/environ").read_bytes()).split("\0")
+    return dict(each.split("=", 1) for each in given if "=" in each)
+
+
 def _command(workload: Entry, own: Slot, index: int, runs: int) -> Outcome:
     """Run a command in a session of its own, and end what it leaves behind."""
     # To a file, for a pipe would be held open by what a command starts and leaves.
@@ -93,7 +100,9 @@ def _command(workload: Entry, own: Slot, index: int, runs: int) -> Outcome:
             os.dup2(nothing, 0)
             os.dup2(into, 1)
             os.dup2(into, 2)
-            os.execvp(workload["shell"], [workload["shell"], "-c", workload["text"]])
+            environment = _environment()
+            os.chdir(environment.get("HOME", "/"))
+            os.execvpe(workload["shell"], [workload["shell"], "-c", workload["text"]], environment)
         finally:
             os._exit(127)
     own.put(index, runs, child)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from klp.check.background import in_background
 from klp.check.scenario import scenario
 from klp.check.scenarios.cpus import one_cpu
 from klp.check.stage import Stage
@@ -22,7 +23,6 @@ from klp.waiting import DeadlineMissed, wait_until
 _LIVES = 2
 _BUSY_S = 60.0
 _LOOK_S = 0.3
-_SCRIPT = "/run/klp/load"
 # Each goes on until its process group is killed. `memory` touches 16 MiB, holds it in tail and gives it
 # back, and has the page cache dropped: pages are reclaimed beside the transition.
 _LOADS = {
@@ -74,23 +74,17 @@ def _busy(stage: Stage) -> Iterator[None]:
     loads = dict(_LOADS)
     if stage.commands:
         loads["calls"] = f"while :; do {'; '.join(f'({each})' for each in stage.commands)}; done"
-    lines = [f"({each}) &" for each in loads.values()]
-    stage.guest.write(_SCRIPT, "\n".join([*lines, "wait", ""]).encode())
     begun = _work(stage)
-    started = f"setsid sh {_SCRIPT} >/dev/null 2>&1 </dev/null & echo $!"
-    group = int(stage.guest.run(started).must("starting the load").stdout)
-    try:
-        wait_until(
-            # Four processes a loop are more than it takes to start them: by then the loops go round.
-            lambda: _work(stage).processes > begun.processes + len(lines) * 4,
-            what="load", timeout_s=_BUSY_S, every_s=_LOOK_S,
-        )  # fmt: skip
+    with in_background(stage.guest, "load", loads.values()):
+        try:
+            wait_until(
+                # Four processes a loop are more than it takes to start them: by then the loops go round.
+                lambda: _work(stage).processes > begun.processes + len(loads) * 4,
+                what="load", timeout_s=_BUSY_S, every_s=_LOOK_S,
+            )  # fmt: skip
+        except DeadlineMissed as missed:
+            raise CheckFailed(f"the guest did not get busy: {missed}") from None
         yield
-    except DeadlineMissed as missed:
-        raise CheckFailed(f"the guest did not get busy: {missed}") from None
-    finally:
-        # setsid has made them one process group, which their shells have not left.
-        stage.guest.run(f"kill -KILL -- -{group}")
 
 
 def _work(stage: Stage) -> _Work:

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from klp.check.scenario import scenario
 from klp.check.stage import NotApplicable, Stage
@@ -41,6 +42,27 @@ class _Function:
     def symbol(self) -> str:
         """Return it for kprobe_events."""
         return self.name if self.object == "vmlinux" else f"{self.object}:{self.name}"
+
+
+class FunctionUser(Protocol):
+    """Something that is put on the functions that a livepatch changes, and sees their calls."""
+
+    def attach(self) -> None:
+        """Put it there.
+
+        Raises:
+            CheckFailed: the kernel refuses it on each of them.
+        """
+
+    def detach(self) -> None:
+        """Take it away.
+
+        Raises:
+            CheckFailed: the kernel refuses.
+        """
+
+    def calls(self) -> Counter[str]:
+        """Return how often each function was seen called since the last time."""
 
 
 class _FtraceUser:
@@ -133,13 +155,13 @@ def calls_in(text: str, functions: Sequence[str]) -> Counter[str]:
 )
 def ftrace_user(stage: Stage) -> None:
     """The function tracer sees a call before the livepatch redirects it."""
-    _both_orders(stage, _FtraceUser(stage, "ftrace"))
+    both_orders(stage, _FtraceUser(stage, "ftrace"))
 
 
 @scenario("kprobe-user", "its functions have kprobes, from before it and from after it", informed=True)
 def kprobe_user(stage: Stage) -> None:
     """A kprobe at a function's entry is an ftrace user, and sees the calls; one further in would not."""
-    _both_orders(stage, _FtraceUser(stage, "kprobe"))
+    both_orders(stage, _FtraceUser(stage, "kprobe"))
 
 
 @scenario(
@@ -147,10 +169,15 @@ def kprobe_user(stage: Stage) -> None:
 )
 def kretprobe_user(stage: Stage) -> None:
     """A kretprobe exchanges the return address that unwinding a sleeper depends on."""
-    _both_orders(stage, _FtraceUser(stage, "kretprobe"))
+    both_orders(stage, _FtraceUser(stage, "kretprobe"))
 
 
-def _both_orders(stage: Stage, user: _FtraceUser) -> None:
+def both_orders(stage: Stage, user: FunctionUser) -> None:
+    """Drive a livepatch whose functions have a user, from before it and from after it.
+
+    Raises:
+        CheckFailed, TransitionStuck: one of the two does not get along with the other.
+    """
     stage.set_up()
     user.attach()
     stage.observe(Moment.BEFORE)
