@@ -90,7 +90,7 @@ def reversals(count: int) -> Trace:
 def functions(count: int) -> Trace:
     """One livepatch of many functions, each of which runs while a transition lasts."""
     trace = Trace()
-    names = tuple(f"function_{number}" for number in range(4 * count))
+    names = tuple(f"function_{number}" for number in range(32 * count))
     trace.begin_enabling("p", functions=names)
     for name in names:
         trace.put(ev.Ran, patch="p", object="vmlinux", function=name, version="old",
