@@ -56,7 +56,7 @@ class Taken:
 
 def analysis_taken(progress: Progress) -> list[Taken]:
     """Measure every command on every shape, of few events and of many."""
-    taken = []
+    taken: list[Taken] = []
     with tempfile.TemporaryDirectory(prefix="klp-analysis-") as folder:
         for shape in SHAPES:
             for events in (_FEW, _MANY):
@@ -73,7 +73,7 @@ def _measured(room: Path, shape: str, events: int) -> Iterator[Taken]:
         "KLP_CACHE": str(room / "cache"),
     }
     # In another process: what it takes is not to count as a command's own.
-    made = [sys.executable, "-m", "bench.recordings", room / "run", shape, str(events)]
+    made: list[str | Path] = [sys.executable, "-m", "bench.recordings", room / "run", shape, str(events)]
     run(made, cwd=room, env=env)
     for command, words in _COMMANDS.items():
         argv = [*_KLP, *words, "run"]

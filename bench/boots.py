@@ -74,11 +74,11 @@ class Boots:
     def further_guests(self) -> list[Series]:
         """What each further guest of one snapshot takes: its own share of memory (PSS), and time."""
         times, memory, pids = [], [], []
+        labs: list[Lab] = []
         with ExitStack() as stack:
             for _ in range(_GUESTS):
-                labs: list[Lab] = []
-                times.append(seconds(lambda into=labs: into.append(self._restored(stack))))
-                pids.append(labs[0].machine.pid)
+                times.append(seconds(lambda: labs.append(self._restored(stack))))
+                pids.append(labs[-1].machine.pid)
                 memory.append(_pss_mib(pids[-1]))
             peaks = tuple(_peak_mib(pid) for pid in pids)
         return [

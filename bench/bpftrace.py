@@ -47,7 +47,7 @@ def _needed(binary: Path) -> list[str]:
     with binary.open("rb") as stream:
         section = ELFFile(stream).get_section_by_name(".dynamic")
         tags = section.iter_tags() if isinstance(section, DynamicSection) else ()
-        return [tag.needed for tag in tags if tag.entry.d_tag == "DT_NEEDED"]
+        return [str(vars(tag)["needed"]) for tag in tags if tag.entry.d_tag == "DT_NEEDED"]
 
 
 def _closure(root: Path, binary: Path) -> dict[str, Path]:

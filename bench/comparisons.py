@@ -16,7 +16,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from klp import progress
+from klp import consoles
 from klp.analysis.compare.sets import RunSet, compare_sets
 from klp.analysis.compare.values import CompareLimits, Difference, Kind
 from klp.analysis.evidence import Verdict
@@ -205,7 +205,7 @@ def simulated(title: str, cases: Iterable[Case], trials: int, told: Progress) ->
 @click.option("--only", type=click.Choice(["equal", "worse"]), help="Simulate just this.")
 def main(trials: int, only: str | None) -> None:
     """Simulate how often a comparison raises a false alarm, and how often it finds what is worse."""
-    told, shown = progress.for_console(Console(stderr=True)), Console(width=100)
+    told, shown = consoles.for_console(Console(stderr=True)), Console(width=100)
     if only != "worse":
         shown.print(simulated("equal sets", equal_cases(), trials, told))
     if only != "equal":

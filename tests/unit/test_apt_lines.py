@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from klp.images.apt_lines import AptLines
@@ -85,6 +87,31 @@ def test_each_stage_is_told(lines: str, said: list[str]) -> None:
     for line in lines.splitlines():
         apt.take(line)
     assert told == said
+
+
+@pytest.mark.parametrize("stage", ["extracting archives", "creating tarball"])
+def test_what_grows_is_told_while_mmdebstrap_is_silent(tmp_path: Path, stage: str) -> None:
+    told: list[str] = []
+    room, ours = tmp_path / "mmdebstrap.x", tmp_path / "ours"
+    for folder in (room, ours):
+        folder.mkdir()
+    growing = {"extracting archives": room, "creating tarball": ours}[stage]
+    apt = AptLines(told.append, ours)
+    apt.take(f"I: using {room} as tempdir")
+    apt.take("I: running apt-get update...")
+    apt.look()
+    apt.take(f"I: {stage}...")
+    apt.look()
+    (growing / "libc.so.6").write_bytes(bytes(3_000_000))
+    apt.look()
+    apt.take("I: installing essential packages...")
+    apt.look()
+    apt.take(f"I: {stage}...")
+    (growing / "libc.so.6").unlink()
+    growing.rmdir()
+    apt.look()
+    assert told == ["running apt-get update", stage, f"{stage}, 0 MB", f"{stage}, 3 MB",
+                    "installing essential packages", stage, f"{stage}, 0 MB"]  # fmt: skip
 
 
 def test_each_round_is_counted_from_its_beginning() -> None:

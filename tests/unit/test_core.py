@@ -31,7 +31,9 @@ def test_each_feature_names_a_test() -> None:
 
 def test_each_name_is_a_tests() -> None:
     # pytest itself finds them: it ends with 4 and names what it has not found.
-    asked = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    # Without the import of hypothesis, for which its plugin takes as long as pytest for all else.
+    leave = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+    asked = [sys.executable, "-m", "pytest", "--collect-only", "-q", *leave]
     kernels = [f"--klp-kernel={each}" for each in ("6.12", "6.1", "7.2")]
     words = [*asked, *kernels, *core.named()]
     found = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -22,8 +22,10 @@ from tests.unit.runfolders import result_of
 from tests.unit.shadow_calls import allocates, frees, frees_all
 from tests.unit.traces import SHELL, Trace
 
-# A trace with four times as much in it takes four times the steps, and a few more for what is sorted.
-FEW, TIMES, MOST = 8, 4, 4.1
+# From twice to four times as much takes twice the steps that once to twice took, and a few more for what is
+# sorted or looked up. What a trace takes however short it is falls out of this ratio, so that a quadratic
+# part shows that is a hundredth of the steps; in the ratio of the steps themselves it would drown.
+FEW, MOST = 8, 2.02
 
 
 def cycles(count: int) -> Trace:
@@ -82,6 +84,30 @@ def reversals(count: int) -> Trace:
         trace.wait(500)
         with trace.try_all(), trace.completing():
             trace.callback("p", "post_patch")
+    return trace.end()
+
+
+def functions(count: int) -> Trace:
+    """One livepatch of many functions, each of which runs while a transition lasts."""
+    trace = Trace()
+    names = tuple(f"function_{number}" for number in range(32 * count))
+    trace.begin_enabling("p", functions=names)
+    for name in names:
+        trace.put(ev.Ran, patch="p", object="vmlinux", function=name, version="old",
+                  patch_state=0, target=1, count=2, task=SHELL)  # fmt: skip
+    with trace.try_all(), trace.completing():
+        trace.callback("p", "post_patch")
+    return trace.end()
+
+
+def plans(count: int) -> Trace:
+    """Short plans, one after the other, of one livepatch that is there all the while."""
+    trace = Trace()
+    trace.enable("p")
+    for number in range(4 * count):
+        trace.put(ev.Plan, name=f"plan {number}", livepatch="p", moment="begin")
+        trace.wait(10)
+        trace.put(ev.Plan, name=f"plan {number}", livepatch="p", moment="end")
     return trace.end()
 
 
@@ -161,12 +187,16 @@ def steps(work: Callable[[], object]) -> int:
 
 
 def growth(work: Callable[[int], Callable[[], object]]) -> float:
+    """Return what the second doubling adds to the steps, as a multiple of what the first adds."""
     work(1)()  # once for what is only done once
-    return steps(work(TIMES * FEW)) / steps(work(FEW))
+    once, twice, four_times = (steps(work(times * FEW)) for times in (1, 2, 4))
+    return (four_times - twice) / max(1, twice - once)
 
 
 @pytest.mark.parametrize("done", [analyzed, queried, reported, drawn])
-@pytest.mark.parametrize("made", [cycles, replacements, reversals, one_address, one_object, one_id])
+@pytest.mark.parametrize(
+    "made", [cycles, replacements, reversals, functions, plans, one_address, one_object, one_id]
+)
 def test_the_work_grows_as_the_trace_does(
     tmp_path: Path, made: Callable[[int], Trace], done: Callable[[Trace, Path], Callable[[], object]]
 ) -> None:
@@ -174,4 +204,9 @@ def test_the_work_grows_as_the_trace_does(
 
 
 def test_that_check_can_fail() -> None:
-    assert growth(lambda count: lambda: [i for i in range(count) for _ in range(count)]) > MOST
+    def work(count: int) -> None:
+        for number in range(count):
+            sum(each for each in range(200))
+            sum(each for each in range(number))
+
+    assert growth(lambda count: lambda: work(count)) > MOST

@@ -46,6 +46,8 @@ def settings_of_nobody(pytester, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(pytester.path / "state"))
     monkeypatch.setenv("KLP_CACHE", str(empty))
     monkeypatch.setenv("PATH", str(empty))
+    # Each inner run, and each worker of one, would import hypothesis: twice the time of all else.
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest")
 
 
 @pytest.fixture

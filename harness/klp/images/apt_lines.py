@@ -5,8 +5,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from klp.images.disk import tree_size
 
 _STAGE = re.compile(r"^I: (.*)\.\.\.$")
+_ROOM = re.compile(r"^I: using (/.*) as tempdir$")
+# The stages of which mmdebstrap says nothing until they are over; in the second the root comes to us.
+_EXTRACTING, _HANDING_OVER = "extracting archives", "creating tarball"
 # Such as `Need to get 2,345 kB/30.3 MB of archives`: what it has already is left out of the first number.
 _SIZE = r"([\d.,]+) ([kMG]?)B"
 _NEED = re.compile(rf"^Need to get {_SIZE}(?:/[\d.,]+ [kMG]?B)? of archives")
@@ -27,10 +34,14 @@ class AptLines:
 
     Args:
         tell: gets words such as ``fetching clang-19: 61 of 240 MB``.
+        destination: the folder in which the root is unpacked, if there is one.
     """
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    def __init__(self, tell: Callable[[str], None], destination: Path | None = None) -> None:
         self._tell = tell
+        self._destination = destination
+        self._room: Path | None = None
+        self._stage = ""
         self._index = 0.0
         self._need = 0.0
         self._package = ""
@@ -46,10 +57,20 @@ class AptLines:
         if words := self._words(line):
             self._tell(words)
 
+    def look(self) -> None:
+        """Say how much is there, in a stage in which mmdebstrap itself is silent."""
+        grows = {_EXTRACTING: self._room, _HANDING_OVER: self._destination}.get(self._stage)
+        if grows is None:
+            return
+        with suppress(OSError):  # what was there a moment ago may be gone, and another user's be closed
+            self._tell(f"{self._stage}, {tree_size(grows) / 1e6:.0f} MB")
+
     def _words(self, line: str) -> str:
         said = ""
         if found := _STAGE.match(line):
-            said = found[1]
+            said = self._stage = found[1]
+        elif found := _ROOM.match(line):
+            self._room = Path(found[1])
         elif found := _INDEX.match(line):
             self._index += _bytes(*found.groups()[1:])
             said = f"fetching the archive's lists, {self._index / 1e6:.1f} MB"

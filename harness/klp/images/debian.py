@@ -20,11 +20,14 @@ from klp.images.apt_lines import AptLines
 from klp.images.definition import ImageDefinition
 from klp.process import CommandFailed, pipe, run
 from klp.progress import unheard
+from klp.sidework import looked_at
 
 # Documentation and translations: a fifth of a root's files, and of no use in it.
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 # What hooks that download begin with.
 _DOWNLOADING = "download.sh"
+# Often enough for whoever waits; each look goes through some thousand files.
+_LOOK_S = 2.0
 
 
 def _hook(name: str, *, downloads: bool = False, **variables: str) -> str:
@@ -163,8 +166,10 @@ def make_root(
     # An ordinary user can make no device nodes; a guest's kernel fills /dev itself (devtmpfs).
     unpack = ["tar", "--extract", "--file=-", f"--directory={destination}", "--no-same-owner",
               "--preserve-permissions", "--exclude=./dev/*"]  # fmt: skip
+    lines = AptLines(tell, destination)
     try:
-        pipe(command, unpack, listen=AptLines(tell).take)
+        with looked_at(lines.look, _LOOK_S):
+            pipe(command, unpack, listen=lines.take)
     except CommandFailed as error:
         raise _unreachable(error) from error
 

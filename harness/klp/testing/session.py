@@ -6,15 +6,17 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from filelock import FileLock
 
 from klp import paths
 from klp import settings as settings_room
 from klp.errors import KlpError
+from klp.files import digest_of
 from klp.lab.ready import ReadyGuest, ReadyKernel
 from klp.lab.slots import GuestSlots
 from klp.progress import Progress
@@ -63,7 +65,8 @@ class Session:
         """
         if kernel not in self._kernels:
             try:
-                self._kernels[kernel] = self._make(kernel)
+                with self._alone_with(kernel):
+                    self._kernels[kernel] = self._make(kernel)
             except KlpError as error:
                 self._kernels[kernel] = error
         found = self._kernels[kernel]
@@ -71,6 +74,12 @@ class Session:
             # Raised once for each test: Python would add each one's frames to those before.
             raise found.with_traceback(None)
         return found
+
+    def _alone_with(self, kernel: str) -> AbstractContextManager[object]:
+        """Have one process at a time make a kernel ready: the others wait, and leave it to that to tell."""
+        if self._sharing.folder is None:
+            return nullcontext()
+        return FileLock(self._sharing.folder / f"{digest_of({'kernel': kernel})}.kernel")
 
     def _make(self, kernel: str) -> ReadyKernel:
         wanted = msgspec.structs.replace(self._settings, kernel=kernel)
