@@ -199,7 +199,7 @@ class Stage:
 
     def _load(self, name: str, parameters: str) -> None:
         subject = self.module(name)
-        implied = name in self.candidate.implied
+        implied = name in self.candidate.implied  # nobody asked for it
         if name not in self.candidate.modules and subject.loaded:
             # Of the kernel's own, such as the driver of the guest's disk: it cannot be had otherwise.
             if not implied:
@@ -208,28 +208,12 @@ class Stage:
         try:
             subject.load(parameters)
         except Refused as refused:
-            # Nobody asked for it: such as a driver of a device that the guest does not have.
             if not implied:
                 raise
             self.note(f"{refused.message}: what is changed in {name} was not tried")
             return
         self.loaded.append(subject)
         self._parameters[subject.name] = parameters
-
-    def load_again(self, subject: ModuleSubject, *, expect: int | None = 0) -> int:
-        """Unload what `set_up` loaded, and load it again as patch.toml says; see `ModuleSubject.load`.
-
-        Where that is refused, it is no longer in `loaded`.
-
-        Raises:
-            CheckFailed: the kernel did otherwise than expected.
-            TransitionStuck: a transition outlasted its deadline.
-        """
-        subject.unload()
-        got = subject.load(self._parameters[subject.name], expect=expect)
-        if got:
-            self.loaded.remove(subject)
-        return got
 
     def tear_down(self) -> None:
         """Unload what was loaded by `set_up`, the last one first.
@@ -304,7 +288,8 @@ class Stage:
             # to `enabled` cannot bring it back. Its module has to go and come again
             # (klp_free_replaced_patches_async, kernel/livepatch/core.c).
             if isinstance(subject, LivepatchSubject) and not subject.state:
-                self.load_again(subject)
+                subject.unload()
+                subject.load(self._parameters[subject.name])
 
     def load(self, *, wait: bool = True, expect: int | None = 0) -> int:
         """Load the livepatch with patch.toml's parameters; see `LivepatchSubject.load`.

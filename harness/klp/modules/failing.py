@@ -51,9 +51,9 @@ def init_failing(data: bytes, code: bytes, *, said: str) -> bytes | None:
         return None
     number, entry = found[0]
     symbol = symbols.get_symbol(entry["r_info_sym"])
-    code = elf.get_section(symbol["st_shndx"]).data()
-    at = len(code) + -len(code) % _ALIGNED
-    grown = code.ljust(at, b"\0") + code
+    own = elf.get_section(symbol["st_shndx"]).data()
+    at = len(own) + -len(own) % _ALIGNED
+    grown = own.ljust(at, b"\0") + code
     out = bytearray(data)
     place = relocations["sh_offset"] + number * struct.calcsize(_RELA)
     struct.pack_into(_RELA, out, place, entry["r_offset"], entry["r_info"], at - symbol["st_value"])

@@ -16,6 +16,7 @@ from klp.check.stage import NotApplicable, Stage
 from klp.drive.steps import Moment
 from klp.drive.subject import LivepatchSubject, Misbehaved
 from klp.guest.errnos import name_of
+from klp.modules.plan import module_name
 from klp.modules.rename import renamed
 
 # What patches/companion has room for.
@@ -145,7 +146,9 @@ def downgrade(stage: Stage) -> None:
     stage.load()
     stage.observe(Moment.ENABLED)
     older = _replaced(stage)
-    got = stage.load_again(older, expect=None)
+    older.unload()
+    stage.loaded.remove(older)
+    got = older.load(_parameters(stage, older.name), expect=None)
     if got == errno.EINVAL and _incompatible(stage):
         stage.note(f"{older.name} is refused: it does not fit the system states that are installed")
         _leave(stage)
@@ -156,10 +159,18 @@ def downgrade(stage: Stage) -> None:
     stage.livepatch.wait_gone()
     _demand_as_before(stage, older)
     stage.unload()
-    _demand_as_before(stage, older)
+    if not stage.faults:
+        _demand_as_before(stage, older)
     older.disable()
-    stage.observe(Moment.AFTER)
+    if not stage.faults:  # what was not taken back by then is told, and stays
+        stage.observe(Moment.AFTER)
+    older.unload()
     stage.tear_down()
+
+
+def _parameters(stage: Stage, name: str) -> str:
+    """Return the parameters with which patch.toml loads a module."""
+    return next(each.parameters for each in stage.candidate.plan.load if module_name(each.module) == name)
 
 
 def _replaced(stage: Stage) -> LivepatchSubject:
