@@ -10,7 +10,7 @@ import pytest
 
 from klp.check.objects import ObjectNames, judge_names
 from klp.images.disk import make_kernel_disk
-from klp.images.kmods import KernelModules, modules_on
+from klp.images.kmods import KernelModules, modules_on, needs_on
 from klp.model import Kernel
 
 RELEASE = "6.12.118"
@@ -79,5 +79,6 @@ def test_the_modules_are_read_from_the_kernels_disk(tmp_path: Path) -> None:
     paths = dict.fromkeys(("image", "initrd", "build", "toolchain"), tmp_path)
     kernel = Kernel("6.12", RELEASE, "d", disk=tmp_path / "disk.ext4", source=None, **paths)
     assert modules_on(kernel) == KernelModules(frozenset({"snd_hda", "x"}), frozenset({"ext_4"}))
+    assert needs_on(kernel) == {"snd_hda": {"x"}, "x": set()}
     other = Kernel("6.12", "6.13", "d", disk=tmp_path / "disk.ext4", source=None, **paths)
     assert modules_on(other) is None

@@ -80,3 +80,12 @@ def test_a_run_of_several_may_load_what_another_makes(tmp_path: Path) -> None:
     other.mkdir()
     (other / "Kbuild").write_text("obj-m += klp_target.o\n")
     assert len(wishes((str(one), str(other)))) == 2
+
+
+def test_a_check_may_load_what_only_the_kernel_has_and_a_run_may_not(tmp_path: Path) -> None:
+    one = folder(tmp_path / "p", plan=PLAN.replace("klp_target", "nf_tables"))
+    [wanted] = livepatches_of((str(one),))
+    assert wanted.plan
+    assert [each.module for each in wanted.plan.load] == ["nf_tables"]
+    with pytest.raises(SettingsError, match="no module nf_tables is built here"):
+        wishes((str(one),))

@@ -181,6 +181,26 @@ def test_every_step_is_printed(plan: PatchPlan) -> None:
         assert all(each.pattern in lines for each in plan.log)
 
 
+def test_what_is_known_to_be_a_plain_module_has_no_transition_to_wait_for(tmp_path: Path) -> None:
+    lines = dry("module-target", tmp_path)
+    waits = [line for line in lines if "/transition" in line]
+    assert len(waits) == 1
+    assert "/klp_module_target/" in waits[0]
+    assert not [line for line in lines if "/klp_target/" in line and line.startswith("[ ! -d")]
+
+
+def test_what_may_be_a_livepatch_is_waited_for_and_disabled(tmp_path: Path) -> None:
+    lines = dry("states", tmp_path)
+    assert len([line for line in lines if "/transition" in line]) == 2
+    assert [line for line in lines if "/klp_state/" in line and line.startswith("[ ! -d")]
+
+
+def test_of_the_samples_those_are_plain_that_no_plan_is_about(tmp_path: Path) -> None:
+    waited = " ".join(line for line in dry("samples", tmp_path) if "/transition" in line)
+    assert "livepatch_callbacks_demo/" in waited
+    assert "livepatch_callbacks_mod/" not in waited
+
+
 # --- the whole dry run, where nothing is built ----------------------------------------------------------
 
 

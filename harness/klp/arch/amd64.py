@@ -73,5 +73,7 @@ AMD64 = Architecture(
     traced_entry=TracedEntry(
         landing=b"\xf3\x0f\x1e\xfa", call=b"\xe8", size=5, function="__fentry__", nop=b"\x0f\x1f\x44"
     ),
+    # ENDBR64; MOV EAX, -19; RET.
+    returns_enodev=b"\xf3\x0f\x1e\xfa\xb8\xed\xff\xff\xff\xc3",
     crash=_CRASH,
 )

@@ -96,6 +96,7 @@ class Architecture:
         console: the serial port that QEMU's ``-serial`` is, as the kernel calls it.
         kernel_words: words of the kernel's command line that only this architecture needs.
         traced_entry: how a function begins that livepatches can replace.
+        returns_enodev: a whole function that may be called by its address, and returns -ENODEV.
         crash: how its kernel words its reports.
     """
 
@@ -122,4 +123,5 @@ class Architecture:
     console: str
     kernel_words: tuple[str, ...]
     traced_entry: TracedEntry
+    returns_enodev: bytes
     crash: CrashDialect

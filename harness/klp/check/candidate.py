@@ -4,17 +4,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
+
+import msgspec
 
 from klp import paths
 from klp.analysis.checked import CheckedLivepatch
 from klp.errors import UsageError
+from klp.images.kmods import needs_on
 from klp.model import Kernel, Module
 from klp.modules.build import build
+from klp.modules.functions import objects_of
 from klp.modules.modinfo import imports, read_module
-from klp.modules.plan import PatchPlan, module_name, plain_plan, plans_of
+from klp.modules.plan import LoadedBefore, PatchPlan, module_name, plain_plan, plans_of
 from klp.modules.sources import BuiltModule, ModuleSource, find_source
 from klp.progress import Progress
 
@@ -53,6 +58,8 @@ class Candidate:
         livepatch: its module.
         modules: all that its sources gave, by module name; `livepatch` is among them.
         kernel: what it was built for.
+        resident: those of the kernel's own modules that `plan` loads, and what each of them needs.
+        implied: those of them that nobody wrote into patch.toml.
     """
 
     name: str
@@ -60,6 +67,8 @@ class Candidate:
     livepatch: Module
     modules: dict[str, Module]
     kernel: Kernel
+    resident: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    implied: frozenset[str] = frozenset()
 
 
 def livepatches_of(words: Sequence[str]) -> tuple[Wanted, ...]:
@@ -71,7 +80,7 @@ def livepatches_of(words: Sequence[str]) -> tuple[Wanted, ...]:
     """
     found: list[Wanted] = []
     for source in dict.fromkeys(find_source(word) for word in words):
-        written = plans_of(source)
+        written = plans_of(source, or_of_the_kernel=True)
         plans = tuple(plan for plan in written if plan.livepatch)
         if written and not plans:
             raise UsageError(
@@ -116,7 +125,48 @@ def candidate(which: Wanted, kernel: Kernel, modules: dict[str, Module]) -> Cand
     if livepatch is None:
         built = ", ".join(modules)
         raise UsageError(f"{which.source.word}: no module {plan.livepatch} among those built ({built})")
-    return Candidate(which.name, plan, livepatch, modules, kernel)
+    return with_kernel_modules(
+        Candidate(which.name, plan, livepatch, modules, kernel), kernel_needs(kernel)
+    )
+
+
+@cache
+def kernel_needs(kernel: Kernel) -> Mapping[str, frozenset[str]]:
+    """Return what each loadable module of a kernel needs; nothing where the kernel does not list them.
+
+    Raises:
+        HostLacks: there is no debugfs(8) here.
+    """
+    return needs_on(kernel)
+
+
+def with_kernel_modules(one: Candidate, needs: Mapping[str, frozenset[str]]) -> Candidate:
+    """Return a livepatch whose plan loads the kernel's modules that it changes or uses, before all else.
+
+    As modprobe would for what is used (``depends=``). What is changed could come later, or never: but then
+    nothing of it would be seen. What the sources made themselves is loaded as the author says.
+
+    Args:
+        needs: the kernel's loadable modules, and what each needs.
+    """
+    named = {module_name(each.module) for each in one.plan.load}
+    objects = objects_of(one.livepatch)
+    users = [one.livepatch, *(one.modules[name] for name in named if name in one.modules)]
+    wanted = {
+        *(objects.names if objects else ()),
+        *(module_name(name) for user in users for name in user.depends),
+    }
+    missing = {name for name in wanted if name in needs} - named - one.modules.keys()
+    # What others need comes before them; by name where it does not matter, for every check to be alike.
+    order = sorted(missing, key=lambda name: (len(needs[name]), name))
+    load = (*(LoadedBefore(module=name) for name in order), *one.plan.load)
+    resident = {name: needs[name] for name in (*order, *sorted(named)) if name in needs}
+    return replace(
+        one,
+        plan=msgspec.structs.replace(one.plan, load=load),
+        resident={name: each for name, each in resident.items() if name not in one.modules},
+        implied=frozenset(missing),
+    )
 
 
 def _only_livepatch(which: Wanted, modules: dict[str, Module]) -> Module:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from klp.drive.case import Case
 from klp.drive.subject import ModuleSubject
-from klp.model import Module
+from klp.images.kmods import module_on_disk
+from klp.model import Kernel, Module
+from klp.modules.modinfo import read_module
 from klp.modules.plan import module_name
 
 
@@ -30,3 +32,16 @@ def module_of_the_kernel(case: Case, name: str) -> ModuleSubject | None:
         depends=(), licence="", sha256="",
     )  # fmt: skip
     return case.resident(own, files[-1])
+
+
+def fetched_module(kernel: Kernel, name: str, folder: Path) -> Module:
+    """Put a module of a kernel into `folder`, decompressed.
+
+    Raises:
+        UsageError: the kernel has none of that name.
+        HostLacks: there is no debugfs(8) here.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{name}.ko"
+    file.write_bytes(module_on_disk(kernel, name))
+    return read_module(file)

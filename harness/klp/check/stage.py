@@ -36,7 +36,7 @@ from klp.drive.calls import CallCounter, new_functions, untold
 from klp.drive.case import Case, TestedGuest
 from klp.drive.kernel_log import KernelLog
 from klp.drive.steps import LifeStep, Moment, life_of, removal_of, set_up_of
-from klp.drive.subject import LivepatchSubject, Misbehaved, ModuleSubject, not_enabled
+from klp.drive.subject import LivepatchSubject, Misbehaved, ModuleSubject, Refused, not_enabled
 from klp.drive.trace import Trace
 from klp.errors import CheckFailed, KlpError
 from klp.klog.expected import Expected
@@ -197,16 +197,23 @@ class Stage:
         self.before_unload()
         self.livepatch.unload()
 
-    def _load(self, name: str, parameters: str) -> ModuleSubject:
+    def _load(self, name: str, parameters: str) -> None:
         subject = self.module(name)
+        implied = name in self.candidate.implied  # nobody asked for it
         if name not in self.candidate.modules and subject.loaded:
             # Of the kernel's own, such as the driver of the guest's disk: it cannot be had otherwise.
-            self.note(f"{name} was loaded already, with whatever parameters")
-            return subject
-        subject.load(parameters)
+            if not implied:
+                self.note(f"{name} was loaded already, with whatever parameters")
+            return
+        try:
+            subject.load(parameters)
+        except Refused as refused:
+            if not implied:
+                raise
+            self.note(f"{refused.message}: what is changed in {name} was not tried")
+            return
         self.loaded.append(subject)
         self._parameters[subject.name] = parameters
-        return subject
 
     def tear_down(self) -> None:
         """Unload what was loaded by `set_up`, the last one first.

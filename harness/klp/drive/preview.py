@@ -9,7 +9,7 @@ before something is built.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import assert_never
@@ -32,7 +32,8 @@ from klp.images.cache import Cache, NotBuilt
 from klp.images.library import Library
 from klp.lab.warm import snapshot_place
 from klp.model import Image
-from klp.modules.plan import PatchPlan
+from klp.modules.plan import PatchPlan, module_name
+from klp.modules.sources import SourceFolder, UpstreamSamples
 from klp.paths import RunLayout
 from klp.progress import Silent
 from klp.settings import Settings
@@ -75,6 +76,7 @@ def preview(
     """
     start = _look(settings, layout)
     plans = [plan for each in wished for plan in _plans(each) if plan.is_for(start.kernel)]
+    plain = plain_modules(wished)
     yield f"# {start.accelerator.accelerator.value}: {start.accelerator.reason}"
     if start.image is None:
         yield f"# the image of kernel {start.kernel} is not built; that comes first"
@@ -85,7 +87,7 @@ def preview(
         yield f"# nothing here is for kernel {start.kernel}: the run ends here"
         return
     if choices.control:
-        yield from _control(replace(start, layout=RunLayout(Path("CONTROL"))), plans)
+        yield from _control(replace(start, layout=RunLayout(Path("CONTROL"))), plans, plain)
     if choices.repeat > 1:
         yield f"# from here on {choices.repeat} times, each in a fresh guest:"
     yield from start.booting() if choices.cold else start.restoring(PROBES)
@@ -93,21 +95,21 @@ def preview(
         yield f"# {CONSISTENCY} is armed for every function that the livepatches change"
     yield _SHIPPED
     for plan in plans:
-        yield from plan_lines(plan, life_of(plan))
+        yield from plan_lines(plan, life_of(plan), plain)
     yield from _afterwards(settings, choices, layout)
 
 
 _SHIPPED = f"# each module is copied to {commands.guest_path('NAME')}"
 
 
-def _control(start: _Start, plans: Sequence[PatchPlan]) -> Iterator[str]:
+def _control(start: _Start, plans: Sequence[PatchPlan], plain: Collection[str]) -> Iterator[str]:
     yield f"# first the same without probes; {start.layout.root} is a folder that goes with the guest"
     yield from start.restoring(())
     yield commands.TELL_PASSES
     yield _SHIPPED
     for plan in plans:
         if plan.livepatch:
-            yield from plan_lines(plan, acts(life_of(plan)))
+            yield from plan_lines(plan, acts(life_of(plan)), plain)
     yield "# with probes:"
 
 
@@ -194,18 +196,42 @@ def _look(settings: Settings, layout: RunLayout) -> _Start:
     return _Start(kernel, image, shelf.cache, choose_accelerator(settings, shelf.layout), settings, layout)
 
 
-def plan_lines(plan: PatchPlan, steps: Sequence[LifeStep]) -> Iterator[str]:
-    """Yield steps of a plan as they are taken in a guest."""
+def plan_lines(plan: PatchPlan, steps: Sequence[LifeStep], plain: Collection[str] = ()) -> Iterator[str]:
+    """Yield steps of a plan as they are taken in a guest.
+
+    Args:
+        plain: the modules of which is known that they are no livepatches.
+    """
     yield f"# {plan.name}: {plan.summary}"
     for step in steps:
-        yield from _step_lines(step, plan)
+        if not (isinstance(step, Disable) and step.module in plain):
+            yield from _step_lines(step, plan)
+        if isinstance(step, Load) and step.module not in plain:
+            yield commands.wait_while_in_transition(step.module)
+
+
+def plain_modules(wished: Sequence[Wish]) -> frozenset[str]:
+    """Return the modules of which is known before anything is built that they are no livepatches."""
+    found: set[str] = set()
+    for each in wished:
+        named = {entry.module for plan in each.plans for entry in plan.load}
+        if isinstance(each.source, SourceFolder):
+            found |= {name for name in named if _is_plain(each.source.folder, name)}
+        elif isinstance(each.source, UpstreamSamples):
+            found |= named - {plan.livepatch for plan in each.plans}
+    return frozenset(found)
+
+
+def _is_plain(folder: Path, module: str) -> bool:
+    """Whether a module is made of one file of its name, which enables no livepatch."""
+    files = [each for each in folder.glob("*.c") if module_name(each.stem) == module]
+    return bool(files) and not any("klp_enable_patch" in each.read_text() for each in files)
 
 
 def _step_lines(step: LifeStep, plan: PatchPlan) -> Iterator[str]:
     match step:
         case Load(name, parameters):
             yield shlex.join(commands.insmod(commands.guest_path(name), parameters))
-            yield commands.wait_while_in_transition(name)
         case LookAtSysfs(name):
             yield f"cat {commands.SYSFS}/{name}/enabled  # must be 1"
         case Observe(moment):

@@ -82,6 +82,18 @@ def modules_on(kernel: Kernel) -> KernelModules | None:
     return KernelModules(frozenset(loadable), frozenset(builtin)) if loadable | builtin else None
 
 
+def needs_on(kernel: Kernel) -> dict[str, frozenset[str]]:
+    """Return the loadable modules on a kernel's disk, and what each needs, near and far.
+
+    Raises:
+        HostLacks: there is no debugfs(8) here.
+    """
+    return {
+        listed_module(path): frozenset(map(listed_module, needs))
+        for path, needs in _depends(_on_disk(kernel, "modules.dep"))
+    }
+
+
 def module_on_disk(kernel: Kernel, name: str) -> bytes:
     """Return the file of a module on a kernel's disk, decompressed.
 

@@ -25,12 +25,16 @@ def named_modules(source: ModuleSource) -> frozenset[str] | None:
     return frozenset(each.removesuffix(".o").replace("-", "_") for each in objects)
 
 
-def check_named(file: Path, names: Iterable[str], sources: Sequence[ModuleSource]) -> None:
+def check_named(
+    file: Path, names: Iterable[str], sources: Sequence[ModuleSource], *, or_of_the_kernel: bool = False
+) -> None:
     """Refuse a patch.toml with a module that none of the sources make.
 
     Args:
         names: those that it names.
         sources: all whose modules it may name.
+        or_of_the_kernel: whether it may name a module of the kernel as well, of which nothing is known yet:
+            then a name is refused only where it is like one that is made, and so most likely misspelt.
 
     Raises:
         SettingsError: names file, line and module.
@@ -42,10 +46,11 @@ def check_named(file: Path, names: Iterable[str], sources: Sequence[ModuleSource
             return
         known |= own
     for name in names:
-        if name not in known:
+        meant = did_you_mean(name, known)
+        if name not in known and (meant or not or_of_the_kernel):
             lines = file.read_text(encoding="utf-8").splitlines()
             at = next((number for number, line in enumerate(lines, 1) if f'"{name}"' in line), 1)
             raise SettingsError(
                 f"{file}:{at}: no module {name} is built here, only {', '.join(sorted(known))}",
-                hint=did_you_mean(name, known) or None,
+                hint=meant or None,
             )

@@ -214,11 +214,14 @@ def read_plans(file: Path) -> tuple[PatchPlan, ...]:
     return read_toml(file, _PlanList).plan
 
 
-def plans_of(source: ModuleSource, beside: Sequence[ModuleSource] = ()) -> tuple[PatchPlan, ...]:
+def plans_of(
+    source: ModuleSource, beside: Sequence[ModuleSource] = (), *, or_of_the_kernel: bool = False
+) -> tuple[PatchPlan, ...]:
     """Return the plans that stand beside the sources; none where the author wrote none.
 
     Args:
         beside: other sources whose modules a plan may load.
+        or_of_the_kernel: whether it may load the kernel's own modules as well.
 
     Raises:
         SettingsError: as `read_plan`; or it names a module that is not built.
@@ -229,7 +232,8 @@ def plans_of(source: ModuleSource, beside: Sequence[ModuleSource] = ()) -> tuple
         case SourceFolder(folder=folder) if (folder / _PLAN_FILE).is_file():
             plan = read_plan(folder / _PLAN_FILE)
             check_named(folder / _PLAN_FILE, filter(None, [plan.livepatch]), [source])
-            check_named(folder / _PLAN_FILE, [each.module for each in plan.load], [source, *beside])
+            loads = [each.module for each in plan.load]
+            check_named(folder / _PLAN_FILE, loads, [source, *beside], or_of_the_kernel=or_of_the_kernel)
             return (plan,)
         case SourcePatch():
             return (_plan_beside(source),)

@@ -14,7 +14,9 @@ from klp.analysis.history import History
 from klp.check.scenario import scenario
 from klp.check.stage import NotApplicable, Stage
 from klp.drive.steps import Moment
+from klp.drive.subject import LivepatchSubject, Misbehaved
 from klp.guest.errnos import name_of
+from klp.modules.plan import module_name
 from klp.modules.rename import renamed
 
 # What patches/companion has room for.
@@ -133,6 +135,73 @@ def replaced_by_empty(stage: Stage) -> None:
     stage.tear_down()
 
 
+@scenario("downgrade", "the older version that patch.toml loads before it takes its place again")
+def downgrade(stage: Stage) -> None:
+    """The way back from an update: either refused, and nothing changes, or all is as the older one has it.
+
+    The older version knows nothing of the newer one. What that has set up outside of the code, it can
+    only leave: system states are how the kernel refuses that (klp_is_patch_compatible).
+    """
+    stage.set_up()
+    stage.load()
+    stage.observe(Moment.ENABLED)
+    older = _replaced(stage)
+    older.unload()
+    stage.loaded.remove(older)
+    got = older.load(_parameters(stage, older.name), expect=None)
+    if got == errno.EINVAL and _incompatible(stage):
+        stage.note(f"{older.name} is refused: it does not fit the system states that are installed")
+        _leave(stage)
+        return
+    if got:
+        stage.fault(f"{older.name}, the older version, is refused in its place with {name_of(got)}")
+        return
+    stage.livepatch.wait_gone()
+    _demand_as_before(stage, older)
+    stage.unload()
+    if not stage.faults:
+        _demand_as_before(stage, older)
+    older.disable()
+    if not stage.faults:  # what was not taken back by then is told, and stays
+        stage.observe(Moment.AFTER)
+    older.unload()
+    stage.tear_down()
+
+
+def _parameters(stage: Stage, name: str) -> str:
+    """Return the parameters with which patch.toml loads a module."""
+    return next(each.parameters for each in stage.candidate.plan.load if module_name(each.module) == name)
+
+
+def _replaced(stage: Stage) -> LivepatchSubject:
+    """Return the older version: what was loaded last of the cumulative livepatches that it replaced."""
+    below = [each for each in stage.loaded if isinstance(each, LivepatchSubject)]
+    if not below:
+        raise NotApplicable("patch.toml loads no livepatch before it that would be its older version")
+    if not _cumulative(stage):
+        raise NotApplicable("it is not cumulative (klp_patch.replace), so that it took nobody's place")
+    older = below[-1]
+    if not _cumulative(stage, older.name):
+        raise NotApplicable(
+            f"{older.name} is not cumulative (klp_patch.replace): it would not take its place, but be "
+            "stacked on it"
+        )
+    return older
+
+
+def _demand_as_before(stage: Stage, older: LivepatchSubject) -> None:
+    """See that the author's commands show what they showed when the older version was there alone."""
+    for each in stage.candidate.plan.observe:
+        if each.before:
+            try:
+                stage.livepatch.observe(each.command, each.before, moment=Moment.BEFORE)
+            except Misbehaved as wrong:
+                stage.fault(
+                    f"not as with {older.name} alone, which has taken its place again: {each.command} says "
+                    f"{wrong.output!r}, not {each.before!r}"
+                )
+
+
 def _leave(stage: Stage) -> None:
     stage.observe(Moment.ENABLED)
     stage.livepatch.disable()
@@ -178,10 +247,10 @@ def _demand_stackable(stage: Stage) -> None:
         )
 
 
-def _cumulative(stage: Stage) -> bool:
-    """Whether it replaces other livepatches, as its transition told; sysfs tells since 6.11 only."""
+def _cumulative(stage: Stage, livepatch: str = "") -> bool:
+    """Whether one replaces other livepatches, as its transition told; sysfs tells since 6.11 only."""
     legs = stage.trace.history().legs
-    return any(leg.replace for leg in legs if leg.patch == stage.livepatch.name)
+    return any(leg.replace for leg in legs if leg.patch == (livepatch or stage.livepatch.name))
 
 
 def _has_callbacks(stage: Stage) -> bool:
