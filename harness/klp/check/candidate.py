@@ -14,7 +14,7 @@ from klp.errors import UsageError
 from klp.model import Kernel, Module
 from klp.modules.build import build
 from klp.modules.modinfo import imports, read_module
-from klp.modules.plan import PatchPlan, module_name, plain_plan, plans_of
+from klp.modules.plan import PatchPlan, as_built, module_name, plain_plan, plans_of
 from klp.modules.sources import BuiltModule, ModuleSource, find_source
 from klp.progress import Progress
 
@@ -116,7 +116,7 @@ def candidate(which: Wanted, kernel: Kernel, modules: dict[str, Module]) -> Cand
     if livepatch is None:
         built = ", ".join(modules)
         raise UsageError(f"{which.source.word}: no module {plan.livepatch} among those built ({built})")
-    return Candidate(which.name, plan, livepatch, modules, kernel)
+    return Candidate(which.name, as_built(plan, livepatch), livepatch, modules, kernel)
 
 
 def _only_livepatch(which: Wanted, modules: dict[str, Module]) -> Module:

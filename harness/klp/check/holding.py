@@ -11,9 +11,12 @@ from __future__ import annotations
 import errno
 from typing import Literal
 
+from klp.analysis.diagnosis import Misbehaviour
 from klp.analysis.legs import Leg, TaskSwitch
 from klp.analysis.legs import LegOutcome as Outcome
 from klp.check.stage import NotApplicable, Stage
+from klp.drive.steps import Moment
+from klp.drive.subject import Misbehaved
 from klp.errors import CheckFailed
 from klp.waiting import DeadlineMissed, wait_until
 
@@ -100,6 +103,31 @@ class Holder:
                 hint="the kernel did not find them by their stacks (klp_check_stack)",
             )
         return None
+
+    def observe(self, settled: Literal[Moment.BEFORE, Moment.AFTER]) -> None:
+        """Run the author's commands while the transition is held up; what they print then may be a fault.
+
+        It must be what is expected on one side of the transition or on the other, or what `pending` says.
+
+        Args:
+            settled: on the other side than enabled: ``before`` while it is being enabled, else ``after``.
+        """
+        plan = self._stage.candidate.plan
+        for each in plan.observe:
+            patterns = each.in_between(getattr(each, settled))
+            if not patterns:
+                continue
+            first, *other = patterns
+            try:
+                self._stage.livepatch.observe(
+                    each.command, first, other=other, moment=Moment.PENDING, rules=plan.rules
+                )
+            except Misbehaved as wrong:
+                self._stage.misbehaved.append(
+                    Misbehaviour(
+                        Moment.PENDING, each.command, first, wrong.output, None, other=tuple(other)
+                    )
+                )
 
     def let_go(self) -> None:
         """Wake the tasks up, and end them.

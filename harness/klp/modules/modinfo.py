@@ -6,10 +6,12 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+from itertools import pairwise
 from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import SymbolTableSection
+from elftools.elf.relocation import RelocationSection
+from elftools.elf.sections import Symbol, SymbolTableSection
 
 from klp import arch
 from klp.errors import NotALivepatch, UsageError
@@ -24,6 +26,9 @@ _COMPRESSED = {
 }
 # It becomes part of paths below /sys and of commands in the guest.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+]*")
+# A module's own struct module, and what takes a reference of one (include/linux/module.h).
+_THIS_MODULE = "__this_module"
+_GETTERS = ("__module_get", "try_module_get")
 _TRUNCATED_HINT = "copy or build it again"
 
 
@@ -73,6 +78,40 @@ def can_be_removed(file: Path) -> bool:
         symbols = table.iter_symbols() if isinstance(table, SymbolTableSection) else ()
         names = {each.name for each in symbols if each["st_shndx"] != "SHN_UNDEF"}
     return "cleanup_module" in names or "init_module" not in names
+
+
+def pins_itself(file: Path) -> bool:
+    """Whether a module, as `read_module` accepts it, takes a reference of its own for good as it is loaded.
+
+    Its init function calls __module_get() or try_module_get() with THIS_MODULE, and nothing in it calls
+    module_put(). Nobody writes that by chance. What is taken elsewhere, as by a callback, may be forgotten.
+    """
+    with file.open("rb") as stream:
+        elf = ELFFile(stream)
+        table = elf.get_section_by_name(".symtab")
+        if not isinstance(table, SymbolTableSection):
+            return False
+        init = next(iter(table.get_symbol_by_name("init_module") or ()), None)
+        if init is None or table.get_symbol_by_name("module_put"):
+            return False
+        named = _relocated_in(elf, table, init)
+    # The argument is loaded by the relocation just before that of the call.
+    return any(own == _THIS_MODULE and called in _GETTERS for own, called in pairwise(named))
+
+
+def _relocated_in(elf: ELFFile, table: SymbolTableSection, function: Symbol) -> list[str]:
+    """Return the names of the symbols that relocations in a function's code name, in its order."""
+    begin, index = function["st_value"], function["st_shndx"]
+    if not isinstance(index, int):
+        return []
+    found = [
+        (each["r_offset"], table.get_symbol(each["r_info_sym"]).name)
+        for section in elf.iter_sections()
+        if isinstance(section, RelocationSection) and section["sh_info"] == index
+        for each in section.iter_relocations()
+        if begin <= each["r_offset"] < begin + function["st_size"]
+    ]
+    return [name for _, name in sorted(found) if name]
 
 
 def check_loadable(module: Module, kernel: Kernel) -> None:
