@@ -28,6 +28,8 @@ _SLEEPING = "sleeping in "
 _HELD_S = 90.0
 # Each look has the probes write out what they have, which takes the guest's CPU from what is waited for.
 _LOOK_S = 0.3
+# So many functions are named in a note.
+_SHOWN = 5
 
 
 class Holder:
@@ -81,10 +83,13 @@ class Holder:
             raise CheckFailed(
                 f"no pass was held up by a task asleep in a function for {missed.waited_s:.0f} s"
             ) from None
-        functions = dict.fromkeys(why for each in _sleepers(leg) for why in _places(each))
-        places = ", ".join(functions)
-        self._stage.note(f"{leg.direction} held up by tasks asleep in {places}")
-        return tuple(functions)
+        functions = tuple(dict.fromkeys(why for each in _sleepers(leg) for why in _places(each)))
+        shown = ", ".join(functions[:_SHOWN])
+        # patches/hold-anywhere has room for 64; nor is anybody held in what is not loaded.
+        total = sum(len(each.functions) for each in self._stage.known_objects)
+        more = f", … ({len(functions)} of its {total} functions)" if len(functions) > _SHOWN else ""
+        self._stage.note(f"{leg.direction} held up by tasks asleep in {shown}{more}")
+        return functions
 
     def _look(self, attempts: int) -> Leg | None:
         name = self._stage.livepatch.name

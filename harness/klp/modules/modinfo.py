@@ -26,9 +26,10 @@ _COMPRESSED = {
 }
 # It becomes part of paths below /sys and of commands in the guest.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+]*")
-# A module's own struct module, and what takes a reference of one (include/linux/module.h).
+# A module's own struct module, and what takes a reference of one or gives it back
+# (include/linux/module.h).
 _THIS_MODULE = "__this_module"
-_GETTERS = ("__module_get", "try_module_get")
+_GETTERS, _PUTTER = ("__module_get", "try_module_get"), "module_put"
 _TRUNCATED_HINT = "copy or build it again"
 
 
@@ -83,35 +84,37 @@ def can_be_removed(file: Path) -> bool:
 def pins_itself(file: Path) -> bool:
     """Whether a module, as `read_module` accepts it, takes a reference of its own for good as it is loaded.
 
-    Its init function calls __module_get() or try_module_get() with THIS_MODULE, and nothing in it calls
+    Its init function calls __module_get() or try_module_get() with THIS_MODULE, and nothing else calls
     module_put(). Nobody writes that by chance. What is taken elsewhere, as by a callback, may be forgotten.
     """
     with file.open("rb") as stream:
         elf = ELFFile(stream)
         table = elf.get_section_by_name(".symtab")
-        if not isinstance(table, SymbolTableSection):
+        found = table.get_symbol_by_name("init_module") if isinstance(table, SymbolTableSection) else None
+        if not found:
             return False
-        init = next(iter(table.get_symbol_by_name("init_module") or ()), None)
-        if init is None or table.get_symbol_by_name("module_put"):
-            return False
-        named = _relocated_in(elf, table, init)
+        inside, elsewhere = _names_used(elf, found[0])
     # The argument is loaded by the relocation just before that of the call.
-    return any(own == _THIS_MODULE and called in _GETTERS for own, called in pairwise(named))
+    pinned = any(own == _THIS_MODULE and called in _GETTERS for own, called in pairwise(inside))
+    return pinned and _PUTTER not in elsewhere
 
 
-def _relocated_in(elf: ELFFile, table: SymbolTableSection, function: Symbol) -> list[str]:
-    """Return the names of the symbols that relocations in a function's code name, in its order."""
+def _names_used(elf: ELFFile, function: Symbol) -> tuple[list[str], set[str]]:
+    """Return which symbols relocations name in a function's code, in its order, and which elsewhere."""
     begin, index = function["st_value"], function["st_shndx"]
-    if not isinstance(index, int):
-        return []
-    found = [
-        (each["r_offset"], table.get_symbol(each["r_info_sym"]).name)
-        for section in elf.iter_sections()
-        if isinstance(section, RelocationSection) and section["sh_info"] == index
-        for each in section.iter_relocations()
-        if begin <= each["r_offset"] < begin + function["st_size"]
-    ]
-    return [name for _, name in sorted(found) if name]
+    inside: list[tuple[int, str]] = []
+    elsewhere: set[str] = set()
+    for section in elf.iter_sections():
+        if not isinstance(section, RelocationSection):
+            continue
+        table = elf.get_section(section["sh_link"])
+        for each in section.iter_relocations():
+            at, name = each["r_offset"], table.get_symbol(each["r_info_sym"]).name
+            if section["sh_info"] == index and begin <= at < begin + function["st_size"]:
+                inside.append((at, name))
+            else:
+                elsewhere.add(name)
+    return [name for _, name in sorted(inside) if name], elsewhere
 
 
 def check_loadable(module: Module, kernel: Kernel) -> None:
