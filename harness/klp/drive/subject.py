@@ -344,7 +344,9 @@ class LivepatchSubject(ModuleSubject):
 
     def pending(self) -> tuple[PendingTask, ...]:
         """Return the tasks that have not reached the target state, with their kernel stacks."""
-        return self._lab.livepatches.pending(self.name)
+        tasks = self._lab.livepatches.pending(self.name)
+        self._told_to(None)(tasks)
+        return tasks
 
     def _write(self, action: Action, attribute: str, value: int, expect: int | None) -> int:
         # The guest's shell is bash, which names the error of a failed write.

@@ -105,8 +105,10 @@ def _names_used(elf: ELFFile, function: Symbol) -> tuple[list[str], set[str]]:
     inside: list[tuple[int, str]] = []
     elsewhere: set[str] = set()
     for section in elf.iter_sections():
+        if not isinstance(section, RelocationSection):
+            continue
         table = elf.get_section(section["sh_link"])
-        if not isinstance(section, RelocationSection) or not isinstance(table, SymbolTableSection):
+        if not isinstance(table, SymbolTableSection):
             continue
         for each in section.iter_relocations():
             at, name = each["r_offset"], table.get_symbol(each["r_info_sym"]).name
