@@ -8,6 +8,7 @@ import errno
 import pytest
 
 from klp import EARLIEST_SCHEDULER_SWITCH
+from klp.analysis.words import stories
 
 
 def account_of(accounts, name):
@@ -18,16 +19,27 @@ def account_of(accounts, name):
 
 @pytest.mark.klp_rules("T1", "T2", "T3", "T4", "T5", "T6", "T7", "T13", "L1", "L4", "L5")
 @pytest.mark.parametrize(
-    ("parameters", "task", "function"),
+    ("parameters", "task", "function", "outlook"),
     [
         pytest.param(
-            "sleepers=1", "klp_sleep/0", "klp_holder_sleep", marks=pytest.mark.everywhere, id="asleep"
+            "sleepers=1",
+            "klp_sleep/0",
+            "klp_holder_sleep",
+            "a kthread that returns when its event comes",
+            marks=pytest.mark.everywhere,
+            id="asleep",
         ),
-        pytest.param("stuck=1", "klp_stuck/0", "klp_holder_stuck", id="stuck"),
+        pytest.param(
+            "stuck=1",
+            "klp_stuck/0",
+            "klp_holder_stuck",
+            "a kthread that sleeps uninterruptibly",
+            id="stuck",
+        ),
     ],
 )
 def test_a_kthread_sleeping_in_a_patched_function_stays_behind(
-    holder, fix, let_go, passes, accounts, switched, parameters, task, function
+    holder, fix, let_go, passes, accounts, switched, trace, parameters, task, function, outlook
 ):
     holder(parameters, inside=1)
     fix.load(wait=False)
@@ -36,6 +48,7 @@ def test_a_kthread_sleeping_in_a_patched_function_stays_behind(
     assert held.path is None
     assert set(held.reasons) == {f"sleeping in {function}"}
     assert [each.comm for each in fix.pending()] == [task]
+    assert outlook in stories(trace.history().legs[-1], left=True)[0]
     let_go()
     fix.wait()
     fix.look()
@@ -172,9 +185,14 @@ def test_tasks_are_signalled_after_fifteen_passes(guest, holder, fix, passes, tr
     reader = "cat /proc/klp_holder_wait >/dev/null 2>&1 </dev/null & echo $!"
     pid = int(guest.run(reader).stdout)
     fix.load(wait=False)
+    passes(fix, 2)
+    assert [each.pid for each in fix.pending()] == [pid]
+    [told] = stories(trace.history().legs[-1], left=True)
+    assert "a user's task that the kernel signals at the sixteenth pass" in told
     fix.wait()
     [leg] = trace.history().legs
     assert len(leg.signals) == 1
+    assert "ended by the kernel's signal" in stories(leg)[0]
     [reading] = [each for each in leg.tasks if each.pid == pid]
     # The probe takes signals to be sent by the count of passes; by whom they reach they are seen.
     assert reading.reasons == {"sleeping in klp_holder_read": 16}

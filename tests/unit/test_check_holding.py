@@ -15,7 +15,10 @@ from klp.analysis.legs import LegOutcome
 from klp.check import holding
 from klp.check.holding import Holder
 from klp.check.stage import NotApplicable
+from klp.drive.steps import Moment
+from klp.drive.subject import Misbehaved
 from klp.errors import CheckFailed
+from klp.modules.plan import Observation
 
 Task = tuple[str, int, tuple[str, ...]]
 SLEEPER: Task = ("klp_hold/0", 2, ("sleeping in f",))
@@ -59,6 +62,7 @@ class Stage:
     module: Module
     traces: list[tuple[Any, ...]] = field(default_factory=lambda: [()])
     notes: list[str] = field(default_factory=list)
+    known_objects: tuple[Any, ...] = ()
     livepatch = SimpleNamespace(name="klp_x")
 
     @property
@@ -148,3 +152,55 @@ def test_they_are_let_go_with_their_module() -> None:
     found, stage = holder()
     found.let_go()
     assert stage.module.gone
+
+
+def test_of_many_functions_a_few_are_named() -> None:
+    many = tuple(f"sleeping in f{number}" for number in range(7))
+    found, stage = holder(None, (leg(("klp_hold/0", 1, many)),))
+    stage.known_objects = (SimpleNamespace(functions=("f",) * 9),)
+    assert len(found.await_held()) == 7
+    assert stage.notes == [
+        "patching held up by tasks asleep in f0, f1, f2, f3, f4, … (7 of its 9 functions)"
+    ]
+
+
+class Observed:
+    """Stands for a livepatch in a guest, where the author's command says the same each time."""
+
+    name = "klp_x"
+
+    def __init__(self, says: str) -> None:
+        self.says = says
+
+    def observe(self, command: str, pattern: str, *, other: Sequence[str], moment: str, **_: Any) -> str:
+        if self.says not in (pattern, *other):
+            raise Misbehaved(self.name, moment, command, pattern, self.says)
+        return self.says
+
+
+@pytest.mark.parametrize(
+    ("settled", "says", "pending", "wrong"),
+    [
+        (Moment.BEFORE, "old", "", False),
+        (Moment.BEFORE, "new", "", False),
+        (Moment.BEFORE, "gone", "", True),
+        (Moment.BEFORE, "neither", "", True),
+        (Moment.AFTER, "gone", "", False),
+        (Moment.AFTER, "old", "", True),
+        (Moment.BEFORE, "neither", "neither", False),
+        (Moment.BEFORE, "old", "neither", True),
+    ],
+)
+def test_what_is_seen_while_it_is_held_up_is_that_of_one_side(
+    settled: Any, says: str, pending: str, wrong: bool
+) -> None:
+    found, stage = holder()
+    looks = (
+        Observation("show", before="old", enabled="new", after="gone", pending=pending),
+        Observation("other", enabled="new"),  # of the other side nobody said what it shows
+    )
+    changes: Any = stage
+    changes.candidate = SimpleNamespace(plan=SimpleNamespace(observe=looks, rules=()))
+    changes.livepatch, changes.misbehaved = Observed(says), []
+    found.observe(settled)
+    assert [(each.moment, each.output) for each in changes.misbehaved] == [("pending", says)] * wrong

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from klp.analysis.diagnosis import REFUSED, Misbehaviour, Seen, diagnose
+from klp.analysis.diagnosis import PENDING, REFUSED, Misbehaviour, Seen, diagnose
 from klp.analysis.history import history
 from klp.analysis.refusals import Refusal, meaning
 from klp.analysis.result import PatchedFunctions
@@ -315,3 +315,24 @@ def test_a_module_without_an_exit_function_is_told_from_one_in_use() -> None:
     assert told.startswith(f"unload of {FIX} was refused with EBUSY: it has no module_exit()")
     [other] = diagnose(Seen(FIX, refusal=Refusal("unload", FIX, "EBUSY", said)))
     assert other == f"unload of {FIX} was refused with EBUSY: {said}"
+
+
+def test_what_is_neither_old_nor_new_while_it_is_held_up() -> None:
+    wrong = Misbehaviour(PENDING, "show", "^old$", "none", None, other=("^new$",))
+    [told] = diagnose(Seen(FIX, misbehaved=(wrong,)))
+    assert told.startswith("while its transition is held up, show says 'none', not '^old$' or '^new$'")
+    assert told.endswith("patch.toml can say so: pending = …")
+
+
+@pytest.mark.parametrize("callback", ["pre_patch", "post_unpatch"])
+def test_whose_callback_would_have_undone_it(callback: str) -> None:
+    trace = Trace()
+    trace.enable("klp_first")
+    trace.callback("klp_first", callback)
+    trace.put(ev.Replaced, patch="klp_first", by=FIX)
+    wrong = Misbehaviour("after", "show", "^old$", "new", "new")
+    [told] = diagnose(Seen(FIX, history=history(trace.numbered()), misbehaved=(wrong,)))
+    said = "klp_first was replaced, so its post-unpatch did not run: whoever replaces it must undo"
+    assert (said in told) is (callback == "post_unpatch")
+    [other] = diagnose(Seen("klp_other", history=history(trace.numbered()), misbehaved=(wrong,)))
+    assert "replaced" not in other

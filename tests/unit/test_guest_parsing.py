@@ -183,6 +183,16 @@ def test_only_tasks_in_another_state_are_pending(tmp_path: Path) -> None:
     assert [each.pid for each in pending(tmp_path, "0")] == [1]
 
 
+@pytest.mark.parametrize(
+    ("flags", "kthread"), [(0x00200040, True), (0x00400040, False)], ids=["kthread", "user"]
+)
+def test_a_pending_task_is_told_with_its_state_and_kind(tmp_path: Path, flags: int, kthread: bool) -> None:
+    task(tmp_path, 5, 5, "0\n", "a) R (b", STACK)
+    fill(tmp_path, {"5/task/5/stat": f"5 (a) R (b) D 2 0 0 0 -1 {flags} 0 0\n"})
+    [found] = pending(tmp_path, "1")
+    assert (found.state, found.kthread, len(found.stack)) == ("D", kthread, 2)
+
+
 def test_each_thread_counts(tmp_path: Path) -> None:
     task(tmp_path, 10, 10, "1\n", "main")
     task(tmp_path, 10, 11, "0\n", "worker a", "[<0>] a+0x1\n")

@@ -63,10 +63,14 @@ def test_stacks_are_shown_with_their_task(recorded: list[ev.AnyEvent]) -> None:
         if now and now.passes > 2 and now.holders:
             break
     assert now is not None
-    watcher.stacks({now.holders[0].pid: ("[<0>] klp_sleeper_wait+0x5", "[<0>] kthread+0xcf")})
+    stack = ("schedule+0x27/0xe0", "klp_sleeper_wait+0x5/0x10 [klp_sleeper]", "kthread+0xcf/0x100")
+    seen = ev.AwaitedTask(pid=now.holders[0].pid, comm="klp_sleeper", kthread=True, state="S", stack=stack)
+    watcher.take(ev.Awaited(probe="klp", seq=0, ts_ns=now.seen_ns, patch=now.patch, tasks=(seen,)))
     lines = holder_lines(watcher.now() or now)
     assert lines[0].startswith(f"klp_sleeper[{now.holders[0].pid}] patch_state ")
-    assert lines[1:3] == ["    [<0>] klp_sleeper_wait+0x5", "    [<0>] kthread+0xcf"]
+    assert lines[0].endswith("; klp_sleeper_wait is this kthread's own main function, which it leaves only "
+                             "to end: neither waiting nor the kernel's signals help")  # fmt: skip
+    assert lines[1:4] == [f"    {frame}" for frame in stack]
 
 
 def test_it_is_told_in_a_line_and_in_a_picture(views: list[LiveTransition]) -> None:

@@ -6,16 +6,70 @@ from __future__ import annotations
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from klp.errors import NotALivepatch, UsageError
-from klp.model import Kernel
-from klp.modules.modinfo import can_be_removed, check_loadable, read_module
+from klp.model import Kernel, Module
+from klp.modules.modinfo import can_be_removed, check_loadable, pins_itself, read_module
+from klp.modules.plan import LogLine, LogPhase, PatchPlan, as_built
+from tests.unit.objectfiles import Content, Made, object_bytes
 
 RELEASE = "6.12.117+deb13-amd64"
 KO = Path(__file__).parents[1] / "data/modules/klp_version_banner.ko"
 CONTENT = KO.read_bytes()
+
+
+# An init function of 16 bytes, from 8 on, and another function after it.
+def pinning(tmp_path: Path, *used: tuple[int, str]) -> bool:
+    names = sorted({name for _, name in used})
+    code = {".init.text": Content(bytes(64), relocations=[(at, name, 0) for at, name in used])}
+    made = [Made("init_module", ".init.text", 8, 16, "FUNC"), *map(Made, names)]
+    file = tmp_path / "made.ko"
+    file.write_bytes(object_bytes(code, made))
+    return pins_itself(file)
+
+
+def test_a_module_that_pins_itself_in_its_init_function(tmp_path: Path) -> None:
+    own = (8, "__this_module")
+    assert pinning(tmp_path, own, (12, "__module_get"))
+    assert pinning(tmp_path, own, (12, "try_module_get"), (16, "module_put"))
+    assert not pinning(tmp_path, own, (12, "klp_enable_patch"))
+    assert not pinning(tmp_path, (8, "other_module"), (12, "__module_get"))
+    assert not pinning(tmp_path, own, (12, "__module_get"), (40, "module_put"))
+    assert not pinning(tmp_path, (24, "__this_module"), (32, "__module_get"))
+    assert not pins_itself(KO)
+
+
+@pytest.mark.parametrize(
+    ("called", "changes", "why"),
+    [
+        (
+            "__module_get",
+            {},
+            "its init function takes a reference of its own module, and nothing puts it back",
+        ),
+        ("klp_enable_patch", {}, ""),
+        ("__module_get", {"stays": "for good"}, "for good"),
+        ("__module_get", {"log": (LogLine(when=LogPhase.UNLOADED, pattern="gone"),)}, ""),
+    ],
+)
+def test_one_that_pins_itself_stays_unless_its_author_says_otherwise(
+    tmp_path: Path, called: str, changes: dict[str, Any], why: str
+) -> None:
+    pinning(tmp_path, (8, "__this_module"), (12, called))
+    own = PatchPlan(name="x", summary="x", livepatch="klp_x", **changes)
+    module = Module(
+        name="klp_x",
+        file=tmp_path / "made.ko",
+        vermagic="",
+        livepatch=True,
+        depends=(),
+        licence="",
+        sha256="",
+    )
+    assert as_built(own, module).stays == why
 
 
 def kernel(release: str) -> Kernel:

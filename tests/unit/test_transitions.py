@@ -87,6 +87,7 @@ def test_a_transition_that_completes() -> None:
             TransitionPhase(name="first pass", begun_ns=1010, duration_ns=90),
             TransitionPhase(name="completion", begun_ns=1100, duration_ns=0),
         ),
+        mixed_ns=19,
     )  # fmt: skip
     assert found.duration_ns == 100
     assert found.direction == "patching"

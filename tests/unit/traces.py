@@ -33,8 +33,8 @@ _OF = {
     ),
     "klpconsistency": (ev.Ran,),
     "klp": (
-        ev.Plan, ev.Step, ev.Sysfs, ev.Behaviour, ev.LoggedLine, ev.Taint, ev.PatchStates, ev.Control,
-        ev.Calls,
+        ev.Plan, ev.Step, ev.Sysfs, ev.Behaviour, ev.LoggedLine, ev.Taint, ev.PatchStates, ev.Awaited,
+        ev.Control, ev.Calls,
     ),
 }  # fmt: skip
 PROBE = {kind: probe for probe, kinds in _OF.items() for kind in kinds}

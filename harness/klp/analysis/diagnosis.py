@@ -23,7 +23,7 @@ _HELD_BY = 3
 # Rules whose breach has a cause that is told already, in better words: a report in the kernel log, a
 # command that did not show what it had to, a leak.
 _LOG_RULE, _BEHAVIOUR_RULE, _LEDGER_RULE = "L6", "L5", "S7"
-REFUSED = "refused"
+REFUSED, PENDING = "refused", "pending"
 # How a reason begins that says who holds a transition.
 DOES_NOT_END = "the transition does not end"
 
@@ -33,11 +33,13 @@ class Misbehaviour:
     """A command of patch.toml that did not show what it had to.
 
     Attributes:
-        moment: ``before``, ``enabled`` or ``after``; ``refused`` after a load that was refused.
+        moment: ``before``, ``enabled`` or ``after``; ``refused`` after a load that was refused, ``pending``
+            while a transition was held up.
         command, pattern, output: what was run, what must be found in its output, and that.
         said: what the same command said the time before, or None.
         namesakes: in words, the changed functions whose name several functions of the kernel have, and the
             objects that are not patched.
+        other: what else its output might have had, if anything.
     """
 
     moment: str
@@ -46,6 +48,7 @@ class Misbehaviour:
     output: str
     said: str | None
     namesakes: tuple[str, ...] = ()
+    other: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +148,17 @@ def _holders(leg: Leg, own: dict[int, str]) -> Iterator[str]:
 
 def misbehaved(wrong: Misbehaviour, seen: Seen) -> str:
     """Return what was not seen, and what that may mean."""
-    shown = f"{wrong.command} says {_short(wrong.output)}, not {wrong.pattern!r}"
+    wanted = " or ".join(map(repr, (wrong.pattern, *wrong.other)))
+    shown = f"{wrong.command} says {_short(wrong.output)}, not {wanted}"
     if wrong.moment == "before":
         return f"before it is loaded, {shown}"
     if wrong.moment == REFUSED:
         return _left_by_refusal(shown, seen)
+    if wrong.moment == PENDING:
+        return (
+            f"while its transition is held up, {shown}: so it stays for as long as anybody sleeps in what "
+            "it changes; where that is meant, patch.toml can say so: pending = …"
+        )
     which = f"; {'; '.join(wrong.namesakes)}" if wrong.namesakes else ""
     unchanged = wrong.output == wrong.said
     if wrong.moment == "enabled":
@@ -158,7 +167,8 @@ def misbehaved(wrong: Misbehaviour, seen: Seen) -> str:
                 f"nothing changed while it was enabled: {shown}; is the function inlined into its callers?"
             )
         return f"{'nothing changed ' if unchanged else ''}while it is enabled: {shown}{which}"
-    return f"{'not restored by' if unchanged else 'after'} disabling: {shown}{_undone_too_early(seen)}"
+    why = _undone_too_early(seen) + _replaced(seen)
+    return f"{'not restored by' if unchanged else 'after'} disabling: {shown}{why}"
 
 
 def _left_by_refusal(shown: str, seen: Seen) -> str:
@@ -187,6 +197,29 @@ def _undone_too_early(seen: Seen) -> str:
     return (
         f"; what pre-patch does for {bare[0]} has to be undone by post-unpatch: a reversed transition runs "
         "no pre-unpatch"
+    )
+
+
+def _replaced(seen: Seen) -> str:
+    """Name the livepatches that it took the place of, and whose callbacks that undo something did not run.
+
+    Those of a livepatch that is replaced never do (C7).
+    """
+    history = seen.history
+    if history is None:
+        return ""
+    gone = dict.fromkeys(each.patch for _, each in history.stack.replaced if each.by == seen.livepatch)
+    found = (
+        (patch, [kind for kind in ("pre_unpatch", "post_unpatch") if history.callbacks.has(*each, kind)])
+        for patch in gone
+        for each in history.callbacks.objects
+        if each[0] == patch
+    )
+    return "".join(
+        f"; {patch} was replaced, so its {' and '.join(kinds).replace('_', '-')} did not run: whoever "
+        "replaces it must undo what it set up"
+        for patch, kinds in found
+        if kinds
     )
 
 

@@ -267,6 +267,7 @@ class _Builder:
             **dict.fromkeys(_SHADOW, self._ledger.take),
             **dict.fromkeys(_TRANSITION, self._of_a_transition),
             **dict.fromkeys(_KEPT, self._keep),
+            ev.Awaited: self._legs.take,
             ev.Attempt: self._of_a_task,
             ev.Switch: self._of_a_task,
         }

@@ -17,6 +17,7 @@ from klp.trace import events as ev
 
 Who = tuple[int, str]
 RUNNING = "running on a CPU"
+UNRELIABLE = "its stack could not be read reliably"
 
 
 class LegOutcome(StrEnum):
@@ -89,6 +90,7 @@ class Leg:
         gone: when tasks died that no pass met any more.
         dead_pending: when tasks died that were not in the target state.
         last_ns: time of the last event seen in it.
+        awaited: whom it waited for, as klp looked while it lasted.
     """
 
     patch: str
@@ -118,6 +120,7 @@ class Leg:
     gone: tuple[int, ...]
     dead_pending: tuple[int, ...]
     last_ns: int
+    awaited: tuple[tuple[int, ev.Awaited], ...] = ()
 
     @property
     def forks_pending(self) -> int:
@@ -155,6 +158,17 @@ class Leg:
         ends = [each.ts_ns for _, each in self.censuses if each.moment == "completed"]
         return bool(ends) and ts_ns > ends[0]
 
+    @property
+    def changed(self) -> frozenset[str]:
+        """The functions that its livepatch was seen to change in it."""
+        return frozenset(
+            one.function for each in self.objects for one in each.functions if one.patch == self.patch
+        )
+
+    def signals_until(self, ts_ns: int) -> int:
+        """Return how often the kernel had signalled the remaining tasks by a moment."""
+        return sum(each.ts_ns <= ts_ns for _, each in self.signals)
+
     def census(self, moment: str) -> Iterator[tuple[int, ev.Census]]:
         """Yield the censuses of one moment that were taken whole."""
         return ((n, each) for n, each in self.censuses if each.moment == moment and each.whole)
@@ -178,5 +192,5 @@ def reason(event: ev.Attempt) -> str:
         return f"sleeping in {event.function or 'an unknown function'}"
     return {
         "running": RUNNING,
-        "unreliable": "its stack could not be read reliably",
+        "unreliable": UNRELIABLE,
     }.get(event.result, "refused without a reason")

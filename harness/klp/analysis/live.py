@@ -8,7 +8,8 @@ from enum import StrEnum
 
 import msgspec
 
-from klp.analysis.legs import identity, reason
+from klp.analysis.legs import UNRELIABLE, identity, reason
+from klp.analysis.outlook import outlook
 from klp.trace import events as ev
 
 
@@ -35,6 +36,7 @@ class StuckTask(msgspec.Struct, frozen=True, kw_only=True):
         attempts: how often it was tried.
         since_ns: guest's clock at the transition's start.
         stack: its kernel stack, innermost first; empty until it was asked for.
+        outlook: what is to be expected of it; likewise.
     """
 
     pid: int
@@ -44,6 +46,7 @@ class StuckTask(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
     since_ns: int
     stack: tuple[str, ...] = ()
+    outlook: str = ""
 
 
 class LiveTransition(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +93,7 @@ class Watcher:
         self._now: LiveTransition | None = None
         self._holders: dict[tuple[int, str], StuckTask] = {}
         self._switched: Counter[str] = Counter()
+        self._changed: set[str] = set()
         self._last_told = False  # whether the pass that ends it was seen
 
     def take(self, event: ev.AnyEvent) -> bool:
@@ -100,26 +104,36 @@ class Watcher:
         now = self._now
         if now is None or now.over:
             return False
-        if isinstance(event, ev.Attempt):
-            self._attempt(event, now)
-            return False
-        if isinstance(event, ev.Switch):
-            self._left_behind_no_more(event.task, event.path)
-            return False
-        if isinstance(event, ev.Exit):
-            # It needs to switch no more. Until it is reaped a pass may try it still, and tells that anew.
-            self._holders.pop(identity(event.task), None)
-            return False
+        self._of_tasks(event, now)
         changes = self._step(event, now)
         if changes:
             self._now = msgspec.structs.replace(now, seen_ns=max(now.seen_ns, event.ts_ns), **changes)
         return bool(changes)
 
-    def stacks(self, stacks: dict[int, tuple[str, ...]]) -> None:
-        """Add the kernel stacks of tasks, by thread id."""
+    def _of_tasks(self, event: ev.AnyEvent, now: LiveTransition) -> None:
+        match event:
+            case ev.Attempt():
+                self._attempt(event, now)
+            case ev.Switch():
+                self._left_behind_no_more(event.task, event.path)
+            case ev.Exit():
+                # It needs to switch no more. Until it is reaped a pass may try it, and tells that anew.
+                self._holders.pop(identity(event.task), None)
+            case ev.Function():
+                self._changed.add(event.function)
+            case ev.Awaited():
+                self._look(event, now)
+
+    def _look(self, event: ev.Awaited, now: LiveTransition) -> None:
+        """Add the kernel stacks of tasks, and what they tell."""
+        seen = {each.pid: each for each in event.tasks}
         for who, holder in self._holders.items():
-            if holder.pid in stacks:
-                self._holders[who] = msgspec.structs.replace(holder, stack=stacks[holder.pid])
+            if found := seen.get(holder.pid):
+                words = outlook(
+                    found, now.patch, target=now.target, changed=self._changed,
+                    unreliable=holder.reason == UNRELIABLE, signals=now.signals,
+                )  # fmt: skip
+                self._holders[who] = msgspec.structs.replace(holder, stack=found.stack, outlook=words)
 
     def now(self) -> LiveTransition | None:
         """Return the transition as far as it is known, or None before the first."""
@@ -131,6 +145,7 @@ class Watcher:
     def _begin(self, event: ev.Init) -> None:
         self._holders.clear()
         self._switched.clear()
+        self._changed.clear()
         self._last_told = False
         self._now = LiveTransition(
             patch=event.patch, target=event.target, phase=LivePhase.INITIALISED, total=0, left=0, passes=0,
@@ -148,7 +163,7 @@ class Watcher:
         self._holders[who] = StuckTask(
             pid=event.task.pid, comm=event.task.comm, patch_state=event.patch_state, reason=reason(event),
             attempts=before.attempts + 1 if before else 1, since_ns=now.begun_ns,
-            stack=before.stack if before else (),
+            stack=before.stack if before else (), outlook=before.outlook if before else "",
         )  # fmt: skip
 
     def _left_behind_no_more(self, task: ev.Task, path: str) -> None:

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from klp.analysis.accounts import TaskAccounts
 from klp.analysis.legs import Leg, LegOutcome, ObjectSeen, TaskSwitch
+from klp.analysis.words import outlook_of, signalled
 from klp.klog.transitions import COUNTED
 from klp.trace import events as ev
 
@@ -35,6 +36,8 @@ class Straggler(msgspec.Struct, frozen=True, kw_only=True):
             ``sleeping in busymod_work_func``.
         held_ns: from the transition's start to the task's switch, or to the end of what was seen.
         switched_by: the path by which it switched at last, or None.
+        outlook: what was to be expected of it, where it has not switched and klp looked at it.
+        signalled: whether the kernel's signal sent it out of where it was.
     """
 
     pid: int
@@ -42,6 +45,8 @@ class Straggler(msgspec.Struct, frozen=True, kw_only=True):
     reasons: dict[str, int]
     held_ns: int
     switched_by: str | None
+    outlook: str = ""
+    signalled: bool = False
 
 
 class TransitionPhase(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +82,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
         signals: times the core signalled the remaining tasks.
         forced: whether klp_force_transition ended it.
         phases: what it spent its time on, in order.
+        mixed_ns: for how long some tasks had switched and others had not.
     """
 
     patch: str
@@ -93,6 +99,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     signals: int
     forced: bool
     phases: tuple[TransitionPhase, ...] = ()
+    mixed_ns: int = 0
 
     @property
     def duration_ns(self) -> int | None:
@@ -145,7 +152,20 @@ def transition_of(leg: Leg) -> Transition:
         signals=len(leg.signals),
         forced=bool(leg.forces),
         phases=phases(leg),
+        mixed_ns=_mixed_ns(leg, [each.at_ns for each in switched]),
     )
+
+
+def _mixed_ns(leg: Leg, switched_ns: Sequence[int]) -> int:
+    """Return how long a leg had tasks of both states, from its first switch to the last.
+
+    A reversal finds some that are where it goes; what did not end is mixed to the end of what was seen.
+    """
+    if not switched_ns:
+        return 0
+    begun = leg.begun_ns if leg.reversal else min(switched_ns)
+    until = max(switched_ns) if leg.completed else leg.ended_ns or leg.last_ns
+    return max(0, until - begun)
 
 
 def traced_counts(transitions: Iterable[Transition], patch: str) -> dict[str, int]:
@@ -176,6 +196,8 @@ def _straggler(task: TaskSwitch, leg: Leg) -> Straggler:
         reasons=task.reasons,
         held_ns=until - leg.begun_ns,
         switched_by=task.path,
+        outlook=outlook_of(task, leg),
+        signalled=signalled(task, leg),
     )
 
 
@@ -267,6 +289,7 @@ class _Open:
         self._functions: list[ev.Function] = []
         self._waits: list[tuple[int, ev.Synchronize]] = []
         self._in_scheduler: list[tuple[int, ev.Switch]] = []
+        self._awaited: list[tuple[int, ev.Awaited]] = []
         self._accounts = TaskAccounts(begun.target)
         self._last_ns = begun.ts_ns
         self._done = False
@@ -313,6 +336,8 @@ class _Open:
             self._signals.append((number, event))
         elif isinstance(event, ev.Force):
             self._forces.append((number, event))
+        elif isinstance(event, ev.Awaited):
+            self._awaited.append((number, event))
         else:
             return self._take_object(number, event)
         return True
@@ -369,4 +394,5 @@ class _Open:
             gone=accounts.gone,
             dead_pending=tuple(accounts.dead_pending),
             last_ns=self._last_ns,
+            awaited=tuple(self._awaited),
         )

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from klp.analysis.legs import Leg, TaskSwitch
+from klp.analysis.legs import UNRELIABLE, Leg, TaskSwitch
+from klp.analysis.outlook import outlook
 from klp.trace.events import PATCHED
 
 _LET_GO = {
@@ -18,6 +19,9 @@ _LET_GO = {
     "ended": "ended",
     "already": "was found switched",
 }
+
+# A pass a second: who has not switched by the next one did not leave for the signal.
+_SIGNALLED_NS = 1_000_000_000
 
 
 def how_many(number: int, thing: str) -> str:
@@ -47,8 +51,30 @@ def task_story(task: TaskSwitch, leg: Leg) -> str:
     why = " and ".join(_with_meaning(each, leg) for each in reasons)
     tries = f"{task.attempts} attempts" if task.attempts > 1 else "1 attempt"
     end = _LET_GO.get(task.path or "", "was left pending")
+    if signalled(task, leg):
+        end = f"ended by the kernel's signal: {end}"
+    further = f": {words}" if (words := outlook_of(task, leg)) else ""
     held = f"held up {_held_ns(task, leg) / 1e9:.1f} s by {task.comm}[{task.pid}] {why}"
-    return f"{leg.told()} {held}; {end} after {tries}"
+    return f"{leg.told()} {held}; {end} after {tries}{further}"
+
+
+def outlook_of(task: TaskSwitch, leg: Leg) -> str:
+    """Return what is to be expected of a task that has not switched; empty where nobody looked at it."""
+    looks = ((each.ts_ns, one) for _, each in leg.awaited for one in each.tasks if one.pid == task.pid)
+    at_ns, seen = max(looks, key=lambda look: look[0], default=(0, None))
+    if task.path or seen is None:
+        return ""
+    most = max(task.reasons, key=lambda why: task.reasons[why], default="")
+    return outlook(
+        seen, leg.patch, target=leg.target, changed=leg.changed, unreliable=most == UNRELIABLE,
+        signals=leg.signals_until(at_ns),
+    )  # fmt: skip
+
+
+def signalled(task: TaskSwitch, leg: Leg) -> bool:
+    """Whether a user's task switched as it was sent out of a system call by the kernel's signal."""
+    sent = [each.ts_ns for _, each in leg.signals if each.ts_ns <= task.at_ns]
+    return task.path == "exit" and bool(sent) and task.at_ns - sent[-1] < _SIGNALLED_NS
 
 
 def _held_ns(task: TaskSwitch, leg: Leg) -> int:
@@ -61,5 +87,4 @@ def _with_meaning(reason: str, leg: Leg) -> str:
     if leg.target != PATCHED and function != reason:
         # klp_check_stack_func() looks for what is to be left, here the new function, by the old one's name.
         return f"{reason}, the livepatch's version of it"
-    changed = {one.function for each in leg.objects for one in each.functions if one.patch == leg.patch}
-    return f"{reason}, which this livepatch changes" if function in changed else reason
+    return f"{reason}, which this livepatch changes" if function in leg.changed else reason

@@ -19,7 +19,11 @@ from klp.model import Kernel, Module
 from klp.modules.build import build
 from klp.modules.functions import objects_of
 from klp.modules.modinfo import imports, read_module
+<<<<<<< HEAD
 from klp.modules.plan import LoadedBefore, PatchPlan, module_name, plain_plan, plans_of
+=======
+from klp.modules.plan import PatchPlan, as_built, module_name, plain_plan, plans_of
+>>>>>>> c-outlook
 from klp.modules.sources import BuiltModule, ModuleSource, find_source
 from klp.progress import Progress
 
@@ -125,6 +129,7 @@ def candidate(which: Wanted, kernel: Kernel, modules: dict[str, Module]) -> Cand
     if livepatch is None:
         built = ", ".join(modules)
         raise UsageError(f"{which.source.word}: no module {plan.livepatch} among those built ({built})")
+<<<<<<< HEAD
     return with_kernel_modules(
         Candidate(which.name, plan, livepatch, modules, kernel), kernel_needs(kernel)
     )
@@ -167,6 +172,9 @@ def with_kernel_modules(one: Candidate, needs: Mapping[str, frozenset[str]]) -> 
         resident={name: each for name, each in resident.items() if name not in one.modules},
         implied=frozenset(missing),
     )
+=======
+    return Candidate(which.name, as_built(plan, livepatch), livepatch, modules, kernel)
+>>>>>>> c-outlook
 
 
 def _only_livepatch(which: Wanted, modules: dict[str, Module]) -> Module:

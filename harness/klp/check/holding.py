@@ -11,9 +11,12 @@ from __future__ import annotations
 import errno
 from typing import Literal
 
+from klp.analysis.diagnosis import Misbehaviour
 from klp.analysis.legs import Leg, TaskSwitch
 from klp.analysis.legs import LegOutcome as Outcome
 from klp.check.stage import NotApplicable, Stage
+from klp.drive.steps import Moment
+from klp.drive.subject import Misbehaved
 from klp.errors import CheckFailed
 from klp.waiting import DeadlineMissed, wait_until
 
@@ -25,6 +28,8 @@ _SLEEPING = "sleeping in "
 _HELD_S = 90.0
 # Each look has the probes write out what they have, which takes the guest's CPU from what is waited for.
 _LOOK_S = 0.3
+# So many functions are named in a note.
+_SHOWN = 5
 
 
 class Holder:
@@ -78,10 +83,13 @@ class Holder:
             raise CheckFailed(
                 f"no pass was held up by a task asleep in a function for {missed.waited_s:.0f} s"
             ) from None
-        functions = dict.fromkeys(why for each in _sleepers(leg) for why in _places(each))
-        places = ", ".join(functions)
-        self._stage.note(f"{leg.direction} held up by tasks asleep in {places}")
-        return tuple(functions)
+        functions = tuple(dict.fromkeys(why for each in _sleepers(leg) for why in _places(each)))
+        shown = ", ".join(functions[:_SHOWN])
+        # patches/hold-anywhere has room for 64; nor is anybody held in what is not loaded.
+        total = sum(len(each.functions) for each in self._stage.known_objects)
+        more = f", … ({len(functions)} of its {total} functions)" if len(functions) > _SHOWN else ""
+        self._stage.note(f"{leg.direction} held up by tasks asleep in {shown}{more}")
+        return functions
 
     def _look(self, attempts: int) -> Leg | None:
         name = self._stage.livepatch.name
@@ -100,6 +108,31 @@ class Holder:
                 hint="the kernel did not find them by their stacks (klp_check_stack)",
             )
         return None
+
+    def observe(self, settled: Literal[Moment.BEFORE, Moment.AFTER]) -> None:
+        """Run the author's commands while the transition is held up; what they print then may be a fault.
+
+        It must be what is expected on one side of the transition or on the other, or what `pending` says.
+
+        Args:
+            settled: on the other side than enabled: ``before`` while it is being enabled, else ``after``.
+        """
+        plan = self._stage.candidate.plan
+        for each in plan.observe:
+            patterns = each.in_between(getattr(each, settled))
+            if not patterns:
+                continue
+            first, *other = patterns
+            try:
+                self._stage.livepatch.observe(
+                    each.command, first, other=other, moment=Moment.PENDING, rules=plan.rules
+                )
+            except Misbehaved as wrong:
+                self._stage.misbehaved.append(
+                    Misbehaviour(
+                        Moment.PENDING, each.command, first, wrong.output, None, other=tuple(other)
+                    )
+                )
 
     def let_go(self) -> None:
         """Wake the tasks up, and end them.

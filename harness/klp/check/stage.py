@@ -172,21 +172,21 @@ class Stage:
 
     @property
     def stays(self) -> str:
-        """Why its module stays loaded for good, as patch.toml says; empty where it can be unloaded."""
+        """Why its module stays loaded for good; empty where it can be unloaded."""
         return self.candidate.plan.stays
 
     def unload(self) -> None:
         """Unload the livepatch, which must be disabled; note in `inside` which tasks are in its code now.
 
-        Should the guest die of it, they are who ran code that is no longer there. One that stays, by
-        patch.toml, is left where it is, and a note says so.
+        Should the guest die of it, they are who ran code that is no longer there. One that stays is left
+        where it is, and a note says so.
 
         Raises:
             Refused: the kernel did not let it go.
             CheckFailed: a probe is dead.
         """
         if self.stays:
-            self.note(f"not unloaded, for patch.toml says that it stays: {self.stays}")
+            self.note(f"not unloaded, for it stays: {self.stays}")
             return
         self.trace.mark()  # with the module go its symbols, by which the probes name who called
         if self.case.debug:
@@ -300,7 +300,7 @@ class Stage:
             TransitionStuck: the transition outlasted its deadline.
         """
         if self.stays and self.livepatch.loaded:
-            raise NotApplicable(f"patch.toml says that it stays, and this loads it twice: {self.stays}")
+            raise NotApplicable(f"it stays, and this loads it a second time: {self.stays}")
         got = self.livepatch.load(self.candidate.plan.parameters, wait=wait, expect=expect)
         if not got and not self._objects:
             self._objects = self._changes()
@@ -357,11 +357,12 @@ class Stage:
 
     def _namesakes(self) -> tuple[str, ...]:
         """Return, in words, the changed functions whose name is in their object several times."""
-        if not self._objects:
-            return ()
+        return namesakes(self.listed(), self.objects) if self._objects else ()
+
+    def listed(self) -> str:
+        """Return the lines of /proc/kallsyms with the names of the functions that it changes."""
         names = "|".join(sorted({re.escape(name) for _, name in self.functions}))
-        listed = self.guest.run(["grep", "-E", f" [tT] ({names})(\\s|$)", "/proc/kallsyms"]).stdout
-        return namesakes(listed, self.objects)
+        return self.guest.run(["grep", "-E", f" [tT] ({names})(\\s|$)", "/proc/kallsyms"]).stdout
 
     def await_log(self, when: LogPhase) -> None:
         """Wait, up to patch.toml's `settle`, for its log lines of a phase; one missing is a fault."""

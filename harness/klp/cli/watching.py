@@ -35,9 +35,8 @@ class TransitionScreen:
             self._console.print(live_line(now), soft_wrap=True)
 
     def slow(self, tasks: tuple[PendingTask, ...]) -> None:
-        """See `klp.drive.watch.Watch`."""
+        """See `klp.drive.watch.Watch`; their stacks have come as an event before."""
         with self._lock:
-            self._watcher.stacks({each.pid: each.stack for each in tasks})
             now = self._watcher.now()
         if self._console.is_terminal:
             return

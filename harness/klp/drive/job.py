@@ -11,7 +11,7 @@ from klp.errors import NotALivepatch, UsageError
 from klp.model import Image, Module
 from klp.modules.build import build
 from klp.modules.modinfo import check_loadable
-from klp.modules.plan import PatchPlan, plain_plan, plans_of
+from klp.modules.plan import PatchPlan, as_built, module_name, plain_plan, plans_of
 from klp.modules.sources import ModuleSource, find_source
 from klp.progress import Progress
 
@@ -74,6 +74,10 @@ def make_job(wanted: Sequence[Wish], image: Image, out: Path, progress: Progress
     own = tuple(plan for plan in plans if plan.is_for(image.name))
     if not own:
         raise UsageError(f"nothing here is for kernel {image.name}", hint="see kernels in patch.toml")
+    own = tuple(
+        as_built(plan, modules[name]) if (name := module_name(plan.livepatch)) in modules else plan
+        for plan in own
+    )
     return Job(image, own, modules)
 
 

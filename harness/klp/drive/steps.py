@@ -15,20 +15,22 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from klp.analysis.diagnosis import REFUSED
+from klp.analysis.diagnosis import PENDING, REFUSED
 from klp.modules.plan import LogPhase, PatchPlan, module_name
 
 
 class Moment(StrEnum):
     """A moment at which patch.toml says what must be seen.
 
-    `REFUSED` is after a load that was refused: then it must be what it was before. No plan has that step.
+    `REFUSED` is after a load that was refused: then it must be what it was before. `PENDING` is while a
+    transition is held up. No plan has these steps.
     """
 
     BEFORE = "before"
     ENABLED = "enabled"
     AFTER = "after"
     REFUSED = REFUSED
+    PENDING = PENDING
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ from klp.lab.lab import Lab
 from klp.model import Module
 from klp.trace.observer import Action, Observer
 
+_Listener = Callable[[tuple[PendingTask, ...]], None]
+
 
 class Refused(CheckFailed):
     """Something was refused that had to be done.
@@ -166,8 +168,8 @@ class LivepatchSubject(ModuleSubject):
         path: str,
         *,
         deadline_s: float,
-        stuck: Callable[[tuple[PendingTask, ...]], None],
-        slow: Callable[[tuple[PendingTask, ...]], None] | None = None,
+        stuck: _Listener,
+        slow: _Listener | None = None,
         observer: Observer | None = None,
     ) -> None:
         super().__init__(lab, module, path, observer)
@@ -210,11 +212,14 @@ class LivepatchSubject(ModuleSubject):
         if self._observer:
             self._observer.sysfs()
 
-    def observe(self, command: str, pattern: str, *, moment: str = "", rules: Sequence[str] = ()) -> str:
+    def observe(
+        self, command: str, pattern: str, *, moment: str = "", rules: Sequence[str] = (),
+        other: Sequence[str] = (),
+    ) -> str:  # fmt: skip
         """Run a command that shows what the livepatch changes; hold its output against a pattern (L5).
 
         Args:
-            pattern: must be found (`re.search`) in the output.
+            pattern: must be found (`re.search`) in the output; or one of `other`.
             moment: in words, such as ``enabled``; by default what sysfs says.
             rules: further rules that this observation shows.
 
@@ -222,12 +227,12 @@ class LivepatchSubject(ModuleSubject):
             Misbehaved: the output has no such thing.
         """
         output = self._lab.guest.run(command).stdout.strip()
-        held = re.search(pattern, output) is not None
+        held = any(re.search(each, output) for each in (pattern, *other))
         when = moment or ("enabled" if self.enabled else "not enabled")
         if self._observer:
             self._observer.behaviour(
-                patch=self.name, moment=when, command=command, pattern=pattern, output=output, held=held,
-                rules=tuple(rules),
+                patch=self.name, moment=when, command=command, pattern=" or ".join((pattern, *other)),
+                output=output, held=held, rules=tuple(rules),
             )  # fmt: skip
         if not held:
             raise Misbehaved(self.name, when, command, pattern, output)
@@ -240,8 +245,20 @@ class LivepatchSubject(ModuleSubject):
             TransitionStuck: it still is, after `deadline_s` or the settings' deadline.
         """
         self._lab.livepatches.wait_transition(
-            self.name, deadline_s=deadline_s or self._deadline_s, stuck=self._stuck, slow=self._slow
-        )
+            self.name, deadline_s=deadline_s or self._deadline_s,
+            stuck=self._told_to(self._stuck), slow=self._told_to(self._slow),
+        )  # fmt: skip
+
+    def _told_to(self, listener: _Listener | None) -> _Listener:
+        """Return what writes down whom a transition waits for, and tells a listener."""
+
+        def tell(tasks: tuple[PendingTask, ...]) -> None:
+            if self._observer:
+                self._observer.awaited(self.name, tasks)
+            if listener:
+                listener(tasks)
+
+        return tell
 
     def wait_gone(self) -> None:
         """Wait until sysfs shows it no longer: the kernel frees it after its last transition.
@@ -327,7 +344,9 @@ class LivepatchSubject(ModuleSubject):
 
     def pending(self) -> tuple[PendingTask, ...]:
         """Return the tasks that have not reached the target state, with their kernel stacks."""
-        return self._lab.livepatches.pending(self.name)
+        tasks = self._lab.livepatches.pending(self.name)
+        self._told_to(None)(tasks)
+        return tasks
 
     def _write(self, action: Action, attribute: str, value: int, expect: int | None) -> int:
         # The guest's shell is bash, which names the error of a failed write.

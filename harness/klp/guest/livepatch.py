@@ -46,15 +46,17 @@ _STATES = "grep -H . /proc/[0-9]*/task/[0-9]*/patch_state 2>/dev/null"
 _HELD_S = 3.0
 # Prints tid and patch_state of every thread.
 _PATCH_STATES = _STATES + " | sed 's,.*/task/,,; s,/patch_state:, ,'; :"
-# Prints tid, name, patch_state and stack of the threads whose state is neither $1 nor -1 (the transition
-# has just ended), of $2 at most: each costs the guest a `cat`.
+# Prints tid, name, patch_state, `stat` and stack of the threads whose state is neither $1 nor -1 (the
+# transition has just ended), of $2 at most: each costs the guest a `cat`.
 _PENDING = (
     _STATES + ' | sed "s,/patch_state:, ," | while read -r t s; do '
     'if [ "$s" != "$1" ] && [ "$s" != -1 ]; then echo "$s $t"; fi; done | head -n "$2" | '
     "while read -r s t; do comm=; IFS= read -r comm <$t/comm; "
-    'printf "task %s %s %s\\n" "$s" "${t##*/}" "$comm"; cat $t/stack; done'
+    'printf "task %s %s %s\\n" "$s" "${t##*/}" "$comm"; stat=; '
+    'IFS= read -r stat <$t/stat; echo "stat $stat"; cat $t/stack; done'
 )
 _PENDING_AT_MOST = 100
+_PF_KTHREAD = 0x00200000  # include/linux/sched.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +97,20 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class PendingTask:
-    """A thread that has not reached the target state; `stack` is innermost first."""
+    """A thread that has not reached the target state.
+
+    Attributes:
+        stack: innermost first.
+        kthread: whether it is none of a user's.
+        state: its letter in /proc/PID/stat, such as S; empty where it has ended by now.
+    """
 
     pid: int
     comm: str
     patch_state: int
     stack: tuple[str, ...]
+    kthread: bool = False
+    state: str = ""
 
     def line(self) -> str:
         """Return it in one line: who, and where it sleeps."""
@@ -270,17 +280,31 @@ def _object(name: str, files: dict[str, str]) -> PatchedObject:
 
 
 def parse_pending(text: str) -> tuple[PendingTask, ...]:
-    """Read `_PENDING`'s output: a ``task STATE TID NAME`` line, then that task's stack."""
+    """Read `_PENDING`'s output: ``task STATE TID NAME``, then that task's ``stat …`` and its stack."""
     heads: list[tuple[int, str, int]] = []
+    stats: list[tuple[str, bool]] = []
     stacks: list[list[str]] = []
     for line in text.splitlines():
         if line.startswith("task "):
             _, state, pid, comm = line.split(" ", 3)
             heads.append((int(pid), comm, int(state)))
+            stats.append(("", False))
             stacks.append([])
+        elif line.startswith("stat ") and stats:
+            stats[-1] = _stat(line)
         elif line.strip() and stacks:
             stacks[-1].append(line.strip())
     return tuple(
-        PendingTask(pid, comm, state, tuple(stack))
-        for (pid, comm, state), stack in zip(heads, stacks, strict=True)
+        PendingTask(pid, comm, state, tuple(stack), kthread, letter)
+        for (pid, comm, state), (letter, kthread), stack in zip(heads, stats, stacks, strict=True)
     )
+
+
+def _stat(line: str) -> tuple[str, bool]:
+    """Return a task's state and whether it is a kthread, from /proc/PID/stat (man 5 proc).
+
+    After its name, which may have anything in it: state, parent, group, session, terminal and its group,
+    flags.
+    """
+    fields = line.rpartition(")")[2].split()
+    return (fields[0], bool(int(fields[6]) & _PF_KTHREAD)) if len(fields) > 6 else ("", False)

@@ -6,10 +6,12 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+from itertools import pairwise
 from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import SymbolTableSection
+from elftools.elf.relocation import RelocationSection
+from elftools.elf.sections import Symbol, SymbolTableSection
 
 from klp import arch
 from klp.errors import NotALivepatch, UsageError
@@ -24,6 +26,10 @@ _COMPRESSED = {
 }
 # It becomes part of paths below /sys and of commands in the guest.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+]*")
+# A module's own struct module, and what takes a reference of one or gives it back
+# (include/linux/module.h).
+_THIS_MODULE = "__this_module"
+_GETTERS, _PUTTER = ("__module_get", "try_module_get"), "module_put"
 _TRUNCATED_HINT = "copy or build it again"
 
 
@@ -73,6 +79,44 @@ def can_be_removed(file: Path) -> bool:
         symbols = table.iter_symbols() if isinstance(table, SymbolTableSection) else ()
         names = {each.name for each in symbols if each["st_shndx"] != "SHN_UNDEF"}
     return "cleanup_module" in names or "init_module" not in names
+
+
+def pins_itself(file: Path) -> bool:
+    """Whether a module, as `read_module` accepts it, takes a reference of its own for good as it is loaded.
+
+    Its init function calls __module_get() or try_module_get() with THIS_MODULE, and nothing else calls
+    module_put(). Nobody writes that by chance. What is taken elsewhere, as by a callback, may be forgotten.
+    """
+    with file.open("rb") as stream:
+        elf = ELFFile(stream)
+        table = elf.get_section_by_name(".symtab")
+        found = table.get_symbol_by_name("init_module") if isinstance(table, SymbolTableSection) else None
+        if not found:
+            return False
+        inside, elsewhere = _names_used(elf, found[0])
+    # The argument is loaded by the relocation just before that of the call.
+    pinned = any(own == _THIS_MODULE and called in _GETTERS for own, called in pairwise(inside))
+    return pinned and _PUTTER not in elsewhere
+
+
+def _names_used(elf: ELFFile, function: Symbol) -> tuple[list[str], set[str]]:
+    """Return which symbols relocations name in a function's code, in its order, and which elsewhere."""
+    begin, index = function["st_value"], function["st_shndx"]
+    inside: list[tuple[int, str]] = []
+    elsewhere: set[str] = set()
+    for section in elf.iter_sections():
+        if not isinstance(section, RelocationSection):
+            continue
+        table = elf.get_section(section["sh_link"])
+        if not isinstance(table, SymbolTableSection):
+            continue
+        for each in section.iter_relocations():
+            at, name = each["r_offset"], table.get_symbol(each["r_info_sym"]).name
+            if section["sh_info"] == index and begin <= at < begin + function["st_size"]:
+                inside.append((at, name))
+            else:
+                elsewhere.add(name)
+    return [name for _, name in sorted(inside) if name], elsewhere
 
 
 def check_loadable(module: Module, kernel: Kernel) -> None:

@@ -14,6 +14,7 @@ import msgspec
 
 from klp import paths
 from klp.model import Module
+from klp.modules.modinfo import pins_itself
 from klp.modules.named import check_named
 from klp.modules.patchfile import SourcePatch
 from klp.modules.sources import ModuleSource, SourceFolder, UpstreamSamples
@@ -21,6 +22,8 @@ from klp.sourcepatch.layers import MakeTable
 from klp.toml import read_toml
 
 _PLAN_FILE = "patch.toml"
+# Why a livepatch stays whose author said nothing of it.
+_PINNED = "its init function takes a reference of its own module, and nothing puts it back"
 
 RuleId = Annotated[str, msgspec.Meta(pattern=r"^[A-Z][0-9]+$")]
 # As sysfs and lsmod show it: Kbuild turns hyphens into underscores (KBUILD_MODNAME).
@@ -70,18 +73,31 @@ class Observation(_Table, frozen=True):
         before: expected before the livepatch is loaded; an empty expression is not checked.
         enabled: expected once its transition is complete.
         after: expected once it is disabled.
+        pending: expected while its transition is held up; where that is left out, what is expected on
+            either side of it.
     """
 
     command: Text
     before: str = ""
     enabled: str = ""
     after: str = ""
+    pending: str = ""
 
     def __post_init__(self) -> None:
-        for key in ("before", "enabled", "after"):
+        for key in ("before", "enabled", "after", "pending"):
             _check_expression(key, getattr(self, key))
         if not (self.before or self.enabled or self.after):
             raise ValueError(f"{self.command}: before, enabled and after are all empty")
+
+    def in_between(self, settled: str) -> tuple[str, ...]:
+        """Return what may be seen while a transition is held up; nothing where the author does not say.
+
+        Args:
+            settled: what is expected on the other side of it than enabled: `before`, or `after`.
+        """
+        if self.pending:
+            return (self.pending,)
+        return (settled, self.enabled) if settled and self.enabled else ()
 
 
 class LogLine(_Table, frozen=True):
@@ -169,7 +185,8 @@ class PatchPlan(_Expectations, frozen=True, kw_only=True):
         skip: scenarios of `klp check` that are not for it.
         workload: what calls the functions that it changes; for `klp check`.
         stays: why its module stays loaded for good, on purpose, so that nobody is to unload it; empty where
-            it can be unloaded. It can be disabled either way.
+            it can be unloaded, or where its module tells that by itself (`as_built`). It can be disabled
+            either way.
     """
 
     name: Text
@@ -272,6 +289,14 @@ def plain_plan(livepatch: Module, modules: Iterable[Module], word: str) -> Patch
     )
     name = livepatch.name.replace("_", "-")
     return PatchPlan(name=name, summary=f"from {word}", livepatch=livepatch.name, load=others)
+
+
+def as_built(plan: PatchPlan, livepatch: Module) -> PatchPlan:
+    """Return a plan with what the livepatch's module tells and its author did not say: that it stays."""
+    unloaded = any(each.when is LogPhase.UNLOADED for each in plan.log)
+    if plan.stays or unloaded or not pins_itself(livepatch.file):
+        return plan
+    return msgspec.structs.replace(plan, stays=_PINNED)
 
 
 def module_name(word: str) -> str:

@@ -116,9 +116,10 @@ def _ran(result: RunResult) -> tuple[Exercised, ...]:
 
 def _holders(transition: Transition) -> tuple[str, ...]:
     """Return who held a transition up, tasks that did so alike together; else what its time went on."""
-    found: dict[tuple[tuple[str, ...], str | None], list[Straggler]] = {}
+    found: dict[tuple[object, ...], list[Straggler]] = {}
     for each in transition.stragglers:
-        found.setdefault((tuple(sorted(each.reasons)), each.switched_by), []).append(each)
+        alike = (tuple(sorted(each.reasons)), each.switched_by, each.outlook, each.signalled)
+        found.setdefault(alike, []).append(each)
     lines = [_holder(each) for each in list(found.values())[:_MOST_HOLDERS]]
     more = sum(len(each) for each in list(found.values())[_MOST_HOLDERS:])
     if lines:
@@ -133,7 +134,9 @@ def _holder(alike: Sequence[Straggler]) -> str:
     [first, *more] = alike
     why = ", ".join(sorted(first.reasons)) if more else counted_reasons(first.reasons)
     who = named(f"{each.comm}[{each.pid}]" for each in alike)
-    return f"{who}, {held}: {why}; {path_words(first.switched_by)}"
+    signal = "ended by the kernel's signal: " if first.signalled else ""
+    outlook = f": {first.outlook}" if first.outlook else ""
+    return f"{who}, {held}: {why}; {signal}{path_words(first.switched_by)}{outlook}"
 
 
 def _unfinished(where: str, transition: Transition) -> Iterator[str]:

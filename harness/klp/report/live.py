@@ -32,7 +32,8 @@ def holder_lines(now: LiveTransition) -> list[str]:
     """Return a line for each task that holds the transition, its stack below it where that is known."""
     lines = []
     for each in now.holders[:_SHOWN_HOLDERS]:
-        lines.append(f"{each.comm}[{each.pid}] patch_state {each.patch_state}, {_held(each, now)}")
+        outlook = f"; {each.outlook}" if each.outlook else ""
+        lines.append(f"{each.comm}[{each.pid}] patch_state {each.patch_state}, {_held(each, now)}{outlook}")
         lines += [f"    {frame}" for frame in each.stack[:_SHOWN_FRAMES]]
     further = len(now.holders) - _SHOWN_HOLDERS
     return [*lines, f"and {further} more"] if further > 0 else lines

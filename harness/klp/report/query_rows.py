@@ -130,6 +130,7 @@ def _transitions(run: str, guest: GuestTables, plan_at: _Plans) -> Iterator[Tran
             stragglers=len(each.stragglers),
             signals=each.signals,
             forced=each.forced,
+            mixed_ns=each.mixed_ns,
         )
 
 

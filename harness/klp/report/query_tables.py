@@ -86,6 +86,7 @@ class TransitionRow(msgspec.Struct, frozen=True, kw_only=True):
     stragglers: Annotated[int, _("tasks that an attempt left behind")]
     signals: Annotated[int, _("times the tasks that remained were signalled")]
     forced: Annotated[bool, _("ended by klp_force_transition")]
+    mixed_ns: Annotated[int, _("ns for which some tasks had switched and others had not")]
 
 
 class TaskRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -137,7 +137,9 @@ def _stragglers(same: Sequence[PlanResult], most: int = 3) -> list[str]:
 def straggler_line(straggler: Straggler) -> str:
     """Return who was left behind, for how long, and why, in one line."""
     reasons = ", ".join(straggler.reasons)
-    return f"{straggler.comm}[{straggler.pid}] {straggler.held_ns / 1e9:.2f} s: {reasons}"
+    end = "; ended by the kernel's signal" if straggler.signalled else ""
+    outlook = f"; {straggler.outlook}" if straggler.outlook else ""
+    return f"{straggler.comm}[{straggler.pid}] {straggler.held_ns / 1e9:.2f} s: {reasons}{end}{outlook}"
 
 
 def _callbacks(plan: PlanResult) -> list[str]:

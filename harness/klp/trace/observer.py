@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from klp.guest.clock import Clock, Span
-from klp.guest.livepatch import Livepatches, LivepatchState
+from klp.guest.livepatch import Livepatches, LivepatchState, PendingTask
 from klp.guest.ssh import Guest
 from klp.klog.lines import without_stamp
 from klp.trace import events as ev
@@ -93,6 +93,20 @@ class Observer:
     def taint(self) -> None:
         """Write down the kernel's taint flags."""
         self._record(ev.Taint, flags=taint_letters(int(self._guest.read("/proc/sys/kernel/tainted"))))
+
+    def awaited(self, patch: str, tasks: tuple[PendingTask, ...]) -> None:
+        """Write down whom a transition waits for."""
+        self._record(
+            ev.Awaited,
+            patch=patch,
+            tasks=tuple(
+                ev.AwaitedTask(
+                    pid=each.pid, comm=each.comm, kthread=each.kthread, state=each.state,
+                    stack=tuple(line.split("] ", 1)[-1] for line in each.stack),
+                )
+                for each in tasks
+            ),
+        )  # fmt: skip
 
     def control(self, patch: str, target: int, *, passes: int, duration_ns: int) -> None:
         """Write down the same transition as a guest without probes made it (see `Control`)."""

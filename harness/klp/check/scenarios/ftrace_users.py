@@ -16,6 +16,7 @@ from typing import Protocol
 
 from klp.check.scenario import scenario
 from klp.check.stage import NotApplicable, Stage
+from klp.drive.calls import CountedFunction, address_of
 from klp.drive.steps import Moment
 from klp.errors import CheckFailed
 
@@ -28,10 +29,16 @@ _KPROBES = {"kprobe": "p", "kretprobe": "r"}
 
 @dataclass(frozen=True, slots=True)
 class _Function:
-    """A function of an object, as tracefs writes it."""
+    """A function of an object, as tracefs writes it.
+
+    Attributes:
+        address: where it begins, if the livepatch says which of several of its name it means; else empty.
+            A kprobe on a name that there is several times is refused (kernel/trace/trace_kprobe.c).
+    """
 
     object: str
     name: str
+    address: str = ""
 
     @property
     def filter(self) -> str:
@@ -41,6 +48,8 @@ class _Function:
     @property
     def symbol(self) -> str:
         """Return it for kprobe_events."""
+        if self.address:
+            return self.address
         return self.name if self.object == "vmlinux" else f"{self.object}:{self.name}"
 
 
@@ -75,6 +84,7 @@ class _FtraceUser:
     def __init__(self, stage: Stage, kind: str) -> None:
         self._stage = stage
         self._kind = kind
+        # As they are called in traces: of several functions of one name the calls are counted together.
         self._functions = tuple(_Function(*each) for each in dict.fromkeys(stage.functions))
         if not self._functions:
             raise NotApplicable("it changes no function, so there is none to be traced")
@@ -94,11 +104,30 @@ class _FtraceUser:
             self._run(f"echo function >{_INSTANCE}/current_tracer")
             return
         letter = _KPROBES[self._kind]
+        self._functions = self._found()
         self._some(
             f"echo '{letter}:{_GROUP}/f{number} {each.symbol}' >>{_TRACING}/kprobe_events"
             for number, each in enumerate(self._functions)
         )
         self._run(f"echo 1 >{_INSTANCE}/events/{_GROUP}/enable")
+
+    def _found(self) -> tuple[_Function, ...]:
+        """Return the functions, those whose name their object has several times by their addresses.
+
+        Asked for each time: a module that has gone and come again lies elsewhere.
+        """
+        listed = self._stage.listed()
+        parts = (
+            (each.object, *name.partition(",")[::2])
+            for each in self._stage.objects
+            for name in each.functions
+        )
+        return tuple(
+            _Function(
+                owner, name, address_of(listed, CountedFunction(owner, name, "", "", int(position or 0)))
+            )
+            for owner, name, position in parts
+        )
 
     def detach(self) -> None:
         """Trace them no longer.

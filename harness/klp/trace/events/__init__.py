@@ -47,6 +47,8 @@ from klp.trace.events.core import (
     StateGet,
 )
 from klp.trace.events.lab import (
+    Awaited,
+    AwaitedTask,
     Behaviour,
     Calls,
     CallsByTask,
@@ -96,6 +98,8 @@ __all__ = [
     "UNREADABLE",
     "AnyEvent",
     "Attempt",
+    "Awaited",
+    "AwaitedTask",
     "Behaviour",
     "Callback",
     "Callers",
@@ -186,7 +190,9 @@ ShadowEvent = (
     | ShadowTotals
 )
 StateEvent = Compatible | StateGet | Enable | PatchStack | Replaced | PatchFree | ModuleNotice
-HarnessEvent = Plan | Step | Sysfs | Behaviour | LoggedLine | Taint | PatchStates | Control | Calls
+HarnessEvent = (
+    Plan | Step | Sysfs | Behaviour | LoggedLine | Taint | PatchStates | Awaited | Control | Calls
+)
 AnyEvent = (
     Header | Mark | Lost | End | TransitionEvent | ShadowEvent | Callback | StateEvent | Ran | HarnessEvent
 )

@@ -115,6 +115,27 @@ class PatchStates(Event, frozen=True, kw_only=True, tag="patch_states"):
     tasks: dict[str, int]
 
 
+class AwaitedTask(msgspec.Struct, frozen=True, kw_only=True):
+    """A task that has not reached a transition's target state, as /proc shows it.
+
+    `kthread`: it is none of a user's. `state` is its letter in /proc/PID/stat: R, S, D, I, …; `stack` is
+    its kernel stack, innermost first, a frame as ``function+0x10/0x20 [module]``.
+    """
+
+    pid: int
+    comm: str
+    kthread: bool
+    state: str
+    stack: tuple[str, ...]
+
+
+class Awaited(Event, frozen=True, kw_only=True, tag="awaited"):
+    """Whom the transition of `patch` waits for, a hundred tasks at most: klp looks if it lasts."""
+
+    patch: str
+    tasks: tuple[AwaitedTask, ...]
+
+
 class Control(Event, frozen=True, kw_only=True, tag="control"):
     """The same transition in a guest without probes, by that guest's kernel log (T14).
 

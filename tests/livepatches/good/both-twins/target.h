@@ -1,0 +1,1 @@
+../../../../patches/refused/target.h
