@@ -17,6 +17,7 @@ from klp.analysis.diagnosis import Seen
 from klp.analysis.evidence import Verdict
 from klp.analysis.history import history
 from klp.analysis.legs import LegOutcome
+from klp.analysis.refusal_facts import RefusalFacts
 from klp.check import perform as perform_module
 from klp.check.perform import Performed, perform
 from klp.check.scenario import Scenario
@@ -234,7 +235,9 @@ def test_faults_that_the_scenario_names(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def refusal(action: str, subject: str) -> Refused:
-    return Refused("no", subject=subject, action=action, errno=errno.EBUSY, said="busy", hint="h")
+    return Refused(
+        "no", subject=subject, action=action, errno=errno.EBUSY, said="busy", hint="h", facts=RefusalFacts()
+    )
 
 
 @pytest.mark.parametrize(
