@@ -19,6 +19,7 @@ from klp.analysis.history import history
 from klp.analysis.legs import LegOutcome
 from klp.analysis.refusal_facts import RefusalFacts
 from klp.check import perform as perform_module
+from klp.check import refusal as refusal_module
 from klp.check.perform import Performed, perform
 from klp.check.scenario import Scenario
 from klp.check.stage import NotApplicable
@@ -322,8 +323,8 @@ def test_who_holds_a_transition_up_in_its_own_code() -> None:
 def test_a_module_that_cannot_be_removed_by_its_own_making(
     monkeypatch: pytest.MonkeyPatch, leaves: bool, has: bool
 ) -> None:
-    monkeypatch.setattr(perform_module, "can_be_removed", lambda file: leaves)
-    monkeypatch.setitem(CANDIDATE.modules, "klp_x", SimpleNamespace(file="klp_x.ko"))
+    monkeypatch.setattr(refusal_module, "can_be_removed", lambda file: leaves)
+    monkeypatch.setitem(CANDIDATE.modules, "klp_x", SimpleNamespace(file="klp_x.ko", livepatch=False))
     found = performed(monkeypatch, ending(refusal("unload", "klp_x")), Case())
     assert ("module_exit()" in found.reasons[0]) is has
 
