@@ -17,7 +17,9 @@ from klp.analysis.diagnosis import Seen
 from klp.analysis.evidence import Verdict
 from klp.analysis.history import history
 from klp.analysis.legs import LegOutcome
+from klp.analysis.refusal_facts import RefusalFacts
 from klp.check import perform as perform_module
+from klp.check import refusal as refusal_module
 from klp.check.perform import Performed, perform
 from klp.check.scenario import Scenario
 from klp.check.stage import NotApplicable
@@ -234,7 +236,9 @@ def test_faults_that_the_scenario_names(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def refusal(action: str, subject: str) -> Refused:
-    return Refused("no", subject=subject, action=action, errno=errno.EBUSY, said="busy", hint="h")
+    return Refused(
+        "no", subject=subject, action=action, errno=errno.EBUSY, said="busy", hint="h", facts=RefusalFacts()
+    )
 
 
 @pytest.mark.parametrize(
@@ -319,8 +323,8 @@ def test_who_holds_a_transition_up_in_its_own_code() -> None:
 def test_a_module_that_cannot_be_removed_by_its_own_making(
     monkeypatch: pytest.MonkeyPatch, leaves: bool, has: bool
 ) -> None:
-    monkeypatch.setattr(perform_module, "can_be_removed", lambda file: leaves)
-    monkeypatch.setitem(CANDIDATE.modules, "klp_x", SimpleNamespace(file="klp_x.ko"))
+    monkeypatch.setattr(refusal_module, "can_be_removed", lambda file: leaves)
+    monkeypatch.setitem(CANDIDATE.modules, "klp_x", SimpleNamespace(file="klp_x.ko", livepatch=False))
     found = performed(monkeypatch, ending(refusal("unload", "klp_x")), Case())
     assert ("module_exit()" in found.reasons[0]) is has
 

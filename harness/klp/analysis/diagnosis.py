@@ -10,7 +10,7 @@ from klp.analysis.deaths import crashed, lost_after, reported
 from klp.analysis.evidence import Verdict
 from klp.analysis.history import History
 from klp.analysis.legs import Leg, LegOutcome
-from klp.analysis.refusals import Refusal, failed_pre_patch, refused
+from klp.analysis.refusals import Refusal, failed_pre_patch, follows, refused
 from klp.analysis.rules.rule import RuleVerdict
 from klp.analysis.shadow import ShadowVariable
 from klp.analysis.shadow_leaks import module_of
@@ -112,7 +112,8 @@ def _diagnosis(seen: Seen) -> Iterator[str]:
     yield from left
     yield from (misbehaved(each, seen) for each in seen.misbehaved if each.moment != REFUSED)
     if seen.crash is None:
-        yield from (reported(each, seen.livepatch) for each in telling(seen.reports))
+        reports = tuple(each for each in seen.reports if not (seen.refusal and follows(seen.refusal, each)))
+        yield from (reported(each, seen.livepatch) for each in telling(reports))
     yield from seen.faults
     yield from _broken_rules(seen, told_leak=bool(left))
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from klp.analysis.history import History
+from klp.analysis.refusal_causes import causes_of
+from klp.analysis.refusal_facts import RefusalFacts
 
 # The first pattern that a line fits counts, so what is special stands before what is general (klp_
 # symbols). The handler that cannot be registered: livepatch asks ftrace for FTRACE_OPS_FL_IPMODIFY, which a
@@ -53,6 +55,9 @@ _MEANINGS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 )  # fmt: skip
 
 
+_NO_FACTS = RefusalFacts()
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Something the kernel refused.
@@ -63,6 +68,9 @@ class Refusal:
         errno: its name, such as ``EINVAL``.
         said: what insmod, rmmod or the shell said.
         no_exit: whether it has an init function, and none for its exit.
+        faults: what is wrong with its structures, each with the errno that the kernel has for it.
+        functions: those that it changes.
+        facts: of the guest, just after.
     """
 
     action: str
@@ -70,6 +78,9 @@ class Refusal:
     errno: str
     said: str
     no_exit: bool = False
+    faults: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
+    facts: RefusalFacts = _NO_FACTS
 
 
 def refused(refusal: Refusal, log: Sequence[str], history: History | None) -> str:
@@ -86,8 +97,23 @@ def refused(refusal: Refusal, log: Sequence[str], history: History | None) -> st
             'patch.toml can say so: stays = "REASON"'
         )
     states = "; ".join(_states(history, refusal.subject)) if history and refusal.action == "load" else ""
-    why = states or meaning(log) or meaning((refusal.said,)) or refusal.said
+    why = states or _causes(refusal, log) or meaning(log) or meaning((refusal.said,)) or refusal.said
     return f"{refusal.action} of {refusal.subject} was refused with {refusal.errno}: {why}"
+
+
+def _causes(refusal: Refusal, log: Sequence[str]) -> str:
+    if refusal.action == "load" and failed_pre_patch(log):
+        return ""  # the errno is the author's own
+    return causes_of(
+        refusal.action, refusal.subject, refusal.errno,
+        faults=refusal.faults, functions=refusal.functions, facts=refusal.facts,
+    )  # fmt: skip
+
+
+def follows(refusal: Refusal, report: Sequence[str]) -> bool:
+    """Whether a report in the kernel log is but what the kernel says of the refusal itself."""
+    # sysfs shows the stack of who asks for a name that is there (sysfs_warn_dup, fs/sysfs/dir.c).
+    return refusal.errno == "EEXIST" and any("sysfs_warn_dup" in line for line in report)
 
 
 def meaning(log: Sequence[str]) -> str:

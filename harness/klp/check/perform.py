@@ -18,11 +18,11 @@ from klp.analysis.dying import dying_words
 from klp.analysis.evidence import Verdict
 from klp.analysis.history import History
 from klp.analysis.legs import LegOutcome
-from klp.analysis.refusals import Refusal
 from klp.analysis.result import Check, PatchedFunctions, PlanResult, callback_calls, check
 from klp.analysis.words import stories
 from klp.check.candidate import Candidate
 from klp.check.damage import find_damage
+from klp.check.refusal import refusal_of
 from klp.check.scenario import Scenario
 from klp.check.stage import NotApplicable, Stage
 from klp.drive.case import Case
@@ -40,9 +40,7 @@ from klp.errors import (
     UsageError,
     VmLost,
 )
-from klp.guest.errnos import name_of
 from klp.klog import expected
-from klp.modules.modinfo import can_be_removed
 
 # The kernel tries again once a second (klp_try_complete_transition): more than a few tries are told.
 _SLOW_NS = 3_000_000_000
@@ -225,13 +223,7 @@ def _checks(scenario: Scenario, verdict: Verdict, reasons: tuple[str, ...]) -> t
 def _seen(case: Case, candidate: Candidate, stage: Stage | None, ended: _Ended, history: History) -> Seen:
     error, lost = ended.error, ended.lost
     blamed = lost is not None and not lost.by_nobody
-    refusal = None
-    if isinstance(error, Refused):
-        refusal = Refusal(
-            error.action, error.subject, name_of(error.errno), error.said,
-            no_exit=error.subject in candidate.modules
-            and not can_be_removed(candidate.modules[error.subject].file),
-        )  # fmt: skip
+    refusal = refusal_of(error, candidate) if isinstance(error, Refused) else None
     return Seen(
         livepatch=candidate.livepatch.name,
         history=history,

@@ -10,7 +10,9 @@ import errno
 import re
 from collections.abc import Callable, Sequence
 
+from klp.analysis.refusal_facts import RefusalFacts
 from klp.drive.commands import insmod, rmmod, write_attribute
+from klp.drive.refusal_facts import gather_refusal_facts
 from klp.errors import CheckFailed
 from klp.guest.errnos import errno_of, name_of
 from klp.guest.livepatch import LivepatchState, PendingTask
@@ -30,12 +32,15 @@ class Refused(CheckFailed):
         action: what was refused: ``load``, ``unload``, ``disable``, …
         errno: with what, positive; None where nothing named it.
         said: what the command said.
+        facts: of the guest, just after.
     """
 
     def __init__(
-        self, message: str, *, subject: str, action: str, errno: int | None, said: str, hint: str
-    ) -> None:
+        self, message: str, *, subject: str, action: str, errno: int | None, said: str, hint: str,
+        facts: RefusalFacts,
+    ) -> None:  # fmt: skip
         super().__init__(message, hint=hint)
+        self.facts = facts
         self.said = said
         self.subject = subject
         self.action = action
@@ -134,13 +139,15 @@ class ModuleSubject:
         if not result.status:
             raise CheckFailed(f"{self.name}: {doing} succeeded{wanted}")
         said = result.stderr.strip().splitlines()[-1:] or [f"{result.command} said nothing"]
+        # At once, for a transition that was in the way may end.
+        facts = gather_refusal_facts(self._lab.guest, self.name)
         # insmod and bash name the errno alone; which of the many reasons for EINVAL it was, the kernel
         # logs.
         last = self._lab.guest.run("dmesg | tail -n 1").stdout.strip()
         raise Refused(
             f"{self.name}: {doing} failed with {name_of(got)} ({said[0]}){wanted}",
             subject=self.name, action=doing, errno=got, said=said[0],
-            hint=f"the kernel's last line: {last}",
+            hint=f"the kernel's last line: {last}", facts=facts,
         )  # fmt: skip
 
 
