@@ -71,6 +71,8 @@ def test_scenarios_are_chosen_in_their_own_order() -> None:
     }
     with pytest.raises(UsageError, match="--scenario livelong: no such scenario"):
         chosen(("life", "livelong"), quick=False)
+    with pytest.raises(UsageError, match="--scenario modinfo: it is called static now"):
+        chosen(("modinfo",), quick=False)
 
 
 def test_scenarios_can_be_named_and_stand_in_a_folder() -> None:

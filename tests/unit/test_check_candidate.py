@@ -10,7 +10,6 @@ import pytest
 from klp.check import candidate as module_under_test
 from klp.check.candidate import Candidate, with_kernel_modules
 from klp.model import Kernel, Module
-from klp.modules.functions import NamedObjects
 from klp.modules.plan import LoadedBefore, PatchPlan
 
 NEEDS = {
@@ -37,8 +36,8 @@ def candidate(monkeypatch: pytest.MonkeyPatch):
     """Make a livepatch of objects, whose plan loads modules; what it and they need is given."""
 
     def make(objects: tuple[str, ...] | None, *loads: str, modules: tuple[Module, ...] = ()) -> Candidate:
-        found = None if objects is None else NamedObjects(objects, True, False)
-        monkeypatch.setattr(module_under_test, "objects_of", lambda _module: found)
+        found = objects or ()
+        monkeypatch.setattr(module_under_test, "changed_modules", lambda _module, _kernel: found)
         livepatch = next((each for each in modules if each.livepatch), built("klp_x", livepatch=True))
         plan = PatchPlan(
             name="x",

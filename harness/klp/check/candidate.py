@@ -17,14 +17,10 @@ from klp.errors import UsageError
 from klp.images.kmods import needs_on
 from klp.model import Kernel, Module
 from klp.modules.build import build
-from klp.modules.functions import objects_of
 from klp.modules.modinfo import imports, read_module
-<<<<<<< HEAD
-from klp.modules.plan import LoadedBefore, PatchPlan, module_name, plain_plan, plans_of
-=======
-from klp.modules.plan import PatchPlan, as_built, module_name, plain_plan, plans_of
->>>>>>> c-outlook
+from klp.modules.plan import LoadedBefore, PatchPlan, as_built, module_name, plain_plan, plans_of
 from klp.modules.sources import BuiltModule, ModuleSource, find_source
+from klp.modules.tables import changed_modules
 from klp.progress import Progress
 
 _ENABLE = "klp_enable_patch"
@@ -129,10 +125,8 @@ def candidate(which: Wanted, kernel: Kernel, modules: dict[str, Module]) -> Cand
     if livepatch is None:
         built = ", ".join(modules)
         raise UsageError(f"{which.source.word}: no module {plan.livepatch} among those built ({built})")
-<<<<<<< HEAD
-    return with_kernel_modules(
-        Candidate(which.name, plan, livepatch, modules, kernel), kernel_needs(kernel)
-    )
+    one = Candidate(which.name, as_built(plan, livepatch), livepatch, modules, kernel)
+    return with_kernel_modules(one, kernel_needs(kernel))
 
 
 @cache
@@ -155,10 +149,9 @@ def with_kernel_modules(one: Candidate, needs: Mapping[str, frozenset[str]]) -> 
         needs: the kernel's loadable modules, and what each needs.
     """
     named = {module_name(each.module) for each in one.plan.load}
-    objects = objects_of(one.livepatch)
     users = [one.livepatch, *(one.modules[name] for name in named if name in one.modules)]
     wanted = {
-        *(objects.names if objects else ()),
+        *changed_modules(one.livepatch, one.kernel),
         *(module_name(name) for user in users for name in user.depends),
     }
     missing = {name for name in wanted if name in needs} - named - one.modules.keys()
@@ -172,9 +165,6 @@ def with_kernel_modules(one: Candidate, needs: Mapping[str, frozenset[str]]) -> 
         resident={name: each for name, each in resident.items() if name not in one.modules},
         implied=frozenset(missing),
     )
-=======
-    return Candidate(which.name, as_built(plan, livepatch), livepatch, modules, kernel)
->>>>>>> c-outlook
 
 
 def _only_livepatch(which: Wanted, modules: dict[str, Module]) -> Module:

@@ -79,8 +79,8 @@ def _object_faults(entry: ObjectEntry) -> Iterator[str]:
         if times > 1:
             which = f"{old} at position {position}" if position > 1 else old
             yield (
-                f"{which} of {entry.shown} is listed {times} times: sysfs has one folder for it, and "
-                "klp_enable_patch() returns EEXIST"
+                f"klp_enable_patch() returns EEXIST, for {which} of {entry.shown} is listed {times} times: "
+                "sysfs has one folder for it"
             )
 
 

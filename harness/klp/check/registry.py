@@ -21,8 +21,8 @@ from klp.check.scenarios import (
     reversal,
     targets,
 )
-from klp.check.static import BUILD, STATIC, StaticScenario
-from klp.errors import UnknownName
+from klp.check.static import BUILD, STATIC, STATIC_READ, StaticScenario
+from klp.errors import UnknownName, UsageError
 
 # What tells most comes first; within a module, scenarios have the order in which they stand there.
 _ROOMS: tuple[ModuleType, ...] = (
@@ -41,6 +41,8 @@ SCENARIOS: dict[str, Scenario] = _gathered()
 # The plain life: it decides whether the others can be tried, and in it sysfs tells what is changed.
 OPENER: str = life.life.name
 NAMES: tuple[str, ...] = (*STATIC, *SCENARIOS)
+# What scenarios were called, and are called now.
+_RENAMED = {"modinfo": STATIC_READ}
 
 
 def chosen(names: Sequence[str], *, quick: bool) -> tuple[str, ...]:
@@ -50,8 +52,14 @@ def chosen(names: Sequence[str], *, quick: bool) -> tuple[str, ...]:
 
     Raises:
         UnknownName: there is no such scenario.
+        UsageError: it has another name now.
     """
     for name in names:
+        if name in _RENAMED:
+            raise UsageError(
+                f"--scenario {name}: it is called {_RENAMED[name]} now",
+                hint=f"klp check --scenario {_RENAMED[name]} …",
+            )
         if name not in NAMES:
             raise UnknownName(
                 f"--scenario {name}: no such scenario", name, NAMES, hint="klp check --list shows them"

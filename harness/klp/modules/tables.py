@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from klp.errors import HostLacks
 from klp.images.btf import Btf, btf_of
 from klp.model import Kernel, Module
 from klp.sourcepatch.objects import ObjectFile, Section, Symbol
@@ -127,6 +128,15 @@ def tables_of(module: Module, kernel: Kernel) -> tuple[LivepatchTables, ...]:
         HostLacks: the kernel has no BTF.
     """
     return tables_in(ObjectFile.of(module.file), btf_of(kernel.image))
+
+
+def changed_modules(module: Module, kernel: Kernel) -> tuple[str, ...]:
+    """Return the names of the modules that a livepatch changes, as far as its file tells them."""
+    try:
+        tables = tables_of(module, kernel)
+    except HostLacks:
+        return ()
+    return tuple(dict.fromkeys(each.name for table in tables for each in table.objects or () if each.name))
 
 
 def tables_in(file: ObjectFile, types: Btf) -> tuple[LivepatchTables, ...]:

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * klp_bad_named_twice.c - a livepatch that lists a function twice
+ *
+ * Purpose: mark /proc/version.
+ *
+ * Fault: version_proc_show is there twice, as when two fixes were put together. Both
+ * want the same folder in sysfs.
+ */
+
+#include <linux/kernel.h>
+#include <linux/livepatch.h>
+#include <linux/module.h>
+#include <linux/seq_file.h>
+#include <linux/utsname.h>
+
+static int livepatch_version_proc_show(struct seq_file *m, void *v)
+{
+	seq_printf(m, "%s version %s, livepatched\n", utsname()->sysname,
+		   utsname()->release);
+	return 0;
+}
+
+static struct klp_func funcs[] = {
+	{
+		.old_name = "version_proc_show",
+		.new_func = livepatch_version_proc_show,
+	}, {
+		.old_name = "version_proc_show",
+		.new_func = livepatch_version_proc_show,
+	}, { }
+};
+
+static struct klp_object objs[] = {
+	{
+		/* name being NULL means vmlinux */
+		.funcs = funcs,
+	}, { }
+};
+
+static struct klp_patch patch = {
+	.mod = THIS_MODULE,
+	.objs = objs,
+};
+
+static int __init klp_bad_named_twice_init(void)
+{
+	return klp_enable_patch(&patch);
+}
+
+static void __exit klp_bad_named_twice_exit(void)
+{
+}
+
+module_init(klp_bad_named_twice_init);
+module_exit(klp_bad_named_twice_exit);
+MODULE_DESCRIPTION("Livepatch that lists a function twice");
+MODULE_LICENSE("GPL");
+MODULE_INFO(livepatch, "Y");
