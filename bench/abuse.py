@@ -17,9 +17,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
@@ -27,6 +26,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from bench.attempts import Attempt, Found, name_of
 from klp import settings
 from klp.errors import ExitCode
 from klp.files import remove_tree
@@ -60,104 +60,50 @@ _AS_PROMISED = {
 }  # fmt: skip
 
 
-@dataclass(slots=True)
-class Found:
-    """What was seen of one part.
-
-    Attributes:
-        codes: klp's exit codes.
-        verdicts: of what was recorded; or why it cannot be read.
-        left: what was left over, in words.
-        faults: what klp does not promise to do.
-    """
-
-    codes: Counter[str] = field(default_factory=Counter)
-    verdicts: Counter[str] = field(default_factory=Counter)
-    left: Counter[str] = field(default_factory=Counter)
-    faults: list[str] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Attempt:
-    """One klp under abuse: its process, and the folder that has all of it."""
-
-    place: Path
-    child: subprocess.Popen[bytes]
-
-    @property
-    def runs(self) -> Path:
-        """Its folder of runs."""
-        return self.place / "runs"
-
-    @property
-    def said(self) -> str:
-        """All that it wrote so far."""
-        return (self.place / "said").read_text(errors="replace")
-
-    def processes(self) -> list[int]:
-        """Return the processes that it started, and itself while it lives."""
-        return [pid for pid in _pids() if _mark(self.place) in _environ(pid)]
-
-    def qemu(self) -> int | None:
-        """Return its QEMU, if it runs."""
-        return next((pid for pid in self.processes() if _name(pid).startswith("qemu-system")), None)
-
-
-def _mark(place: Path) -> bytes:
-    return f"TMPDIR={place}/tmp".encode()
-
-
-def _pids() -> Iterator[int]:
-    return (int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit())
-
-
-def _environ(pid: int) -> list[bytes]:
-    try:
-        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:  # it has ended
-        return []
-
-
-def _name(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return ""
-
-
 class Abuse:
     """Everything that is done to klp; each method is a part, and one call is one time.
 
     Args:
         folder: on the file system of the cache, whose files are linked there and not copied.
+        kernel: a name of `klp kernels`.
         chance: decides every random moment and size.
     """
 
-    def __init__(self, folder: Path, chance: random.Random) -> None:
+    def __init__(self, folder: Path, kernel: str, chance: random.Random) -> None:
         self._folder = folder
         self._cache = CacheLayout(folder / "cache")
+        self._kernel = kernel
         self._chance = chance
-        self._number = 0
+        self._number = max((int(each.name) for each in folder.glob("[0-9]*")), default=0)
         self._children: list[subprocess.Popen[bytes]] = []
         self._usual_s = self._guest_s = 0.0
 
-    def prepare(self, kernel: str) -> None:
-        """Link what runs of a kernel use of the cache, and see how long an undisturbed one takes."""
+    def prepare(self) -> None:
+        """Have a cache with what runs of a kernel use, and see how long an undisturbed one takes."""
+        if not self._cache.root.exists():
+            self._link_cache()
+            self._undisturbed()  # a guest is saved once for each cache
+        self._usual_s, self._guest_s = self._undisturbed()
+
+    def _link_cache(self) -> None:
         cache, begun = CacheLayout(cache_root(settings.load().cache)), time.time() - 1
-        run_command([_KLP, "run", _LIVEPATCH, "-k", kernel, "-o", self._folder / "first"])
+        run_command([_KLP, "run", _LIVEPATCH, "-k", self._kernel, "-o", self._folder / "first"])
+        self._cache.root.mkdir()
         for entry in cache.root.glob("*-*"):
             if read_manifest(entry) and last_used(entry) >= begun:
-                self._cache.root.mkdir(exist_ok=True)
                 run_command(["cp", "--archive", "--link", entry, self._cache.root])
         run_command(["cp", "--archive", cache.root / "ssh", cache.root / "newest.json", self._cache.root])
+
+    def _undisturbed(self) -> tuple[float, float]:
+        """Return the seconds that klp took, and those that its guest was there."""
         started = time.monotonic()
-        first, found = self._start("run", _LIVEPATCH), Found()
-        self._wait_for_qemu(first)
+        attempt, found = self._start("run", _LIVEPATCH), Found()
+        self._wait_for_qemu(attempt)
         guest = time.monotonic()
-        self._ended(first, found)
-        if first.child.returncode or found.faults:
-            raise click.ClickException(f"an undisturbed run failed: {found.faults}\n{first.said}")
-        self._usual_s, self._guest_s = time.monotonic() - started, time.monotonic() - guest
+        self._ended(attempt, found)
+        if attempt.child.returncode or found.faults:
+            raise click.ClickException(f"an undisturbed run failed: {found.faults}\n{attempt.said}")
+        return time.monotonic() - started, time.monotonic() - guest
 
     def cycles(self, found: Found) -> None:
         """Fifty loads and unloads in one restored guest."""
@@ -232,6 +178,7 @@ class Abuse:
                     *small, *argv]  # fmt: skip
         own = {
             "TMPDIR": f"{place}/tmp",
+            "KLP_KERNEL": self._kernel,
             "KLP_CACHE": str(self._cache.root),
             "KLP_RUNS": str(place / "runs"),
         }
@@ -288,7 +235,7 @@ class Abuse:
         try:
             wait_until(lambda: not attempt.processes(), what="end", timeout_s=_ENDING_S, every_s=0.1)
         except DeadlineMissed:
-            names = sorted(_name(pid) for pid in attempt.processes())
+            names = sorted(name_of(pid) for pid in attempt.processes())
             found.left["an orphan"] += len(names)
             found.faults.append(f"{attempt.place}: still there: {', '.join(names)}")
 
@@ -334,8 +281,15 @@ _PARTS: dict[str, tuple[Callable[[Abuse, Found], None], int]] = {
 @click.option("--only", type=click.Choice(list(_PARTS)), multiple=True, help="Do just this part.")
 @click.option("--count", type=click.IntRange(min=1), help="Times of each part, in place of its own number.")
 @click.option("--seed", type=int, help="Of every random moment and size; printed if it is not given.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False, resolve_path=True),
+    help="Where all is done, on the disk of klp's cache; kept, so that the next day need not save a guest.",
+)
 @click.option("-k", "--kernel", default="6.12", show_default=True, help="A kernel of `klp kernels`.")
-def main(*, only: tuple[str, ...], count: int | None, seed: int | None, kernel: str) -> None:
+def main(
+    *, only: tuple[str, ...], count: int | None, seed: int | None, folder: Path | None, kernel: str
+) -> None:
     """Abuse klp and the machine under it, and tell what that left behind; a whole day takes hours."""
     seed = random.SystemRandom().randrange(2**32) if seed is None else seed
     click.echo(f"seed {seed}")
@@ -343,10 +297,11 @@ def main(*, only: tuple[str, ...], count: int | None, seed: int | None, kernel: 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     found: dict[str, tuple[int, Found]] = {}
     parent = cache_root(settings.load().cache).parent
-    folder = Path(tempfile.mkdtemp(prefix=".klp-abuse-", dir=parent))
-    abuse = Abuse(folder, random.Random(seed))
+    place = folder or Path(tempfile.mkdtemp(prefix=".klp-abuse-", dir=parent))
+    place.mkdir(exist_ok=True)
+    abuse = Abuse(place, kernel, random.Random(seed))
     try:
-        abuse.prepare(kernel)
+        abuse.prepare()
         for name in only or _PARTS:
             part, usual = _PARTS[name]
             found[name] = (0, Found())
@@ -361,8 +316,9 @@ def main(*, only: tuple[str, ...], count: int | None, seed: int | None, kernel: 
     for line in faults:
         click.echo(line)
     if faults:
-        raise click.ClickException(f"{len(faults)} faults; what klp said is in {folder}")
-    remove_tree(folder)
+        raise click.ClickException(f"{len(faults)} faults; what klp said is in {place}")
+    if not folder:
+        remove_tree(place)
 
 
 def _once(abuse: Abuse, part: Callable[[Abuse, Found], None], found: Found) -> None:
