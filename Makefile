@@ -50,7 +50,7 @@ mutants: setup  ## which faults of a kernel the suite finds; ARGS for tests/muta
 lint: setup  ## linters and style checks alone (they are tests; `make test` has them)
 	$(PYTEST) tests/unit/test_linters.py tests/unit/test_style.py tests/unit/test_layers.py $(ARGS)
 
-bench: setup  ## measure; ARGS for bench/
+bench: setup  ## measure; ARGS for bench/; the day of abuse: .venv/bin/python -m bench.abuse
 	$(VENV)/bin/python -m bench $(ARGS)
 
 setup: $(INSTALLED)  ## install what the host lacks, and make .venv
