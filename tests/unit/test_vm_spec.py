@@ -149,3 +149,9 @@ def test_the_version_is_what_qemu_says_of_itself(tmp_path: Path, said: str, vers
     qemu.write_text(f"#!/bin/sh\necho '{said}'\n")
     qemu.chmod(0o755)
     assert qemu_version(dataclasses.replace(DEFAULT, qemu=str(qemu))) == version
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_restored_guest_is_told_that_it_is_another_machine(known: bool) -> None:
+    words = argv(changed(architecture=dataclasses.replace(DEFAULT, vmgenid=known)))
+    assert ("vmgenid,guid=auto" in after(words, "-device")) is known
