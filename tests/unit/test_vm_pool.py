@@ -91,6 +91,33 @@ def test_many_threads_share_it():
     assert counted.alive == 0
 
 
+def test_guests_that_nobody_leased_end_with_the_pool():
+    counted, both = Counted(), threading.Semaphore(0)
+
+    @contextmanager
+    def make():
+        with counted.make() as number:
+            both.release()
+            yield number
+
+    with Pool(make, 2):
+        assert both.acquire(timeout=60)
+        assert both.acquire(timeout=60)
+    assert counted.made == 2
+    assert counted.alive == 0
+
+
+def test_a_pool_whose_guests_fail_closes_as_any_other():
+    tried = threading.Event()
+
+    def make():
+        tried.set()
+        raise OSError("none")
+
+    with Pool(make, 1):
+        assert tried.wait(60)
+
+
 def test_nobody_waits_for_a_guest_of_a_pool_that_is_closed():
     counted, told = Counted(), []
 
@@ -116,7 +143,8 @@ def test_nobody_waits_for_a_guest_of_a_pool_that_is_closed():
 
 
 @pytest.mark.parametrize(
-    ("available_kib", "asked", "fits"), [(8 << 20, 1, 1), (100 << 10, None, 1), (100, 4, 1)]
+    ("available_kib", "asked", "fits"),
+    [(8 << 20, 1, 1), (8 << 20, 0, 1), (100 << 10, None, 1), (100, 4, 1)],
 )
 def test_size_is_bounded(host, available_kib, asked, fits):
     host.meminfo.write_text(f"MemTotal: 1 kB\nMemAvailable: {available_kib} kB\n")

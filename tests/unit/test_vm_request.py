@@ -17,7 +17,7 @@ from klp.settings import Settings
 from klp.vm.deadlines import deadlines
 from klp.vm.request import MachineRequest
 from klp.vm.snapshot import resumed
-from klp.vm.spec import argv
+from klp.vm.spec import MachineSpec, argv
 from klp.vm.start import Boot, MachineStart, Restore, Save, SaveAgain, SnapshotFiles
 
 HERE = Path("/cache")
@@ -51,6 +51,14 @@ def test_settings_make_it_with_the_kernels_architecture() -> None:
     spec = wanted.spec(LAYOUT)
     assert (spec.memory_mib, spec.cpus, spec.mitigations) == (512, 3, True)
     assert (spec.kernel, spec.kernel_disk, spec.disk) == (KERNEL.image, KERNEL.disk, LAYOUT.disk)
+
+
+def test_a_machine_that_nobody_wanted_otherwise_is_that_of_the_settings() -> None:
+    plain = MachineRequest(IMAGE, Accelerator.TCG)
+    assert plain == MachineRequest.from_settings(IMAGE, Settings(), Accelerator.TCG)
+    bare = MachineSpec(arch.DEFAULT, *[HERE] * 5)
+    spec = plain.spec(LAYOUT)
+    assert (spec.memory_mib, spec.cpus, spec.mitigations) == (bare.memory_mib, bare.cpus, bare.mitigations)
 
 
 def test_a_kernel_of_an_architecture_that_is_not_known() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from klp.arch import DEFAULT
 from klp.model import Accelerator
-from klp.vm.spec import MachineSpec, argv, kernel_command_line
+from klp.vm.spec import MachineSpec, argv, kernel_command_line, qemu_version
 
 SPEC = MachineSpec(
     architecture=DEFAULT, kernel=Path("/c/kernel"), initrd=Path("/c/initrd"), disk=Path("/r/overlay.qcow2"),
@@ -125,3 +125,33 @@ def test_more_words_come_last() -> None:
     assert after(argv(changed(append=("quiet",))), "-append") == [
         kernel_command_line(changed(append=("quiet",)))
     ]
+
+
+def test_only_an_emulated_cpu_may_stand_still_for_longer() -> None:
+    longer = {"watchdog_thresh", "rcupdate.rcu_cpu_stall_timeout"}
+
+    def named(spec: MachineSpec) -> set[str]:
+        return {word.partition("=")[0] for word in kernel_command_line(spec).split()}
+
+    assert longer <= named(SPEC)
+    assert not longer & named(changed(accelerator=Accelerator.KVM))
+
+
+@pytest.mark.parametrize(
+    ("said", "version"),
+    [
+        ("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)", "7.2.22"),
+        ("another emulator", "unknown"),
+    ],
+)
+def test_the_version_is_what_qemu_says_of_itself(tmp_path: Path, said: str, version: str) -> None:
+    qemu = tmp_path / "qemu"
+    qemu.write_text(f"#!/bin/sh\necho '{said}'\n")
+    qemu.chmod(0o755)
+    assert qemu_version(dataclasses.replace(DEFAULT, qemu=str(qemu))) == version
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_restored_guest_is_told_that_it_is_another_machine(known: bool) -> None:
+    words = argv(changed(architecture=dataclasses.replace(DEFAULT, vmgenid=known)))
+    assert ("vmgenid,guid=auto" in after(words, "-device")) is known
