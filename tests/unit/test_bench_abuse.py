@@ -19,7 +19,12 @@ from bench.abuse import Abuse
 from bench.attempts import Attempt, Found
 from tests.unit.runfolders import sample, write_run
 
-_LEAVES_A_CHILD = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'input()'], stdin=0)"
+# It ends once the child runs: a process that has only just begun shows no environment yet.
+_LEAVES_A_CHILD = """
+import subprocess, sys
+child = [sys.executable, "-c", "print(1, flush=True); input()"]
+subprocess.Popen(child, stdin=0, stdout=subprocess.PIPE).stdout.readline()
+"""
 
 
 @pytest.fixture
