@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # the table below once more, for type checkers and editors
     from klp.analysis.rules.rule import RuleVerdict as RuleVerdict
     from klp.analysis.transitions import Transition as Transition
     from klp.analysis.transitions import transitions as transitions
+    from klp.analysis.words import stories as stories
     from klp.consoles import for_console as for_console
     from klp.drive.case import TestedGuest as TestedGuest
     from klp.drive.kernel_log import KernelLog as KernelLog
@@ -105,6 +106,7 @@ _HOME = {
     "history": "klp.analysis.history",
     "judge_all": "klp.analysis.rules.registry",
     "transitions": "klp.analysis.transitions",
+    "stories": "klp.analysis.words",
     "RULES": "klp.analysis.rules.registry",
     "RuleVerdict": "klp.analysis.rules.rule",
     "Verdict": "klp.analysis.evidence",

@@ -7,8 +7,7 @@ import errno
 
 import pytest
 
-from klp import EARLIEST_SCHEDULER_SWITCH
-from klp.analysis.words import stories
+from klp import EARLIEST_SCHEDULER_SWITCH, stories
 
 
 def account_of(accounts, name):

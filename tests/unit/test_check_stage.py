@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from klp.analysis.refusal_facts import RefusalFacts
 from klp.check.stage import Stage
 from klp.drive.steps import Moment
 from klp.drive.subject import Misbehaved, Refused
@@ -57,7 +58,10 @@ class Driver:
     name, loaded = "driver", False
 
     def load(self, parameters: str) -> None:
-        raise Refused("driver: load failed", subject="driver", action="load", errno=19, said="", hint="")
+        raise Refused(
+            "driver: load failed", subject="driver", action="load", errno=19, said="", hint="",
+            facts=RefusalFacts(),
+        )  # fmt: skip
 
 
 def setting_up(stage: Stage, implied: frozenset[str]) -> None:

@@ -201,8 +201,7 @@ class Stage:
         subject = self.module(name)
         implied = name in self.candidate.implied  # nobody asked for it
         if name not in self.candidate.modules and subject.loaded:
-            # Of the kernel's own, such as the driver of the guest's disk: it cannot be had otherwise.
-            if not implied:
+            if not implied:  # of the kernel's own, such as the disk's driver: it cannot be had otherwise
                 self.note(f"{name} was loaded already, with whatever parameters")
             return
         try:

@@ -2,7 +2,7 @@
 /*
  * klp_bad_not_taken_back.c - an update that its first version knows nothing of
  *
- * Purpose: take the place of klp_first.ko, and change
+ * Purpose: take the place of klp_older.ko, and change
  * /proc/sys/kernel/overflowuid besides, until it is disabled.
  *
  * Fault: no system state says so. The first version may take its place again, and

@@ -2,7 +2,7 @@
 /*
  * klp_good_state_declared.c - an update that declares what it changes
  *
- * Purpose: take the place of klp_first.ko, and change
+ * Purpose: take the place of klp_older.ko, and change
  * /proc/sys/kernel/overflowuid besides, until it is disabled.
  *
  * A system state says so: the first version, which does not know it, is refused in

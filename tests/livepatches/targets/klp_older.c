@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * klp_first.c - the first version of a cumulative livepatch
+ * klp_older.c - the first version of a cumulative livepatch
  *
  * Purpose: change what /proc/version shows.
  */
@@ -38,17 +38,17 @@ static struct klp_patch patch = {
 	.replace = true,
 };
 
-static int __init klp_first_init(void)
+static int __init klp_older_init(void)
 {
 	return klp_enable_patch(&patch);
 }
 
-static void __exit klp_first_exit(void)
+static void __exit klp_older_exit(void)
 {
 }
 
-module_init(klp_first_init);
-module_exit(klp_first_exit);
+module_init(klp_older_init);
+module_exit(klp_older_exit);
 MODULE_DESCRIPTION("First version of a cumulative livepatch");
 MODULE_LICENSE("GPL");
 MODULE_INFO(livepatch, "Y");

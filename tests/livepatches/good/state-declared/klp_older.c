@@ -1,0 +1,1 @@
+../../targets/klp_older.c
