@@ -27,6 +27,9 @@ def causes_of(
     """
     if action == "load":
         found = [each for each in faults if errno in each]
+        if errno == "EBUSY":
+            # do_init_module() makes EBUSY of an init function's EEXIST since 7.0 (kernel/module/main.c).
+            found = [f"{each}, of which the loader makes EBUSY" for each in faults if "EEXIST" in each]
         finder = _LOAD.get(errno)
         found += finder(subject, functions, facts) if finder else ()
     elif action == "unload":

@@ -9,8 +9,8 @@ from klp.analysis.refusal_facts import RefusalFacts, read_refusal_facts
 from klp.guest.ssh import Guest
 
 # Flags of ftrace's list of functions stand behind the number of users, "NAME (1) R I  \t…": an I is for
-# one that redirects it (t_show, kernel/trace/ftrace.c). Of kprobes' list "ADDRESS k NAME+0x0 …" the entry
-# of a function counts: any other place in it is no concern of ftrace's.
+# one that redirects it (t_show, kernel/trace/ftrace.c). Of kprobes' list, "ADDRESS k NAME+0x4 [FTRACE]",
+# those count that stand where ftrace's call is: behind an ENDBR that is at 4.
 _SCRIPT = r"""
 shopt -s nullglob
 say() { [ -r "$2" ] && printf '%s %s\n' "$1" "$(cat "$2" 2>/dev/null)"; }
@@ -27,7 +27,8 @@ say signed_only /sys/module/module/parameters/sig_enforce
 sed -n 's/.*\[\(.*\)\].*/lockdown \1/p' /sys/kernel/security/lockdown 2>/dev/null
 sed -n 's/^MemAvailable: *\([0-9]*\) kB/available \1/p' /proc/meminfo
 sed -n 's/^\([^ ]*\) ([0-9]*)[ RD]* I .*/redirected \1/p' /sys/kernel/tracing/enabled_functions 2>/dev/null
-sed -n 's/^[0-9a-f]* *k *\([^ +]*\)+0x0 .*/probed \1/p' /sys/kernel/debug/kprobes/list 2>/dev/null
+sed -n 's/^[0-9a-f]* *k *\([^ +]*\)+0x[0-9a-f]* .*\[FTRACE\].*/probed \1/p' \
+    /sys/kernel/debug/kprobes/list 2>/dev/null
 :
 """
 
