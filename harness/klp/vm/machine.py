@@ -136,7 +136,21 @@ class Machine:
         try:
             self._monitor = Monitor(ours, launch_s=self._limits.launch, command_s=self._limits.qmp)
         except QemuGone as error:
-            raise self._gone() or error from error
+            raise self._why_gone(error) from error
+
+    def _why_gone(self, error: QemuGone) -> VmLost:
+        """Return with what QEMU ended: its connection closes a moment before it has."""
+        ended: list[VmLost] = []
+
+        def look() -> bool:
+            ended.extend(filter(None, [self._gone()]))
+            return bool(ended)
+
+        try:
+            wait_until(look, what="QEMU's end", timeout_s=_QUIT_S, every_s=_LOOK_S)
+        except DeadlineMissed:  # it lives, and does not answer
+            return error
+        return ended[0]
 
     def wait_booted(self) -> None:
         """Wait until the SSH server in the guest listens.

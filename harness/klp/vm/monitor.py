@@ -57,7 +57,7 @@ class Monitor:
         except TimeoutError:
             raise QemuGone(f"QMP: no answer to {what} within {limit_s:g} s") from None
         except ConnectError as error:
-            raise QemuGone(f"QMP: {error.exc}") from error
+            raise QemuGone(f"QMP: {error.exc or type(error.exc).__name__}") from error
         except ExecuteError as error:
             raise CommandRefused(f"QMP: {what}: {error}") from error
         except (QMPError, EOFError, OSError) as error:  # OSError: a killed QEMU resets the socket
