@@ -59,8 +59,8 @@ static void klp_reader_stop(void)
 
 static int __init klp_reader_init(void)
 {
-	static char *argv[] = { "/usr/bin/head", "/proc/" PROC_WAIT_NAME, NULL };
-	static char *envp[] = { "PATH=/usr/bin", NULL };
+	static char *argv[3] = { "/usr/bin/head", "/proc/" PROC_WAIT_NAME, NULL };
+	static char *envp[2] = { "PATH=/usr/bin", NULL };
 	int err;
 
 	if (!proc_create_single(PROC_NAME, 0444, NULL, klp_reader_show))
